@@ -1,0 +1,80 @@
+"""Everything that Atlas raises.
+
+AtlasError
+├── ConfigError              settings are missing, malformed or contradict each other
+│   └── EmptyKeyRing         a ring has no key to call with
+├── DatabaseError            PostgreSQL refused or failed a statement
+│   ├── DatabaseUnavailable  no connection can be had, or it broke
+│   ├── DataRefused          a value violates a type, CHECK, key or NOT NULL
+│   ├── EmbeddedServerError  the embedded server cannot be installed, started or reached
+│   └── MigrationError       the schema cannot be brought to this version
+├── LeaseLost                a claim expired and somebody else may hold it now
+├── RingClosed               the ledger grants no call now; says when it will
+├── VaultError               object storage refused or failed
+│   └── ObjectNotFound       no object has that name
+└── NoCurrentAtlas           an Atlas service was used outside `Atlas.open`
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+
+class AtlasError(Exception):
+    """Atlas could not do what was asked."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").split("\n")[0])
+
+
+class ConfigError(AtlasError):
+    """The settings are not usable."""
+
+
+class EmptyKeyRing(ConfigError):
+    """Empty KeyRing: no API key is configured for it."""
+
+
+class DatabaseError(AtlasError):
+    """PostgreSQL failed a statement."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """PostgreSQL cannot be reached."""
+
+
+class DataRefused(DatabaseError):
+    """PostgreSQL refused a value."""
+
+
+class EmbeddedServerError(DatabaseError):
+    """The embedded PostgreSQL server cannot be used."""
+
+
+class MigrationError(DatabaseError):
+    """The schema cannot be migrated."""
+
+
+class LeaseLost(AtlasError):
+    """The lease on a claimed row expired before the work was stored."""
+
+
+class RingClosed(AtlasError):
+    """The ledger grants this ring no call until `reopens_at` (aware UTC; None: not by itself)."""
+
+    def __init__(self, ring: str, bucket: str, reopens_at: datetime | None, reason: str) -> None:
+        self.ring, self.bucket, self.reopens_at, self.reason = ring, bucket, reopens_at, reason
+        until = f"until {reopens_at:%Y-%m-%d %H:%M:%S} UTC" if reopens_at else "until you act"
+        super().__init__(f"ring {ring!r} is closed for bucket {bucket!r} {until}: {reason}")
+
+
+class VaultError(AtlasError):
+    """The vault failed."""
+
+
+class ObjectNotFound(VaultError):
+    """The vault has no such object."""
+
+
+class NoCurrentAtlas(AtlasError):
+    """No Atlas is open here: use `async with Atlas.open(settings)`, or pass one."""

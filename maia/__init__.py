@@ -1,0 +1,1 @@
+"""Maia: the agents. What to do; no SQL, no Prefect."""
