@@ -109,10 +109,23 @@ class EmbeddedServer:
             await self._stop(how)
             await self._start()
 
-    async def _join(self) -> None:
-        with _explained(self.home):
-            self._prepare_home()
+    async def destroy(self) -> bool:
+        """Stop the server and delete all its data, unless somebody uses it; tells whether it did."""
+        if not self.home.exists():
+            return True
         async with self._turn():
+            alone = _lock(self.home / "users.lock", fcntl.LOCK_EX, self._account)
+            if alone is None:
+                return False
+            try:
+                await self._stop(signal.SIGKILL)
+                await asyncio.to_thread(shutil.rmtree, self.home)
+            finally:
+                os.close(alone)
+        return True
+
+    async def _join(self) -> None:
+        async with self._turn(prepare=True):
             self._share = _lock(self.home / "users.lock", fcntl.LOCK_SH, self._account)
             try:
                 if not (self.cluster / "PG_VERSION").exists():
@@ -151,10 +164,16 @@ class EmbeddedServer:
         self._process = None
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _turn(self, *, prepare: bool = False) -> AsyncIterator[None]:
         progress = _Progress(self.home, self._settings.start_timeout_s)
         with _explained(self.home):
-            while (turn := _lock(self.home / "turn.lock", fcntl.LOCK_EX, self._account)) is None:
+            while True:
+                if prepare:
+                    self._prepare_home()
+                with suppress(*([FileNotFoundError] if prepare else [])):
+                    turn = _lock(self.home / "turn.lock", fcntl.LOCK_EX, self._account)
+                    if turn is not None:
+                        break
                 if progress.stalled():
                     raise EmbeddedServerError(
                         f"another process has been starting or stopping the server in {self.home} for "
@@ -568,6 +587,10 @@ def _lock(path: Path, how: int, account: _Account) -> int | None:
     except OSError:
         os.close(handle)
         raise
+    if os.fstat(handle).st_nlink == 0:
+        # The folder was destroyed while this process waited: that lock guards nothing any more.
+        os.close(handle)
+        return None
     return handle
 
 

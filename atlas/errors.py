@@ -7,11 +7,15 @@ AtlasError
 │   ├── DatabaseUnavailable  no connection can be had, or it broke
 │   ├── DataRefused          a value violates a type, CHECK, key or NOT NULL
 │   ├── EmbeddedServerError  the embedded server cannot be installed, started or reached
-│   └── MigrationError       the schema cannot be brought to this version
+│   ├── MigrationError       the schema cannot be brought to this version
+│   ├── StatementTimeout     a statement, or its wait for a lock, took longer than the settings allow
+│   └── TransactionConflict  a deadlock or a serialization failure: do the transaction again
 ├── LeaseLost                a claim expired and somebody else may hold it now
 ├── RingClosed               the ledger grants no call now; says when it will
 ├── VaultError               object storage refused or failed
-│   └── ObjectNotFound       no object has that name
+│   ├── InvalidObjectName    a name that no object may have
+│   ├── ObjectNotFound       no object has that name
+│   └── VaultUnavailable     it takes nothing just now; says when it may
 └── NoCurrentAtlas           an Atlas service was used outside `Atlas.open`
 """
 
@@ -40,7 +44,11 @@ class DatabaseError(AtlasError):
 
 
 class DatabaseUnavailable(DatabaseError):
-    """PostgreSQL cannot be reached."""
+    """PostgreSQL cannot be reached; `passing` unless only another configuration can help."""
+
+    def __init__(self, message: str | None = None, *, passing: bool = True) -> None:
+        self.passing = passing
+        super().__init__(message)
 
 
 class DataRefused(DatabaseError):
@@ -53,6 +61,14 @@ class EmbeddedServerError(DatabaseError):
 
 class MigrationError(DatabaseError):
     """The schema cannot be migrated."""
+
+
+class StatementTimeout(DatabaseError):
+    """A statement took too long."""
+
+
+class TransactionConflict(DatabaseError):
+    """The transaction met another one's: do it again."""
 
 
 class LeaseLost(AtlasError):
@@ -72,8 +88,20 @@ class VaultError(AtlasError):
     """The vault failed."""
 
 
+class InvalidObjectName(VaultError):
+    """The name is none that an object may have."""
+
+
 class ObjectNotFound(VaultError):
     """The vault has no such object."""
+
+
+class VaultUnavailable(VaultError):
+    """The vault cannot be reached or takes nothing just now; `retry_after_s` is None where it did not say."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
 
 
 class NoCurrentAtlas(AtlasError):
