@@ -327,7 +327,8 @@ _NOTHING: Json = {}
 # What a bigint of the database holds.
 _LARGEST = 2**63 - 1
 _DURATION = re.compile(
-    r"P(?:(\d{1,4})W)?(?:(\d{1,5})D)?(?:T(?:(\d{1,6})H)?(?:(\d{1,7})M)?(?:(\d{1,9})(?:\.\d+)?S)?)?"
+    r"P(?:(\d{1,3})W)?(?:(\d{1,4})D)?(?:T(?:(\d{1,5})H)?(?:(\d{1,6})M)?(?:(\d{1,8})(?:\.\d+)?S)?)?",
+    re.ASCII,
 )
 _UNIT_S = (7 * 86_400, 86_400, 3_600, 60, 1)
 
