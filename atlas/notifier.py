@@ -1,0 +1,199 @@
+"""Alerts to people, over Apprise: de-duplicated among all processes, and never in the caller's way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Literal, TypeAlias
+from uuid import UUID, uuid4
+
+from atlas.config import NotifierSettings
+from atlas.db import Database
+from atlas.errors import ConfigError, DatabaseError
+
+logger = logging.getLogger(__name__)
+
+Level: TypeAlias = Literal["info", "warning", "error"]
+
+_LOG_LEVELS: dict[Level, int] = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_APPRISE_TYPES: dict[Level, str] = {"info": "info", "warning": "warning", "error": "failure"}
+_LONGEST_KEY = 200
+_CLAIM_S = 60
+_DATABASE_PATIENCE_S = 3
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """What somebody is told; alerts of one key are the same alert."""
+
+    title: str
+    body: str
+    level: Level
+    key: str
+
+
+class Notifier:
+    """Sends alerts to the URLs of the settings; the same alert once in a cool-down, by whatever process.
+
+    While the database is away, this object alone remembers what it sent.
+    """
+
+    def __init__(self, db: Database, settings: NotifierSettings) -> None:
+        self._db, self._settings = db, settings
+        self._settled_at: dict[str, float] = {}
+
+    async def notify(
+        self, title: str, body: str, *, level: Level = "warning", key: str | None = None
+    ) -> bool:
+        """Log and send an alert, unless one of the same `key` (by default its title) just went out.
+
+        Returns whether it reached at least one URL. Failures are logged, never raised.
+        """
+        try:
+            return await self._notify(Alert(title, body, level, _short(key or title)))
+        except Exception as error:  # noqa: BLE001 - whatever an alert meets, the work goes on
+            logger.error("alert %r could not be sent: %s", title, self._redacted(repr(error)))
+            return False
+
+    async def check(self) -> None:
+        """ConfigError if Apprise does not understand a URL; it is named by its place only."""
+        plugins = await asyncio.to_thread(
+            lambda: [self._plugin(nth) for nth in range(len(self._settings.urls))]
+        )
+        wrong = [str(nth) for nth, plugin in enumerate(plugins, 1) if plugin is None]
+        if wrong:
+            raise ConfigError(
+                f"PLEIADES_NOTIFIER__URLS: Apprise does not understand number {', '.join(wrong)} of "
+                f"{len(plugins)}: see https://appriseit.com/services/"
+            )
+
+    async def _notify(self, alert: Alert) -> bool:
+        claim = uuid4()
+        granted, held_back = await self._claim(alert, claim)
+        if not granted:
+            return False
+        body = f"{alert.body}\n(Held back since the last one: {held_back}.)" if held_back else alert.body
+        logger.log(_LOG_LEVELS[alert.level], "%s: %s", alert.title, body)
+        wanted = _LOG_LEVELS[alert.level] >= _LOG_LEVELS[self._settings.level] and bool(self._settings.urls)
+        reached = wanted and await asyncio.to_thread(self._send, alert, body)
+        await self._settle(
+            alert, claim, cool_down_s=self._settings.cool_down_s if reached or not wanted else 0
+        )
+        return reached
+
+    async def _claim(self, alert: Alert, claim: UUID) -> tuple[bool, int]:
+        """Whether this alert may go out now, and how many like it were held back before."""
+        try:
+            async with asyncio.timeout(_DATABASE_PATIENCE_S):
+                row = await self._db.fetchrow(
+                    "notifier.claim", alert.key, alert.title, claim, min(_CLAIM_S, self._settings.cool_down_s)
+                )
+        except (DatabaseError, TimeoutError) as error:
+            logger.warning("alerts are de-duplicated in this process only: %r", error)
+            settled_at = self._settled_at.get(alert.key)
+            return settled_at is None or time.monotonic() - settled_at >= self._settings.cool_down_s, 0
+        assert row is not None
+        return row["granted"], row["held_back"] if row["granted"] else 0
+
+    async def _settle(self, alert: Alert, claim: UUID, *, cool_down_s: float) -> None:
+        """Begin the cool-down; one of 0 lets the next alert try again at once."""
+        if cool_down_s:
+            self._settled_at[alert.key] = time.monotonic()
+        try:
+            async with asyncio.timeout(_DATABASE_PATIENCE_S):
+                await self._db.execute("notifier.settle", alert.key, claim, cool_down_s)
+        except (DatabaseError, TimeoutError) as error:
+            logger.warning("the cool-down of alert %r is known to this process only: %r", alert.title, error)
+
+    def _send(self, alert: Alert, body: str) -> bool:
+        """Send to every URL; whether one of them took it."""
+        reached = [self._send_to(nth, alert, body) for nth in range(len(self._settings.urls))]
+        return any(reached)
+
+    def _send_to(self, nth: int, alert: Alert, body: str) -> bool:
+        with _apprise_log.heard() as reasons:
+            try:
+                plugin = self._plugin(nth)
+                reached = plugin is not None and bool(
+                    plugin.notify(
+                        title=alert.title,
+                        body=body,
+                        notify_type=_APPRISE_TYPES[alert.level],
+                        body_format="text",
+                    )
+                )
+            except Exception as error:  # noqa: BLE001 - a hundred services, and the others are still to be told
+                reached = False
+                reasons.append(repr(error))
+        if not reached:
+            reason = self._redacted("; ".join(reasons)) or "no reason given"
+            logger.error("alert %r did not reach URL %d of the notifier: %s", alert.title, nth + 1, reason)
+        return reached
+
+    def _plugin(self, nth: int) -> Any:
+        """Apprise's plugin for a URL; None if there is none."""
+        return _apprise().Apprise.instantiate(self._settings.urls[nth].get_secret_value())
+
+    def _redacted(self, text: str) -> str:
+        for url in self._settings.urls:
+            text = text.replace(url.get_secret_value(), "***")
+            for part in re.split(r"[/:@?&=,]+", url.get_secret_value())[1:]:
+                text = text.replace(part, "***") if len(part) > 3 else text
+        return _URL.sub("***", text)
+
+
+class _AppriseLog(logging.Handler):
+    """Keeps what Apprise says in a thread while that thread sends; its own words may hold a URL."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._thread = threading.local()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        getattr(self._thread, "reasons", []).append(record.getMessage())
+
+    @contextmanager
+    def heard(self) -> Iterator[list[str]]:
+        reasons: list[str] = []
+        self._thread.reasons = reasons
+        try:
+            yield reasons
+        finally:
+            del self._thread.reasons
+
+
+_apprise_log = _AppriseLog()
+
+
+def _apprise() -> Any:
+    """Apprise, imported at its first use, with every way shut by which it would log a URL."""
+    import apprise
+
+    own = logging.getLogger("apprise")
+    if _apprise_log not in own.handlers:
+        own.addHandler(_apprise_log)
+        own.setLevel(logging.WARNING)
+        own.propagate = False
+        # At DEBUG it logs the path of every request, which for many services is the secret.
+        transport = logging.getLogger("urllib3")
+        transport.setLevel(max(transport.getEffectiveLevel(), logging.INFO))
+    return apprise
+
+
+def _short(key: str) -> str:
+    return key if len(key) <= _LONGEST_KEY else blake2b(key.encode(), digest_size=16).hexdigest()
+
+
+async def notify(title: str, body: str, *, level: Level = "warning", key: str | None = None) -> bool:
+    """`Notifier.notify` of the current Atlas."""
+    from atlas.composition import current
+
+    return await current().notifier.notify(title, body, level=level, key=key)

@@ -1,0 +1,71 @@
+-- name: waiting
+-- Those of the named objects that wait for the vault, with their bodies (null: to be deleted).
+SELECT name, body FROM vault_refused WHERE name = ANY($1::text[]);
+
+-- name: waiting_names
+-- Names beneath a prefix that wait for the vault, and whether they are to be deleted.
+SELECT name, body IS NULL AS deleted FROM vault_refused WHERE starts_with(name, $1);
+
+-- name: count_waiting
+-- How many objects wait for the vault.
+SELECT count(*) FROM vault_refused;
+
+-- name: supersede
+-- Give waiting objects a newer body (null: delete them) before it goes to the vault, and take them from whoever is
+-- storing the older one, so that the newer is stored last.
+UPDATE vault_refused AS waiting
+SET body = newer.body, lease_owner = NULL, lease_token = NULL
+FROM unnest($1::text[], $2::bytea[]) AS newer (name, body)
+WHERE waiting.name = newer.name
+  AND waiting.name = ANY(ARRAY(SELECT name FROM vault_refused WHERE name = ANY($1) ORDER BY name FOR UPDATE));
+
+-- name: refuse
+-- Let objects wait for the vault, from $5 seconds from now on.
+INSERT INTO vault_refused (name, body, last_error, refused_at, retry_at)
+SELECT object.name, object.body, $3, $4, clock_timestamp() + make_interval(secs => $5)
+FROM unnest($1::text[], $2::bytea[]) AS object (name, body)
+ORDER BY object.name
+ON CONFLICT (name) DO UPDATE SET
+    body = EXCLUDED.body, last_error = EXCLUDED.last_error, refused_at = EXCLUDED.refused_at,
+    retry_at = EXCLUDED.retry_at, lease_owner = NULL, lease_token = NULL;
+
+-- name: claim_refused
+-- Lease waiting objects that are due to one process for $3 seconds; nobody waits for anybody.
+UPDATE vault_refused
+SET lease_owner = $1, lease_token = $2, attempts = attempts + 1,
+    retry_at = clock_timestamp() + make_interval(secs => $3)
+WHERE name = ANY(ARRAY(
+    SELECT name FROM vault_refused WHERE retry_at <= (SELECT clock_timestamp())
+    ORDER BY retry_at LIMIT $4 FOR UPDATE SKIP LOCKED
+))
+RETURNING name, body;
+
+-- name: complete_refused
+-- Forget objects that are now stored, unless a newer body took their place meanwhile.
+DELETE FROM vault_refused WHERE name = ANY($1::text[]) AND lease_token = $2;
+
+-- name: postpone_refused
+-- Give leased objects back, to be tried after $4 seconds and up to ten times $5 more: the spread parts an object that
+-- is refused for its own sake from those that only shared its commit.
+UPDATE vault_refused
+SET lease_owner = NULL, lease_token = NULL, last_error = $3,
+    retry_at = clock_timestamp() + make_interval(secs => $4 + $5 * random() * least(attempts, 10))
+WHERE name = ANY($1::text[]) AND lease_token = $2;
+
+-- name: grant_commit
+-- Grant one commit to a repository if fewer than $2 were granted in the hour before; no row if not.
+INSERT INTO vault_commits AS budget (repository, granted) VALUES ($1, ARRAY[clock_timestamp()])
+ON CONFLICT (repository) DO UPDATE SET granted = ARRAY(
+    SELECT instant FROM unnest(budget.granted) AS instant
+    WHERE instant > clock_timestamp() - interval '1 hour' ORDER BY instant
+) || clock_timestamp()
+WHERE (
+    SELECT count(*) FROM unnest(budget.granted) AS instant WHERE instant > clock_timestamp() - interval '1 hour'
+) < $2
+RETURNING true;
+
+-- name: commits_reopen
+-- Seconds until a repository is granted its next commit.
+SELECT greatest(0, extract(epoch FROM instant + interval '1 hour' - clock_timestamp()))::float8
+FROM vault_commits CROSS JOIN unnest(granted) AS instant
+WHERE repository = $1 ORDER BY instant DESC OFFSET $2 - 1 LIMIT 1;

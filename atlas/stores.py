@@ -1,0 +1,518 @@
+"""Where the vault's objects lie: a local folder, a Hugging Face dataset, an S3 bucket."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, TypeVar, assert_never
+from uuid import uuid4
+
+from atlas.config import Settings
+from atlas.db import Database
+from atlas.errors import ConfigError, ObjectNotFound, VaultError, VaultUnavailable
+
+Changes = Mapping[str, bytes | None]
+T = TypeVar("T")
+
+_INCOMING = ".incoming"
+_ABANDONED_AFTER_S = 3600
+_FILES_AT_ONCE = 100
+_HUB_TIMEOUT_S = 30
+_LONGEST_PAUSE_S = 15
+_PATHS_PER_QUERY = 500
+_KEYS_PER_DELETION = 1000
+
+
+class Store(Protocol):
+    """Holds objects by name. Names are validated by the vault; every failure is a VaultError."""
+
+    async def write(self, changes: Changes) -> None:
+        """Store every body and delete where it is None, in one commit where the service has commits.
+
+        After an error some changes may stand; doing them all again is harmless.
+        """
+        ...
+
+    async def read(self, name: str) -> bytes: ...
+
+    async def list(self, folder: str) -> builtins.list[str]:
+        """Names of all objects beneath a folder ("" for all), unsorted; none if there is no such folder."""
+        ...
+
+    async def folders(self, folder: str) -> builtins.list[str]:
+        """Names of the folders directly within a folder, without its own."""
+        ...
+
+    async def check(self) -> None:
+        """Touch the store."""
+        ...
+
+
+def store_of(settings: Settings, db: Database) -> Store:
+    """The store that the settings name; nothing is touched yet."""
+    vault = settings.vault
+    match settings.vault_provider:
+        case "file":
+            return FileStore(vault.path or settings.data_folder / "vault")
+        case "huggingface":
+            if settings.hf_dataset_id is None or settings.hf_token is None:
+                raise ConfigError("HF_DATASET_ID required, and HF_TOKEN: VAULT_PROVIDER is huggingface")
+            token = settings.hf_token.get_secret_value()
+            return HubStore(settings.hf_dataset_id, token, db, vault.endpoint_url, vault.commits_per_hour)
+        case "s3":
+            if vault.url is None:
+                raise ConfigError(
+                    "PLEIADES_VAULT__URL required, such as s3://bucket/prefix: VAULT_PROVIDER is s3"
+                )
+            return S3Store(vault.url, vault.endpoint_url)
+        case provider:
+            assert_never(provider)
+
+
+class FileStore:
+    """Objects as files of a folder, each replaced atomically and durable when `write` returns.
+
+    fsspec's local file system is not used: it neither syncs nor stages beside the target, so that a crash
+    could tear a file. Bodies are staged in `.incoming`, whose leftovers later processes clear away.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._swept = False
+
+    async def write(self, changes: Changes) -> None:
+        await self._call("write", self._write, changes)
+
+    async def read(self, name: str) -> bytes:
+        return await self._call("read", self._read, name)
+
+    async def list(self, folder: str) -> builtins.list[str]:
+        return await self._call("list", self._list, folder)
+
+    async def folders(self, folder: str) -> builtins.list[str]:
+        return await self._call("list", self._folders, folder)
+
+    async def check(self) -> None:
+        await self._call("write", self._check)
+
+    async def _call(self, action: str, function: Callable[..., T], *args: Any) -> T:
+        try:
+            return await asyncio.to_thread(function, *args)
+        except OSError as error:
+            where = error.filename or self.root
+            raise VaultError(f"cannot {action} in the vault: {error.strerror or error}: {where}") from error
+
+    def _write(self, changes: Changes) -> None:
+        self._sweep()
+        bodies = [(name, body) for name, body in changes.items() if body is not None]
+        for start in range(0, len(bodies), _FILES_AT_ONCE):
+            self._replace(bodies[start : start + _FILES_AT_ONCE])
+        self._delete(name for name, body in changes.items() if body is None)
+
+    def _replace(self, bodies: Sequence[tuple[str, bytes]]) -> None:
+        """Stage all, sync all, then rename all: one journal commit serves the many files."""
+        staged: list[BinaryIO] = []
+        try:
+            for _, body in bodies:
+                staged.append(self._stage())
+                staged[-1].write(body)
+                staged[-1].flush()
+                # Starts write-back without waiting, which halves the time of the syncs below.
+                os.posix_fadvise(staged[-1].fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            for file in staged:
+                os.fsync(file.fileno())
+            targets = [self.root / name for name, _ in bodies]
+            for file, target in zip(staged, targets, strict=True):
+                self._publish(Path(file.name), target)
+            for folder in {target.parent for target in targets}:
+                _sync_folder(folder)
+        finally:
+            for file in staged:
+                # Closing flushes what a full disk refused before; the first error is the one to tell.
+                with suppress(OSError):
+                    file.close()
+                Path(file.name).unlink(missing_ok=True)
+
+    def _stage(self) -> BinaryIO:
+        path = self.root / _INCOMING / uuid4().hex
+        try:
+            return path.open("xb")
+        except FileNotFoundError:
+            _make_folder(path.parent)
+            return path.open("xb")
+
+    def _publish(self, staged: Path, target: Path) -> None:
+        while True:
+            try:
+                staged.replace(target)
+                return
+            except FileNotFoundError:
+                # No such folder yet, or no more: whoever empties a folder removes it.
+                if not staged.exists():
+                    raise
+                _make_folder(target.parent)
+
+    def _delete(self, names: Iterable[str]) -> None:
+        folders = set()
+        for name in names:
+            path = self.root / name
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
+            folders.add(path.parent)
+        for folder in folders - {self.root}:
+            # Not empty, or not there: as good.
+            with suppress(OSError):
+                folder.rmdir()
+
+    def _sweep(self) -> None:
+        """Remove staged files that were left behind, once; nobody stages for an hour."""
+        if self._swept:
+            return
+        self._swept = True
+        with suppress(FileNotFoundError):
+            for entry in os.scandir(self.root / _INCOMING):
+                with suppress(FileNotFoundError):
+                    if entry.stat().st_mtime < time.time() - _ABANDONED_AFTER_S:
+                        Path(entry.path).unlink()
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self.root / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise ObjectNotFound(f"the vault holds no {name!r}") from None
+
+    def _list(self, folder: str) -> builtins.list[str]:
+        names: builtins.list[str] = []
+        for parent, folders, files in os.walk(self.root / folder, onerror=_raise_unless_missing):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            within = Path(parent).relative_to(self.root)
+            names += [str(within / name) for name in files]
+        return names
+
+    def _folders(self, folder: str) -> builtins.list[str]:
+        try:
+            entries = list(os.scandir(self.root / folder))
+        except FileNotFoundError:
+            return []
+        return [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+
+    def _check(self) -> None:
+        file = self._stage()
+        file.close()
+        Path(file.name).unlink()
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder and its parents, each durable."""
+    if path.is_dir():
+        return
+    _make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    # A folder that vanished was emptied by a deletion: there is nothing to keep.
+    with suppress(FileNotFoundError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class _CommitsSpent(VaultUnavailable):
+    """The hour's commits are spent."""
+
+
+class HubStore:
+    """Objects as files of a Hugging Face dataset, by its official client.
+
+    Written and deleted by HfApi.create_commit: HfFileSystem commits once a file. Listed by HfApi too, as
+    HfFileSystem keeps listings that go stale and asks three times for each read. All processes together
+    commit at most `commits_per_hour` times an hour, which the database counts. Git's history keeps what was
+    deleted until it is squashed (HfApi.super_squash_history).
+    """
+
+    def __init__(
+        self, dataset: str, token: str, db: Database, endpoint: str | None, commits_per_hour: int
+    ) -> None:
+        self.dataset, self._token, self._db = dataset, token, db
+        self._endpoint, self._commits_per_hour = endpoint, commits_per_hour
+
+    async def write(self, changes: Changes) -> None:
+        import stamina
+
+        async for attempt in stamina.retry_context(
+            on=_pause_s, attempts=4, timeout=60, wait_initial=0.5, wait_max=8, wait_jitter=1
+        ):
+            with attempt:
+                await self._spend_commit()
+                await self._call(self._commit, changes)
+
+    async def read(self, name: str) -> bytes:
+        return await self._patiently(self._read, name)
+
+    async def list(self, folder: str) -> builtins.list[str]:
+        return [path for path, is_file in await self._patiently(self._tree, folder, True) if is_file]
+
+    async def folders(self, folder: str) -> builtins.list[str]:
+        tree = await self._patiently(self._tree, folder, False)
+        return [path.rpartition("/")[2] for path, is_file in tree if not is_file]
+
+    async def check(self) -> None:
+        await self._patiently(self._info)
+
+    async def _spend_commit(self) -> None:
+        """Take one of the hour's commits: every attempt may become one, even if its answer is an error."""
+        repository = f"huggingface:{self.dataset}"
+        if not await self._db.fetchval("vault.grant_commit", repository, self._commits_per_hour):
+            wait_s = await self._db.fetchval("vault.commits_reopen", repository, self._commits_per_hour)
+            raise _CommitsSpent(
+                f"the {self._commits_per_hour} commits an hour to {self.dataset} are spent "
+                "(PLEIADES_VAULT__COMMITS_PER_HOUR)",
+                wait_s,
+            )
+
+    async def _patiently(self, function: Callable[..., T], *args: Any) -> T:
+        import stamina
+
+        async for attempt in stamina.retry_context(
+            on=_pause_s, attempts=4, timeout=60, wait_initial=0.5, wait_max=8, wait_jitter=1
+        ):
+            with attempt:
+                return await self._call(function, *args)
+        raise AssertionError("stamina returns or raises")
+
+    async def _call(self, function: Callable[..., T], *args: Any) -> T:
+        return await asyncio.to_thread(self._refined, function, *args)
+
+    def _refined(self, function: Callable[..., T], *args: Any) -> T:
+        """Call the client with its errors turned into ours."""
+        hub = _hub()
+        try:
+            return function(*args)
+        except hub.errors.EntryNotFoundError as error:
+            raise ObjectNotFound(f"dataset {self.dataset} holds no such object") from error
+        except hub.errors.RepositoryNotFoundError as error:
+            raise VaultError(
+                f"dataset {self.dataset} does not exist or is closed to this token: create it, or set "
+                "HF_DATASET_ID and HF_TOKEN"
+            ) from error
+        except hub.errors.HfHubHTTPError as error:
+            status, told = error.response.status_code, error.server_message or str(error).strip()
+            message = f"dataset {self.dataset}: HTTP {status}: {told}"
+            # Somebody else is committing, or just did: both pass.
+            raise (VaultUnavailable(message) if status in {409, 412} else VaultError(message)) from error
+        except (ValueError, OSError) as error:
+            raise VaultError(f"dataset {self.dataset}: {error}") from error
+
+    def _api(self) -> Any:
+        return _hub().HfApi(endpoint=self._endpoint, token=self._token, library_name="pleiades")
+
+    def _commit(self, changes: Changes) -> None:
+        hub, api = _hub(), self._api()
+        deleted = [name for name, body in changes.items() if body is None]
+        added = [hub.CommitOperationAdd(name, body) for name, body in changes.items() if body is not None]
+        operations = added + [hub.CommitOperationDelete(name) for name in self._present(api, deleted)]
+        if not operations:
+            return
+        summary = f"Store {len(added)} and delete {len(deleted)} objects"
+        try:
+            api.create_commit(self.dataset, operations, commit_message=summary, repo_type="dataset")
+        except hub.errors.EntryNotFoundError as error:
+            raise VaultUnavailable(f"dataset {self.dataset}: a file was deleted by somebody else") from error
+        if any(operation._should_ignore for operation in added):
+            raise VaultError(f"dataset {self.dataset}: its .gitignore keeps objects out: remove those lines")
+
+    def _present(self, api: Any, names: Sequence[str]) -> builtins.list[str]:
+        """Those of the names that exist: deleting any other fails a whole commit."""
+        present: builtins.list[str] = []
+        for start in range(0, len(names), _PATHS_PER_QUERY):
+            paths = list(names[start : start + _PATHS_PER_QUERY])
+            present += [info.path for info in api.get_paths_info(self.dataset, paths, repo_type="dataset")]
+        return present
+
+    def _read(self, name: str) -> bytes:
+        hub = _hub()
+        url = hub.hf_hub_url(self.dataset, name, repo_type="dataset", endpoint=self._endpoint)
+        response = hub.get_session().get(url, headers=hub.utils.build_hf_headers(token=self._token))
+        hub.utils.hf_raise_for_status(response)
+        content: bytes = response.content
+        return content
+
+    def _tree(self, folder: str, recursive: bool) -> builtins.list[tuple[str, bool]]:
+        hub = _hub()
+        try:
+            entries = self._api().list_repo_tree(
+                self.dataset, folder or None, recursive=recursive, repo_type="dataset"
+            )
+            return [(entry.path, isinstance(entry, hub.RepoFile)) for entry in entries]
+        except hub.errors.EntryNotFoundError:
+            return []
+
+    def _info(self) -> None:
+        self._api().repo_info(self.dataset, repo_type="dataset")
+
+
+def _pause_s(error: Exception) -> bool | float:
+    """Whether to try again, and after how long if the service said so; not if it takes too long."""
+    if not isinstance(error, VaultUnavailable) or isinstance(error, _CommitsSpent):
+        return False
+    if error.retry_after_s is None:
+        return True
+    return error.retry_after_s if error.retry_after_s <= _LONGEST_PAUSE_S else False
+
+
+def _hub() -> Any:
+    """The official client, set up at its first use: no telemetry, no progress bars, no retries of its own."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import huggingface_hub
+    from huggingface_hub.utils import _http
+
+    if _http._GLOBAL_CLIENT_FACTORY is not _one_try_client:
+        huggingface_hub.utils.disable_progress_bars()  # type: ignore[attr-defined]
+        huggingface_hub.set_client_factory(_one_try_client)
+    return huggingface_hub
+
+
+def _one_try_client() -> Any:
+    """An HTTP client that raises VaultUnavailable at once where the hub's would sleep and try for minutes.
+
+    Retries belong to us, who can wait without holding a thread; and the hub's own client waits for ever.
+    """
+    from huggingface_hub.utils._http import default_client_factory
+
+    client: Any = default_client_factory()
+    client.timeout = _HUB_TIMEOUT_S
+    send = client.send
+
+    def send_once(request: Any, **options: Any) -> Any:
+        try:
+            response = send(request, **options)
+        except Exception as error:
+            # The transport's own errors: of httpx or httpx2, as the client's version has it.
+            raise VaultUnavailable(f"{request.url.host}: {type(error).__name__}: {error}") from error
+        if response.status_code in {408, 429} or response.status_code >= 500:
+            response.close()
+            raise VaultUnavailable(
+                f"{request.url.host}: HTTP {response.status_code}: {response.reason_phrase}",
+                _retry_after_s(response.headers),
+            )
+        return response
+
+    client.send = send_once
+    return client
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
+
+    told = headers.get("retry-after", "").strip()
+    if told.isdigit():
+        return float(told)
+    limit = parse_ratelimit_headers(headers)
+    return float(limit.reset_in_seconds) if limit is not None and limit.remaining == 0 else None
+
+
+class S3Store:
+    """Objects beneath a prefix of an S3 bucket, by s3fs; credentials are found the way AWS's own tools do."""
+
+    def __init__(self, url: str, endpoint: str | None) -> None:
+        if find_spec("s3fs") is None:
+            raise ConfigError("VAULT_PROVIDER=s3 needs another package: pip install pleiades[s3]")
+        scheme, _, self.root = url.rstrip("/").partition("://")
+        if scheme != "s3" or not self.root:
+            raise ConfigError(f"PLEIADES_VAULT__URL is {url!r}, not like s3://bucket/prefix")
+        self._endpoint = endpoint
+        self._opened: Any = None
+
+    async def write(self, changes: Changes) -> None:
+        await self._call(self._write, changes)
+
+    async def read(self, name: str) -> bytes:
+        return await self._call(self._read, name)
+
+    async def list(self, folder: str) -> builtins.list[str]:
+        return await self._call(self._list, folder)
+
+    async def folders(self, folder: str) -> builtins.list[str]:
+        return await self._call(self._folders, folder)
+
+    async def check(self) -> None:
+        await self._call(self._check)
+
+    async def _call(self, function: Callable[..., T], *args: Any) -> T:
+        return await asyncio.to_thread(self._refined, function, *args)
+
+    def _refined(self, function: Callable[..., T], *args: Any) -> T:
+        from botocore import exceptions as aws
+
+        try:
+            return function(*args)
+        except (ConnectionError, TimeoutError, aws.ConnectionError, aws.HTTPClientError) as error:
+            raise VaultUnavailable(f"s3://{self.root}: {error}") from error
+        except (OSError, ValueError, aws.BotoCoreError, aws.ClientError) as error:
+            raise VaultError(f"s3://{self.root}: {error}") from error
+
+    def _fs(self) -> Any:
+        if self._opened is None:
+            import s3fs
+
+            self._opened = s3fs.S3FileSystem(
+                endpoint_url=self._endpoint,
+                use_listings_cache=False,
+                skip_instance_cache=True,
+                config_kwargs={"connect_timeout": 10, "read_timeout": 30, "retries": {"mode": "standard"}},
+            )
+        return self._opened
+
+    def _write(self, changes: Changes) -> None:
+        fs = self._fs()
+        bodies = {f"{self.root}/{name}": body for name, body in changes.items() if body is not None}
+        if bodies:
+            fs.pipe(bodies)
+        deleted = [name for name, body in changes.items() if body is None]
+        for start in range(0, len(deleted), _KEYS_PER_DELETION):
+            self._delete(fs, deleted[start : start + _KEYS_PER_DELETION])
+
+    def _delete(self, fs: Any, names: Sequence[str]) -> None:
+        """Delete in one call; s3fs's own way looks each up first and hides what could not be deleted."""
+        bucket, _, prefix = self.root.partition("/")
+        keys = [{"Key": f"{prefix}/{name}" if prefix else name} for name in names]
+        answer = fs.call_s3("delete_objects", Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+        if errors := answer.get("Errors"):
+            raise OSError(f"{len(errors)} objects could not be deleted: {errors[0].get('Message')}")
+
+    def _read(self, name: str) -> bytes:
+        try:
+            body: bytes = self._fs().cat_file(f"{self.root}/{name}")
+            return body
+        except FileNotFoundError as error:
+            raise ObjectNotFound(f"the vault holds no {name!r}") from error
+
+    def _list(self, folder: str) -> builtins.list[str]:
+        paths = self._fs().find(f"{self.root}/{folder}".rstrip("/"))
+        return [path.removeprefix(f"{self.root}/") for path in paths]
+
+    def _folders(self, folder: str) -> builtins.list[str]:
+        try:
+            entries = self._fs().ls(f"{self.root}/{folder}".rstrip("/"), detail=True)
+        except FileNotFoundError:
+            return []
+        return [entry["name"].rpartition("/")[2] for entry in entries if entry["type"] == "directory"]
+
+    def _check(self) -> None:
+        bucket = self.root.partition("/")[0]
+        self._fs().call_s3("head_bucket", Bucket=bucket)
