@@ -1,0 +1,502 @@
+"""A catalogue: channels, videos and samples of their counters over time, in one SQLite file.
+
+Videos are numbered in the order of their publication. A counter is interpolated linearly between two real samples
+and never beyond the last; before the first it grows from nothing at the publication. Where a sample lacks a
+counter, the counter was hidden from that sample until the next.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import sys
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self, get_args
+
+import orjson
+
+from atlas.errors import AtlasError
+from maia.youtube.search_index import Postings, SearchIndex, field_terms
+
+Order = Literal["date", "rating", "relevance", "title", "videoCount", "viewCount"]
+Duration = Literal["any", "short", "medium", "long"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+MOST_RESULTS = 500
+
+_APPLICATION_ID = 0x504C4549
+_FORMAT = 1
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE channel (
+    id TEXT PRIMARY KEY, title TEXT NOT NULL, description TEXT NOT NULL, published_at INTEGER NOT NULL,
+    country TEXT, handle TEXT, subscribers INTEGER
+) WITHOUT ROWID;
+CREATE TABLE video (
+    n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, channel_id TEXT NOT NULL REFERENCES channel (id),
+    title TEXT NOT NULL, description TEXT NOT NULL, published_at INTEGER NOT NULL,
+    published_estimated INTEGER NOT NULL, category_id INTEGER, tags TEXT NOT NULL, duration_s INTEGER,
+    language TEXT, removed_at INTEGER
+);
+CREATE TABLE sample (
+    n INTEGER NOT NULL REFERENCES video (n), at INTEGER NOT NULL, views INTEGER, likes INTEGER, comments INTEGER,
+    PRIMARY KEY (n, at)
+) WITHOUT ROWID;
+CREATE TABLE posting (
+    term TEXT NOT NULL, part INTEGER NOT NULL, postings BLOB NOT NULL, PRIMARY KEY (term, part)
+) WITHOUT ROWID;
+"""
+
+
+class CatalogueError(AtlasError):
+    """The catalogue cannot be read or written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A channel; `subscribers` None: hidden. Instants are seconds since 1970, UTC."""
+
+    id: str
+    title: str
+    description: str = ""
+    published_at: int = 0
+    country: str | None = None
+    handle: str | None = None
+    subscribers: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueVideo:
+    """What does not change about a video; instants are seconds since 1970, UTC."""
+
+    id: str
+    channel_id: str
+    title: str
+    published_at: int
+    description: str = ""
+    published_estimated: bool = False
+    category_id: int | None = None
+    tags: tuple[str, ...] = ()
+    duration_s: int | None = None
+    language: str | None = None
+    removed_at: int | None = None
+
+
+class Sample(NamedTuple):
+    """Counters read at an instant (seconds since 1970, UTC); None: hidden or not recorded."""
+
+    at: int
+    views: int | None
+    likes: int | None = None
+    comments: int | None = None
+
+
+class Counts(NamedTuple):
+    """A video's counters at an instant; None: hidden."""
+
+    views: int | None
+    likes: int | None
+    comments: int | None
+
+
+_ABSENT = -1
+
+
+class CatalogueWriter:
+    """Fills a new catalogue: channels at any time, videos in the order of publication with their samples."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+        self._postings, self._part = Postings(), 0
+        self._videos: list[tuple[Any, ...]] = []
+        self._samples: list[tuple[Any, ...]] = []
+        self._last = (-(1 << 62), "")
+        self.videos = 0
+
+    def add_channels(self, channels: Iterable[Channel]) -> None:
+        rows = (
+            (c.id, c.title, c.description, c.published_at, c.country, c.handle, c.subscribers)
+            for c in channels
+        )
+        self._db.executemany("INSERT INTO channel VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def add(self, video: CatalogueVideo, channel_title: str, samples: Iterable[Sample]) -> None:
+        """Append a video with its samples in order of time; ValueError if it was published before the last."""
+        position = (video.published_at, video.id)
+        if position <= self._last:
+            raise ValueError(f"video {video.id} is not after {self._last[1]} in order of publication")
+        self._last = position
+        n, self.videos = self.videos, self.videos + 1
+        self._videos.append(
+            (n, video.id, video.channel_id, video.title, video.description, video.published_at,
+             video.published_estimated, video.category_id, orjson.dumps(video.tags).decode(),
+             video.duration_s, video.language, video.removed_at)
+        )  # fmt: skip
+        self._samples.extend((n, *sample) for sample in samples)
+        self._postings.add(n, field_terms(video.title, video.tags, channel_title, video.description))
+        if len(self._videos) >= 2000:
+            self._flush()
+        if self.videos % 100_000 == 0:
+            self._write_postings()
+
+    def _flush(self) -> None:
+        self._db.executemany("INSERT INTO video VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._videos)
+        self._db.executemany("INSERT INTO sample VALUES (?, ?, ?, ?, ?)", self._samples)
+        self._videos.clear()
+        self._samples.clear()
+
+    def _write_postings(self) -> None:
+        rows = ((term, self._part, postings) for term, postings in self._postings.drain())
+        self._db.executemany("INSERT INTO posting VALUES (?, ?, ?)", rows)
+        self._part += 1
+
+    def finish(self, origin: Mapping[str, Any]) -> None:
+        """Write what is still held, and where the catalogue comes from."""
+        self._flush()
+        self._write_postings()
+        facts = {"origin": orjson.dumps(origin).decode(), "byte_order": sys.byteorder}
+        self._db.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
+
+
+@contextmanager
+def new_catalogue(path: Path, origin: Mapping[str, Any]) -> Iterator[CatalogueWriter]:
+    """Write a catalogue beside `path` and put it there when the block ends well; else leave nothing."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(partial, isolation_level=None)) as db:
+            db.execute("PRAGMA journal_mode = OFF")
+            db.execute("PRAGMA synchronous = OFF")
+            db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {_FORMAT}")
+            db.executescript(_SCHEMA)
+            db.execute("BEGIN")
+            writer = CatalogueWriter(db)
+            yield writer
+            writer.finish(origin)
+            db.execute("COMMIT")
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        partial.replace(path)
+    except (OSError, sqlite3.Error) as error:
+        raise CatalogueError(f"cannot write the catalogue {path}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class Catalogue:
+    """A catalogue opened for reading: who is visible, counts what and is found by which query at an instant."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        self._db, self.path = db, path
+        self.meta: dict[str, str] = dict(db.execute("SELECT key, value FROM meta"))
+        self.ids: list[str] = []
+        self.published = array("q")
+        self._removed = array("q")
+        self.channel_of: list[str] = []
+        self.categories = array("h")
+        self._duration = array("q")
+        self.uploads: dict[str, list[int]] = {}
+        self._load_videos()
+        self.numbers = {video_id: n for n, video_id in enumerate(self.ids)}
+        self._curves = _Curves(db, self.published)
+        self.index = SearchIndex(self._postings, len(self.ids))
+        self._channels: dict[str, Channel] = {}
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Open the file at `path`; CatalogueError if it is none, or of another format."""
+        path = Path(path)
+        if not path.is_file():
+            raise CatalogueError(
+                f"there is no catalogue {path}: make one by `maia catalogue synthesize -o {path}`, "
+                f"or from recorded data by `maia catalogue import -o {path} CSV…`"
+            )
+        try:
+            db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+            (application_id,) = db.execute("PRAGMA application_id").fetchone()
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if (application_id, version) != (_APPLICATION_ID, _FORMAT):
+                db.close()
+                raise CatalogueError(
+                    f"{path} is not a catalogue of this version: import or synthesize it again"
+                )
+            return cls(db, path)
+        except sqlite3.Error as error:
+            raise CatalogueError(f"cannot read the catalogue {path}: {error}") from error
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def _load_videos(self) -> None:
+        rows = self._db.execute(
+            "SELECT n, id, channel_id, published_at, coalesce(removed_at, 0), coalesce(category_id, 0), "
+            "coalesce(duration_s, -1) FROM video ORDER BY n"
+        )
+        for n, video_id, channel_id, published_at, removed_at, category_id, duration_s in rows:
+            self.ids.append(video_id)
+            self.published.append(published_at)
+            self._removed.append(removed_at)
+            self.channel_of.append(channel_id)
+            self.categories.append(category_id)
+            self._duration.append(duration_s)
+            self.uploads.setdefault(channel_id, []).append(n)
+
+    def _postings(self, term: str) -> array[int]:
+        postings = array("I")
+        for (part,) in self._db.execute("SELECT postings FROM posting WHERE term = ? ORDER BY part", (term,)):
+            postings.frombytes(part)
+        if self.meta["byte_order"] != sys.byteorder:
+            postings.byteswap()
+        return postings
+
+    @cached_property
+    def span(self) -> tuple[datetime, datetime]:
+        """From the first publication or sample to the last, in UTC; ValueError in an empty catalogue."""
+        if not self.ids:
+            raise ValueError("an empty catalogue spans no time")
+        first, last = self._curves.span or (self.published[0], self.published[-1])
+        bounds = min(first, self.published[0]), max(last, self.published[-1])
+        return datetime.fromtimestamp(bounds[0], UTC), datetime.fromtimestamp(bounds[1], UTC)
+
+    def number(self, video_id: str) -> int | None:
+        """The video's number, or None if the catalogue has no such video."""
+        return self.numbers.get(video_id)
+
+    def video(self, n: int) -> CatalogueVideo:
+        """Everything about video number `n` but its counters."""
+        row = self._db.execute(
+            "SELECT id, channel_id, title, published_at, description, published_estimated, category_id, tags, "
+            "duration_s, language, removed_at FROM video WHERE n = ?",
+            (n,),
+        ).fetchone()
+        video_id, channel_id, title, published_at, description = row[:5]
+        return CatalogueVideo(
+            video_id,
+            channel_id,
+            title,
+            published_at,
+            description,
+            published_estimated=bool(row[5]),
+            category_id=row[6],
+            tags=tuple(orjson.loads(row[7])),
+            duration_s=row[8],
+            language=row[9],
+            removed_at=row[10],
+        )
+
+    def channel(self, channel_id: str) -> Channel | None:
+        """The channel of that id, if it is known."""
+        if channel_id not in self._channels:
+            row = self._db.execute(
+                "SELECT id, title, description, published_at, country, handle, subscribers FROM channel "
+                "WHERE id = ?",
+                (channel_id,),
+            ).fetchone()
+            if row is None:
+                return None
+            self._channels[channel_id] = Channel(*row)
+        return self._channels[channel_id]
+
+    def channel_by_handle(self, handle: str) -> Channel | None:
+        """The channel with that handle, with or without its @, in any case."""
+        wanted = "@" + handle.removeprefix("@")
+        row = self._db.execute("SELECT id FROM channel WHERE handle = ? COLLATE NOCASE", (wanted,)).fetchone()
+        return self.channel(row[0]) if row else None
+
+    def visible(self, n: int, at: float) -> bool:
+        """Whether the video is published and not yet removed at `at` (seconds since 1970)."""
+        removed = self._removed[n]
+        return self.published[n] <= at and (not removed or at < removed)
+
+    def counts(self, n: int, at: float) -> Counts:
+        """The counters of video number `n` at `at` (seconds since 1970)."""
+        return self._curves.at(n, at)
+
+    def counts_of(self, video_id: str, at: datetime) -> Counts | None:
+        """The counters of a video at an instant, or None where it is not visible."""
+        n, instant = self.numbers.get(video_id), at.timestamp()
+        return self.counts(n, instant) if n is not None and self.visible(n, instant) else None
+
+    def uploads_of(self, channel_id: str, at: float) -> list[int]:
+        """The numbers of a channel's visible videos, newest first."""
+        return [n for n in reversed(self.uploads.get(channel_id, ())) if self.visible(n, at)]
+
+    def visible_ids(self, at: datetime) -> list[str]:
+        """The ids of all videos visible at an instant, oldest first."""
+        instant = at.timestamp()
+        return [self.ids[n] for n in range(bisect_right(self.published, instant)) if self.visible(n, instant)]
+
+    def search(
+        self,
+        query: str | None,
+        at: float,
+        *,
+        order: Order = "relevance",
+        published_after: float | None = None,
+        published_before: float | None = None,
+        channel_id: str | None = None,
+        category_id: int | None = None,
+        duration: Duration = "any",
+    ) -> list[int]:
+        """The numbers of all visible videos that match, in order; both bounds of publication are inclusive.
+
+        Without a query everything matches, and relevance is the newest first. Medium means 4 to 20 minutes.
+        """
+        low = 0 if published_after is None else bisect_left(self.published, published_after)
+        high = bisect_right(self.published, at if published_before is None else min(at, published_before))
+        scores: Mapping[int, float] | None = None if query is None else self.index.match(query)
+        candidates: Iterable[int] = range(low, high) if scores is None else scores
+        found = [n for n in candidates if low <= n < high and self.visible(n, at)]
+        if channel_id is not None:
+            found = [n for n in found if self.channel_of[n] == channel_id]
+        if category_id is not None:
+            found = [n for n in found if self.categories[n] == category_id]
+        if duration != "any":
+            shortest, longest = {"short": (0, 240), "medium": (240, 1201), "long": (1201, 1 << 40)}[duration]
+            found = [n for n in found if shortest <= self._duration[n] < longest]
+        return self._ordered(found, order, scores or {}, at)
+
+    def _ordered(self, found: list[int], order: Order, scores: Mapping[int, float], at: float) -> list[int]:
+        found.sort(reverse=True)
+        if order in ("relevance", "videoCount") and scores:
+            found.sort(key=scores.__getitem__, reverse=True)
+        elif order == "viewCount":
+            found.sort(key=lambda n: self.counts(n, at).views or 0, reverse=True)
+        elif order == "rating":
+            found.sort(key=lambda n: self._likes_per_view(n, at), reverse=True)
+        elif order == "title":
+            found.sort(key=self._titles.__getitem__)
+        return found
+
+    def _likes_per_view(self, n: int, at: float) -> float:
+        counts = self.counts(n, at)
+        return (counts.likes or 0) / counts.views if counts.views else 0.0
+
+    @cached_property
+    def _titles(self) -> list[str]:
+        return [title.casefold() for (title,) in self._db.execute("SELECT title FROM video ORDER BY n")]
+
+    def search_ids(
+        self,
+        query: str | None,
+        at: datetime,
+        published_after: datetime | None = None,
+        *,
+        order: Order = "relevance",
+        limit: int | None = MOST_RESULTS,
+    ) -> list[str]:
+        """The ids that paging through search.list to its end gives at an instant."""
+        after = published_after.timestamp() if published_after else None
+        found = self.search(query, at.timestamp(), order=order, published_after=after)
+        return [self.ids[n] for n in found[:limit]]
+
+    def summary(self) -> dict[str, Any]:
+        """Figures about the whole catalogue, as `maia catalogue show` prints them."""
+        one = self._db.execute(
+            "SELECT count(*), sum(published_estimated), sum(tags <> '[]'), sum(removed_at IS NOT NULL) FROM video"
+        ).fetchone()
+        channels, shown = self._db.execute("SELECT count(*), count(subscribers) FROM channel").fetchone()
+        (samples, first, last) = self._db.execute("SELECT count(*), min(at), max(at) FROM sample").fetchone()
+        (terms,) = self._db.execute("SELECT count(DISTINCT term) FROM posting").fetchone()
+        return {
+            "path": str(self.path),
+            "bytes": self.path.stat().st_size,
+            "origin": orjson.loads(self.meta["origin"]),
+            "videos": one[0],
+            "videos_with_tags": one[2] or 0,
+            "videos_with_estimated_publication": one[1] or 0,
+            "videos_removed": one[3] or 0,
+            "channels": channels,
+            "channels_with_subscribers": shown,
+            "samples": samples,
+            "first_sample_at": _iso(first),
+            "last_sample_at": _iso(last),
+            "first_published_at": _iso(self.published[0] if self.ids else None),
+            "last_published_at": _iso(self.published[-1] if self.ids else None),
+            "search_terms": terms,
+        }
+
+
+class _Curves:
+    """All samples in columns, video after video, for interpolation."""
+
+    def __init__(self, db: sqlite3.Connection, published: Sequence[int]) -> None:
+        self._published = published
+        self._first = array("q", bytes(8 * (len(published) + 1)))
+        self._at, self._views, self._likes, self._comments = array("q"), array("q"), array("q"), array("q")
+        for n, samples in db.execute("SELECT n, count(*) FROM sample GROUP BY n"):
+            self._first[n + 1] = samples
+        for n in range(len(published)):
+            self._first[n + 1] += self._first[n]
+        rows = db.execute(
+            "SELECT at, coalesce(views, -1), coalesce(likes, -1), coalesce(comments, -1) FROM sample ORDER BY n, at"
+        )
+        while block := rows.fetchmany(20_000):
+            at, views, likes, comments = zip(*block, strict=True)
+            self._at.extend(at)
+            self._views.extend(views)
+            self._likes.extend(likes)
+            self._comments.extend(comments)
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        return (min(self._at), max(self._at)) if self._at else None
+
+    def at(self, n: int, instant: float) -> Counts:
+        low, high = self._first[n], self._first[n + 1]
+        if low == high:
+            return Counts(None, None, None)
+        after = bisect_right(self._at, instant, low, high)
+        if after == high:
+            return self._recorded(high - 1)
+        if after == low:
+            return self._before_first(n, low, instant)
+        before = after - 1
+        start = self._at[before]
+        part = (instant - start) / (self._at[after] - start)
+        return Counts(
+            _between(self._views[before], self._views[after], part),
+            _between(self._likes[before], self._likes[after], part),
+            _between(self._comments[before], self._comments[after], part),
+        )
+
+    def _recorded(self, row: int) -> Counts:
+        views, likes, comments = self._views[row], self._likes[row], self._comments[row]
+        return Counts(
+            None if views == _ABSENT else views,
+            None if likes == _ABSENT else likes,
+            None if comments == _ABSENT else comments,
+        )
+
+    def _before_first(self, n: int, row: int, instant: float) -> Counts:
+        start, end = self._published[n], self._at[row]
+        part = (instant - start) / (end - start) if instant > start else 0.0
+        grown = (None if count is None else int(count * part) for count in self._recorded(row))
+        return Counts(*grown)
+
+
+def _between(before: int, after: int, part: float) -> int | None:
+    if before == _ABSENT:
+        return None
+    return before if after == _ABSENT else before + int((after - before) * part)
+
+
+def _iso(seconds: int | None) -> str | None:
+    return None if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"

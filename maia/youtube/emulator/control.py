@@ -1,0 +1,128 @@
+"""The control page `/_emulator`: what the emulator knows, and how to change its clock, faults and counters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from aiohttp import web
+
+from atlas.clock import Clock, VirtualClock
+
+if TYPE_CHECKING:
+    from maia.youtube.emulator.server import Emulator
+
+_POSTED = {"clock", "faults", "seed", "reset"}
+_CLOCK = {"now", "speed", "advance_s"}
+
+
+def clock_state(clock: Clock) -> dict[str, Any]:
+    """The instant, and the start, anchor and speed by which another process can share the clock."""
+    now = clock.now()
+    if isinstance(clock, VirtualClock):
+        start, anchor, speed = clock.start, clock.anchor, clock.speed
+    else:
+        start, anchor, speed = now, datetime.now(UTC), 0.0
+    return {"now": _iso(now), "start": _iso(start), "anchor": _iso(anchor), "speed": speed}
+
+
+def _iso(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+class ControlPage:
+    """GET tells the state, POST changes it and tells it."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+
+    def state(self) -> dict[str, Any]:
+        emulator = self._emulator
+        return {
+            "url": emulator.url,
+            "clock": clock_state(emulator.clock),
+            "catalogue": {"path": str(emulator.catalogue.path), "videos": len(emulator.catalogue)},
+            "quota": emulator.quota.state(emulator.clock.now()),
+            "faults": [str(fault) for fault in emulator.faults.faults],
+            "seed": emulator.faults.seed,
+            "struck": dict(emulator.faults.struck),
+        }
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        if request.method == "POST":
+            try:
+                self._change(orjson.loads(await request.read()))
+            except (ValueError, TypeError, OverflowError) as error:
+                body = orjson.dumps({"error": f"nothing was changed: {error}"})
+                return web.Response(status=400, body=body, content_type="application/json")
+        elif request.method != "GET":
+            return web.Response(status=405, headers={"Allow": "GET, POST"})
+        if "text/html" in request.headers.get("Accept", ""):
+            return web.Response(text=_page(self.state()), content_type="text/html")
+        body = orjson.dumps(self.state(), option=orjson.OPT_INDENT_2)
+        return web.Response(body=body, content_type="application/json")
+
+    def _change(self, wanted: Any) -> None:
+        """Change all that is wanted, or raise before anything is."""
+        if not isinstance(wanted, dict) or (unknown := wanted.keys() - _POSTED):
+            names = ", ".join(sorted(unknown)) if isinstance(wanted, dict) else "no object"
+            raise ValueError(f"got {names}; post an object with some of {', '.join(sorted(_POSTED))}")
+        emulator = self._emulator
+        clock = self._new_clock(wanted["clock"]) if "clock" in wanted else None
+        seed = wanted.get("seed")
+        if seed is not None and not isinstance(seed, int):
+            raise ValueError("seed is a whole number")
+        if "faults" in wanted or seed is not None:
+            faults = wanted.get("faults", [str(fault) for fault in emulator.faults.faults])
+            if not isinstance(faults, list) or not all(isinstance(fault, str) for fault in faults):
+                raise ValueError('faults is a list of "KIND:RATE"')
+            emulator.set_faults(faults, seed)
+        if clock:
+            emulator.set_clock(*clock)
+        if wanted.get("reset"):
+            emulator.quota.reset()
+            emulator.requests.clear()
+
+    def _new_clock(self, wanted: Any) -> tuple[datetime, float]:
+        if not isinstance(wanted, dict) or wanted.keys() - _CLOCK:
+            raise ValueError(f"clock is an object with some of {', '.join(sorted(_CLOCK))}")
+        state = clock_state(self._emulator.clock)
+        now = datetime.fromisoformat(wanted.get("now", state["now"]))
+        if now.tzinfo is None:
+            raise ValueError("now needs a time zone, such as 2026-11-02T08:00:00Z")
+        speed = float(wanted.get("speed", state["speed"]))
+        if speed < 0:
+            raise ValueError("the clock does not run backwards: speed is 0 or more")
+        return now + timedelta(seconds=float(wanted.get("advance_s", 0))), speed
+
+
+def _page(state: Mapping[str, Any]) -> str:
+    """The state for human eyes."""
+    clock, quota = state["clock"], state["quota"]
+    buckets = "".join(
+        f"<tr><td>{escape(project)}<td>{bucket}<td>{line['used']}<td>{line['left']}<td>{line['refused']}"
+        for project, lines in quota["projects"].items()
+        for bucket, line in lines.items()
+    )
+    calls = "".join(
+        f"<tr><td>{escape(line['project'])}<td>{escape(line['method'])}<td>{line['status']}<td>{line['calls']}"
+        for line in quota["calls"]
+    )
+    faults = ", ".join(map(escape, state["faults"])) or "none"
+    return f"""<!DOCTYPE html>
+<html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="5"><title>YouTube emulator</title>
+<style>body {{ font: 1rem/1.5 system-ui; margin: 2rem auto; max-width: 60rem }}
+table {{ border-collapse: collapse; margin: 1rem 0 }} th, td {{ padding: .2rem 1rem .2rem 0; text-align: left }}
+th {{ border-bottom: 1px solid #999 }}</style>
+<h1>YouTube emulator</h1>
+<p>It is <b>{clock["now"]}</b> and time runs {clock["speed"]:g} times as fast. The day of quota is
+{quota["pacific_day"]} in Los Angeles and ends at {quota["resets_at"]}.
+{state["catalogue"]["videos"]:,} videos from {escape(state["catalogue"]["path"])}. Faults: {faults}.</p>
+<table><tr><th>project<th>bucket<th>used<th>left<th>refused{buckets}</table>
+<table><tr><th>project<th>method<th>status<th>calls{calls}</table>
+<p>POST JSON here to change it: {{"clock": {{"now": "…", "speed": 60, "advance_s": 3600}},
+"faults": ["500:0.1"], "seed": 1, "reset": true}}.</p></html>
+"""

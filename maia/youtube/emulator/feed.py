@@ -1,0 +1,81 @@
+"""The RSS feed of a channel: its 15 newest uploads with their views."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from xml.etree import ElementTree as xml
+
+from maia.youtube.catalogue import Catalogue, Channel
+
+_ENTRIES = 15
+_ATOM = "http://www.w3.org/2005/Atom"
+_YT = "http://www.youtube.com/xml/schemas/2015"
+_MEDIA = "http://search.yahoo.com/mrss/"
+_WATCH = "https://www.youtube.com/watch?v="
+
+
+def feed_document(catalogue: Catalogue, query: Mapping[str, str], at: float) -> bytes | None:
+    """The feed for `channel_id=UC…` or `playlist_id=UU…`; None where there is no such channel."""
+    playlist_id = query.get("playlist_id", "")
+    channel_id = query.get("channel_id") or (f"UC{playlist_id[2:]}" if playlist_id.startswith("UU") else "")
+    channel = catalogue.channel(channel_id)
+    if channel is None or channel.published_at > at:
+        return None
+    for prefix, namespace in (("", _ATOM), ("yt", _YT), ("media", _MEDIA)):
+        xml.register_namespace(prefix, namespace)
+    feed = xml.Element(f"{{{_ATOM}}}feed")
+    url = f"http://www.youtube.com/feeds/videos.xml?channel_id={channel.id}"
+    xml.SubElement(feed, f"{{{_ATOM}}}link", rel="self", href=url)
+    _text(feed, _ATOM, "id", f"yt:channel:{channel.id[2:]}")
+    _text(feed, _YT, "channelId", channel.id[2:])
+    _text(feed, _ATOM, "title", channel.title)
+    _author(feed, channel)
+    _text(feed, _ATOM, "published", _instant(channel.published_at))
+    for n in catalogue.uploads_of(channel.id, at)[:_ENTRIES]:
+        _entry(feed, catalogue, channel, n, at)
+    document: bytes = xml.tostring(feed, encoding="UTF-8", xml_declaration=True)
+    return document
+
+
+def _entry(feed: xml.Element, catalogue: Catalogue, channel: Channel, n: int, at: float) -> None:
+    video, counts = catalogue.video(n), catalogue.counts(n, at)
+    entry = xml.SubElement(feed, f"{{{_ATOM}}}entry")
+    _text(entry, _ATOM, "id", f"yt:video:{video.id}")
+    _text(entry, _YT, "videoId", video.id)
+    _text(entry, _YT, "channelId", channel.id)
+    _text(entry, _ATOM, "title", video.title)
+    xml.SubElement(entry, f"{{{_ATOM}}}link", rel="alternate", href=_WATCH + video.id)
+    _author(entry, channel)
+    _text(entry, _ATOM, "published", _instant(video.published_at))
+    _text(entry, _ATOM, "updated", _instant(video.published_at))
+    group = xml.SubElement(entry, f"{{{_MEDIA}}}group")
+    _text(group, _MEDIA, "title", video.title)
+    thumbnail = f"https://i1.ytimg.com/vi/{video.id}/hqdefault.jpg"
+    xml.SubElement(group, f"{{{_MEDIA}}}thumbnail", url=thumbnail, width="480", height="360")
+    _text(group, _MEDIA, "description", video.description)
+    community = xml.SubElement(group, f"{{{_MEDIA}}}community")
+    if counts.likes is not None:
+        rating = {"count": str(counts.likes), "average": "5.00", "min": "1", "max": "5"}
+        xml.SubElement(community, f"{{{_MEDIA}}}starRating", rating)
+    if counts.views is not None:
+        xml.SubElement(community, f"{{{_MEDIA}}}statistics", views=str(counts.views))
+
+
+def _author(parent: xml.Element, channel: Channel) -> None:
+    author = xml.SubElement(parent, f"{{{_ATOM}}}author")
+    _text(author, _ATOM, "name", channel.title)
+    _text(author, _ATOM, "uri", f"https://www.youtube.com/channel/{channel.id}")
+
+
+def _text(parent: xml.Element, namespace: str, name: str, text: str) -> None:
+    xml.SubElement(parent, f"{{{namespace}}}{name}").text = _printable(text)
+
+
+def _printable(text: str) -> str:
+    """Without the control characters that XML cannot carry."""
+    return "".join(c for c in text if c >= " " or c in "\t\n\r")
+
+
+def _instant(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()

@@ -1,0 +1,100 @@
+"""Partial answers: the grammar of `fields` masks, `a,b/c,d(e,f/*)`, and what they keep of a JSON value."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any
+
+ANYTHING: Mask = {}
+Mask = dict[str, "Mask"]
+"""What is kept, by name (`*`: every name); an empty mask keeps everything beneath."""
+
+_TOKEN = re.compile(r"\s*(?:([A-Za-z_][\w.-]*|\*)|([,/()]))\s*")
+
+
+class InvalidFields(ValueError):
+    """The mask is not well formed, or selects what the answer has no field for."""
+
+
+@lru_cache(256)
+def parse_fields(text: str) -> Mask:
+    """Parse a mask; InvalidFields with the offending text. The result is shared: do not change it."""
+    tokens: list[str] = []
+    position = 0
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            raise InvalidFields(text[position:])
+        tokens.append(match[1] or match[2])
+        position = match.end()
+    mask, rest = _selection(tokens, 0)
+    if rest != len(tokens):
+        raise InvalidFields("".join(tokens[rest:]))
+    return mask
+
+
+def _selection(tokens: list[str], start: int) -> tuple[Mask, int]:
+    mask: Mask = {}
+    position = start
+    while True:
+        position = _selector(tokens, position, mask)
+        if position >= len(tokens) or tokens[position] != ",":
+            return mask, position
+        position += 1
+
+
+def _selector(tokens: list[str], position: int, mask: Mask) -> int:
+    """Read `name`, `name/…` or `name(…)` into `mask`; the position after it."""
+    if position >= len(tokens) or tokens[position] in ",/()":
+        raise InvalidFields("".join(tokens[position:]) or "".join(tokens))
+    name, position = tokens[position], position + 1
+    inner: Mask = {}
+    if position < len(tokens) and tokens[position] == "/":
+        position = _selector(tokens, position + 1, inner)
+    elif position < len(tokens) and tokens[position] == "(":
+        inner, position = _selection(tokens, position + 1)
+        if position >= len(tokens) or tokens[position] != ")":
+            raise InvalidFields("".join(tokens))
+        position += 1
+    mask[name] = _union(mask[name], inner) if name in mask else inner
+    return position
+
+
+def _union(left: Mask, right: Mask) -> Mask:
+    if not left or not right:
+        return ANYTHING
+    both = {name: _union(left[name], right[name]) for name in left.keys() & right.keys()}
+    return {**left, **right, **both}
+
+
+def check_fields(mask: Mask, shape: Mask) -> None:
+    """InvalidFields naming the first selection that `shape`, a mask of all that exists, has no field for."""
+    for name, inner in mask.items():
+        if not shape or name == "*":
+            continue
+        if name not in shape:
+            raise InvalidFields(name)
+        check_fields(inner, shape[name])
+
+
+def select(value: Any, mask: Mask) -> Any:
+    """What `mask` keeps of a JSON value; lists are looked through."""
+    if not mask:
+        return value
+    if isinstance(value, list):
+        return [select(item, mask) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept: dict[str, Any] = {}
+    for name, inner in value.items():
+        if (beneath := _beneath(mask, name)) is not None:
+            kept[name] = select(inner, beneath)
+    return kept
+
+
+def _beneath(mask: Mask, name: str) -> Mask | None:
+    named, starred = mask.get(name), mask.get("*")
+    if named is None:
+        return starred
+    return named if starred is None else _union(named, starred)

@@ -1,0 +1,349 @@
+"""The emulated methods: from checked arguments and an instant to a listing."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any, Literal, TypeVar
+
+import orjson
+
+from maia.youtube.catalogue import MOST_RESULTS, Catalogue, Channel
+from maia.youtube.emulator.facts import CATEGORIES
+from maia.youtube.emulator.fields import ANYTHING
+from maia.youtube.emulator.parameters import Arguments, category_number, check_region
+from maia.youtube.emulator.refusals import (
+    Refusal,
+    incompatible_parameters,
+    invalid_argument,
+    invalid_filters,
+    invalid_page_token,
+    invalid_parameter,
+    invalid_search_filter,
+    no_filter,
+    playlist_not_found,
+    video_not_found,
+)
+from maia.youtube.emulator.resources import (
+    Resources,
+    Shape,
+    etag_of,
+    uploads_playlist,
+    video_of_playlist_item,
+)
+
+T = TypeVar("T")
+PageFault = Literal["empty-page", "repeat-page"]
+
+MOST_IDS = 50
+MOST_CHARTED = 200
+_TRENDING_ENDED_AT = datetime(2025, 7, 21, tzinfo=UTC).timestamp()
+_CHARTED_SINCE = frozenset({1, 10, 20, 30, 44})
+_VIDEO_FILTERS = (
+    "eventType", "location", "videoCaption", "videoCategoryId", "videoDefinition", "videoDimension", "videoDuration",
+    "videoEmbeddable", "videoLicense", "videoPaidProductPlacement", "videoSyndicated", "videoType",
+)  # fmt: skip
+# What every catalogued video is: a filter on anything else finds nothing.
+_CONSTANT_PROPERTIES = {
+    "eventType": {"none"},
+    "videoCaption": {"any", "none", "videoCaptionUnspecified"},
+    "videoDefinition": {"any", "high"},
+    "videoDimension": {"any", "2d"},
+    "videoLicense": {"any", "youtube"},
+    "videoPaidProductPlacement": {"any", "videoPaidProductPlacementUnspecified"},
+    "videoType": {"any", "videoTypeUnspecified"},
+}
+
+
+@dataclass(slots=True)
+class Listing:
+    """An answer before it is put together: its items as JSON, and what stands around them."""
+
+    items: Sequence[bytes]
+    around: dict[str, Any] = field(default_factory=dict)
+    after: dict[str, Any] = field(default_factory=dict)
+
+    def content(self, arguments: Arguments) -> tuple[bytes, str]:
+        """The body, with what the mask leaves of it, and its etag."""
+        mask = arguments.mask
+        items = b",".join(self.items)
+        around = {"kind": arguments.method.kind, **self.around}
+        etag = etag_of(b"%b%b" % (orjson.dumps([around, self.after, arguments.mask_text]), items))
+        around = {"kind": around.pop("kind"), "etag": etag, **around, **self.after}
+        if mask is not ANYTHING and "*" not in mask:
+            around = {name: value for name, value in around.items() if name in mask}
+            if "items" not in mask:
+                return orjson.dumps(around), etag
+        head = orjson.dumps(around)[:-1]
+        return b'%b%b"items":[%b]}' % (head, b"," if around else b"", items), etag
+
+
+class Api:
+    """Answers the methods over a catalogue."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self.resources = Resources(catalogue)
+        self._charts: dict[tuple[int, int | None], list[int]] = {}
+        self._methods: dict[str, Callable[[Arguments, float, PageFault | None], Listing]] = {
+            "search.list": self._search,
+            "videos.list": self._videos,
+            "videos.batchGetStats": self._stats,
+            "channels.list": self._channels,
+            "playlistItems.list": self._playlist_items,
+            "videoCategories.list": self._categories,
+        }
+
+    def answer(self, arguments: Arguments, at: float, fault: PageFault | None = None) -> Listing:
+        """The listing at an instant (seconds since 1970), or a Refusal."""
+        return self._methods[arguments.method.name](arguments, at, fault)
+
+    def _search(self, arguments: Arguments, at: float, fault: PageFault | None) -> Listing:
+        check_region("regionCode", arguments.get("regionCode"))
+        _check_search(arguments)
+        page = _Page.asked(arguments, fault)
+        found = self._found(arguments, at)
+        numbers, tokens = page.cut(found, MOST_RESULTS)
+        region = (arguments.get("regionCode") or "US").upper()
+        info = {"totalResults": estimated(len(found)), "resultsPerPage": page.size}
+        items = self.resources.search_results(numbers, _shape(arguments))
+        return Listing(items, {**tokens, "regionCode": region, "pageInfo": info})
+
+    def _found(self, arguments: Arguments, at: float) -> list[int]:
+        kinds = arguments.get("type")
+        if kinds and "video" not in kinds:
+            return []
+        for name, values in _CONSTANT_PROPERTIES.items():
+            if (wanted := arguments.get(name)) is not None and wanted not in values:
+                return []
+        if arguments.get("topicId") or arguments.get("location"):
+            return []
+        duration = arguments.get("videoDuration")
+        return self.catalogue.search(
+            arguments.get("q"),
+            at,
+            order=arguments.get("order")
+            if arguments.get("order") != "searchSortUnspecified"
+            else "relevance",
+            published_after=arguments.get("publishedAfter"),
+            published_before=arguments.get("publishedBefore"),
+            channel_id=arguments.get("channelId"),
+            category_id=category_number(arguments.get("videoCategoryId")),
+            duration=duration if duration in ("short", "medium", "long") else "any",
+        )
+
+    def _videos(self, arguments: Arguments, at: float, fault: PageFault | None) -> Listing:
+        ids, chart = arguments.get("id"), arguments.get("chart")
+        if ids is None and chart in (None, "chartUnspecified"):
+            raise no_filter(("chart", "id", "myRating"))
+        if ids is not None and chart is not None:
+            raise incompatible_parameters(("id", "chart"))
+        check_region("regionCode", arguments.get("regionCode"))
+        if ids is None:
+            return self._chart(arguments, at, fault)
+        numbers = self._visible(ids, at)
+        info = {"totalResults": len(numbers), "resultsPerPage": len(numbers)}
+        return Listing(self.resources.videos(numbers, at, _shape(arguments)), after={"pageInfo": info})
+
+    def _visible(self, ids: Sequence[str], at: float) -> list[int]:
+        """The numbers of the ids that are there, each once, in the order asked for."""
+        if len(ids) > MOST_IDS:
+            raise invalid_filters("id")
+        numbers, visible = self.catalogue.numbers, self.catalogue.visible
+        found = (numbers.get(video_id) for video_id in dict.fromkeys(ids))
+        return [n for n in found if n is not None and visible(n, at)]
+
+    def _chart(self, arguments: Arguments, at: float, fault: PageFault | None) -> Listing:
+        category = category_number(arguments.get("videoCategoryId"))
+        if category is not None and category not in CATEGORIES:
+            message = "The requested video chart is not supported or is not available."
+            raise Refusal.of(404, message, "notFound", domain="youtube.video", parameter="chart")
+        page = _Page.asked(arguments, fault)
+        charted = self._charted(category, at)
+        numbers, tokens = page.cut(charted, MOST_CHARTED)
+        info = {"totalResults": len(charted), "resultsPerPage": page.size}
+        return Listing(self.resources.videos(numbers, at, _shape(arguments)), tokens, {"pageInfo": info})
+
+    def _charted(self, category: int | None, at: float) -> list[int]:
+        """The videos that gained most views in seven days, ranked once an hour of the emulator's clock.
+
+        Since July 2025 only music, films and games are charted.
+        """
+        hour = int(at // 3600)
+        if (hour, category) not in self._charts:
+            if len(self._charts) > 64:
+                self._charts.clear()
+            instant = hour * 3600.0
+            candidates = self.catalogue.search(None, instant, category_id=category)
+            if instant >= _TRENDING_ENDED_AT:
+                allowed = self.catalogue.categories
+                candidates = [n for n in candidates if allowed[n] in _CHARTED_SINCE]
+            gained = {n: self._gain(n, instant) for n in candidates}
+            candidates.sort(key=gained.__getitem__, reverse=True)
+            self._charts[hour, category] = candidates[:MOST_CHARTED]
+        return self._charts[hour, category]
+
+    def _gain(self, n: int, at: float) -> int:
+        counts = self.catalogue.counts
+        return (counts(n, at).views or 0) - (counts(n, at - 7 * 86400).views or 0)
+
+    def _stats(self, arguments: Arguments, at: float, fault: PageFault | None) -> Listing:
+        ids = list(dict.fromkeys(arguments.get("id") or ()))
+        if not ids:
+            raise invalid_argument()
+        numbers = self._visible(ids, at)
+        there = {self.catalogue.ids[n] for n in numbers}
+        failed = [video_id for video_id in ids if video_id not in there]
+        summary: dict[str, Any] = {"requestedVideoCount": len(ids), "succeededVideoCount": len(numbers)}
+        if failed:
+            summary |= {"failedVideoCount": len(failed), "failedVideoIds": failed}
+        return Listing(self.resources.stats(numbers, at, _shape(arguments)), after={"summary": summary})
+
+    def _channels(self, arguments: Arguments, at: float, fault: PageFault | None) -> Listing:
+        filters = [
+            name
+            for name in ("id", "forHandle", "forUsername", "categoryId")
+            if arguments.get(name) is not None
+        ]
+        if not filters:
+            raise no_filter(
+                ("categoryId", "forHandle", "forUsername", "id", "managedByMe", "mine", "mySubscribers")
+            )
+        if len(filters) > 1:
+            raise incompatible_parameters(filters)
+        channels = [channel for channel in self._asked_channels(arguments) if channel.published_at <= at]
+        info = {"totalResults": len(channels), "resultsPerPage": arguments.get("maxResults")}
+        return Listing(self.resources.channels(channels, at, _shape(arguments)), {"pageInfo": info})
+
+    def _asked_channels(self, arguments: Arguments) -> list[Channel]:
+        if (ids := arguments.get("id")) is not None:
+            if len(ids) > MOST_IDS:
+                raise invalid_filters("id")
+            found = [self.catalogue.channel(channel_id) for channel_id in dict.fromkeys(ids)]
+        else:
+            handle = arguments.get("forHandle") or arguments.get("forUsername")
+            found = [self.catalogue.channel_by_handle(handle)] if handle else []
+        return [channel for channel in found if channel]
+
+    def _playlist_items(self, arguments: Arguments, at: float, fault: PageFault | None) -> Listing:
+        playlist_id, item_ids = arguments.get("playlistId"), arguments.get("id")
+        if playlist_id is None and item_ids is None:
+            raise no_filter(("id", "playlistId"))
+        page = _Page.asked(arguments, fault)
+        if playlist_id is None:
+            listed = self._items_by_id(item_ids, at)
+        else:
+            listed = self._uploads(playlist_id, at)
+        if (video_id := arguments.get("videoId")) is not None:
+            n = self.catalogue.number(video_id)
+            listed = [(number, position) for number, position in listed if number == n]
+            if not listed:
+                raise video_not_found()
+        positions, tokens = page.cut(listed, 20_000)
+        info = {"totalResults": len(listed), "resultsPerPage": page.size}
+        items = self.resources.playlist_items(positions, _shape(arguments))
+        return Listing(items, tokens, {"pageInfo": info})
+
+    def _uploads(self, playlist_id: str, at: float) -> list[tuple[int, int]]:
+        channel = self.catalogue.channel(f"UC{playlist_id[2:]}") if playlist_id.startswith("UU") else None
+        if channel is None or channel.published_at > at:
+            raise playlist_not_found()
+        return [(n, position) for position, n in enumerate(self.catalogue.uploads_of(channel.id, at))]
+
+    def _items_by_id(self, item_ids: Sequence[str], at: float) -> list[tuple[int, int]]:
+        video_ids = [video_id for item_id in item_ids if (video_id := video_of_playlist_item(item_id))]
+        items: list[tuple[int, int]] = []
+        for n in self._visible(video_ids, at):
+            uploads = self._uploads(uploads_playlist(self.catalogue.channel_of[n]), at)
+            items.extend(pair for pair in uploads if pair[0] == n)
+        return items
+
+    def _categories(self, arguments: Arguments, at: float, fault: PageFault | None) -> Listing:
+        ids = arguments.get("id")
+        if ids is None and arguments.get("regionCode") is None:
+            raise no_filter(("id", "regionCode"))
+        check_region("regionCode", arguments.get("regionCode"))
+        numbers = list(CATEGORIES) if ids is None else [category_number(text) or 0 for text in ids]
+        return Listing(self.resources.categories(numbers, _shape(arguments)))
+
+
+def estimated(results: int) -> int:
+    """A number of results as inexact as the API's: two significant figures, rounded up, above a hundred."""
+    unit: int = 10 ** max(0, len(str(results)) - 2)
+    return -(-results // unit) * unit
+
+
+def _shape(arguments: Arguments) -> Shape:
+    mask = arguments.mask
+    items = mask.get("items", mask.get("*", ANYTHING))
+    return Shape(arguments.parts, items, arguments.mask_text)
+
+
+def _check_search(arguments: Arguments) -> None:
+    kinds = arguments.get("type") or ()
+    for kind in kinds:
+        if kind not in ("video", "channel", "playlist"):
+            raise invalid_parameter(
+                "type", f"Invalid value '{kind}'. Values must be one of: channel, playlist, video"
+            )
+    for name in _VIDEO_FILTERS:
+        if arguments.get(name) is not None and list(kinds) != ["video"]:
+            raise invalid_search_filter(name)
+    if (arguments.get("location") is None) != (arguments.get("locationRadius") is None):
+        raise invalid_search_filter("locationRadius")
+    language = arguments.get("relevanceLanguage")
+    if language is not None and not language.replace("-", "").isalpha():
+        raise Refusal.of(
+            400, "Invalid relevance language.", "invalidRelevanceLanguage", domain="youtube.search",
+            parameter="relevanceLanguage",
+        )  # fmt: skip
+    channel_id = arguments.get("channelId")
+    if channel_id is not None and not (channel_id.startswith("UC") and len(channel_id) == 24):
+        raise invalid_argument()
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """Where a page begins; its tokens are good for the same parameters only."""
+
+    start: int
+    size: int
+    binding: bytes
+    fault: PageFault | None
+
+    @classmethod
+    def asked(cls, arguments: Arguments, fault: PageFault | None) -> _Page:
+        binding = blake2b(arguments.bound_to_token().encode(), digest_size=9).digest()
+        token = arguments.get("pageToken")
+        size = arguments.get("maxResults")
+        return cls(_read_token(token, binding) if token else 0, size, binding, fault)
+
+    def cut(self, found: Sequence[T], most: int) -> tuple[Sequence[T], dict[str, str]]:
+        """The page's part of what was found, and the tokens of its neighbours."""
+        end = min(len(found), most)
+        start = max(0, self.start - self.size) if self.fault == "repeat-page" else self.start
+        tokens: dict[str, str] = {}
+        if self.size and self.start + self.size < end:
+            tokens["nextPageToken"] = _write_token(self.start + self.size, self.binding)
+        if self.start > 0:
+            tokens["prevPageToken"] = _write_token(max(0, self.start - self.size), self.binding)
+        if self.fault == "empty-page":
+            return found[:0], tokens
+        return found[start : min(end, start + self.size)], tokens
+
+
+def _write_token(start: int, binding: bytes) -> str:
+    return base64.urlsafe_b64encode(start.to_bytes(3) + binding).decode()
+
+
+def _read_token(token: str, binding: bytes) -> int:
+    try:
+        content = base64.b64decode(token, altchars=b"-_", validate=True)
+    except ValueError as error:
+        raise invalid_page_token() from error
+    if content[3:] != binding:
+        raise invalid_page_token()
+    return int.from_bytes(content[:3])

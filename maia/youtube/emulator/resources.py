@@ -1,0 +1,377 @@
+"""The API's resources as JSON, made once per video and asked-for shape, with the counters filled in by formatting."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from hashlib import blake2b
+from html import escape
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import orjson
+
+from maia.youtube.catalogue import Catalogue, CatalogueVideo, Channel, Counts
+from maia.youtube.emulator.facts import CATEGORIES, CATEGORY_OWNER
+from maia.youtube.emulator.fields import Mask, select
+
+_SIZES = (
+    ("default", "default", 120, 90),
+    ("medium", "mqdefault", 320, 180),
+    ("high", "hqdefault", 480, 360),
+    ("standard", "sddefault", 640, 480),
+    ("maxres", "maxresdefault", 1280, 720),
+)
+_MOST_TEMPLATES = 400_000
+_HOLES = {"views": "\0v", "likes": "\0l", "comments": "\0c", "position": "\0p", "etag": "\0e"}
+_FILLINGS = {
+    orjson.dumps(_HOLES["views"]): b'"%(v)d"',
+    orjson.dumps(_HOLES["likes"]): b'"%(l)d"',
+    orjson.dumps(_HOLES["comments"]): b'"%(c)d"',
+    orjson.dumps(_HOLES["position"]): b"%(p)d",
+    orjson.dumps(_HOLES["etag"]): b'"%(e)s"',
+}
+
+
+class Shape(NamedTuple):
+    """What of a resource was asked for."""
+
+    parts: tuple[str, ...]
+    mask: Mask
+    mask_text: str
+
+
+class _Template(NamedTuple):
+    text: bytes
+    etag: bytes | None
+
+
+def etag_of(content: bytes) -> str:
+    """An etag in the API's form: 27 characters."""
+    return base64.urlsafe_b64encode(blake2b(content, digest_size=20).digest())[:27].decode()
+
+
+def iso(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def iso_duration(seconds: int) -> str:
+    """ISO 8601 as the API writes it: PT26M3S, P1DT2H, PT0S."""
+    days, rest = divmod(seconds, 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, rest = divmod(rest, 60)
+    time = "".join(f"{value}{unit}" for value, unit in ((hours, "H"), (minutes, "M"), (rest, "S")) if value)
+    if not days and not time:
+        return "PT0S"
+    return f"P{f'{days}D' if days else ''}{f'T{time}' if time else ''}"
+
+
+def rounded_subscribers(count: int) -> int:
+    """Cut to three significant figures."""
+    unit: int = 10 ** max(0, len(str(count)) - 3)
+    return count // unit * unit
+
+
+def _thumbnails(video_id: str, sizes: int) -> dict[str, Any]:
+    return {
+        name: {"url": f"https://i.ytimg.com/vi/{video_id}/{file}.jpg", "width": width, "height": height}
+        for name, file, width, height in _SIZES[:sizes]
+    }
+
+
+class Resources:
+    """Renders items of every kind as bytes."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._templates: dict[tuple[Any, ...], dict[int, _Template]] = {}
+        self._cached = 0
+
+    def videos(self, numbers: Iterable[int], at: float, shape: Shape) -> list[bytes]:
+        """Items of videos.list."""
+        return self._with_counts("video", numbers, at, shape)
+
+    def stats(self, numbers: Iterable[int], at: float, shape: Shape) -> list[bytes]:
+        """Items of videos.batchGetStats."""
+        return self._with_counts("stats", numbers, at, shape)
+
+    def _with_counts(self, kind: str, numbers: Iterable[int], at: float, shape: Shape) -> list[bytes]:
+        templates = self._templates_of(kind, shape)
+        counts_at = self._catalogue.counts
+        items: list[bytes] = []
+        for n in numbers:
+            views, likes, comments = counts = counts_at(n, at)
+            hidden = (views is None) << 2 | (likes is None) << 1 | (comments is None)
+            template = templates.get(n << 3 | hidden)
+            if template is None:
+                template = self._make(kind, templates, n << 3 | hidden, n, shape, counts)
+            filling: dict[bytes, Any] = {b"v": views, b"l": likes, b"c": comments}
+            if template.etag is not None:
+                filling[b"e"] = b"%s%08x" % (template.etag, crc32(b"%a" % (counts,)))
+            items.append(template.text % filling)
+        return items
+
+    def search_results(self, numbers: Iterable[int], shape: Shape) -> list[bytes]:
+        """Items of search.list."""
+        return self._without_counts("search", ((n, 0) for n in numbers), shape)
+
+    def playlist_items(self, positions: Iterable[tuple[int, int]], shape: Shape) -> list[bytes]:
+        """Items of playlistItems.list, from pairs of video and position."""
+        return self._without_counts("playlist", positions, shape)
+
+    def _without_counts(self, kind: str, positions: Iterable[tuple[int, int]], shape: Shape) -> list[bytes]:
+        templates = self._templates_of(kind, shape)
+        items: list[bytes] = []
+        for n, position in positions:
+            template = templates.get(n) or self._make(kind, templates, n, n, shape, Counts(None, None, None))
+            filling = {b"p": position, b"e": b"%s%08x" % (template.etag or b"", position)}
+            items.append(template.text % filling)
+        return items
+
+    def _templates_of(self, kind: str, shape: Shape) -> dict[int, _Template]:
+        if self._cached > _MOST_TEMPLATES:
+            self._templates.clear()
+            self._cached = 0
+        return self._templates.setdefault((kind, shape.parts, shape.mask_text), {})
+
+    def _make(
+        self, kind: str, templates: dict[int, _Template], slot: int, n: int, shape: Shape, counts: Counts
+    ) -> _Template:
+        video = self._catalogue.video(n)
+        channel = self._catalogue.channel(video.channel_id)
+        channel_title = channel.title if channel else ""
+        match kind:
+            case "video":
+                whole = _video(video, channel_title, counts)
+            case "stats":
+                whole = _video_stats(video, counts)
+            case "search":
+                whole = _search_result(video, channel_title)
+            case _:
+                whole = _playlist_item(video, channel_title)
+        kept = {name: value for name, value in whole.items() if name in ("kind", "etag", "id", *shape.parts)}
+        if kind == "stats" and "id" not in shape.parts:
+            del kept["id"]
+        text = orjson.dumps(select(kept, shape.mask)).replace(b"%", b"%%")
+        for hole, filling in _FILLINGS.items():
+            text = text.replace(hole, filling)
+        etag = etag_of(text)[:19].encode() if b"%(e)s" in text else None
+        template = templates[slot] = _Template(text, etag)
+        self._cached += 1
+        return template
+
+    def channels(self, channels: Iterable[Channel], at: float, shape: Shape) -> list[bytes]:
+        """Items of channels.list."""
+        items: list[bytes] = []
+        for channel in channels:
+            whole = _channel(channel, self._channel_statistics(channel, at))
+            kept = {name: value for name, value in whole.items() if name in ("kind", "id", *shape.parts)}
+            kept = {"kind": kept.pop("kind"), "etag": etag_of(orjson.dumps(kept)), **kept}
+            items.append(orjson.dumps(select(kept, shape.mask)))
+        return items
+
+    def _channel_statistics(self, channel: Channel, at: float) -> dict[str, Any]:
+        uploads = self._catalogue.uploads_of(channel.id, at)
+        views = sum(self._catalogue.counts(n, at).views or 0 for n in uploads)
+        statistics: dict[str, Any] = {"viewCount": str(views)}
+        if channel.subscribers is not None:
+            statistics["subscriberCount"] = str(rounded_subscribers(channel.subscribers))
+        return statistics | {
+            "hiddenSubscriberCount": channel.subscribers is None,
+            "videoCount": str(len(uploads)),
+        }
+
+    def categories(self, numbers: Iterable[int], shape: Shape) -> list[bytes]:
+        """Items of videoCategories.list; numbers that are no category are left out."""
+        items: list[bytes] = []
+        for number in numbers:
+            if number not in CATEGORIES:
+                continue
+            title, assignable = CATEGORIES[number]
+            snippet = {"title": title, "assignable": assignable, "channelId": CATEGORY_OWNER}
+            item: dict[str, Any] = {"kind": "youtube#videoCategory", "etag": etag_of(title.encode()), "id": str(number)}
+            if "snippet" in shape.parts:
+                item["snippet"] = snippet
+            items.append(orjson.dumps(select(item, shape.mask)))
+        return items
+
+
+def _video(video: CatalogueVideo, channel_title: str, counts: Counts) -> dict[str, Any]:
+    return {
+        "kind": "youtube#video",
+        "etag": _HOLES["etag"],
+        "id": video.id,
+        "snippet": _video_snippet(video, channel_title),
+        "contentDetails": _content_details(video),
+        "status": {
+            "uploadStatus": "processed",
+            "privacyStatus": "public",
+            "license": "youtube",
+            "embeddable": True,
+            "publicStatsViewable": True,
+            "madeForKids": False,
+        },
+        "statistics": {
+            **({"viewCount": _HOLES["views"]} if counts.views is not None else {}),
+            **({"likeCount": _HOLES["likes"]} if counts.likes is not None else {}),
+            "favoriteCount": "0",
+            **({"commentCount": _HOLES["comments"]} if counts.comments is not None else {}),
+        },
+        "player": {
+            "embedHtml": f'<iframe width="480" height="270" src="//www.youtube.com/embed/{video.id}" frameborder="0" '
+            "allowfullscreen></iframe>"
+        },
+    }
+
+
+def _video_snippet(video: CatalogueVideo, channel_title: str) -> dict[str, Any]:
+    snippet: dict[str, Any] = {
+        "publishedAt": iso(video.published_at),
+        "channelId": video.channel_id,
+        "title": video.title,
+        "description": video.description,
+        "thumbnails": _thumbnails(video.id, 5),
+        "channelTitle": channel_title,
+    }
+    if video.tags:
+        snippet["tags"] = video.tags
+    if video.category_id is not None:
+        snippet["categoryId"] = str(video.category_id)
+    snippet["liveBroadcastContent"] = "none"
+    if video.language:
+        snippet["defaultLanguage"] = video.language
+    snippet["localized"] = {"title": video.title, "description": video.description}
+    if video.language:
+        snippet["defaultAudioLanguage"] = video.language
+    return snippet
+
+
+def _content_details(video: CatalogueVideo) -> dict[str, Any]:
+    duration: dict[str, Any] = {}
+    if video.duration_s is not None:
+        duration["duration"] = iso_duration(video.duration_s)
+    return duration | {
+        "dimension": "2d",
+        "definition": "hd",
+        "caption": "false",
+        "licensedContent": True,
+        "contentRating": {},
+        "projection": "rectangular",
+    }
+
+
+def _video_stats(video: CatalogueVideo, counts: Counts) -> dict[str, Any]:
+    hidden: Mapping[str, bool] = {
+        "viewCount": counts.views is None,
+        "likeCount": counts.likes is None,
+        "commentCount": counts.comments is None,
+    }
+    holes = {"viewCount": _HOLES["views"], "likeCount": _HOLES["likes"], "commentCount": _HOLES["comments"]}
+    return {
+        "kind": "youtube#videoStats",
+        "etag": _HOLES["etag"],
+        "id": video.id,
+        "snippet": {"publishTime": iso(video.published_at)},
+        "statistics": {name: hole for name, hole in holes.items() if not hidden[name]},
+        "contentDetails": {} if video.duration_s is None else {"duration": f"{video.duration_s}s"},
+    }
+
+
+def _search_result(video: CatalogueVideo, channel_title: str) -> dict[str, Any]:
+    """As search.list has it: titles with HTML escapes, and only the beginning of the description."""
+    description = " ".join(video.description.split())
+    if len(description) > 160:
+        description = f"{description[:157].rpartition(' ')[0] or description[:157]} ..."
+    return {
+        "kind": "youtube#searchResult",
+        "etag": _HOLES["etag"],
+        "id": {"kind": "youtube#video", "videoId": video.id},
+        "snippet": {
+            "publishedAt": iso(video.published_at),
+            "channelId": video.channel_id,
+            "title": _escaped(video.title),
+            "description": _escaped(description),
+            "thumbnails": _thumbnails(video.id, 3),
+            "channelTitle": _escaped(channel_title),
+            "liveBroadcastContent": "none",
+        },
+    }
+
+
+def _escaped(text: str) -> str:
+    return escape(text).replace("&#x27;", "&#39;")
+
+
+def uploads_playlist(channel_id: str) -> str:
+    return f"UU{channel_id[2:]}"
+
+
+def _playlist_item(video: CatalogueVideo, channel_title: str) -> dict[str, Any]:
+    playlist_id = uploads_playlist(video.channel_id)
+    return {
+        "kind": "youtube#playlistItem",
+        "etag": _HOLES["etag"],
+        "id": playlist_item_id(playlist_id, video.id),
+        "snippet": {
+            "publishedAt": iso(video.published_at),
+            "channelId": video.channel_id,
+            "title": video.title,
+            "description": video.description,
+            "thumbnails": _thumbnails(video.id, 5),
+            "channelTitle": channel_title,
+            "playlistId": playlist_id,
+            "position": _HOLES["position"],
+            "resourceId": {"kind": "youtube#video", "videoId": video.id},
+            "videoOwnerChannelTitle": channel_title,
+            "videoOwnerChannelId": video.channel_id,
+        },
+        "contentDetails": {"videoId": video.id, "videoPublishedAt": iso(video.published_at)},
+        "status": {"privacyStatus": "public"},
+    }
+
+
+def playlist_item_id(playlist_id: str, video_id: str) -> str:
+    return base64.urlsafe_b64encode(f"{playlist_id}.{video_id}".encode()).rstrip(b"=").decode()
+
+
+def video_of_playlist_item(item_id: str) -> str | None:
+    """The video of an item's id, or None if it is no such id."""
+    try:
+        text = base64.urlsafe_b64decode(item_id + "=" * (-len(item_id) % 4)).decode()
+    except ValueError:
+        return None
+    return text.partition(".")[2] or None
+
+
+def _channel(channel: Channel, statistics: dict[str, Any]) -> dict[str, Any]:
+    snippet: dict[str, Any] = {"title": channel.title, "description": channel.description}
+    if channel.handle:
+        snippet["customUrl"] = channel.handle
+    snippet |= {
+        "publishedAt": iso(channel.published_at),
+        "thumbnails": {
+            name: {
+                "url": f"https://yt3.ggpht.com/{channel.id}=s{size}-c-k-c0x00ffffff-no-rj",
+                "width": size,
+                "height": size,
+            }
+            for name, size in (("default", 88), ("medium", 240), ("high", 800))
+        },
+        "localized": {"title": channel.title, "description": channel.description},
+    }
+    if channel.country:
+        snippet["country"] = channel.country
+    return {
+        "kind": "youtube#channel",
+        "id": channel.id,
+        "snippet": snippet,
+        "contentDetails": {"relatedPlaylists": {"likes": "", "uploads": uploads_playlist(channel.id)}},
+        "statistics": statistics,
+        "status": {
+            "privacyStatus": "public",
+            "isLinked": True,
+            "longUploadsStatus": "longUploadsUnspecified",
+        },
+        "brandingSettings": {"channel": {"title": channel.title}},
+    }
