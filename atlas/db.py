@@ -1,51 +1,57 @@
-"""PostgreSQL: the pool, named statements, migrations and locks; every error of asyncpg becomes one of ours here."""
+"""PostgreSQL: the pool, named statements, migrations and locks. Every error of asyncpg becomes ours here."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
-from functools import lru_cache
-from hashlib import blake2b, sha256
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from functools import cache
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import asyncpg
 import orjson
 from asyncpg.exceptions import (
+    CannotConnectNowError,
+    ClientConfigurationError,
     DataError,
-    InsufficientPrivilegeError,
     IntegrityConstraintViolationError,
     InterfaceError,
-    InternalClientError,
     PostgresError,
-    UndefinedTableError,
 )
 
+from atlas import migrations
 from atlas.config import DatabaseSettings, Settings
 from atlas.embedded import EmbeddedServer
 from atlas.errors import (
+    ConfigError,
     DatabaseError,
     DatabaseUnavailable,
     DataRefused,
     LeaseLost,
-    MigrationError,
     StatementTimeout,
     TransactionConflict,
 )
+
+if TYPE_CHECKING:
+    from asyncpg.pool import Pool, PoolConnectionProxy
+
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
 SQL_FOLDER = Path(__file__).parent / "sql"
 OLDEST_SERVER_VERSION = 15
 
 Row: TypeAlias = asyncpg.Record
 
+_FOREIGN = (PostgresError, InterfaceError, OSError)
 _NAME_LINE = re.compile(r"^-- name:\s*(\S+)[ \t]*$", re.MULTILINE)
-_MIGRATION_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)")
 _GRACE_S = 5
 _HEARTBEAT_S = 30
 _MOST_WAITING_NOTICES = 10_000
+_T = TypeVar("_T")
 
 
 class Executor(Protocol):
@@ -70,78 +76,88 @@ class Executor(Protocol):
         ...
 
 
-class _Runner:
-    """The statements of an Executor, over connections that `_connection` lends."""
+class _Runner(ABC):
+    """What every Executor does, on connections that `_on_connection` finds."""
 
-    def _connection(self) -> AbstractAsyncContextManager[Any]:
-        raise NotImplementedError
+    @abstractmethod
+    async def _on_connection(self, label: str, work: Callable[[Connection], Awaitable[_T]]) -> _T: ...
 
     async def fetch(self, statement: str, *args: Any) -> list[Row]:
         sql = sql_of(statement)
-        async with self._connection() as connection:
-            with _wrapped(statement, connection):
-                rows: list[Row] = await connection.fetch(sql, *args)
-                return rows
+        return await self._on_connection(statement, lambda connection: connection.fetch(sql, *args))
 
     async def fetchrow(self, statement: str, *args: Any) -> Row | None:
         sql = sql_of(statement)
-        async with self._connection() as connection:
-            with _wrapped(statement, connection):
-                return await connection.fetchrow(sql, *args)
+        return await self._on_connection(statement, lambda connection: connection.fetchrow(sql, *args))
 
     async def fetchval(self, statement: str, *args: Any) -> Any:
         sql = sql_of(statement)
-        async with self._connection() as connection:
-            with _wrapped(statement, connection):
-                return await connection.fetchval(sql, *args)
+        return await self._on_connection(statement, lambda connection: connection.fetchval(sql, *args))
 
     async def execute(self, statement: str, *args: Any) -> int:
         sql = sql_of(statement)
-        async with self._connection() as connection:
-            with _wrapped(statement, connection):
-                return _rows_touched(await connection.execute(sql, *args))
+        return _rows_touched(
+            await self._on_connection(statement, lambda connection: connection.execute(sql, *args))
+        )
 
     async def copy(self, table: str, columns: Sequence[str], records: Iterable[Sequence[Any]]) -> int:
-        async with self._connection() as connection:
-            with _wrapped(f"COPY {table}", connection):
-                return _rows_touched(
-                    await connection.copy_records_to_table(table, columns=list(columns), records=records)
-                )
+        def load(connection: Connection) -> Awaitable[str]:
+            return connection.copy_records_to_table(table, columns=list(columns), records=records)
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        async with self._connection() as connection:
-            transaction = connection.transaction()
-            with _wrapped("BEGIN", connection):
-                await transaction.start()
-            try:
-                yield Transaction(connection)
-            except BaseException:
-                # A broken connection has rolled back already, and the first error is the one to tell.
-                with suppress(PostgresError, InterfaceError, OSError):
-                    await transaction.rollback()
-                raise
-            with _wrapped("COMMIT", connection):
-                await transaction.commit()
+        return _rows_touched(await self._on_connection(f"COPY {table}", load))
 
 
 class Transaction(_Runner):
-    """Statements in one transaction, on one connection."""
+    """Statements in one transaction, on one connection.
 
-    def __init__(self, connection: Any) -> None:
-        self._lent = connection
+    A statement that fails dooms it: PostgreSQL would answer COMMIT with a silent roll-back. A nested
+    `transaction()` is a savepoint, and confines that.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._doomed = False
+
+    async def _on_connection(self, label: str, work: Callable[[Connection], Awaitable[_T]]) -> _T:
+        try:
+            return await work(self._connection)
+        except _FOREIGN as error:
+            self._doomed = True
+            raise _ours(label, error, closed=self._connection.is_closed()) from error
+        except BaseException:
+            self._doomed = True
+            raise
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
-        yield self._lent
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        inner = Transaction(self._connection)
+        async with inner._block():
+            yield inner
+
+    @asynccontextmanager
+    async def _block(self) -> AsyncIterator[None]:
+        block = self._connection.transaction()
+        await self._on_connection("BEGIN", lambda _: block.start())
+        try:
+            yield
+            if self._doomed:
+                raise DatabaseError("the transaction is rolled back: a statement in it failed")
+        except BaseException:
+            # A broken connection has rolled back already, and the first error is the one to tell.
+            with suppress(*_FOREIGN):
+                await block.rollback()
+            raise
+        await self._on_connection("COMMIT", lambda _: block.commit())
 
 
 class Database(_Runner):
-    """A pool of connections to one database whose schema is up to date."""
+    """A pool of connections to one database."""
 
     def __init__(self, settings: DatabaseSettings, url: str | None, server: EmbeddedServer | None) -> None:
         self._settings, self._url, self._server = settings, url, server
-        self._pool: Any = None
+        self._pool: Pool[Row] = asyncpg.create_pool(
+            min_size=0, max_size=settings.pool_size, connect=self._connect, reset=_keep_session
+        )
 
     def __repr__(self) -> str:
         return f"<Database {'embedded' if self._server else 'at DATABASE_URL'}>"
@@ -159,69 +175,63 @@ class Database(_Runner):
             else:
                 url = settings.database_url.get_secret_value()
             database = cls(settings.database, url, server)
+            await database._pool
             stack.push_async_callback(database._close)
-            await database._open_pool()
             if settings.database.migrate:
                 await database.migrate()
             yield database
 
     async def ping(self) -> None:
         """Touch the server; DatabaseUnavailable if it does not answer."""
-        async with self._connection() as connection:
-            with _wrapped("ping", connection):
-                await connection.execute("SELECT 1")
+        await self._on_connection("ping", lambda connection: connection.execute("SELECT 1"))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        connection = await self._insist(self._acquire)
+        try:
+            transaction = Transaction(connection)
+            async with transaction._block():
+                yield transaction
+        finally:
+            await self._take_back(connection)
 
     async def migrate(self) -> list[str]:
-        """Apply what is pending, each file in its own transaction; returns the names of those applied here."""
+        """Apply what is pending, each file in a transaction; returns the names of those applied here."""
         if not await self.pending_migrations():
             return []
-        async with self._dedicated() as connection:
-            # Others may be migrating: wait for them as long as they take.
-            await connection.execute("SET lock_timeout = 0; SET statement_timeout = 0")
-            await connection.fetchval("SELECT pg_advisory_lock($1)", _lock_key("migration"))
-            await _create_migration_table(connection)
-            pending = _pending(await _applied(connection))
-            for migration in pending:
-                await _apply(connection, migration)
-            return [migration.name for migration in pending]
+        # Others may be migrating: wait for them as long as they take.
+        async with self._dedicated(patient=True) as connection:
+            try:
+                await connection.fetchval("SELECT pg_advisory_lock($1)", _lock_key("migration"))
+                return await migrations.apply_pending(connection)
+            except _FOREIGN as error:
+                raise _ours("migration", error, closed=connection.is_closed()) from error
 
     async def pending_migrations(self) -> list[str]:
-        """Names of the migrations that the database lacks; MigrationError if it is not one of ours."""
-        async with self._connection() as connection:
-            with _wrapped("migration", connection):
-                return [migration.name for migration in _pending(await _applied(connection))]
+        """Names of the migrations that the database lacks; MigrationError if it is of another history."""
+        found = await self._on_connection("migration", migrations.pending)
+        return [migration.name for migration in found]
 
     @asynccontextmanager
     async def only_one(self, name: str) -> AsyncIterator[bool]:
-        """Yield whether this is the only holder of `name` among all processes.
+        """Yield whether this is the only holder of `name` among all processes of the database.
 
         The lock stands and falls with a connection of its own: if that breaks, the body is cancelled and
         LeaseLost raised, as another may hold the lock by then.
         """
         async with self._dedicated() as connection:
-            with _wrapped(f"lock {name!r}", connection):
-                held = await connection.fetchval("SELECT pg_try_advisory_lock($1)", _lock_key(name))
-            if not held:
+            if not await self._try_advisory_lock(connection, name):
                 yield False
                 return
-            task = asyncio.current_task()
-            assert task is not None
-            lost = False
-
-            def cancel(_: Any) -> None:
-                nonlocal lost
-                lost = True
-                task.cancel()
-
-            connection.add_termination_listener(cancel)
-            try:
+            async with _cancelled_by_loss(connection, name):
                 yield True
-            except asyncio.CancelledError:
-                if lost and task.uncancel() == 0:
-                    raise LeaseLost(f"the lock {name!r} was lost with its connection") from None
-                raise
-            finally:
-                connection.remove_termination_listener(cancel)
+
+    async def _try_advisory_lock(self, connection: Connection, name: str) -> bool:
+        lock = "SELECT pg_try_advisory_lock($1), set_config('idle_session_timeout', '0', false)"
+        try:
+            return bool(await connection.fetchval(lock, _lock_key(name)))
+        except _FOREIGN as error:
+            raise _ours(f"lock {name!r}", error, closed=connection.is_closed()) from error
 
     async def listen(self, channel: str) -> AsyncGenerator[str, None]:
         """Yield the payloads of NOTIFY, and an empty one whenever listening (re)starts.
@@ -230,82 +240,28 @@ class Database(_Runner):
         iterator (contextlib.aclosing) when done with it.
         """
         while True:
-            notices: asyncio.Queue[str | None] = asyncio.Queue()
             async with self._dedicated() as connection:
-                with _wrapped(f"LISTEN {channel}", connection):
-                    await connection.add_listener(channel, lambda *notice: _enqueue(notices, notice[3]))
-                connection.add_termination_listener(lambda _: notices.put_nowait(None))
+                notices = _Notices(connection)
+                try:
+                    await notices.subscribe(channel)
+                except _FOREIGN as error:
+                    raise _ours(f"LISTEN {channel}", error, closed=connection.is_closed()) from error
                 yield ""
-                while (notice := await _next_notice(notices, connection)) is not None:
-                    yield notice
+                while (payload := await notices.next()) is not None:
+                    yield payload
 
     # Connections
 
-    async def _open_pool(self) -> None:
-        self._pool = asyncpg.create_pool(
-            min_size=0,
-            max_size=self._settings.pool_size,
-            max_inactive_connection_lifetime=300,
-            connect=self._connect,
-            reset=_keep_session,
-        )
-        await self._pool
-
-    async def _close(self) -> None:
-        if self._pool is not None:
-            try:
-                async with asyncio.timeout(_GRACE_S):
-                    await self._pool.close()
-            except (TimeoutError, PostgresError, InterfaceError, OSError):
-                self._pool.terminate()
-
-    async def _connect(self, *_: Any, **options: Any) -> Any:
-        """One new connection: a single try, but the embedded server is started again if it died."""
-        with _wrapped("connecting", None):
-            if self._server is not None:
-                try:
-                    return await self._connect_to(self._server.dsn, options)
-                except OSError:
-                    await self._server.ensure_running()
-            return await self._connect_to(self._server.dsn if self._server else self._url, options)
-
-    async def _connect_to(self, url: str | None, options: Mapping[str, Any]) -> Any:
-        settings = self._settings
-        # The pool passes its own keywords, which asyncpg.connect shares.
-        keywords: dict[str, Any] = {
-            **options,
-            "timeout": settings.connect_timeout_s,
-            "command_timeout": settings.statement_timeout_s + _GRACE_S,
-            "max_cached_statement_lifetime": 0,
-            "server_settings": {
-                "application_name": "pleiades",
-                "timezone": "UTC",
-                "statement_timeout": f"{settings.statement_timeout_s * 1000:.0f}",
-                "lock_timeout": f"{settings.lock_timeout_s * 1000:.0f}",
-                "idle_in_transaction_session_timeout": f"{settings.idle_transaction_timeout_s * 1000:.0f}",
-            },
-        }
-        connection = await asyncpg.connect(url, **keywords)
-        try:
-            _check_version(connection.get_server_version().major)
-            await connection.set_type_codec(
-                "jsonb", schema="pg_catalog", format="binary", encoder=_jsonb, decoder=_from_jsonb
-            )
-        except BaseException:
-            connection.terminate()
-            raise
-        return connection
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
+    async def _on_connection(self, label: str, work: Callable[[Connection], Awaitable[_T]]) -> _T:
         connection = await self._insist(self._acquire)
         try:
-            yield connection
+            return await work(connection)
+        except _FOREIGN as error:
+            raise _ours(label, error, closed=connection.is_closed()) from error
         finally:
-            with suppress(PostgresError, InterfaceError, OSError):
-                await self._pool.release(connection)
+            await self._take_back(connection)
 
-    async def _acquire(self) -> Any:
+    async def _acquire(self) -> Connection:
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 return await self._pool.acquire()
@@ -315,19 +271,24 @@ class Database(_Runner):
                 f"{self._settings.pool_size} are in use (PLEIADES_DATABASE__POOL_SIZE)"
             ) from error
 
+    async def _take_back(self, connection: Connection) -> None:
+        # A connection that breaks here has done its work, and the pool replaces it.
+        with suppress(*_FOREIGN):
+            await self._pool.release(connection)  # type: ignore[arg-type]  # lent by the pool
+
     @asynccontextmanager
-    async def _dedicated(self) -> AsyncIterator[Any]:
-        """A connection outside the pool, closed at the end."""
-        connection = await self._insist(self._connect)
+    async def _dedicated(self, *, patient: bool = False) -> AsyncIterator[Connection]:
+        """A connection outside the pool, closed at the end; a patient one waits without limits."""
+        connection = await self._insist(lambda: self._connect(patient=patient))
         try:
             yield connection
         finally:
             try:
                 await connection.close(timeout=_GRACE_S)
-            except (PostgresError, InterfaceError, OSError):
+            except _FOREIGN:
                 connection.terminate()
 
-    async def _insist(self, get: Callable[[], Any]) -> Any:
+    async def _insist(self, get: Callable[[], Awaitable[_T]]) -> _T:
         """Get a connection, trying again for connect_timeout_s while the server is away or starting."""
         try:
             return await get()
@@ -345,14 +306,123 @@ class Database(_Runner):
             wait_jitter=0.1,
         ):
             with attempt:
-                return await get()
-        raise AssertionError("stamina returns or raises")
+                got = await get()
+        return got
+
+    async def _connect(self, *_: Any, patient: bool = False, **options: Any) -> asyncpg.Connection[Row]:
+        """A new connection, in one try; but the embedded server is started again if it is gone."""
+        try:
+            if self._server is None:
+                return await self._connect_to(self._url or "", options, patient=patient)
+            try:
+                return await self._connect_to(self._server.dsn, options, patient=patient)
+            except (OSError, CannotConnectNowError):
+                await self._server.ensure_running()
+            return await self._connect_to(self._server.dsn, options, patient=patient)
+        except ClientConfigurationError:
+            raise ConfigError(
+                "DATABASE_URL is not the URL of a PostgreSQL database, such as "
+                "postgresql://user:password@host:5432/database (special characters as %XX)"
+            ) from None
+        except _FOREIGN as error:
+            passing = not isinstance(error, PostgresError) or error.sqlstate in _PASSING
+            advice = "is PostgreSQL running?" if passing else "check DATABASE_URL"
+            raise DatabaseUnavailable(
+                f"no connection: {_reason(error)}: {advice}", passing=passing
+            ) from error
+
+    async def _connect_to(
+        self, url: str, options: Mapping[str, Any], *, patient: bool
+    ) -> asyncpg.Connection[Row]:
+        limits = self._settings
+        connection: asyncpg.Connection[Row] = await asyncpg.connect(
+            url,
+            **options,
+            timeout=limits.connect_timeout_s,
+            command_timeout=None if patient else limits.statement_timeout_s + _GRACE_S,
+            max_cached_statement_lifetime=0,
+            server_settings={
+                "application_name": "pleiades",
+                "timezone": "UTC",
+                "statement_timeout": "0" if patient else f"{limits.statement_timeout_s * 1000:.0f}",
+                "lock_timeout": "0" if patient else f"{limits.lock_timeout_s * 1000:.0f}",
+                "idle_in_transaction_session_timeout": f"{limits.idle_transaction_timeout_s * 1000:.0f}",
+            },
+        )
+        try:
+            _check_version(connection.get_server_version().major)
+            await connection.set_type_codec(
+                "jsonb", schema="pg_catalog", format="binary", encoder=_jsonb, decoder=_from_jsonb
+            )
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    async def _close(self) -> None:
+        try:
+            async with asyncio.timeout(_GRACE_S):
+                await self._pool.close()
+        except _FOREIGN:
+            self._pool.terminate()
+
+
+@asynccontextmanager
+async def _cancelled_by_loss(connection: Connection, name: str) -> AsyncIterator[None]:
+    task = asyncio.current_task()
+    assert task is not None
+    cancelling, lost = task.cancelling(), False
+
+    def cancel(_: Any) -> None:
+        nonlocal lost
+        lost = True
+        task.cancel()
+
+    connection.add_termination_listener(cancel)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if lost and task.uncancel() <= cancelling:
+            raise LeaseLost(f"the lock {name!r} was lost with its connection") from None
+        raise
+    finally:
+        connection.remove_termination_listener(cancel)
+
+
+class _Notices:
+    """What a connection hears on a channel; when too much waits, an empty payload stands for all of it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._waiting: asyncio.Queue[str | None] = asyncio.Queue()
+
+    async def subscribe(self, channel: str) -> None:
+        self._connection.add_termination_listener(lambda _: self._waiting.put_nowait(None))
+        await self._connection.add_listener(channel, self._hear)
+
+    def _hear(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        if self._waiting.qsize() >= _MOST_WAITING_NOTICES:
+            while not self._waiting.empty():
+                self._waiting.get_nowait()
+            payload = ""
+        self._waiting.put_nowait(str(payload))
+
+    async def next(self) -> str | None:
+        """The next payload; None when the connection is gone, which a heartbeat finds out in silence."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_HEARTBEAT_S):
+                    return await self._waiting.get()
+            try:
+                await self._connection.execute("SELECT 1")
+            except _FOREIGN:
+                return None
 
 
 # Named statements
 
 
-@lru_cache(maxsize=None)
+@cache
 def statements(aggregate: str, folder: Path = SQL_FOLDER) -> Mapping[str, str]:
     """The statements of `<aggregate>.sql` by name; DatabaseError if the file is not well-formed."""
     path = folder / f"{aggregate}.sql"
@@ -378,7 +448,7 @@ def aggregates(folder: Path = SQL_FOLDER) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.sql"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def sql_of(statement: str) -> str:
     """The SQL of `<aggregate>.<name>`."""
     aggregate, _, name = statement.partition(".")
@@ -394,124 +464,35 @@ def _rows_touched(status: str) -> int:
     return int(count) if count.isdigit() else 0
 
 
-# Migrations
-
-
-@dataclass(frozen=True, slots=True)
-class _Migration:
-    number: int
-    name: str
-    sql: str
-    digest: str
-
-
-def _migrations(folder: Path) -> list[_Migration]:
-    found: dict[int, _Migration] = {}
-    for path in sorted(folder.glob("*.sql")):
-        match = _MIGRATION_NAME.fullmatch(path.stem)
-        if match is None:
-            raise MigrationError(f"{path.name} is not named like 0001_what_it_does.sql")
-        number, sql = int(match[1]), path.read_text(encoding="utf-8")
-        if number in found:
-            raise MigrationError(f"two migrations have the number {match[1]}: {found[number].name}, {path.stem}")
-        found[number] = _Migration(number, path.stem, sql, sha256(sql.encode()).hexdigest())
-    return list(found.values())
-
-
-def _pending(applied: Mapping[int, tuple[str, str]], folder: Path | None = None) -> list[_Migration]:
-    known = {migration.number: migration for migration in _migrations(folder or SQL_FOLDER / "migrations")}
-    for number, (name, digest) in applied.items():
-        migration = known.get(number)
-        if migration is None:
-            raise MigrationError(
-                f"the database has migration {name}, which this version does not know: install the version "
-                "that applied it, or a later one"
-            )
-        if migration.digest != digest:
-            raise MigrationError(
-                f"migration {migration.name} was edited after the database applied it"
-                f"{'' if migration.name == name else f' as {name}'}: restore the file, and write a new one"
-            )
-    return [migration for number, migration in known.items() if number not in applied]
-
-
-async def _applied(connection: Any) -> dict[int, tuple[str, str]]:
-    try:
-        rows = await connection.fetch("SELECT number, name, sha256 FROM migration ORDER BY number")
-    except UndefinedTableError:
-        return {}
-    return {row["number"]: (row["name"], row["sha256"]) for row in rows}
-
-
-async def _create_migration_table(connection: Any) -> None:
-    try:
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS migration (number int PRIMARY KEY, name text NOT NULL UNIQUE, "
-            "sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
-        )
-    except (InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError) as error:
-        raise MigrationError(
-            "the database user may not create tables in its schema: GRANT CREATE ON SCHEMA public TO it, or "
-            "give it a schema of its own (CREATE SCHEMA AUTHORIZATION)"
-        ) from error
-
-
-async def _apply(connection: Any, migration: _Migration) -> None:
-    try:
-        async with connection.transaction():
-            await connection.execute(migration.sql)
-            await connection.execute(
-                "INSERT INTO migration (number, name, sha256) VALUES ($1, $2, $3)",
-                migration.number,
-                migration.name,
-                migration.digest,
-            )
-    except PostgresError as error:
-        line = _line_of(migration.sql, error)
-        raise MigrationError(f"migration {migration.name} failed{line}: {error.args[0]}") from error
-
-
-def _line_of(sql: str, error: PostgresError) -> str:
-    position = getattr(error, "position", None)
-    return f" at line {sql.count(chr(10), 0, int(position)) + 1}" if position else ""
-
-
 # Errors
 
-
-@contextmanager
-def _wrapped(statement: str, connection: Any) -> Iterator[None]:
-    try:
-        yield
-    except (PostgresError, InterfaceError, InternalClientError, OSError) as error:
-        closed = connection is not None and connection.is_closed()
-        raise _ours(statement, error, closed) from error
+_TIMEOUTS = {"57014": "PLEIADES_DATABASE__STATEMENT_TIMEOUT_S", "55P03": "PLEIADES_DATABASE__LOCK_TIMEOUT_S"}
+_PASSING = {"08000", "08001", "08003", "08004", "08006", "53300", "57P01", "57P02", "57P03"}
+_OUTDATED = {"42P01", "42703", "42883"}
 
 
-def _ours(statement: str, error: Exception, closed: bool) -> DatabaseError:
+def _ours(label: str, error: Exception, *, closed: bool) -> DatabaseError:
     """The error of our own that stands for one of asyncpg; it never quotes a value."""
     state = getattr(error, "sqlstate", None) or ""
-    if isinstance(error, TimeoutError):
-        return DatabaseUnavailable(f"{statement}: the server did not answer in time")
+    reason = _reason(error)
     if isinstance(error, OSError):
-        return DatabaseUnavailable(f"{statement}: {_reason(error)}: is the server running?")
-    if state in {"57014", "55P03"}:
-        which = "PLEIADES_DATABASE__STATEMENT_TIMEOUT_S" if state == "57014" else "PLEIADES_DATABASE__LOCK_TIMEOUT_S"
-        return StatementTimeout(f"{statement}: {error.args[0]} ({which})")
+        return DatabaseUnavailable(f"{label}: {reason}")
+    if state in _TIMEOUTS:
+        return StatementTimeout(f"{label}: {reason} ({_TIMEOUTS[state]})")
     if state.startswith("40"):
-        return TransactionConflict(f"{statement}: {error.args[0]}")
-    if state in {"28000", "28P01", "3D000"}:
-        return DatabaseUnavailable(f"DATABASE_URL is refused: {error.args[0]}", passing=False)
-    if state.startswith(("08", "57P")) or state in {"53300", "25P03"} or closed:
-        return DatabaseUnavailable(f"{statement}: {_reason(error)}")
+        return TransactionConflict(f"{label}: {reason}")
+    if closed or state in _PASSING:
+        return DatabaseUnavailable(f"{label}: {reason}")
     if isinstance(error, (IntegrityConstraintViolationError, DataError)):
-        return DataRefused(f"{statement}: {_refusal(error)}")
-    if state in {"42P01", "42703"}:
-        return DatabaseError(f"{statement}: {error.args[0]}: is the schema up to date? (maia migrate)")
-    return DatabaseError(f"{statement}: {_reason(error)}")
+        return DataRefused(f"{label}: {_refusal(error)}")
+    if state in _OUTDATED:
+        return DatabaseError(f"{label}: {reason}: is the schema up to date? (maia migrate)")
+    return DatabaseError(f"{label}: {reason}")
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return str(error.args[0]) if error.args else type(error).__name__
@@ -529,8 +510,8 @@ def _refusal(error: Exception) -> str:
 def _check_version(major: int) -> None:
     if major < OLDEST_SERVER_VERSION:
         raise DatabaseUnavailable(
-            f"DATABASE_URL is PostgreSQL {major}, but {OLDEST_SERVER_VERSION} or later is needed: upgrade it, "
-            "or unset DATABASE_URL to use the embedded server",
+            f"DATABASE_URL leads to PostgreSQL {major}, but {OLDEST_SERVER_VERSION} or later is needed: "
+            "upgrade it, or unset DATABASE_URL to use the embedded server",
             passing=False,
         )
 
@@ -552,24 +533,3 @@ def _from_jsonb(data: bytes) -> Any:
 
 def _lock_key(name: str) -> int:
     return int.from_bytes(blake2b(f"pleiades {name}".encode(), digest_size=8).digest(), signed=True)
-
-
-def _enqueue(notices: asyncio.Queue[str | None], payload: str) -> None:
-    if notices.qsize() >= _MOST_WAITING_NOTICES:
-        while not notices.empty():
-            notices.get_nowait()
-        payload = ""
-    notices.put_nowait(payload)
-
-
-async def _next_notice(notices: asyncio.Queue[str | None], connection: Any) -> str | None:
-    """The next notice; None when the connection is gone, which a heartbeat finds out if the network is silent."""
-    while True:
-        try:
-            async with asyncio.timeout(_HEARTBEAT_S):
-                return await notices.get()
-        except TimeoutError:
-            try:
-                await connection.execute("SELECT 1")
-            except (PostgresError, InterfaceError, OSError):
-                return None

