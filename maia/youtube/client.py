@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, assert_never, overload
 
 import aiohttp
@@ -27,7 +27,7 @@ from yarl import URL
 
 from atlas.clock import Clock
 from atlas.config import Bucket, YouTubeSettings
-from atlas.errors import ConfigError, EmptyKeyRing, RingClosed
+from atlas.errors import ConfigError, RingClosed
 from maia.youtube.errors import (
     BadRequest,
     Disposition,
@@ -37,9 +37,24 @@ from maia.youtube.errors import (
     RateLimited,
     Transient,
     Verdict,
+    YouTubeError,
     classify,
 )
 from maia.youtube.feed import FeedEntry, parse_feed
+from maia.youtube.methods import (
+    BATCH_STATS,
+    CATEGORIES,
+    CHANNELS,
+    CHART,
+    PLAYLIST_ITEMS,
+    SEARCH,
+    VIDEO_STATS,
+    VIDEOS,
+    Method,
+    distinct,
+    page_size,
+    query,
+)
 from maia.youtube.resources import (
     Channel,
     MalformedAnswer,
@@ -91,72 +106,11 @@ class KeySource(Protocol):
     async def disable_key(self, grant: Grant, reason: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Method:
-    """A method of the API, the bucket it spends and the part of its answer that is read."""
-
-    name: str
-    path: str
-    bucket: Bucket
-    part: str
-    fields: str
-
-
-_SNIPPET = "publishedAt,channelId,channelTitle,title,description,liveBroadcastContent"
-_COUNTS = "viewCount,likeCount,commentCount"
-_VIDEO = (
-    f"id,etag,snippet({_SNIPPET},tags,categoryId,defaultLanguage,defaultAudioLanguage),"
-    f"contentDetails/duration,statistics({_COUNTS})"
-)
-_PAGE = "etag,nextPageToken,pageInfo/totalResults"
-
-_SEARCH = _Method(
-    "search.list", "search", "search", "snippet", f"{_PAGE},items(id(kind,videoId),snippet({_SNIPPET}))"
-)
-_VIDEOS = _Method("videos.list", "videos", "general", "snippet,contentDetails,statistics", f"items({_VIDEO})")
-_CHART = _Method(
-    "videos.list", "videos", "general", "snippet,contentDetails,statistics", f"{_PAGE},items({_VIDEO})"
-)
-_BATCH_STATS = _Method(
-    "videos.batchGetStats",
-    "videos:batchGetStats",
-    "stats",
-    "id,statistics",
-    f"items(id,statistics({_COUNTS}))",
-)
-_VIDEO_STATS = _Method(
-    "videos.list", "videos", "general", "id,statistics", f"items(id,statistics({_COUNTS}))"
-)
-_CHANNELS = _Method(
-    "channels.list",
-    "channels",
-    "general",
-    "snippet,statistics",
-    "items(id,etag,snippet(title,description,customUrl,country,publishedAt),"
-    "statistics(viewCount,subscriberCount,hiddenSubscriberCount,videoCount))",
-)
-_PLAYLIST_ITEMS = _Method(
-    "playlistItems.list",
-    "playlistItems",
-    "general",
-    "snippet,contentDetails",
-    f"{_PAGE},items(snippet(publishedAt,channelId,title,position,videoOwnerChannelId),"
-    "contentDetails(videoId,videoPublishedAt))",
-)
-_CATEGORIES = _Method(
-    "videoCategories.list",
-    "videoCategories",
-    "general",
-    "snippet",
-    "items(id,snippet(title,assignable))",
-)
-
-
 @dataclass(slots=True)
 class _Call(Generic[T]):
     """One call under way, over all its attempts and keys."""
 
-    method: _Method
+    method: Method
     params: Mapping[str, str]
     parse: Callable[[Mapping[str, Any]], T]
     etag: str | None = None
@@ -167,10 +121,10 @@ class _Call(Generic[T]):
     def query(self) -> dict[str, str]:
         return {"part": self.method.part, "fields": self.method.fields, **self.params}
 
-    def without_key(self, closed: Exception | None) -> Exception | None:
+    def without_key(self, closed: RingClosed | None) -> YouTubeError | None:
         """What to raise when no further key can be had; None where RingClosed itself says it all."""
         verdicts = self.refusals.values()
-        reopens_at = closed.reopens_at if isinstance(closed, RingClosed) else None
+        reopens_at = closed.reopens_at if closed else None
         spent = [verdict for verdict in verdicts if verdict.disposition is Disposition.DAY_QUOTA]
         if spent:
             return QuotaExhausted(self.method.name, spent[-1], reopens_at, str(closed or ""))
@@ -244,7 +198,7 @@ class YouTube:
         max_results: int = 50,
     ) -> SearchPage:
         """A page of videos. A `page_token` belongs to the very parameters that it was given for."""
-        params = _params(
+        params = query(
             type="video",
             q=q,
             order=order,
@@ -255,22 +209,22 @@ class YouTube:
             videoCategoryId=video_category_id,
             channelId=channel_id,
             pageToken=page_token,
-            maxResults=_page_size(max_results),
+            maxResults=page_size(max_results),
         )
-        return await self._fresh(_Call(_SEARCH, params, parse_search_page))
+        return await self._fresh(_Call(SEARCH, params, parse_search_page))
 
     async def videos(self, ids: Iterable[str]) -> tuple[Video, ...]:
         """The videos of those ids in their order, each once; deleted and private ones are missing."""
-        wanted = _distinct(ids)
+        wanted = distinct(ids)
         answers = await self._each_chunk(
-            wanted, lambda chunk: self._fresh(_Call(_VIDEOS, {"id": chunk}, parse_videos))
+            wanted, lambda chunk: self._fresh(_Call(VIDEOS, {"id": chunk}, parse_videos))
         )
         found = {video.id: video for answer in answers for video in answer}
         return tuple(found[id_] for id_ in wanted if id_ in found)
 
     async def batch_get_stats(self, ids: Iterable[str]) -> StatsBatch:
         """The counters of those ids in their order, each once, and the ids that have none."""
-        wanted = _distinct(ids)
+        wanted = distinct(ids)
         answers = await self._each_chunk(wanted, self._stats)
         found = {stats.id: stats for answer in answers for stats in answer}
         return StatsBatch(
@@ -280,9 +234,9 @@ class YouTube:
 
     async def channels(self, ids: Iterable[str]) -> tuple[Channel, ...]:
         """The channels of those ids in their order, each once; terminated ones are missing."""
-        wanted = _distinct(ids)
+        wanted = distinct(ids)
         answers = await self._each_chunk(
-            wanted, lambda chunk: self._fresh(_Call(_CHANNELS, {"id": chunk}, parse_channels))
+            wanted, lambda chunk: self._fresh(_Call(CHANNELS, {"id": chunk}, parse_channels))
         )
         found = {channel.id: channel for answer in answers for channel in answer}
         return tuple(found[id_] for id_ in wanted if id_ in found)
@@ -304,8 +258,8 @@ class YouTube:
         etag: str | None = None,
     ) -> PlaylistPage | NotModified:
         """A page of a playlist; NotModified, for the same unit, while it is as `etag` names it."""
-        params = _params(playlistId=playlist_id, pageToken=page_token, maxResults=_page_size(max_results))
-        return await self._call(_Call(_PLAYLIST_ITEMS, params, parse_playlist_page, etag))
+        params = query(playlistId=playlist_id, pageToken=page_token, maxResults=page_size(max_results))
+        return await self._call(_Call(PLAYLIST_ITEMS, params, parse_playlist_page, etag))
 
     async def most_popular(
         self,
@@ -316,18 +270,18 @@ class YouTube:
         max_results: int = 50,
     ) -> VideoPage:
         """A page of a region's chart; since July 2025 only of music, movies and gaming."""
-        params = _params(
+        params = query(
             chart="mostPopular",
             regionCode=region_code,
             videoCategoryId=category_id,
             pageToken=page_token,
-            maxResults=_page_size(max_results),
+            maxResults=page_size(max_results),
         )
-        return await self._fresh(_Call(_CHART, params, parse_video_page))
+        return await self._fresh(_Call(CHART, params, parse_video_page))
 
     async def video_categories(self, region_code: str) -> tuple[VideoCategory, ...]:
         """The categories that videos of a region may be in."""
-        return await self._fresh(_Call(_CATEGORIES, {"regionCode": region_code}, parse_categories))
+        return await self._fresh(_Call(CATEGORIES, {"regionCode": region_code}, parse_categories))
 
     async def feed(self, channel_id: str) -> tuple[FeedEntry, ...]:
         """A channel's newest uploads with their views, for no quota and without a key."""
@@ -337,13 +291,13 @@ class YouTube:
     async def _stats(self, chunk: str) -> tuple[VideoStats, ...]:
         if self._has_batch_stats:
             try:
-                return await self._fresh(_Call(_BATCH_STATS, {"id": chunk}, parse_stats))
+                return await self._fresh(_Call(BATCH_STATS, {"id": chunk}, parse_stats))
             except (BadRequest, Gone, Transient) as refusal:
                 if refusal.verdict.status not in _METHOD_UNKNOWN:
                     raise
                 logger.warning("%s; from now on videos.list is asked instead", refusal)
                 self._has_batch_stats = False
-        return await self._fresh(_Call(_VIDEO_STATS, {"id": chunk}, parse_stats))
+        return await self._fresh(_Call(VIDEO_STATS, {"id": chunk}, parse_stats))
 
     async def _each_chunk(self, ids: Sequence[str], ask: Callable[[str], Coroutine[Any, Any, T]]) -> list[T]:
         """The answers for 50 ids at a time, in order; the first failure ends them all."""
@@ -370,14 +324,15 @@ class YouTube:
 
     async def _retried(self, name: str, attempt: Callable[[float], Awaitable[T]]) -> T:
         """The attempt's result within the total time; its last Transient when that is over."""
-        failure = Transient(
-            name, Verdict(Disposition.TRANSIENT, "timeout", "the ledger did not answer in time")
-        )
-        total_s = self._settings.total_timeout_s
+        loop, total_s = asyncio.get_running_loop(), self._settings.total_timeout_s
+        late = Verdict(Disposition.TRANSIENT, "timeout", f"the ledger did not answer within {total_s:g} s")
+        failure = Transient(name, late)
         async with self._slots:
-            deadline = asyncio.get_running_loop().time() + total_s
+            end = loop.time() + total_s
+            # The last request ends early enough for the ledger to hear of it.
+            deadline = end - min(_LEDGER_GRACE_S, total_s / 10)
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(end):
                     async for trial in stamina.retry_context(
                         on=_worth_another_try,
                         attempts=self._settings.attempts,
@@ -387,6 +342,8 @@ class YouTube:
                         wait_jitter=1.0,
                     ):
                         with trial:
+                            if loop.time() >= deadline:
+                                raise failure
                             try:
                                 return await attempt(deadline)
                             except Transient as error:
@@ -418,7 +375,7 @@ class YouTube:
     async def _grant(self, call: _Call[Any]) -> Grant:
         try:
             grant = await self._keys.acquire(call.method.bucket)
-        except (RingClosed, EmptyKeyRing) as closed:
+        except RingClosed as closed:
             error = call.without_key(closed)
             if error is None:
                 raise
@@ -448,9 +405,7 @@ class YouTube:
         name, keys, until = call.method.name, self._keys, None
         body = answer.body.replace(grant.key.get_secret_value().encode(), b"[key]")
         verdict = classify(answer.status, body, answer.headers, now=self._clock.now())
-        logger.warning(
-            "%s was refused: %s", name, verdict, extra={"action": f"youtube_{verdict.disposition}"}
-        )
+        logger.info("%s was refused: %s", name, verdict, extra={"action": f"youtube_{verdict.disposition}"})
         match verdict.disposition:
             case Disposition.DAY_QUOTA:
                 until = await self._record_refusal(verdict, keys.close_day(grant, str(verdict)))
@@ -485,21 +440,16 @@ class YouTube:
             raise
 
     async def _record(self, recording: Coroutine[Any, Any, T]) -> T | None:
-        """Write to the ledger to the end even if cancelled meanwhile, for up to 2 s.
-
-        A ledger that fails is logged, not raised: the answer in hand is worth more, and a grant that is not
-        written off stays reserved, which counts it.
-        """
-        task = asyncio.ensure_future(recording)
+        """Write to the ledger to the end, for up to 2 s even if cancelled meanwhile."""
+        task = asyncio.ensure_future(_logged(recording))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            await asyncio.wait({task}, timeout=_LEDGER_GRACE_S)
-            task.cancel()
+            try:
+                await asyncio.wait({task}, timeout=_LEDGER_GRACE_S)
+            finally:
+                task.cancel()
             raise
-        except Exception:
-            logger.exception("the ledger could not record what became of a call; its unit stays counted")
-            return None
 
     async def _feed_attempt(self, url: URL, deadline: float) -> tuple[FeedEntry, ...]:
         try:
@@ -522,7 +472,9 @@ class YouTube:
         self, url: URL, deadline: float, *, key: Grant | None = None, etag: str | None = None
     ) -> _Answer:
         """The whole answer, or _NoAnswer."""
-        left_s = max(0.001, deadline - asyncio.get_running_loop().time())
+        left_s = deadline - asyncio.get_running_loop().time()
+        if left_s <= 0:
+            raise _NoAnswer("timeout", "no time was left to ask", sent=False)
         timeout = aiohttp.ClientTimeout(
             total=min(self._settings.timeout_s, left_s), sock_connect=self._settings.connect_timeout_s
         )
@@ -539,6 +491,18 @@ class YouTube:
             failure = _NoAnswer("connection", f"{type(error).__name__}: {error}", sent=True)
         # Raised out here so that aiohttp's error, which may hold the request and so the key, is no context.
         raise failure
+
+
+async def _logged(recording: Coroutine[Any, Any, T]) -> T | None:
+    """The recording's result. A ledger that fails is logged, not raised.
+
+    The answer in hand is worth more, and a unit that is not written off stays reserved, which counts it.
+    """
+    try:
+        return await recording
+    except Exception:
+        logger.exception("the ledger could not record what became of a call; its unit stays counted")
+        return None
 
 
 async def _send_once(
@@ -576,10 +540,13 @@ def _read(body: bytes, parse: Callable[[Mapping[str, Any]], T]) -> T | None:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as fault:
-        raise MalformedAnswer(f"the answer is not whole JSON: {fault}") from fault
-    if not isinstance(document, dict):
-        raise MalformedAnswer(f"the answer is no JSON object, but {type(document).__name__}")
-    return None if "error" in document else parse(document)
+        torn = str(fault)
+    else:
+        if not isinstance(document, dict):
+            raise MalformedAnswer(f"the answer is no JSON object, but {type(document).__name__}")
+        return None if "error" in document else parse(document)
+    # Raised out here so that the decoder's error, which holds the answer, is no context.
+    raise MalformedAnswer(f"the answer is not whole JSON: {torn}")
 
 
 def _malformed(fault: MalformedAnswer) -> Verdict:
@@ -613,30 +580,3 @@ def _root(name: str, text: str) -> URL:
             f"not {text!r}"
         )
     return url
-
-
-def _params(**values: str | int | datetime | None) -> dict[str, str]:
-    """Query parameters as the API writes them; None is left out."""
-    return {name: _written(value) for name, value in values.items() if value is not None}
-
-
-def _written(value: str | int | datetime) -> str:
-    if not isinstance(value, datetime):
-        return str(value)
-    if value.tzinfo is None:
-        raise ValueError(f"{value.isoformat()} needs a time zone")
-    return value.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _page_size(max_results: int) -> int:
-    if not 1 <= max_results <= 50:
-        raise ValueError(f"a page has 1 to 50 results, not {max_results}")
-    return max_results
-
-
-def _distinct(ids: Iterable[str]) -> list[str]:
-    distinct = list(dict.fromkeys(id_ for id_ in ids if id_))
-    for id_ in distinct:
-        if "," in id_:
-            raise ValueError(f"{id_!r} is no id: it has a comma")
-    return distinct

@@ -208,6 +208,9 @@ def classify(
     errors = list(_mappings(error.get("errors")))
     message = _message_of(error, errors)
     disposition, reason = _decide(status, infos, errors, message)
+    if disposition is Disposition.CONFIG and not error:
+        # A bare 401 is some gateway's, and no reason to disable a key.
+        disposition = Disposition.BAD_REQUEST
     if status == 429 and disposition not in _CAN_BE_429:
         disposition = Disposition.SHORT_RATE
     return Verdict(
