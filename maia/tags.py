@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from heapq import nsmallest
 from typing import Any
 
-import re2  # type: ignore[import-untyped]
+import re2
 
+from atlas.adapters.maia import normalised_query
 from atlas.config import HunterSettings
 from atlas.errors import ConfigError
 
@@ -21,10 +22,10 @@ MAX_RAW_LENGTH = 500
 
 # What uploaders add for reach, and words that match everything: searching them finds no subject.
 _NOISE = """
-and, are, but, for, from, how, its, not, that, the, their, them, this, was, what, when, who, why, with, you, your,
-1080p, 2160p, 720p, com, full, full hd, http, https, www, best, free, new, top, clip, clips, vlog, vlogs,
-video, videos, new video, viral, viral video, viral videos, channel, comment, like, share, subscribe, watch,
-you tube, youtube, youtuber, youtubers, youtube channel, youtube shorts, youtube video, youtube videos,
+and, are, but, for, from, how, its, not, that, the, their, them, this, was, what, when, who, why, with, you,
+your, 1080p, 2160p, 720p, com, full, full hd, http, https, www, best, free, new, top, clip, clips, vlog,
+vlogs, video, videos, new video, viral, viral video, viral videos, channel, comment, like, share, subscribe,
+watch, you tube, youtube, youtuber, youtubers, youtube channel, youtube shorts, youtube video, youtube videos,
 short, shorts, shortsvideo, ytshorts, youtubeshorts, trend, trending, trending now, trending video,
 explore, explorepage, for you, for you page, foryou, foryoupage, fyp
 """
@@ -36,15 +37,17 @@ _INVISIBLE = ("Cc", "Cf", "Cn", "Co", "Cs")
 
 
 def normalise(raw: str) -> str:
-    """The one spelling of a tag, of any length and possibly empty: NFKC, casefolded, single spaces, no leading `#`.
+    """The one spelling of a tag, possibly empty: NFKC, casefolded, single spaces, no leading #.
 
     Characters nobody sees (controls, zero-width joiners, variation selectors, lone surrogates) go, and so
     does what search.list would take for an operator, such as a leading hyphen.
     """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", raw[:MAX_RAW_LENGTH]).casefold())
-    visible = "".join(_shown(character) for character in folded)
-    words = (word.lstrip("#-") for word in visible.translate(_OPERATORS).lstrip("# ").split())
-    return unicodedata.normalize("NFC", " ".join(word for word in words if word))
+    previous, tag = None, raw[:MAX_RAW_LENGTH]
+    while tag != previous:
+        previous = tag
+        visible = normalised_query("".join(map(_shown, tag))).translate(_OPERATORS)
+        tag = " ".join(filter(None, (word.lstrip("#-") for word in visible.split())))
+    return tag
 
 
 def _shown(character: str) -> str:

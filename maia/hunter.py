@@ -1,0 +1,662 @@
+"""The hunter: searches the queue's topics, stores what it finds, and queues the tags of what is new.
+
+A cycle claims a batch of topics and takes each through search → enrich → ingest, several at once. A page is
+acknowledged in the transaction that stores its videos and tags, so that whatever ends a cycle costs only the
+pages then under way: the next cycle asks for them again.
+
+What a failure means for its topic (`skipped` counts them by these names):
+
+ring_closed      no quota now: given back, as all that are left, until the ring reopens
+network          no answer, or none that is whole: tried again later, the attempt counts
+page_token       YouTube forgot the place in the results: the search begins anew
+bad_request      the query itself is refused: tried again later, parked when its attempts are used up
+vault            a required vault refused the page: given back, as all that are left
+database         the page could not be stored: as it was before
+lease_lost       it took too long and somebody else has the topic
+rate_limited     a 429: every claim is given back and the process ends with status 75
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import Any, Literal, Protocol
+from uuid import uuid4
+
+from atlas.adapters.maia import MaiaDAO, Mention, ParkedTopic, Topic, TopicOutcome, TopicStatus
+from atlas.composition import Atlas
+from atlas.config import Bucket, Settings
+from atlas.errors import (
+    AtlasError,
+    ConfigError,
+    DatabaseError,
+    DatabaseUnavailable,
+    EmptyKeyRing,
+    LeaseLost,
+    RingClosed,
+    VaultError,
+)
+from atlas.keyring import KeyRing, KeyState, LedgerLine
+from maia.signals import cancelled_by_sigterm
+from maia.tags import TagRules
+from maia.youtube.client import YouTube
+from maia.youtube.errors import (
+    BadRequest,
+    Gone,
+    KeyRejected,
+    QuotaExhausted,
+    RateLimited,
+    Transient,
+    YouTubeError,
+)
+from maia.youtube.resources import Video
+
+logger = logging.getLogger(__name__)
+
+RATE_LIMITED_STATUS = 75
+"""EX_TEMPFAIL: what the process exits with after a 429."""
+
+RELEASE_GRACE_S = 2.0
+"""Longest that giving all claims back may take before the process ends without."""
+
+Outcome = Literal[
+    "done", "idle", "closed", "unavailable", "rate_limited", "keys_rejected", "interrupted", "failed"
+]
+_SKIPPED = (
+    RingClosed, QuotaExhausted, BadRequest, Gone, Transient, VaultError, LeaseLost, DatabaseError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """Why the ring makes no call, and until when (None: until somebody acts)."""
+
+    reopens_at: datetime | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The topics to hunt now; none where `closing` says why."""
+
+    topics: tuple[Topic, ...] = ()
+    parked: tuple[ParkedTopic, ...] = ()
+    closing: Closing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPage:
+    """A page of search results: ids only, as search.list knows little else."""
+
+    topic: Topic
+    params: Mapping[str, Any]
+    begins: bool
+    ids: tuple[str, ...]
+    next_token: str | None
+    asked_at: datetime
+
+    @property
+    def digest(self) -> str:
+        return blake2b(",".join(self.ids).encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class EnrichedPage:
+    """A page with what videos.list tells of its videos; deleted and private ones are missing."""
+
+    found: FoundPage
+    videos: tuple[Video, ...]
+    fetched_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPage:
+    """What an acknowledged page brought."""
+
+    found: int
+    new: int
+    updated: int
+    tags: int
+    exhausted: bool
+
+
+class Steps(Protocol):
+    """The four steps of a cycle: the hunter's own, or wrapped, as the flow does to show each as a task."""
+
+    async def fetch_batch(self, batch_size: int) -> Batch: ...
+    async def search(self, topic: Topic) -> FoundPage: ...
+    async def enrich(self, page: FoundPage) -> EnrichedPage: ...
+    async def ingest(self, page: EnrichedPage) -> StoredPage: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What one or more cycles did; `topics` = `pages` + the sum of `skipped`."""
+
+    cycles: int = 0
+    topics: int = 0
+    pages: int = 0
+    found: int = 0
+    new: int = 0
+    updated: int = 0
+    tags: int = 0
+    exhausted: int = 0
+    parked: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    units: Mapping[Bucket, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    outcome: Outcome = "done"
+    reopens_at: datetime | None = None
+    detail: str | None = None
+
+    def then(self, later: Statistics) -> Statistics:
+        """Both together: counts added, the outcome that of the later one."""
+        sums = {name: getattr(self, name) + getattr(later, name) for name in _COUNTS}
+        skipped = dict(Counter(self.skipped) + Counter(later.skipped))
+        units = dict(Counter(self.units) + Counter(later.units))
+        return replace(later, **sums, skipped=skipped, units=units)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values that JSON can hold."""
+        values = asdict(self)
+        values["seconds"] = round(self.seconds, 3)
+        values["reopens_at"] = self.reopens_at and self.reopens_at.isoformat()
+        return values
+
+
+_COUNTS = (
+    "cycles", "topics", "pages", "found", "new", "updated", "tags", "exhausted", "parked", "seconds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A topic is through: its page, or why it was skipped; `done` of `claimed` in this cycle."""
+
+    cycle: int
+    query: str
+    page: StoredPage | None
+    skipped: str | None
+    done: int
+    claimed: int
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class Hunter:
+    """The four steps over an Atlas, and the cycle that they make up."""
+
+    def __init__(self, atlas: Atlas, youtube: YouTube, keys: KeyRing, dao: MaiaDAO, rules: TagRules) -> None:
+        self.atlas, self.youtube, self.keys, self.dao, self.rules = atlas, youtube, keys, dao, rules
+        self.settings = atlas.settings.hunter
+        self.session = str(uuid4())
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, atlas: Atlas) -> AsyncIterator[Hunter]:
+        """A hunter with a client of its own; ConfigError (EmptyKeyRing) if the settings allow none."""
+        rules = TagRules.of(atlas.settings.hunter)
+        keys = KeyRing("hunting", atlas=atlas)
+        dao = MaiaDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+        async with YouTube.open(atlas.settings.youtube, keys, clock=atlas.clock) as youtube:
+            yield cls(atlas, youtube, keys, dao, rules)
+
+    async def cycle(
+        self,
+        batch_size: int | None = None,
+        *,
+        number: int = 1,
+        steps: Steps | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Statistics:
+        """Hunt one batch (by default as large as the settings say) and write what became of it as an event.
+
+        Raises SystemExit(75) after a 429, KeyRejected when no key is left, and DatabaseError when nothing
+        could be claimed; every claim has then been given back if the database answered.
+        """
+        cycle = _Cycle(self, steps or self, number, on_progress)
+        return await cycle.run(self.settings.batch_size if batch_size is None else batch_size)
+
+    async def fetch_batch(self, batch_size: int) -> Batch:
+        """Claim as many topics as the ring may pay for now, up to `batch_size`; none while it is closed."""
+        for bucket in _SPENT_BUCKETS:
+            availability = await self.keys.availability(bucket)
+            if not availability.open:
+                closed = RingClosed("hunting", bucket, availability.reopens_at, availability.reason)
+                return Batch(closing=Closing(closed.reopens_at, str(closed)))
+        payable = _payable(await self.keys.ledger())
+        claim = await self.dao.claim_topics(min(batch_size, payable))
+        return Batch(claim.topics, claim.parked)
+
+    async def search(self, topic: Topic) -> FoundPage:
+        """Ask for a topic's next page, or for its first if the token is stale or another search's."""
+        asked_at = self.atlas.clock.now()
+        params = self._params(topic)
+        token = self._token(topic, params, asked_at)
+        page = await self.youtube.search(
+            q=topic.query,
+            order=self.settings.order,
+            published_after=topic.published_after,
+            region_code=self.settings.region_code,
+            relevance_language=self.settings.relevance_language,
+            page_token=token,
+            max_results=self.settings.results_per_page,
+        )
+        ids = tuple(dict.fromkeys(hit.video_id for hit in page.items))
+        return FoundPage(topic, params, token is None, ids, page.next_page_token, asked_at)
+
+    async def enrich(self, page: FoundPage) -> EnrichedPage:
+        """Ask for the tags, counts and durations of a page's videos."""
+        videos = await self.youtube.videos(page.ids) if page.ids else ()
+        return EnrichedPage(page, videos, self.atlas.clock.now())
+
+    async def ingest(self, page: EnrichedPage) -> StoredPage:
+        """Keep the raw answers, then store videos, tags and the topic's new state in one transaction."""
+        await self._keep_answers(page.videos)
+        exhausted = self._exhausted(page.found)
+        async with self.dao.transaction() as dao:
+            topic = page.found.topic
+            ingested = await dao.ingest_video_metadata(
+                page.videos, fetched_at=page.fetched_at, discovered_by=topic.id
+            )
+            # A video's tags count once, when it is new, however often its page is done again.
+            new = [video for video in page.videos if video.id in ingested.new_ids]
+            tags = await self._snowball(dao, new)
+            await dao.update_search_states([_outcome(page.found, exhausted, ingested.new)])
+        return StoredPage(len(page.found.ids), ingested.new, ingested.updated, tags, exhausted)
+
+    async def forget_token(self, topic: Topic, error: YouTubeError) -> None:
+        """Give a topic back to begin its search anew."""
+        forgotten = TopicOutcome(
+            topic.id,
+            None,
+            0,
+            TopicStatus.ACTIVE,
+            topic.lease_token,
+            pages=0,
+            restarted=True,
+            error=str(error),
+        )
+        await self.dao.update_search_states([forgotten])
+
+    async def _keep_answers(self, videos: Sequence[Video]) -> None:
+        try:
+            async with self.atlas.vault.batch() as batch:
+                for video in videos:
+                    batch.store_metadata(video.id, video.raw)
+        except VaultError as error:
+            if self.atlas.settings.vault.required:
+                raise
+            logger.warning(
+                "a page's raw answers are not kept: %s", error, extra={"action": "answers_not_kept"}
+            )
+
+    async def _snowball(self, dao: MaiaDAO, videos: Sequence[Video]) -> int:
+        topics = [self.rules.topics(video.tags) for video in videos]
+        mentions = await dao.tag_mentions({topic for video in topics for topic in video})
+        chosen = self.rules.rarest(topics, mentions)
+        return await dao.add_to_search_queue(Mention(tag, count) for tag, count in chosen.items())
+
+    def _params(self, topic: Topic) -> dict[str, Any]:
+        """What makes a search this one and no other: a page token is good only for the same again."""
+        after = topic.published_after
+        return {
+            "q": topic.query,
+            "order": self.settings.order,
+            "publishedAfter": after and after.isoformat(),
+            "regionCode": self.settings.region_code,
+            "relevanceLanguage": self.settings.relevance_language,
+            "maxResults": self.settings.results_per_page,
+        }
+
+    def _token(self, topic: Topic, params: Mapping[str, Any], now: datetime) -> str | None:
+        if topic.page_token is None or topic.page_issued_at is None or topic.page_params != params:
+            return None
+        age = now - topic.page_issued_at
+        return topic.page_token if age < timedelta(seconds=self.settings.token_lifetime_s) else None
+
+    def _exhausted(self, page: FoundPage) -> bool:
+        """Whether the search ends here; what the API estimates as its total says nothing about that."""
+        earlier = 0 if page.begins else page.topic.results
+        return (
+            page.next_token is None
+            or not page.ids
+            or (not page.begins and page.digest == page.topic.last_page_digest)
+            or earlier + len(page.ids) >= self.settings.max_results
+        )
+
+
+_SPENT_BUCKETS: tuple[Bucket, ...] = ("search", "general")
+
+
+def _payable(ledger: Sequence[LedgerLine]) -> int:
+    """How many pages the ring may pay for now; 1 where it may only probe whether a key works again."""
+    units: Counter[Bucket] = Counter()
+    for line in ledger:
+        if line.closed_until is None and any(key.state is KeyState.ACTIVE for key in line.keys):
+            units[line.bucket] += max(0, min(line.allowed - line.used - line.reserved, line.left))
+    return max(1, min(units[bucket] for bucket in _SPENT_BUCKETS))
+
+
+def _outcome(page: FoundPage, exhausted: bool, new: int) -> TopicOutcome:
+    return TopicOutcome(
+        page.topic.id,
+        None if exhausted else page.next_token,
+        len(page.ids),
+        TopicStatus.COOLING if exhausted else TopicStatus.ACTIVE,
+        page.topic.lease_token,
+        params=page.params,
+        issued_at=page.asked_at,
+        new=new,
+        page_digest=page.digest,
+        restarted=page.begins,
+    )
+
+
+class _Cycle:
+    """One cycle under way: what is claimed, what came of it so far, and why it takes no more."""
+
+    def __init__(self, hunter: Hunter, steps: Steps, number: int, on_progress: OnProgress | None) -> None:
+        self.hunter, self.steps, self.number, self.on_progress = hunter, steps, number, on_progress
+        self.waiting: deque[Topic] = deque()
+        self.held: dict[int, Topic] = {}
+        self.workers: list[asyncio.Task[None]] = []
+        self.pages: list[StoredPage] = []
+        self.skipped: Counter[str] = Counter()
+        self.claimed = self.parked = 0
+        self.stopped: str | None = None
+        self.closing: Closing | None = None
+        self.started_s = time.monotonic()
+        self.requests_before = Counter(hunter.youtube.requests)
+
+    async def run(self, batch_size: int) -> Statistics:
+        try:
+            batch = await self.steps.fetch_batch(batch_size)
+            self._accept(batch)
+            await self._hunt_all()
+            await self._give_back("database")
+        except BaseException as error:
+            outcome = _outcome_of(error)
+            await self._abandon(outcome)
+            statistics = self._statistics(outcome, _detail(error), getattr(error, "until", None))
+            await _within_grace(self._tell(statistics), "writing the cycle's event")
+            if isinstance(error, RateLimited):
+                raise SystemExit(RATE_LIMITED_STATUS) from error
+            raise
+        await self._retry_vault()
+        statistics = self._finished()
+        await self._tell(statistics)
+        return statistics
+
+    def _accept(self, batch: Batch) -> None:
+        self.waiting.extend(batch.topics)
+        self.held = {topic.id: topic for topic in batch.topics}
+        self.claimed, self.parked = len(batch.topics), len(batch.parked)
+        if batch.closing:
+            self._close(batch.closing)
+
+    def _close(self, closing: Closing) -> None:
+        if self.closing is None:
+            logger.info("%s", closing.text, extra={"action": "ring_closed"})
+        self.stopped, self.closing = "ring_closed", closing
+
+    async def _hunt_all(self) -> None:
+        """Take every topic through the steps; the first failure that is not a topic's own ends it."""
+        most = self.hunter.atlas.settings.youtube.concurrency
+        self.workers = [asyncio.create_task(self._work()) for _ in range(min(most, len(self.waiting)))]
+        if not self.workers:
+            return
+        done, _ = await asyncio.wait(self.workers, return_when=asyncio.FIRST_EXCEPTION)
+        failures = [error for worker in done if (error := worker.exception()) is not None]
+        if failures:
+            raise next((error for error in failures if isinstance(error, RateLimited)), failures[0])
+
+    async def _work(self) -> None:
+        while self.waiting and self.stopped is None:
+            topic = self.waiting.popleft()
+            try:
+                found = await self.steps.search(topic)
+                page = await self.steps.enrich(found)
+                stored = await self.steps.ingest(page)
+            except _SKIPPED as error:
+                await self._skip(topic, error)
+            else:
+                del self.held[topic.id]
+                self.pages.append(stored)
+                self._report(topic, stored, None)
+
+    async def _skip(self, topic: Topic, error: Exception) -> None:
+        """Do with a topic that failed what the table at the head of this module says."""
+        reason = _reason_of(error)
+        if reason == "ring_closed":
+            # Stays held: given back at the end, together with those that were not begun.
+            self._close(Closing(getattr(error, "reopens_at", None), str(error)))
+            return
+        logger.warning(
+            "skipped topic %r (%s): %s", topic.query, reason, error, extra={"action": f"skipped_{reason}"}
+        )
+        try:
+            await self._put_back(topic, reason, error)
+        except LeaseLost:
+            reason = "lease_lost"
+        except DatabaseError as failure:
+            logger.warning(
+                "topic %r could not be given back yet: %s",
+                topic.query,
+                failure,
+                extra={"action": "release_failed"},
+            )
+            return
+        del self.held[topic.id]
+        self.skipped[reason] += 1
+        self._report(topic, None, reason)
+
+    async def _put_back(self, topic: Topic, reason: str, error: Exception) -> None:
+        if reason == "lease_lost":
+            return
+        if reason == "page_token" and isinstance(error, YouTubeError):
+            await self.hunter.forget_token(topic, error)
+            return
+        if reason == "vault":
+            self.stopped = reason
+        counts = _is_the_topics(error, last=topic.attempts >= self.hunter.settings.max_attempts)
+        released = await self.hunter.dao.release_topics(
+            [topic],
+            error=str(error),
+            retry_after_s=self.hunter.settings.retry_after_s,
+            count_attempt=counts,
+        )
+        self.parked += released if counts and topic.attempts >= self.hunter.settings.max_attempts else 0
+
+    async def _give_back(self, reason: str) -> None:
+        """Release what is still held, as if it had never been claimed."""
+        if not self.held:
+            return
+        topics, reason = list(self.held.values()), self.stopped or reason
+        self.skipped[reason] += len(topics)
+        self.held.clear()
+        try:
+            await self.hunter.dao.release_topics(topics, count_attempt=False)
+        except DatabaseError as error:
+            logger.warning(
+                "%d claims were not given back, and end with their lease: %s",
+                len(topics),
+                error,
+                extra={"action": "release_failed"},
+            )
+        for topic in topics:
+            self._report(topic, None, reason)
+
+    async def _abandon(self, reason: str) -> None:
+        """Cancel what is under way and give every claim back, within the grace."""
+        for worker in self.workers:
+            worker.cancel()
+        if self.workers:
+            await asyncio.wait(self.workers, timeout=RELEASE_GRACE_S / 4)
+        for worker in self.workers:
+            if worker.done() and not worker.cancelled():
+                worker.exception()
+        self.stopped = None
+        await _within_grace(self._give_back(reason), "giving the claims back", RELEASE_GRACE_S * 3 / 4)
+
+    async def _retry_vault(self) -> None:
+        try:
+            await self.hunter.atlas.vault.retry_refused()
+        except AtlasError as error:
+            logger.warning("the vault's waiting objects go on waiting: %s", error)
+
+    def _report(self, topic: Topic, page: StoredPage | None, skipped: str | None) -> None:
+        if self.on_progress is not None:
+            done = len(self.pages) + self.skipped.total()
+            self.on_progress(Progress(self.number, topic.query, page, skipped, done, self.claimed))
+
+    def _finished(self) -> Statistics:
+        if self.closing is not None:
+            return self._statistics("closed", self.closing.text, self.closing.reopens_at)
+        if self.claimed == 0:
+            return self._statistics("idle", "no topic can be claimed now: seed some, or wait", None)
+        if self.skipped["network"] + self.skipped["database"] == self.claimed:
+            return self._statistics("unavailable", "YouTube or the database could not be reached", None)
+        return self._statistics("done", None, None)
+
+    def _statistics(self, outcome: Outcome, detail: str | None, reopens_at: datetime | None) -> Statistics:
+        return Statistics(
+            cycles=1,
+            topics=self.claimed,
+            pages=len(self.pages),
+            found=sum(page.found for page in self.pages),
+            new=sum(page.new for page in self.pages),
+            updated=sum(page.updated for page in self.pages),
+            tags=sum(page.tags for page in self.pages),
+            exhausted=sum(page.exhausted for page in self.pages),
+            parked=self.parked,
+            skipped=dict(self.skipped),
+            units=dict(self.hunter.youtube.requests - self.requests_before),
+            seconds=time.monotonic() - self.started_s,
+            outcome=outcome,
+            reopens_at=reopens_at,
+            detail=detail,
+        )
+
+    async def _tell(self, statistics: Statistics) -> None:
+        """Write the cycle's verdict where it outlives the process."""
+        told = statistics.as_dict()
+        logger.info(
+            "hunted %d topics: %d pages, %d new videos, %d new topics (%s)",
+            statistics.topics, statistics.pages, statistics.new, statistics.tags, statistics.outcome,
+            extra={"action": "hunter_cycle"} | {"statistics": told},
+        )  # fmt: skip
+        try:
+            await self.hunter.atlas.events.append(
+                "hunter.cycle", told, agent="hunter", session=self.hunter.session
+            )
+        except DatabaseError as error:
+            logger.warning("the cycle's event is not written: %s", error, extra={"action": "event_lost"})
+
+
+def _reason_of(error: Exception) -> str:
+    match error:
+        case RingClosed() | QuotaExhausted():
+            return "ring_closed"
+        case Transient():
+            return "network"
+        case BadRequest(reason="invalidPageToken"):
+            return "page_token"
+        case BadRequest() | Gone():
+            return "bad_request"
+        case VaultError():
+            return "vault"
+        case LeaseLost():
+            return "lease_lost"
+    return "database"
+
+
+def _is_the_topics(error: Exception, *, last: bool) -> bool:
+    """Whether a failure counts against its topic: not if the topic can't have caused it.
+
+    A network that brings no answer counts, but never as the last attempt: it would park topic after topic.
+    """
+    if isinstance(error, Transient):
+        return not (last and error.verdict.status == 0)
+    return not isinstance(error, (VaultError, DatabaseUnavailable))
+
+
+def _outcome_of(error: BaseException) -> Outcome:
+    match error:
+        case RateLimited():
+            return "rate_limited"
+        case KeyRejected() | EmptyKeyRing():
+            return "keys_rejected"
+        case asyncio.CancelledError() | KeyboardInterrupt():
+            return "interrupted"
+    return "failed"
+
+
+def _detail(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+async def _within_grace(work: Coroutine[Any, Any, None], what: str, grace_s: float = RELEASE_GRACE_S) -> None:
+    """Do it, but go on without it when the grace is over: a database that hangs must not hold us."""
+    task = asyncio.create_task(work)
+    await asyncio.wait({task}, timeout=grace_s)
+    if task.done():
+        task.result()
+        return
+    task.cancel()
+    logger.warning(
+        "%s took longer than %g s and is left undone; leases end by themselves",
+        what,
+        grace_s,
+        extra={"action": "grace_over"},
+    )
+
+
+async def run(
+    atlas: Atlas,
+    *,
+    batch_size: int | None = None,
+    cycles: int = 1,
+    on_progress: OnProgress | None = None,
+    wrap: Callable[[Steps], Steps] | None = None,
+) -> dict[str, Any]:
+    """Hunt up to `cycles` batches, fewer if the ring closes or nothing is left; returns the statistics.
+
+    `wrap` puts something around the four steps. Raises as `Hunter.cycle` does.
+    """
+    if cycles < 1 or (batch_size is not None and batch_size < 1):
+        raise ConfigError(f"batch_size ({batch_size}) and cycles ({cycles}) must be at least 1")
+    total = Statistics()
+    async with Hunter.open(atlas) as hunter:
+        steps: Steps = wrap(hunter) if wrap else hunter
+        for number in range(1, cycles + 1):
+            cycle = await hunter.cycle(batch_size, number=number, steps=steps, on_progress=on_progress)
+            total = total.then(cycle)
+            if total.outcome != "done":
+                break
+    return total.as_dict()
+
+
+async def run_direct(
+    settings: Settings,
+    batch_size: int | None = None,
+    cycles: int = 1,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Open an Atlas and hunt without Prefect; for `asyncio.run` in the main thread.
+
+    Returns the statistics; `outcome` "unavailable" is a failure (exit status 69), every other one a success.
+    Raises SystemExit(75) after a 429 and SystemExit(143) after SIGTERM, in both cases with the claims given
+    back; Ctrl-C ends in KeyboardInterrupt likewise; else AtlasError or MaiaError with what to do.
+    """
+    with cancelled_by_sigterm():
+        async with Atlas.open(settings) as atlas:
+            return await run(atlas, batch_size=batch_size, cycles=cycles, on_progress=on_progress)
