@@ -1,8 +1,6 @@
 """A catalogue: channels, videos and samples of their counters over time, in one SQLite file.
 
-Videos are numbered in the order of their publication. A counter is interpolated linearly between two real samples
-and never beyond the last; before the first it grows from nothing at the publication. Where a sample lacks a
-counter, the counter was hidden from that sample until the next.
+Videos are numbered in the order of their publication; how their counters run between samples is told in `curves`.
 """
 
 from __future__ import annotations
@@ -13,17 +11,18 @@ import sqlite3
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import orjson
 
 from atlas.errors import AtlasError
+from maia.youtube.curves import Counts, Curves, Sample
 from maia.youtube.search_index import Postings, SearchIndex, field_terms
 
 Order = Literal["date", "rating", "relevance", "title", "videoCount", "viewCount"]
@@ -53,6 +52,9 @@ CREATE TABLE posting (
     term TEXT NOT NULL, part INTEGER NOT NULL, postings BLOB NOT NULL, PRIMARY KEY (term, part)
 ) WITHOUT ROWID;
 """
+_SAMPLES = (
+    "SELECT n, at, coalesce(views, -2), coalesce(likes, -2), coalesce(comments, -2) FROM sample ORDER BY n, at"
+)
 
 
 class CatalogueError(AtlasError):
@@ -87,26 +89,6 @@ class CatalogueVideo:
     duration_s: int | None = None
     language: str | None = None
     removed_at: int | None = None
-
-
-class Sample(NamedTuple):
-    """Counters read at an instant (seconds since 1970, UTC); None: hidden or not recorded."""
-
-    at: int
-    views: int | None
-    likes: int | None = None
-    comments: int | None = None
-
-
-class Counts(NamedTuple):
-    """A video's counters at an instant; None: hidden."""
-
-    views: int | None
-    likes: int | None
-    comments: int | None
-
-
-_ABSENT = -1
 
 
 class CatalogueWriter:
@@ -206,7 +188,7 @@ class Catalogue:
         self.uploads: dict[str, list[int]] = {}
         self._load_videos()
         self.numbers = {video_id: n for n, video_id in enumerate(self.ids)}
-        self._curves = _Curves(db, self.published)
+        self._curves = Curves(self.published, db.execute(_SAMPLES))
         self.index = SearchIndex(self._postings, len(self.ids))
         self._channels: dict[str, Channel] = {}
 
@@ -432,70 +414,6 @@ class Catalogue:
             "last_published_at": _iso(self.published[-1] if self.ids else None),
             "search_terms": terms,
         }
-
-
-class _Curves:
-    """All samples in columns, video after video, for interpolation."""
-
-    def __init__(self, db: sqlite3.Connection, published: Sequence[int]) -> None:
-        self._published = published
-        self._first = array("q", bytes(8 * (len(published) + 1)))
-        self._at, self._views, self._likes, self._comments = array("q"), array("q"), array("q"), array("q")
-        for n, samples in db.execute("SELECT n, count(*) FROM sample GROUP BY n"):
-            self._first[n + 1] = samples
-        for n in range(len(published)):
-            self._first[n + 1] += self._first[n]
-        rows = db.execute(
-            "SELECT at, coalesce(views, -1), coalesce(likes, -1), coalesce(comments, -1) FROM sample ORDER BY n, at"
-        )
-        while block := rows.fetchmany(20_000):
-            at, views, likes, comments = zip(*block, strict=True)
-            self._at.extend(at)
-            self._views.extend(views)
-            self._likes.extend(likes)
-            self._comments.extend(comments)
-
-    @property
-    def span(self) -> tuple[int, int] | None:
-        return (min(self._at), max(self._at)) if self._at else None
-
-    def at(self, n: int, instant: float) -> Counts:
-        low, high = self._first[n], self._first[n + 1]
-        if low == high:
-            return Counts(None, None, None)
-        after = bisect_right(self._at, instant, low, high)
-        if after == high:
-            return self._recorded(high - 1)
-        if after == low:
-            return self._before_first(n, low, instant)
-        before = after - 1
-        start = self._at[before]
-        part = (instant - start) / (self._at[after] - start)
-        return Counts(
-            _between(self._views[before], self._views[after], part),
-            _between(self._likes[before], self._likes[after], part),
-            _between(self._comments[before], self._comments[after], part),
-        )
-
-    def _recorded(self, row: int) -> Counts:
-        views, likes, comments = self._views[row], self._likes[row], self._comments[row]
-        return Counts(
-            None if views == _ABSENT else views,
-            None if likes == _ABSENT else likes,
-            None if comments == _ABSENT else comments,
-        )
-
-    def _before_first(self, n: int, row: int, instant: float) -> Counts:
-        start, end = self._published[n], self._at[row]
-        part = (instant - start) / (end - start) if instant > start else 0.0
-        grown = (None if count is None else int(count * part) for count in self._recorded(row))
-        return Counts(*grown)
-
-
-def _between(before: int, after: int, part: float) -> int | None:
-    if before == _ABSENT:
-        return None
-    return before if after == _ABSENT else before + int((after - before) * part)
 
 
 def _iso(seconds: int | None) -> str | None:

@@ -18,7 +18,8 @@ from math import exp, pi, sin
 from pathlib import Path
 from random import Random
 
-from maia.youtube.catalogue import CatalogueError, CatalogueVideo, Channel, Sample, new_catalogue
+from maia.youtube.catalogue import CatalogueError, CatalogueVideo, Channel, new_catalogue
+from maia.youtube.curves import HIDDEN, Sample
 from maia.youtube.vocabulary import (
     CHANNEL_FORMS,
     COUNTRIES,
@@ -218,6 +219,6 @@ def _samples(random: Random, source: _Source, published_at: int, end: int) -> li
         likes = max(likes, int(grown * like_share * (1 + exp(-age / 12))))
         comments = max(comments, int(grown * comment_share))
         samples.append(
-            Sample(at, views, None if likes_hidden else likes, None if comments_hidden else comments)
+            Sample(at, views, HIDDEN if likes_hidden else likes, HIDDEN if comments_hidden else comments)
         )
     return samples

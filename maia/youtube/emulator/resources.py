@@ -12,7 +12,8 @@ from zlib import crc32
 
 import orjson
 
-from maia.youtube.catalogue import Catalogue, CatalogueVideo, Channel, Counts
+from maia.youtube.catalogue import Catalogue, CatalogueVideo, Channel
+from maia.youtube.curves import Counts
 from maia.youtube.emulator.facts import CATEGORIES, CATEGORY_OWNER
 from maia.youtube.emulator.fields import Mask, select
 
