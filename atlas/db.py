@@ -423,13 +423,13 @@ class _Notices:
 
 
 @cache
-def statements(aggregate: str, folder: Path = SQL_FOLDER) -> Mapping[str, str]:
+def statements(aggregate: str) -> Mapping[str, str]:
     """The statements of `<aggregate>.sql` by name; DatabaseError if the file is not well-formed."""
-    path = folder / f"{aggregate}.sql"
+    path = SQL_FOLDER / f"{aggregate}.sql"
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise DatabaseError(f"there is no statement file {path.name} in {folder}") from None
+        raise DatabaseError(f"there is no statement file {path.name} in {SQL_FOLDER}") from None
     lead, *parts = _NAME_LINE.split(text)
     if any(line.strip() and not line.startswith("--") for line in lead.splitlines()):
         raise DatabaseError(f"{path.name}: SQL before the first `-- name: …` line")
@@ -443,9 +443,9 @@ def statements(aggregate: str, folder: Path = SQL_FOLDER) -> Mapping[str, str]:
     return found
 
 
-def aggregates(folder: Path = SQL_FOLDER) -> list[str]:
+def aggregates() -> list[str]:
     """Every aggregate that has a statement file."""
-    return sorted(path.stem for path in folder.glob("*.sql"))
+    return sorted(path.stem for path in SQL_FOLDER.glob("*.sql"))
 
 
 @cache

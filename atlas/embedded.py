@@ -75,6 +75,11 @@ class EmbeddedServer:
         folder = told.socket_folder if told else self.home.socket_folder
         return f"postgresql:///{quote(database)}?host={quote(str(folder), safe='')}&user={ROLE}"
 
+    @property
+    def pid(self) -> int | None:
+        """The server's process; None while there is none."""
+        return self._running_pid()
+
     async def ensure_running(self) -> None:
         """Start the server again if it died; otherwise do nothing."""
         async with self._turn():

@@ -7,18 +7,20 @@ server that the workers of a run share.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import secrets
+import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
@@ -26,9 +28,10 @@ import pytest_asyncio
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from atlas import migrations
 from atlas.clock import FixedClock
 from atlas.config import DatabaseSettings, Settings
-from atlas.db import SQL_FOLDER, Database
+from atlas.db import Database
 from atlas.embedded import EmbeddedServer
 from atlas.errors import EmbeddedServerError
 
@@ -41,7 +44,6 @@ SettingsFactory = Callable[..., Settings]
 _FOLDER_PREFIX = "pleiades-test-"
 _FIXED_NAMES = ("DATABASE_URL", "YOUTUBE_API_KEY_POOL_JSON", "VAULT_PROVIDER", "HF_DATASET_ID", "HF_TOKEN",
                 "REDIS_URL", "NODE_ID", "HOST", "PORT")  # fmt: skip
-_T = TypeVar("_T")
 
 
 class IsolatedSettings(Settings):
@@ -62,42 +64,16 @@ class IsolatedSettings(Settings):
 class ThrowAwayServer:
     """A PostgreSQL server for tests, without durability, driven from a loop of its own.
 
-    Its methods may be called anywhere, within a running loop too; `restart` and `stop` take the server
+    Its methods may be called anywhere, within a running loop too. `restart` and `stop` take the server
     from under every connection, so they are for a server that one test has for itself.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="throw-away server", daemon=True)
-        self._embedded: Any = None
-        self._admin: Any = None
-
-    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        future: Future[_T] = asyncio.run_coroutine_threadsafe(work, self._loop)
-        return future.result()
-
-    def open(self) -> None:
-        self._thread.start()
-        self._run(_sweep())
-        self._context = EmbeddedServer.open(self.folder, DatabaseSettings(), durable=False)
-        self._embedded = self._run(self._context.__aenter__())
-
-    def close(self) -> None:
-        if self._embedded is not None:
-            self._run(self._disconnect())
-            self._run(self._context.__aexit__(None, None, None))
-            if self._run(self._embedded.destroy()):
-                with suppress(OSError):
-                    self.folder.rmdir()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        self._loop.close()
+    def __init__(self, embedded: EmbeddedServer, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        self._embedded, self._run = embedded, run
+        self._admin: asyncpg.Connection[asyncpg.Record] | None = None
 
     def dsn_of(self, database: str) -> str:
-        dsn: str = self._embedded.dsn_of(database)
-        return dsn
+        return self._embedded.dsn_of(database)
 
     def create_database(self, template: str | None = None) -> str:
         """A new database, empty or a clone; returns its name."""
@@ -111,40 +87,41 @@ class ThrowAwayServer:
 
     def migrated_template(self) -> str:
         """A template that every migration has been applied to, made once whatever workers ask for it."""
-        return self._run(self._migrated_template())
+        name: str = self._run(self._migrated_template())
+        return name
 
     def restart(self, how: signal.Signals = signal.SIGINT) -> None:
         """Stop and start the server; SIGKILL makes it crash and recover."""
-        self._run(self._disconnect())
         self._run(self._embedded.restart(how))
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        self._run(self._disconnect())
         self._run(self._embedded.stop(how))
 
     def start(self) -> None:
         """Start the server after `stop`."""
         self._run(self._embedded.ensure_running())
 
-    async def _execute(self, sql: str) -> None:
+    async def _administer(self) -> asyncpg.Connection[asyncpg.Record]:
         if self._admin is None or self._admin.is_closed():
             self._admin = await asyncpg.connect(self.dsn_of("postgres"))
-        await self._admin.execute(sql)
+        return self._admin
+
+    async def _execute(self, sql: str) -> None:
+        await (await self._administer()).execute(sql)
 
     async def _disconnect(self) -> None:
         if self._admin is not None:
             await self._admin.close()
-            self._admin = None
 
     async def _migrated_template(self) -> str:
         digest = blake2b(digest_size=6)
-        for path in sorted((SQL_FOLDER / "migrations").glob("*.sql")):
-            digest.update(path.name.encode() + path.read_bytes())
+        for migration in migrations.known():
+            digest.update(migration.digest.encode())
         name = f"template_{digest.hexdigest()}"
         await self._execute("SELECT pg_advisory_lock(1)")
         try:
             known = "SELECT datistemplate FROM pg_database WHERE datname = $1"
-            if not await self._admin.fetchval(known, name):
+            if not await (await self._administer()).fetchval(known, name):
                 await self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
                 await self._execute(f"CREATE DATABASE {name}")
                 async with Database.open(IsolatedSettings(database_url=SecretStr(self.dsn_of(name)))):
@@ -158,34 +135,85 @@ class ThrowAwayServer:
 @contextmanager
 def throw_away_server(folder: Path | None = None) -> Iterator[ThrowAwayServer]:
     """A server in `folder`, shared with whoever names the same one; by default in a new one."""
+    with _claimed(folder or _new_folder()) as claimed, _background_loop() as run:
+        run(_sweep())
+        context = EmbeddedServer.open(claimed, DatabaseSettings(), durable=False)
+        embedded = run(context.__aenter__())
+        server = ThrowAwayServer(embedded, run)
+        try:
+            yield server
+        finally:
+            run(server._disconnect())
+            run(context.__aexit__(None, None, None))
+            if run(embedded.destroy()):
+                shutil.rmtree(claimed, ignore_errors=True)
+
+
+@contextmanager
+def _background_loop() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
+    """Runs coroutines to their end on a loop in another thread."""
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        loop = runner.get_loop()
+        thread = threading.Thread(target=loop.run_forever, name="throw-away server", daemon=True)
+        thread.start()
+        try:
+            yield lambda work: asyncio.run_coroutine_threadsafe(work, loop).result()
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+
+
+def _new_folder(run: str | None = None) -> Path:
     # pytest's own temporary folders are closed to the unprivileged user that the server runs as under root.
-    server = ThrowAwayServer(folder or _run_folder(secrets.token_hex(6)))
+    return Path(tempfile.gettempdir()) / f"{_FOLDER_PREFIX}{run or secrets.token_hex(6)}"
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[Path]:
+    """Keep the sweeps of other runs away from a folder."""
+    while (claim := _claim(folder, fcntl.LOCK_SH)) is None:
+        time.sleep(0.01)
     try:
-        server.open()
-        yield server
+        yield folder
     finally:
-        server.close()
+        os.close(claim)
 
 
-def _run_folder(run: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"{_FOLDER_PREFIX}{run}"
+def _claim(folder: Path, how: int) -> int | None:
+    """A descriptor that claims a folder until it is closed; None if another run has it or deletes it."""
+    folder.mkdir(mode=0o755, exist_ok=True)
+    try:
+        handle = os.open(folder / "claim", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return None
+    with suppress(BlockingIOError):
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+        if os.fstat(handle).st_nlink > 0:
+            return handle
+    os.close(handle)
+    return None
 
 
 async def _sweep() -> None:
-    """Destroy the servers of runs that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
-        if os.access(folder, os.W_OK):
-            # Another run may be sweeping the same folder.
-            with suppress(EmbeddedServerError, OSError):
-                if await EmbeddedServer(folder, DatabaseSettings()).destroy():
-                    folder.rmdir()
+    """Destroy what runs that were killed left behind."""
+    for name in await asyncio.to_thread(os.listdir, tempfile.gettempdir()):
+        folder = Path(tempfile.gettempdir(), name)
+        if not name.startswith(_FOLDER_PREFIX):
+            continue
+        # It may be another user's, or be swept by another run meanwhile.
+        with suppress(OSError, EmbeddedServerError):
+            claim = _claim(folder, fcntl.LOCK_EX)
+            if claim is not None:
+                await EmbeddedServer(folder, DatabaseSettings()).destroy()
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(claim)
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[ThrowAwayServer]:
     """The throw-away server of this run; workers of pytest-xdist share it."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(6))[:12]
-    with throw_away_server(_run_folder(run)) as server:
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    with throw_away_server(_new_folder(run and run[:12])) as server:
         yield server
 
 
@@ -216,6 +244,15 @@ def own_postgres() -> Iterator[ThrowAwayServer]:
     """A server of this test alone, which it may stop, restart and crash."""
     with throw_away_server() as server:
         yield server
+
+
+@pytest.fixture
+def embedded_data_dir() -> Iterator[Path]:
+    """A data folder for an embedded server; what is left running there after the test is destroyed."""
+    with _claimed(_new_folder()) as folder:
+        yield folder
+        asyncio.run(EmbeddedServer(folder, DatabaseSettings()).destroy())
+        shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -299,7 +336,7 @@ async def recording_notifier() -> AsyncIterator[RecordingNotifier]:
 async def atlas(
     request: pytest.FixtureRequest, settings_factory: SettingsFactory, clock: FixedClock
 ) -> AsyncIterator[Atlas]:
-    """An open Atlas on this test's database, its clock at noon; alerts go to `recording_notifier` if asked for."""
+    """An open Atlas on this test's database, its clock at noon; `recording_notifier` gets its alerts."""
     from atlas.composition import Atlas
 
     overrides: dict[str, Any] = {}
