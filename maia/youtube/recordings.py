@@ -1,0 +1,420 @@
+"""Rows of recorded data, from CSV files of any of the customary forms.
+
+Columns are known by their customary names (`ALIASES`) or by a mapping. A row that cannot be read whole is reported as
+a `BadRow` and left out; one torn by an open quote costs only itself: reading goes on at the next line that is a row.
+"""
+
+from __future__ import annotations
+
+import ast
+import codecs
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from maia.youtube.catalogue import CatalogueError
+from maia.youtube.curves import HIDDEN, Sample
+from maia.youtube.emulator.facts import CATEGORIES
+
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "video_id": ("video_id", "videoid", "id", "yt_video_id", "youtube_id"),
+    "captured_at": (
+        "captured_at", "committed_at", "trending_date", "video_trending_date", "snapshot_date", "fetched_at",
+        "collected_at", "recorded_at", "sampled_at", "timestamp", "date", "time",
+    ),
+    "views": ("views", "view_count", "viewcount", "video_view_count"),
+    "likes": ("likes", "like_count", "likecount", "video_like_count"),
+    "comments": (
+        "comments", "comment_count", "comment_total", "commentcount", "comments_count", "video_comment_count",
+    ),
+    "title": ("title", "video_title"),
+    "description": ("description", "video_description"),
+    "published_at": (
+        "published_at", "publishedat", "publish_time", "publish_date", "publishtime", "published",
+        "video_published_at", "upload_date",
+    ),
+    "channel_id": ("channel_id", "channelid"),
+    "channel_title": ("channel_title", "channeltitle", "channel_name", "channel"),
+    "subscribers": ("subscribers", "subscriber_count", "channel_subscriber_count"),
+    "category": ("category_id", "categoryid", "video_category_id", "category", "category_name"),
+    "tags": ("tags", "video_tags"),
+    "duration": ("duration", "duration_s", "video_duration", "length"),
+    "language": ("language", "default_language", "defaultlanguage", "default_audio_language", "langauge"),
+    "comments_disabled": ("comments_disabled",),
+    "likes_hidden": ("ratings_disabled", "likes_hidden"),
+    "removed": ("video_error_or_removed", "removed"),
+}  # fmt: skip
+COUNTERS = ("views", "likes", "comments")
+DESCRIBING = ("title", "published_at", "channel_id", "channel_title", "tags", "description", "category", "duration")
+_MISSING = frozenset({"", "nan", "none", "null", "n/a", "na", "nat"})
+_LEAST_VIEWS_TO_TRUST_ZERO = 1000
+_CATEGORY_NUMBERS = {title.casefold(): number for number, (title, _) in reversed(CATEGORIES.items())}
+_VIDEO_ID = re.compile(r"[A-Za-z0-9_-]{11}")
+_CHANNEL_ID = re.compile(r"UC[A-Za-z0-9_-]{22}")
+_UNDECODED = re.compile("[\udc80-\udcff]")
+_YEAR_IN_NAME = re.compile(r"(?<!\d)(20\d\d)(?!\d)")
+
+
+class BadRow(NamedTuple):
+    """A row that was skipped: the line it begins at, and why."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one row says of a video; None: it does not say. `tags` () means that there are none."""
+
+    line: int
+    video_id: str
+    captured_at: int | None = None
+    sample: Sample | None = None
+    title: str | None = None
+    description: str | None = None
+    published_at: int | None = None
+    channel_id: str | None = None
+    channel_title: str | None = None
+    subscribers: int | None = None
+    category_id: int | None = None
+    tags: tuple[str, ...] | None = None
+    duration_s: int | None = None
+    language: str | None = None
+    removed: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How files are to be read: column names by ours, and what they leave unsaid."""
+
+    columns: Mapping[str, str]
+    year: int | None = None
+    captured_at: datetime | None = None
+    encoding: str | None = None
+    keep_zeros: bool = False
+
+
+class Recording:
+    """An open CSV file; iterating gives its rows, good and bad."""
+
+    def __init__(self, path: Path, lines: Iterator[str], reading: Reading) -> None:
+        self.path, self._reading = path, reading
+        self._year = reading.year or _year_in(path.name)
+        header = next(lines, "")
+        if not header.strip():
+            raise CatalogueError(f"{path} is empty: a first line with the columns' names is needed")
+        delimiter = max(",;\t", key=header.count)
+        names = next(csv.reader([header], delimiter=delimiter))
+        self.names = tuple(names)
+        self.columns = _columns(names, reading.columns)
+        self.unused = tuple(name for place, name in enumerate(names) if place not in self.columns.values())
+        self._check_columns(names)
+        self._records = _Records(lines, delimiter, len(names), self.columns["video_id"])
+
+    def _check_columns(self, names: Sequence[str]) -> None:
+        """CatalogueError that names the column that is missing, and how to say which it is."""
+        if "video_id" not in self.columns:
+            raise CatalogueError(_missing_column(self.path, "video_id", names))
+        counters = [name for name in COUNTERS if name in self.columns]
+        if counters and "captured_at" not in self.columns and self._reading.captured_at is None:
+            advice = _missing_column(self.path, "captured_at", names)
+            raise CatalogueError(f"{advice}; if all {', '.join(counters)} are of one instant, --captured-at INSTANT")
+        if not counters and not any(name in self.columns for name in DESCRIBING):
+            raise CatalogueError(_missing_column(self.path, "views", names))
+
+    def __iter__(self) -> Iterator[Row | BadRow]:
+        for line, cells in self._records:
+            if isinstance(cells, str):
+                yield BadRow(line, cells)
+                continue
+            try:
+                yield self._row(line, cells)
+            except ValueError as error:
+                yield BadRow(line, str(error))
+
+    def _row(self, line: int, cells: Sequence[str]) -> Row:
+        """Read a whole row, or ValueError with the reason not to."""
+        texts = {name: text for name, place in self.columns.items() if (text := _said(cells[place])) is not None}
+        video_id = texts.get("video_id", "")
+        if not _VIDEO_ID.fullmatch(video_id):
+            raise ValueError(f"video_id {video_id!r} is not 11 of A-Z, a-z, 0-9, - and _")
+        channel_id = texts.get("channel_id")
+        if channel_id is not None and not _CHANNEL_ID.fullmatch(channel_id):
+            raise ValueError(f"channel_id {channel_id!r} is not UC and 22 of A-Z, a-z, 0-9, - and _")
+        captured_at = self._captured_at(texts)
+        removed = _flag("removed", texts)
+        return Row(
+            line,
+            video_id,
+            captured_at,
+            self._sample(captured_at, texts),
+            _one_line(texts.get("title")),
+            _unescaped(texts.get("description")),
+            _instant("published_at", texts["published_at"], self._year) if "published_at" in texts else None,
+            channel_id,
+            _one_line(texts.get("channel_title")),
+            _count("subscribers", texts),
+            _category(texts.get("category")),
+            parse_tags(texts["tags"]) if "tags" in texts else None,
+            parse_duration(texts["duration"]) if "duration" in texts else None,
+            texts.get("language"),
+            removed,
+        )
+
+    def _captured_at(self, texts: Mapping[str, str]) -> int | None:
+        if "captured_at" in texts:
+            return _instant("captured_at", texts["captured_at"], self._year)
+        if self._reading.captured_at is not None:
+            return int(self._reading.captured_at.timestamp())
+        return None
+
+    def _sample(self, captured_at: int | None, texts: Mapping[str, str]) -> Sample | None:
+        views, likes, comments = (_count(name, texts) for name in COUNTERS)
+        if views is None and likes is None and comments is None:
+            return None
+        if captured_at is None:
+            raise ValueError("it has counts, but captured_at is empty")
+        likes_hidden, comments_hidden = _flag("likes_hidden", texts), _flag("comments_disabled", texts)
+        return Sample(
+            captured_at, views, self._shown(likes, views, likes_hidden), self._shown(comments, views, comments_hidden)
+        )
+
+    def _shown(self, count: int | None, views: int | None, hidden: bool | None) -> int | None:
+        """The count, or HIDDEN where the row says so, or records 0 for a video that is seen by many."""
+        if hidden:
+            return HIDDEN
+        doubtful = count == 0 and hidden is None and (views or 0) >= _LEAST_VIEWS_TO_TRUST_ZERO
+        return HIDDEN if doubtful and not self._reading.keep_zeros else count
+
+
+class _Records:
+    """Records of a CSV file, each with its first line's number; one that is torn is its reason instead of cells."""
+
+    def __init__(self, lines: Iterator[str], delimiter: str, width: int, id_place: int) -> None:
+        self._lines = enumerate(lines, 2)
+        self._delimiter, self._width, self._id_place = delimiter, width, id_place
+        self._again: deque[tuple[int, str]] = deque()
+        self._taken: list[tuple[int, str]] = []
+
+    def _feed(self) -> Iterator[str]:
+        while (line := self._again.popleft() if self._again else next(self._lines, None)) is not None:
+            self._taken.append(line)
+            yield line[1]
+
+    def __iter__(self) -> Iterator[tuple[int, list[str] | str]]:
+        reader = csv.reader(self._feed(), delimiter=self._delimiter)
+        while True:
+            self._taken.clear()
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield self._torn(f"{error}; is a quote never closed?")
+                continue
+            if not cells:
+                continue
+            if len(cells) != self._width:
+                yield self._torn(f"it has {len(cells)} fields, not the header's {self._width}")
+            elif any(_UNDECODED.search(text) for _, text in self._taken):
+                yield self._taken[0][0], "its text is not in the file's encoding: say which by --encoding"
+            else:
+                yield self._taken[0][0], cells
+
+    def _torn(self, reason: str) -> tuple[int, str]:
+        """Go back to the first of the record's further lines that is a row by itself."""
+        first, *further = self._taken
+        for place, (_, text) in enumerate(further):
+            if self._is_row(text):
+                self._again.extendleft(reversed(further[place:]))
+                further = further[:place]
+                break
+        lines = f" (lines {first[0]} to {further[-1][0]})" if further else ""
+        return first[0], reason + lines
+
+    def _is_row(self, text: str) -> bool:
+        try:
+            cells = next(csv.reader([text], delimiter=self._delimiter, strict=False), [])
+        except csv.Error:
+            return False
+        return len(cells) == self._width and bool(_VIDEO_ID.fullmatch(cells[self._id_place].strip()))
+
+
+@contextmanager
+def open_recording(path: Path, reading: Reading) -> Iterator[tuple[Recording, IO[bytes]]]:
+    """Open a CSV, plain or gzipped; the second of the pair is the file itself, to see how far reading is."""
+    if reading.encoding:
+        _check_encoding(reading.encoding)
+    try:
+        with path.open("rb") as file:
+            gzipped = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            content = gzip.GzipFile(fileobj=file) if gzipped else file
+            encoding = reading.encoding or _encoding_by_mark(content.peek(4)[:4])
+            # Only "\n" ends a line: a lone "\r" may stand in a quoted field, and editors count lines so.
+            text = io.TextIOWrapper(content, encoding=encoding, errors="surrogateescape", newline="\n")
+            yield Recording(path, iter(text), reading), file
+    except FileNotFoundError as error:
+        raise CatalogueError(f"there is no file {path}") from error
+    except (OSError, EOFError, zlib.error, UnicodeError) as error:
+        raise CatalogueError(f"cannot read {path}: {error}") from error
+
+
+def _check_encoding(name: str) -> None:
+    try:
+        codecs.lookup(name)
+    except LookupError as error:
+        raise CatalogueError(f"--encoding {name}: there is no such encoding; utf-8, cp1252, shift_jis are some") from error
+
+
+def _encoding_by_mark(start: bytes) -> str:
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    return "utf-8-sig" if start.startswith(b"\xef\xbb\xbf") else "utf-8"
+
+
+def normal_name(name: str) -> str:
+    """A column's name as aliases are written: lower case, one underscore for whatever is no letter or digit."""
+    return re.sub(r"[^a-z0-9]+", "_", name.casefold()).strip("_")
+
+
+def _columns(names: Sequence[str], mapping: Mapping[str, str]) -> dict[str, int]:
+    """Where our columns are: as mapped, or under the first alias that the file has."""
+    places: dict[str, int] = {}
+    normal = [normal_name(name) for name in names]
+    for ours, aliases in ALIASES.items():
+        wanted = (normal_name(mapping[ours]),) if ours in mapping else ()
+        for alias in (*wanted, *aliases):
+            if alias in normal and normal.index(alias) not in places.values():
+                places[ours] = normal.index(alias)
+                break
+    return places
+
+
+def _missing_column(path: Path, ours: str, names: Sequence[str]) -> str:
+    return (
+        f"{path} has no column {ours} (nor {', '.join(ALIASES[ours][1:4])} …); it has {', '.join(names)}. "
+        f"Say which it is by --columns {ours}=NAME"
+    )
+
+
+def _year_in(name: str) -> int | None:
+    match = _YEAR_IN_NAME.search(name)
+    return int(match[1]) if match else None
+
+
+def _said(cell: str) -> str | None:
+    text = cell.strip().replace("\0", "")
+    return None if text.casefold() in _MISSING else text
+
+
+def _one_line(text: str | None) -> str | None:
+    return None if text is None else re.sub(r"\s*[\r\n]+\s*", " ", text)
+
+
+def _unescaped(text: str | None) -> str | None:
+    """Kaggle's sets write line breaks in descriptions as backslash and n."""
+    return None if text is None else text.replace("\\n", "\n")
+
+
+def _count(name: str, texts: Mapping[str, str]) -> int | None:
+    text = texts.get(name)
+    if text is None:
+        return None
+    digits = re.sub(r"(?<=\d),(?=\d{3})", "", text)
+    if not re.fullmatch(r"\d{1,18}(\.0+)?", digits):
+        raise ValueError(f"{name} {text!r} is not a whole number of 0 or more")
+    return int(digits.partition(".")[0])
+
+
+def _flag(name: str, texts: Mapping[str, str]) -> bool | None:
+    text = texts.get(name)
+    if text is None:
+        return None
+    if text.casefold() in ("true", "1", "yes", "t"):
+        return True
+    if text.casefold() in ("false", "0", "no", "f"):
+        return False
+    raise ValueError(f"{name} {text!r} is neither True nor False")
+
+
+def _category(text: str | None) -> int | None:
+    if text is None:
+        return None
+    number = int(text) if text.isdecimal() else _CATEGORY_NUMBERS.get(text.casefold())
+    if number is None or number > 9999:
+        raise ValueError(f"category {text!r} is neither a number nor a category's name")
+    return number
+
+
+def _instant(name: str, text: str, year: int | None) -> int:
+    try:
+        return int(parse_instant(text, year).timestamp())
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{name} {text!r} is no instant: {error}") from error
+
+
+def parse_instant(text: str, year: int | None = None) -> datetime:
+    """Read ISO 8601, yy.dd.mm, dd.mm of `year`, or seconds since 1970; a date is its midnight, no zone is UTC."""
+    if match := re.fullmatch(r"(\d\d)\.(\d\d)\.(\d\d)", text):
+        return _midnight(2000 + int(match[1]), int(match[3]), int(match[2]))
+    if match := re.fullmatch(r"(\d\d)\.(\d\d)", text):
+        if year is None:
+            raise ValueError("dd.mm needs the year, by --year or in the file's name")
+        return _midnight(year, int(match[2]), int(match[1]))
+    if re.fullmatch(r"\d{9,10}(\.\d+)?", text):
+        return datetime.fromtimestamp(float(text), UTC)
+    iso = re.sub(r"^(\d{4})[./](\d\d)[./](\d\d)", r"\1-\2-\3", text.removesuffix(" UTC"))
+    instant = datetime.fromisoformat(iso)
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+def _midnight(year: int, month: int, day: int) -> datetime:
+    return datetime.combine(date(year, month, day), time(), UTC)
+
+
+def parse_duration(text: str) -> int:
+    """Seconds of `26:03`, `1:02:03`, `PT26M3S` or plain seconds; ValueError otherwise."""
+    if re.fullmatch(r"\d{1,9}(\.\d+)?", text):
+        return int(float(text))
+    if match := re.fullmatch(r"(?:(\d+):)?(\d{1,2}):(\d\d)", text):
+        return int(match[1] or 0) * 3600 + int(match[2]) * 60 + int(match[3])
+    match = re.fullmatch(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:\.\d+)?S)?)?", text.upper())
+    if match and any(match.groups()):
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    raise ValueError(f"duration {text!r} is none of 26:03, PT26M3S and seconds")
+
+
+def parse_tags(text: str) -> tuple[str, ...]:
+    """Tags of `a|"b"|c`, `a|b`, `['a', 'b']` or `a, b`, each once; `[none]` is ()."""
+    if text.casefold() == "[none]":
+        return ()
+    if (listed := _listed_tags(text)) is not None:
+        tags = listed
+    elif "|" in text or text.startswith('"'):
+        # A quote ends a tag only before a bar: tags may hold quotes and, within quotes, bars.
+        tags = [quoted or bare for quoted, bare in re.findall(r'"((?:[^"]|"(?!\s*(?:\||$)))*)"(?=\s*(?:\||$))|([^|]+)', text)]
+    else:
+        tags = text.split(",")
+    return tuple(dict.fromkeys(stripped for tag in tags if (stripped := " ".join(tag.split()).strip('"'))))
+
+
+def _listed_tags(text: str) -> list[str] | None:
+    """The strings of a list as JSON and Python write it, or None if it is none."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return value if isinstance(value, list) and all(isinstance(tag, str) for tag in value) else None
