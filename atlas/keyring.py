@@ -1,0 +1,425 @@
+"""KeyRing: API keys, granted call by call out of a quota ledger that every process shares.
+
+YouTube counts quota by project, bucket and Pacific day. A ring may spend its share of a bucket less a
+reserve, at the pace of the day. A call's units are reserved before it is sent and used once it ends; those of
+a process that dies in between stay reserved, for the API may have counted them. Each key has a circuit
+breaker: failures in a row open it, and after a rest one call at a time probes whether the key works again.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+from pydantic import SecretStr
+
+from atlas.clock import pacific_day, pacific_midnight
+from atlas.config import BUCKETS, RINGS, Bucket, RingName
+from atlas.errors import ConfigError, RingClosed
+from atlas.pacing import Allowance
+
+if TYPE_CHECKING:
+    from atlas.composition import Atlas
+    from atlas.db import Executor, Row
+
+logger = logging.getLogger(__name__)
+
+_random = random.SystemRandom()
+
+_LONGEST_REST_S = 3600.0
+_LONGEST_COOL_DOWN_S = 24 * 3600.0
+_LONGEST_REASON = 500
+_TRIES = 10
+
+
+class KeyState(StrEnum):
+    """A key's circuit: closed, open, open with a probe under way; or the key is out of use."""
+
+    ACTIVE = "active"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Grant:
+    """Leave to make one call with `key`, paid for in the ledger of `day`.
+
+    `probe` is set on the call that tests an open circuit, and tells it from later ones.
+    """
+
+    ring: RingName
+    bucket: Bucket
+    units: int
+    project: str
+    key: SecretStr
+    fingerprint: str
+    day: date
+    granted_at: datetime
+    probe: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether a call would be granted now; if not, why, and from when on (None: not by itself)."""
+
+    open: bool
+    reopens_at: datetime | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStatus:
+    """How one key stands. `calls`: answered on this Pacific day; `retry_at`: when it may be tried again."""
+
+    fingerprint: str
+    project: str
+    state: KeyState
+    reason: str | None
+    failures: int
+    calls: int
+    retry_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLine:
+    """A ring's account of one project's bucket on this Pacific day, in units.
+
+    `limit` is the project's, `ring_limit` the most the ring may spend in the day, `allowed` what pace admits
+    of that by now, `left` what it can still spend today; `project_spent` is what all rings used or reserved.
+    """
+
+    ring: RingName
+    bucket: Bucket
+    project: str
+    limit: int
+    ring_limit: int
+    allowed: int
+    used: int
+    reserved: int
+    left: int
+    project_spent: int
+    closed_until: datetime | None
+    reason: str | None
+    keys: tuple[KeyStatus, ...]
+
+
+class KeyRing:
+    """The keys of one ring, and its part of the quota."""
+
+    def __init__(self, name: RingName, *, atlas: Atlas | None = None) -> None:
+        """Take the keys of ring `name` from the settings; EmptyKeyRing if there is none.
+
+        Without `atlas` the current one is used.
+        """
+        if atlas is None:
+            from atlas.composition import current
+
+            atlas = current()
+        if name not in RINGS:
+            raise ConfigError(f"there is no ring {name!r}; the rings are {', '.join(RINGS)}")
+        self.name: RingName = name
+        self._db, self._clock, self._notifier = atlas.db, atlas.clock, atlas.notifier
+        self._quota, self._probe_s = atlas.settings.quota, atlas.settings.youtube.total_timeout_s
+        self._keys = {key.fingerprint: key for key in atlas.settings.ring_keys(name)}
+        self._key_columns = [list(self._keys), [key.project for key in self._keys.values()]]
+        self._projects = sorted(set(self._key_columns[1]))
+        self._registered = False
+        self._ended: WeakSet[Grant] = WeakSet()
+        if len(self._projects) > 1:
+            logger.warning(
+                "ring %r spends the quota of several projects (%s), which are separate, permitted clients "
+                "by PLEIADES_QUOTA__SEPARATE_PROJECTS_PERMITTED",
+                name,
+                ", ".join(self._projects),
+                extra={"action": "several_projects"},
+            )
+
+    def __repr__(self) -> str:
+        return f"<KeyRing {self.name} of {', '.join(self._keys)}>"
+
+    async def acquire(self, bucket: Bucket, units: int = 1) -> Grant:
+        """Reserve `units` for one call and choose its key; RingClosed says why not, and until when.
+
+        Prefers the project with most room, in it a key due for its probe, then the key that failed least and
+        served least.
+        """
+        if units < 1:
+            raise ValueError(f"a call costs at least 1 unit, not {units}")
+        await self._register()
+        for _ in range(_TRIES):
+            if grant := await self._reserve(bucket, units):
+                return grant
+            # Open after all: another process took the place seen free, or has just left one.
+            verdict = await self.availability(bucket, units)
+            if not verdict.open:
+                raise RingClosed(self.name, bucket, verdict.reopens_at, verdict.reason)
+        soon = self._clock.now() + timedelta(seconds=1)
+        raise RingClosed(self.name, bucket, soon, "other processes take every unit as it comes free")
+
+    async def settle(self, grant: Grant, units: int | None = None) -> None:
+        """The call was answered: it used `units`, by default those granted, and its key works.
+
+        Of all that may end a grant, only the first moves its units.
+        """
+        await self._settle(self._db, grant, units, answered=True)
+
+    async def cancel(self, grant: Grant) -> None:
+        """The call was never sent: give its units back."""
+        if units := self._end(grant):
+            account = (grant.ring, grant.project, grant.bucket, grant.day, units)
+            await self._db.execute("keyring.cancel", *account, grant.fingerprint, grant.probe)
+
+    async def fail(self, grant: Grant, reason: str) -> None:
+        """The call was sent and failed for now: it counts as used, and against its key."""
+        reason = _plain(grant, reason)
+        async with self._db.transaction() as transaction:
+            key = await transaction.fetchrow("keyring.count_failure", grant.fingerprint, reason)
+            retry_at = self._rest(grant, key) if key else None
+            if retry_at:
+                await transaction.execute("keyring.open_circuit", grant.fingerprint, retry_at)
+            await self._settle(transaction, grant, answered=False)
+        if retry_at:
+            what = (grant.fingerprint, _spoken(retry_at), reason)
+            logger.warning("%s rests until %s: %s", *what, extra={"action": "circuit_opened"})
+
+    async def close_day(self, grant: Grant, reason: str) -> datetime:
+        """The project's quota of that day is spent: close the bucket until the day ends; returns when."""
+        reset = pacific_midnight(grant.day + timedelta(days=1))
+        async with self._db.transaction() as transaction:
+            await self._settle(transaction, grant, answered=True)
+            return await self._close(transaction, grant, grant.day, reset, reason, cool_down_s=0)
+
+    async def cool_down(self, grant: Grant, retry_after_s: float | None, reason: str) -> datetime:
+        """Calls come too fast: close the project's bucket for a while, and return until when.
+
+        Without `retry_after_s` that is the settings' cool-down with jitter, doubled if the last did not help.
+        """
+        now = self._clock.now()
+        async with self._db.transaction() as transaction:
+            today = (await self._settle(transaction, grant, answered=True))[-1]
+            cool_down_s = retry_after_s
+            if cool_down_s is None:
+                cool_down_s = self._back_off_s(now, today["closed_until"], today["cool_down_s"])
+            cool_down_s = min(max(1.0, cool_down_s), _LONGEST_COOL_DOWN_S)
+            jitter = _random.uniform(1, 1.25) if retry_after_s is None else 1
+            until = now + timedelta(seconds=cool_down_s * jitter)
+            return await self._close(transaction, grant, pacific_day(now), until, reason, cool_down_s)
+
+    async def disable_key(self, grant: Grant, reason: str) -> None:
+        """The key is dead or misconfigured: alert its operator, and use it in no ring until `enable_key`."""
+        reason = _plain(grant, reason)
+        async with self._db.transaction() as transaction:
+            await transaction.execute("keyring.disable_key", grant.fingerprint, reason)
+            await self._settle(transaction, grant, answered=False)
+        logger.error("%s is disabled: %s", grant.fingerprint, reason, extra={"action": "key_disabled"})
+        await self._notifier.notify(
+            f"API key {grant.fingerprint} is disabled",
+            f"Project {grant.project!r}, ring {self.name!r}: {reason}. It stays out of use until you mend "
+            "the cause and enable it again, or replace it in YOUTUBE_API_KEY_POOL_JSON.",
+            level="error",
+            key=grant.fingerprint,
+        )
+
+    async def enable_key(self, fingerprint: str) -> None:
+        """Put a key back into use, its cause being mended; ConfigError if nobody knows it."""
+        if not await self._db.execute("keyring.enable_key", fingerprint):
+            raise ConfigError(f"no key has the fingerprint {fingerprint!r}; `maia keys` lists them")
+        logger.info("%s is enabled", fingerprint, extra={"action": "key_enabled"})
+
+    async def availability(self, bucket: Bucket, units: int = 1) -> Availability:
+        """Whether `acquire` would grant now, without reserving anything."""
+        now = self._clock.now()
+        verdicts = [self._judge(line, units, now) for line in await self._lines([bucket], now)]
+        return min(verdicts, key=lambda verdict: (verdict.reopens_at is None, verdict.reopens_at or now))
+
+    async def ledger(self) -> list[LedgerLine]:
+        """This ring's account today, by bucket and project, with the keys of each."""
+        return await self._lines(BUCKETS, self._clock.now())
+
+    # Reserving and settling
+
+    async def _register(self) -> None:
+        if not self._registered:
+            await self._db.execute("keyring.register_keys", *self._key_columns)
+            self._registered = True
+
+    async def _reserve(self, bucket: Bucket, units: int) -> Grant | None:
+        now = self._clock.now()
+        day = pacific_day(now)
+        allowances = [self._allowance(project, bucket) for project in self._projects]
+        limits, allowed = [a.limit for a in allowances], [a.at(now) for a in allowances]
+        offer = (self._projects, limits, allowed, *self._key_columns, self._probe_s)
+        row = await self._db.fetchrow("keyring.reserve", self.name, bucket, day, now, units, *offer)
+        if row is None:
+            return None
+        key = self._keys[row["fingerprint"]]
+        return Grant(self.name, bucket, units, key.project, key.key, key.fingerprint, day, now, row["probe"])
+
+    async def _settle(
+        self, executor: Executor, grant: Grant, units: int | None = None, *, answered: bool
+    ) -> list[Row]:
+        granted = self._end(grant)
+        used = granted if units is None or not granted else units
+        days = sorted({grant.day, max(grant.day, pacific_day(self._clock.now()))})
+        harmless = executor is self._db and len(days) == 1
+        account = (grant.ring, grant.project, grant.bucket, days, granted, used)
+        return await executor.fetch("keyring.settle", *account, answered, grant.fingerprint, harmless)
+
+    def _end(self, grant: Grant) -> int:
+        """The units that the grant still holds: all of them the first time, then none."""
+        if grant in self._ended:
+            return 0
+        self._ended.add(grant)
+        return grant.units
+
+    # Closings and circuits
+
+    async def _close(
+        self, transaction: Executor, grant: Grant, day: date, until: datetime, reason: str, cool_down_s: float
+    ) -> datetime:
+        last = pacific_day(until - timedelta(microseconds=1))
+        days = [day + timedelta(days=n) for n in range((last - day).days + 1)]
+        closing = (grant.project, grant.bucket, days, until, _plain(grant, reason), cool_down_s)
+        rows = await transaction.fetch("keyring.close", *closing)
+        holds: datetime = max(row["closed_until"] for row in rows)
+        what = (grant.bucket, grant.project, _spoken(holds), closing[4])
+        message = "bucket %r of project %r is closed until %s: %s"
+        logger.warning(message, *what, extra={"action": "bucket_closed"})
+        return holds
+
+    def _back_off_s(self, now: datetime, closed_until: datetime | None, last_s: float) -> float:
+        """The settings' cool-down, or twice the last one if that ended less than its own length ago."""
+        first_s = self._quota.cool_down_s
+        if closed_until is None or now - closed_until > timedelta(seconds=last_s):
+            return first_s
+        if now < closed_until:
+            return max(first_s, last_s)
+        return max(first_s, min(2 * last_s, _LONGEST_REST_S))
+
+    def _rest(self, grant: Grant, key: Row) -> datetime | None:
+        """Until when a key that failed must rest; None if it need not, or does already."""
+        worn = key["state"] == KeyState.ACTIVE and key["failures"] >= self._quota.failures_to_open
+        probed = grant.probe is not None and key["probe_until"] == grant.probe
+        if not (worn or probed):
+            return None
+        first_s = self._quota.open_s
+        rest_s = first_s * 2 ** min(key["openings"], 30)
+        return self._clock.now() + timedelta(seconds=min(rest_s, max(first_s, _LONGEST_REST_S)))
+
+    # Reading
+
+    def _allowance(self, project: str, bucket: Bucket) -> Allowance:
+        return Allowance.of(self._quota, project, self.name, bucket)
+
+    async def _lines(self, buckets: Sequence[Bucket], now: datetime) -> list[LedgerLine]:
+        rows = await self._db.fetch(
+            "keyring.standing", self.name, list(buckets), pacific_day(now), *self._key_columns
+        )
+        accounts: dict[tuple[Bucket, str], list[Row]] = {}
+        for row in rows:
+            accounts.setdefault((row["bucket"], row["project"]), []).append(row)
+        return [self._line(bucket, project, of_keys, now) for (bucket, project), of_keys in accounts.items()]
+
+    def _line(self, bucket: Bucket, project: str, rows: Sequence[Row], now: datetime) -> LedgerLine:
+        row, allowance = rows[0], self._allowance(project, bucket)
+        spent = row["used"] + row["reserved"]
+        closed = row["closed_until"] is not None and row["closed_until"] > now
+        return LedgerLine(
+            ring=self.name,
+            bucket=bucket,
+            project=project,
+            limit=allowance.limit,
+            ring_limit=allowance.ring_limit,
+            allowed=allowance.at(now),
+            used=row["used"],
+            reserved=row["reserved"],
+            left=max(0, min(allowance.ring_limit - spent, allowance.limit - row["project_spent"])),
+            project_spent=row["project_spent"],
+            closed_until=row["closed_until"] if closed else None,
+            reason=row["reason"] if closed else None,
+            keys=tuple(_key_status(row, now) for row in rows),
+        )
+
+    def _judge(self, line: LedgerLine, units: int, now: datetime) -> Availability:
+        """Open, or closed by whichever obstacle lasts longest."""
+        keys_at = _first_usable(line.keys, now)
+        if keys_at is None:
+            return Availability(False, None, _no_key(line.keys))
+        opens = partial(
+            self._allowance(line.project, line.bucket).opens,
+            units,
+            spent=line.used + line.reserved,
+            left=line.left,
+            today=pacific_day(now),
+        )
+        room_at = opens(ready=now)
+        if room_at is None:
+            return Availability(False, None, _no_room(line, units))
+        obstacles = [
+            (line.closed_until or now, f"project {line.project!r}: {line.reason}"),
+            (keys_at, _no_key(line.keys)),
+            (room_at, _no_room(line, units)),
+        ]
+        latest, reason = max(obstacles, key=lambda obstacle: obstacle[0])
+        if latest <= now:
+            return Availability(True, now, "open")
+        return Availability(False, opens(ready=latest), reason)
+
+
+def _key_status(row: Row, now: datetime) -> KeyStatus:
+    retry_at = row["retry_at"]
+    if row["key_state"] == KeyState.HALF_OPEN:
+        retry_at = max(retry_at, now + timedelta(seconds=row["probe_left_s"]))
+    return KeyStatus(
+        fingerprint=row["fingerprint"],
+        project=row["project"],
+        state=KeyState(row["key_state"]),
+        reason=row["key_reason"],
+        failures=row["failures"],
+        calls=row["calls"],
+        retry_at=retry_at,
+    )
+
+
+def _first_usable(keys: Iterable[KeyStatus], now: datetime) -> datetime | None:
+    usable = [max(now, key.retry_at or now) for key in keys if key.state != KeyState.DISABLED]
+    return min(usable, default=None)
+
+
+def _no_key(keys: Iterable[KeyStatus]) -> str:
+    return "no key may call: " + "; ".join(f"{key.fingerprint} is {key.state} ({key.reason})" for key in keys)
+
+
+def _no_room(line: LedgerLine, units: int) -> str:
+    spent = line.used + line.reserved
+    if not line.ring_limit:
+        group = f"{line.ring}__{line.bucket}".upper()
+        return (
+            f"the settings leave it none of the {line.limit} units a day of project {line.project!r} "
+            f"(PLEIADES_QUOTA__SHARES__{group}, less PLEIADES_QUOTA__RESERVE)"
+        )
+    if units > line.ring_limit:
+        return f"{units} units at once are more than its {line.ring_limit} a day"
+    if line.project_spent + units > line.limit:
+        return f"the {line.limit} units a day of project {line.project!r} are spent or reserved"
+    if spent + units > line.ring_limit:
+        return f"its {line.ring_limit} units of the day are spent or reserved"
+    return f"it keeps pace with the day: {spent} of its {line.ring_limit} units are spent or reserved"
+
+
+def _plain(grant: Grant, reason: str) -> str:
+    """A reason as the ledger and logs may hold it: without the key, and text that PostgreSQL takes."""
+    text = reason.replace(grant.key.get_secret_value(), grant.fingerprint).replace("\0", "").strip()
+    return text.encode("utf-8", "replace").decode()[:_LONGEST_REASON] or "no reason given"
+
+
+def _spoken(instant: datetime) -> str:
+    return f"{instant:%Y-%m-%d %H:%M:%S} UTC"
