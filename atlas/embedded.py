@@ -255,6 +255,7 @@ class EmbeddedServer:
         }
         if not self._durable:
             settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+            settings["max_wal_size"] = "256MB"
         return settings
 
     async def _stop(self, how: signal.Signals) -> None:
