@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -199,11 +199,11 @@ def parse_categories(answer: Json) -> tuple[VideoCategory, ...]:
 
 def _items(answer: Json, noun: str, parse: Callable[[Json], T | None]) -> Iterator[T]:
     """Every item that `parse` can read; it returns None for those that are of another kind."""
-    items = answer.get("items", ())
-    if not isinstance(items, Sequence) or isinstance(items, str):
+    items = answer.get("items", [])
+    if not isinstance(items, list):
         raise MalformedAnswer(f"its items are no list, but {type(items).__name__}")
     for place, item in enumerate(items):
-        if not isinstance(item, Mapping):
+        if not isinstance(item, dict):
             logger.warning("%s %d of the answer is no object: left out", noun, place)
             continue
         try:
@@ -330,7 +330,6 @@ _DURATION = re.compile(
     r"P(?:(\d{1,3})W)?(?:(\d{1,4})D)?(?:T(?:(\d{1,5})H)?(?:(\d{1,6})M)?(?:(\d{1,8})(?:\.\d+)?S)?)?",
     re.ASCII,
 )
-_UNIT_S = (7 * 86_400, 86_400, 3_600, 60, 1)
 
 
 def seconds_of(duration: str) -> int | None:
@@ -338,13 +337,16 @@ def seconds_of(duration: str) -> int | None:
     parts = _DURATION.fullmatch(duration)
     if parts is None or duration.endswith(("P", "T")):
         return None
-    return sum(int(part) * unit for part, unit in zip(parts.groups("0"), _UNIT_S, strict=True))
+    weeks, days, hours, minutes, seconds = map(int, parts.groups("0"))
+    return (((weeks * 7 + days) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def instant_of(text: str) -> datetime | None:
     """The aware UTC instant of an RFC 3339 time; one without an offset is taken as UTC."""
     try:
         instant = datetime.fromisoformat(text)
+        if instant.tzinfo is UTC:
+            return instant
         return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
@@ -359,7 +361,7 @@ def _identity(source: Json, name: str, *, of: str | None = None) -> str:
 
 def _section(source: Json, name: str, of: str) -> Json:
     value = source.get(name)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return value
     if value is not None:
         _malformed(of, name, value)
@@ -384,14 +386,19 @@ def _unescaped(source: Json, name: str, of: str) -> str | None:
 
 def _texts(source: Json, name: str, of: str) -> tuple[str, ...]:
     value = source.get(name)
-    if isinstance(value, list):
-        texts = [entry.replace("\0", "") for entry in value if isinstance(entry, str)]
-        if len(texts) != len(value):
-            _malformed(of, name, value)
+    if value is None:
+        return ()
+    texts: list[str] = value if isinstance(value, list) else []
+    try:
+        clean = texts is value and "\0" not in "".join(texts)
+    except TypeError:
+        clean = False
+    if clean:
         return tuple(texts)
-    if value is not None:
+    kept = tuple(entry.replace("\0", "") for entry in texts if isinstance(entry, str))
+    if texts is not value or len(kept) != len(texts):
         _malformed(of, name, value)
-    return ()
+    return kept
 
 
 def _count(source: Json, name: str, of: str) -> int | None:

@@ -198,10 +198,10 @@ def shared_errors() -> Iterator[Any]:
                 reason = recorded["body"]["error"]["errors"][0]["reason"]
                 expected = BY_REASON[recorded["status"], reason]
                 yield pytest.param(recorded["status"], recorded["body"], expected, id=f"{number}-{reason}")
-    for path, status in {"error_permission_resp": 403, "error_response": 400}.items():
-        body = json.loads((API / "python-youtube" / f"{path}.json").read_bytes())
+    for name, status in {"error_permission_resp": 403, "error_response": 400}.items():
+        body = json.loads((API / "python-youtube" / f"{name}.json").read_bytes())
         expected = BY_REASON[status, body["error"]["errors"][0]["reason"]]
-        yield pytest.param(status, body, expected, id=path)
+        yield pytest.param(status, body, expected, id=name)
     simple = json.loads((API / "python-youtube" / "error_response_simple.json").read_bytes())
     yield pytest.param(400, simple, BAD, id="error_response_simple")
 
