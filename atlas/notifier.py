@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import threading
 import time
@@ -38,6 +39,13 @@ class Alert:
     body: str
     level: Level
     key: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    # None where the database was away.
+    token: UUID | None
+    held_back: int
 
 
 class Notifier:
@@ -76,40 +84,45 @@ class Notifier:
             )
 
     async def _notify(self, alert: Alert) -> bool:
-        claim = uuid4()
-        granted, held_back = await self._claim(alert, claim)
-        if not granted:
+        claim = await self._claim(alert)
+        if claim is None:
             return False
-        body = f"{alert.body}\n(Held back since the last one: {held_back}.)" if held_back else alert.body
+        body = (
+            f"{alert.body}\n(Held back since the last one: {claim.held_back}.)"
+            if claim.held_back
+            else alert.body
+        )
         logger.log(_LOG_LEVELS[alert.level], "%s: %s", alert.title, body)
         wanted = _LOG_LEVELS[alert.level] >= _LOG_LEVELS[self._settings.level] and bool(self._settings.urls)
         reached = wanted and await asyncio.to_thread(self._send, alert, body)
-        await self._settle(
-            alert, claim, cool_down_s=self._settings.cool_down_s if reached or not wanted else 0
-        )
+        await self._settle(alert, claim, self._settings.cool_down_s if reached or not wanted else 0)
         return reached
 
-    async def _claim(self, alert: Alert, claim: UUID) -> tuple[bool, int]:
-        """Whether this alert may go out now, and how many like it were held back before."""
+    async def _claim(self, alert: Alert) -> _Claim | None:
+        """The right to tell of this alert now; None within its cool-down."""
+        token = uuid4()
         try:
             async with asyncio.timeout(_DATABASE_PATIENCE_S):
                 row = await self._db.fetchrow(
-                    "notifier.claim", alert.key, alert.title, claim, min(_CLAIM_S, self._settings.cool_down_s)
+                    "notifier.claim", alert.key, alert.title, token, min(_CLAIM_S, self._settings.cool_down_s)
                 )
         except (DatabaseError, TimeoutError) as error:
             logger.warning("alerts are de-duplicated in this process only: %r", error)
-            settled_at = self._settled_at.get(alert.key)
-            return settled_at is None or time.monotonic() - settled_at >= self._settings.cool_down_s, 0
+            settled_at = self._settled_at.get(alert.key, -math.inf)
+            free = time.monotonic() - settled_at >= self._settings.cool_down_s
+            return _Claim(None, 0) if free else None
         assert row is not None
-        return row["granted"], row["held_back"] if row["granted"] else 0
+        return _Claim(token, row["held_back"]) if row["granted"] else None
 
-    async def _settle(self, alert: Alert, claim: UUID, *, cool_down_s: float) -> None:
-        """Begin the cool-down; one of 0 lets the next alert try again at once."""
+    async def _settle(self, alert: Alert, claim: _Claim, cool_down_s: float) -> None:
+        """Begin the cool-down; one of 0 lets the next alert try at once."""
         if cool_down_s:
             self._settled_at[alert.key] = time.monotonic()
+        if claim.token is None:
+            return
         try:
             async with asyncio.timeout(_DATABASE_PATIENCE_S):
-                await self._db.execute("notifier.settle", alert.key, claim, cool_down_s)
+                await self._db.execute("notifier.settle", alert.key, claim.token, cool_down_s)
         except (DatabaseError, TimeoutError) as error:
             logger.warning("the cool-down of alert %r is known to this process only: %r", alert.title, error)
 

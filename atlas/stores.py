@@ -61,15 +61,12 @@ def store_of(settings: Settings, db: Database) -> Store:
         case "file":
             return FileStore(vault.path or settings.data_folder / "vault")
         case "huggingface":
-            if settings.hf_dataset_id is None or settings.hf_token is None:
-                raise ConfigError("HF_DATASET_ID required, and HF_TOKEN: VAULT_PROVIDER is huggingface")
+            assert settings.hf_dataset_id is not None
+            assert settings.hf_token is not None
             token = settings.hf_token.get_secret_value()
             return HubStore(settings.hf_dataset_id, token, db, vault.endpoint_url, vault.commits_per_hour)
         case "s3":
-            if vault.url is None:
-                raise ConfigError(
-                    "PLEIADES_VAULT__URL required, such as s3://bucket/prefix: VAULT_PROVIDER is s3"
-                )
+            assert vault.url is not None
             return S3Store(vault.url, vault.endpoint_url)
         case provider:
             assert_never(provider)
@@ -515,4 +512,9 @@ class S3Store:
 
     def _check(self) -> None:
         bucket = self.root.partition("/")[0]
-        self._fs().call_s3("head_bucket", Bucket=bucket)
+        try:
+            self._fs().call_s3("head_bucket", Bucket=bucket)
+        except FileNotFoundError as error:
+            raise VaultError(
+                f"bucket {bucket!r} does not exist: create it, or set PLEIADES_VAULT__URL"
+            ) from error
