@@ -235,7 +235,7 @@ def _video(item: Json) -> Video:
         _text(snippet, "title", id_),
         _text(snippet, "description", id_),
         _instant(snippet, "publishedAt", id_),
-        _count(snippet, "categoryId", id_),
+        _count(snippet, "categoryId", id_, _LARGEST_INT),
         _texts(snippet, "tags", id_),
         _seconds(_section(item, "contentDetails", id_), "duration", id_),
         _text(snippet, "liveBroadcastContent", id_),
@@ -316,7 +316,7 @@ def _playlist_item(item: Json) -> PlaylistItem | None:
 
 
 def _category(item: Json) -> VideoCategory:
-    id_ = _count(item, "id", "category")
+    id_ = _count(item, "id", "category", _LARGEST_INT)
     if id_ is None:
         raise MalformedAnswer("it has no id")
     snippet = _section(item, "snippet", "category")
@@ -324,8 +324,8 @@ def _category(item: Json) -> VideoCategory:
 
 
 _NOTHING: Json = {}
-# What a bigint of the database holds.
-_LARGEST = 2**63 - 1
+# What an integer and a bigint of the database hold.
+_LARGEST_INT, _LARGEST = 2**31 - 1, 2**63 - 1
 _DURATION = re.compile(
     r"P(?:(\d{1,3})W)?(?:(\d{1,4})D)?(?:T(?:(\d{1,5})H)?(?:(\d{1,6})M)?(?:(\d{1,8})(?:\.\d+)?S)?)?",
     re.ASCII,
@@ -388,7 +388,7 @@ def _texts(source: Json, name: str, of: str) -> tuple[str, ...]:
     value = source.get(name)
     if value is None:
         return ()
-    texts: list[str] = value if isinstance(value, list) else []
+    texts: list[Any] = value if isinstance(value, list) else []
     try:
         clean = texts is value and "\0" not in "".join(texts)
     except TypeError:
@@ -401,11 +401,11 @@ def _texts(source: Json, name: str, of: str) -> tuple[str, ...]:
     return kept
 
 
-def _count(source: Json, name: str, of: str) -> int | None:
+def _count(source: Json, name: str, of: str, most: int = _LARGEST) -> int | None:
     value = source.get(name)
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 20:
         value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most:
         return value
     if value is not None:
         _malformed(of, name, value)

@@ -112,6 +112,7 @@ def test_what_is_missing_is_none(caplog: pytest.LogCaptureFixture) -> None:
         ("snippet", "publishedAt", "yesterday"),
         ("snippet", "publishedAt", 1553200669),
         ("snippet", "categoryId", "music"),
+        ("snippet", "categoryId", "3000000000"),
         ("snippet", "title", {"text": "x"}),
         ("snippet", "tags", "Google"),
         ("contentDetails", "duration", "21:07"),
