@@ -324,6 +324,7 @@ def _category(item: Json) -> VideoCategory:
 
 
 _NOTHING: Json = {}
+_LONGEST_ID = 64
 # What an integer and a bigint of the database hold.
 _LARGEST_INT, _LARGEST = 2**31 - 1, 2**63 - 1
 _DURATION = re.compile(
@@ -354,9 +355,9 @@ def instant_of(text: str) -> datetime | None:
 
 def _identity(source: Json, name: str, *, of: str | None = None) -> str:
     value = source.get(name)
-    if isinstance(value, str) and value and "\0" not in value:
+    if isinstance(value, str) and 0 < len(value) <= _LONGEST_ID and "\0" not in value:
         return value
-    raise MalformedAnswer(f"{of or 'it'} has no {name}")
+    raise MalformedAnswer(f"{of or 'it'} has no usable {name}")
 
 
 def _section(source: Json, name: str, of: str) -> Json:

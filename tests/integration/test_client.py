@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -374,6 +375,29 @@ async def test_waiting_for_the_ledger_counts_into_the_total_time() -> None:
     assert not server.seen
 
 
+async def test_without_any_time_nothing_is_asked_for() -> None:
+    ledger = Ledger()
+    async with serving(hang) as server, client(server, ledger, total_timeout_s=1e-9) as youtube:
+        with pytest.raises(Transient):
+            await youtube.search(q="x")
+    assert not ledger.entries
+
+
+async def test_a_grant_that_comes_too_late_to_be_used_is_given_back() -> None:
+    class Late(Ledger):
+        async def acquire(self, bucket: Bucket, units: int = 1) -> Grant:
+            grant = await super().acquire(bucket, units)
+            time.sleep(0.3)  # noqa: ASYNC251 - the loop itself must be late
+            return grant
+
+    ledger = Late()
+    async with serving(hang) as server, client(server, ledger, total_timeout_s=0.3) as youtube:
+        with pytest.raises(Transient):
+            await youtube.search(q="x")
+    assert ledger.entries == ["acquire alpha", "cancel alpha"]
+    assert not server.seen
+
+
 async def test_a_kept_connection_that_breaks_sends_nothing_without_a_grant() -> None:
     ledger = Ledger()
     async with serving(answer(FOUND), reset, answer(FOUND)) as server, client(server, ledger) as youtube:
@@ -541,6 +565,20 @@ async def test_a_429_is_recorded_and_raised_even_if_cancelled_meanwhile() -> Non
         await asyncio.sleep(0)
         ledger.slow["close_day"].set()
         with pytest.raises(RateLimited):
+            await task
+    assert ledger.entries == ["acquire alpha", "close_day alpha"]
+
+
+async def test_a_403_is_recorded_even_if_cancelled_meanwhile() -> None:
+    ledger = Ledger()
+    ledger.slow["close_day"] = asyncio.Event()
+    async with serving(DAY_403) as server, client(server, ledger) as youtube:
+        task = asyncio.create_task(youtube.search(q="x"))
+        await ledger.recording.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        ledger.slow["close_day"].set()
+        with pytest.raises(asyncio.CancelledError):
             await task
     assert ledger.entries == ["acquire alpha", "close_day alpha"]
 

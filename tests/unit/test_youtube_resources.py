@@ -115,6 +115,7 @@ def test_what_is_missing_is_none(caplog: pytest.LogCaptureFixture) -> None:
         ("snippet", "categoryId", "3000000000"),
         ("snippet", "title", {"text": "x"}),
         ("snippet", "tags", "Google"),
+        ("snippet", "tags", ["Google", 7]),
         ("contentDetails", "duration", "21:07"),
     ],
 )
@@ -133,7 +134,18 @@ def test_a_malformed_field_is_missing_and_named(
 
 @pytest.mark.parametrize(
     "item",
-    [None, 7, "v", [], {}, {"id": ""}, {"id": 7}, {"id": {"videoId": "v"}}, {"id": "v", "snippet": {}}],
+    [
+        None,
+        7,
+        "v",
+        [],
+        {},
+        {"id": ""},
+        {"id": 7},
+        {"id": {"videoId": "v"}},
+        {"id": "v", "snippet": {}},
+        video("v" * 65),
+    ],
 )
 def test_an_item_without_identity_does_not_cost_its_page(
     item: object, caplog: pytest.LogCaptureFixture
