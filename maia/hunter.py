@@ -7,11 +7,11 @@ pages then under way: the next cycle asks for them again.
 What a failure means for its topic (`skipped` counts them by these names):
 
 ring_closed      no quota now: given back, as all that are left, until the ring reopens
-network          no answer, or none that is whole: tried again later, the attempt counts
+network          no answer, or none that is whole: tried again later, the attempt counts, but never as the last
 page_token       YouTube forgot the place in the results: the search begins anew
 bad_request      the query itself is refused: tried again later, parked when its attempts are used up
 vault            a required vault refused the page: given back, as all that are left
-database         the page could not be stored: as it was before
+database         the page could not be stored: tried again later, parked in the end; given back if the server is away
 lease_lost       it took too long and somebody else has the topic
 rate_limited     a 429: every claim is given back and the process ends with status 75
 """
@@ -54,7 +54,6 @@ from maia.youtube.errors import (
     QuotaExhausted,
     RateLimited,
     Transient,
-    YouTubeError,
 )
 from maia.youtube.resources import Video
 
@@ -273,7 +272,7 @@ class Hunter:
             await dao.update_search_states([_outcome(page.found, exhausted, ingested.new)])
         return StoredPage(len(page.found.ids), ingested.new, ingested.updated, tags, exhausted)
 
-    async def forget_token(self, topic: Topic, error: YouTubeError) -> None:
+    async def forget_token(self, topic: Topic, error: Exception) -> None:
         """Give a topic back to begin its search anew."""
         forgotten = TopicOutcome(
             topic.id,
@@ -437,23 +436,22 @@ class _Cycle:
         """Do with a topic that failed what the table at the head of this module says."""
         reason = _reason_of(error)
         if reason == "ring_closed":
-            # Stays held: given back at the end, together with those that were not begun.
             self._close(Closing(getattr(error, "reopens_at", None), str(error)))
             return
         logger.warning(
             "skipped topic %r (%s): %s", topic.query, reason, error, extra={"action": f"skipped_{reason}"}
         )
+        if isinstance(error, VaultError):
+            self.stopped = reason
+        if isinstance(error, (VaultError, DatabaseUnavailable)):
+            # Stays held, as after a closing: given back at the end, together with what was not begun.
+            return
         try:
             await self._put_back(topic, reason, error)
         except LeaseLost:
             reason = "lease_lost"
         except DatabaseError as failure:
-            logger.warning(
-                "topic %r could not be given back yet: %s",
-                topic.query,
-                failure,
-                extra={"action": "release_failed"},
-            )
+            logger.warning("topic %r is not given back yet: %s", topic.query, failure)
             return
         del self.held[topic.id]
         self.skipped[reason] += 1
@@ -462,19 +460,17 @@ class _Cycle:
     async def _put_back(self, topic: Topic, reason: str, error: Exception) -> None:
         if reason == "lease_lost":
             return
-        if reason == "page_token" and isinstance(error, YouTubeError):
+        if reason == "page_token":
             await self.hunter.forget_token(topic, error)
             return
-        if reason == "vault":
-            self.stopped = reason
-        counts = _is_the_topics(error, last=topic.attempts >= self.hunter.settings.max_attempts)
+        settings = self.hunter.settings
+        last = topic.attempts >= settings.max_attempts
+        # No answer at all is hardly the topic's fault: a night without network must not park them all.
+        counts = not (last and isinstance(error, Transient) and error.verdict.status == 0)
         released = await self.hunter.dao.release_topics(
-            [topic],
-            error=str(error),
-            retry_after_s=self.hunter.settings.retry_after_s,
-            count_attempt=counts,
+            [topic], error=str(error), retry_after_s=settings.retry_after_s, count_attempt=counts
         )
-        self.parked += released if counts and topic.attempts >= self.hunter.settings.max_attempts else 0
+        self.parked += released if last and counts else 0
 
     async def _give_back(self, reason: str) -> None:
         """Release what is still held, as if it had never been claimed."""
@@ -577,16 +573,6 @@ def _reason_of(error: Exception) -> str:
         case LeaseLost():
             return "lease_lost"
     return "database"
-
-
-def _is_the_topics(error: Exception, *, last: bool) -> bool:
-    """Whether a failure counts against its topic: not if the topic can't have caused it.
-
-    A network that brings no answer counts, but never as the last attempt: it would park topic after topic.
-    """
-    if isinstance(error, Transient):
-        return not (last and error.verdict.status == 0)
-    return not isinstance(error, (VaultError, DatabaseUnavailable))
 
 
 def _outcome_of(error: BaseException) -> Outcome:

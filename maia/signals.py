@@ -14,7 +14,7 @@ TERMINATED_STATUS = 128 + signal.SIGTERM
 
 @contextmanager
 def cancelled_by_sigterm(*, exits: bool = True) -> Iterator[None]:
-    """Within it SIGTERM cancels the calling task, which raises SystemExit(143), or CancelledError if not `exits`.
+    """Within it SIGTERM cancels the calling task, for SystemExit(143), or CancelledError if not `exits`.
 
     It works only in the main thread, as Python delivers signals nowhere else.
     """
