@@ -84,7 +84,7 @@ class TopicStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A claimed topic: what to search for, and where its current run stands."""
+    """A claimed topic: what to search for, and where its current run stands; its fields are the claim's columns."""
 
     id: int
     query: str
@@ -259,15 +259,16 @@ class MaiaDAO:
         parked: list[ParkedTopic] = []
         while len(rows) < batch_size:
             claimed = await self._claim(batch_size - len(rows))
-            rows += [row for row in claimed if row["status"] == TopicStatus.ACTIVE]
-            exhausted = [_parked_topic(row) for row in claimed if row["status"] == TopicStatus.PARKED]
+            rows += [row for row in claimed if row["lease_token"] is not None]
+            exhausted = [ParkedTopic(row["id"], row["query"], row["last_error"]) for row in claimed
+                         if row["lease_token"] is None]  # fmt: skip
             if not exhausted:
                 break
             parked += exhausted
         for topic in parked:
             log.warning("parked topic %r: %s", topic.query, topic.reason, extra={"action": "topic_parked"})
         rows.sort(key=lambda row: (-row["priority"], row["id"]))
-        return Claim(tuple(map(_topic, rows)), tuple(parked), woken)
+        return Claim(tuple(Topic(*row) for row in rows), tuple(parked), woken)
 
     async def _claim(self, most: int) -> list[Row]:
         hunter, token = self._settings.hunter, uuid4()
@@ -332,7 +333,7 @@ class MaiaDAO:
         cool_until = outcome.cool_until or now + timedelta(seconds=self._settings.hunter.cooling_s)
         return {
             "id": outcome.topic_id,
-            "lease_token": self._token_of(outcome.topic_id, outcome.lease_token),
+            "lease_token": str(self._token_of(outcome.topic_id, outcome.lease_token)),
             "status": status,
             "cool_until": cool_until if status is TopicStatus.COOLING else None,
             "error": outcome.error,
@@ -501,8 +502,12 @@ class MaiaDAO:
         """A transaction that alone adds to the queue, on scores of the half-life that the settings ask for."""
         half_life_s = self._settings.hunter.half_life_h * 3600
         async with self._atomic() as executor:
-            await executor.execute("maia.lock_snowball")
-            if await executor.fetchval("maia.half_life") != half_life_s:
+            if await executor.fetchval("maia.lock_snowball") != half_life_s:
+                log.warning(
+                    "the queue's half-life becomes %g h: all its priorities are rewritten",
+                    half_life_s / 3600,
+                    extra={"action": "queue_rescaled"},
+                )
                 await executor.execute("maia.rescale_scores", half_life_s, self._clock.now())
             yield executor
 
@@ -584,11 +589,3 @@ def _ids_and_queries(topics: Iterable[int | str]) -> tuple[list[int], list[str]]
     given = list(topics)
     ids = [topic for topic in given if isinstance(topic, int)]
     return ids, [normalised_query(topic) for topic in given if isinstance(topic, str)]
-
-
-def _topic(row: Row) -> Topic:
-    return Topic(**{name: row[name] for name in Topic.__dataclass_fields__})
-
-
-def _parked_topic(row: Row) -> ParkedTopic:
-    return ParkedTopic(row["id"], row["query"], row["last_error"])

@@ -1,6 +1,7 @@
 -- name: wake_topics
 -- Put topics that have cooled long enough ($1 now) back into the queue, at most $2 of them: the next run asks only for
 -- what was published since the last one began, and the more new videos a page of that one brought, the sooner.
+-- Like the claim, it hides its parameters in sub-selects: a plan made for their values costs more than it runs.
 UPDATE search_queue
 SET status = 'active',
     cool_until = NULL,
@@ -16,9 +17,9 @@ SET status = 'active',
 WHERE id = ANY (ARRAY(
     SELECT id
     FROM search_queue
-    WHERE status = 'cooling' AND cool_until <= $1
+    WHERE status = 'cooling' AND cool_until <= (SELECT $1::timestamptz)
     ORDER BY cool_until
-    LIMIT $2
+    LIMIT (SELECT $2::bigint)
     FOR NO KEY UPDATE SKIP LOCKED
 ));
 
@@ -41,15 +42,17 @@ WHERE id = ANY (ARRAY(
     FROM search_queue
     WHERE status = 'active' AND (lease_until IS NULL OR lease_until < clock_timestamp())
     ORDER BY priority DESC, id
-    LIMIT $1
+    LIMIT (SELECT $1::bigint)
     FOR NO KEY UPDATE SKIP LOCKED
 ))
-RETURNING id, query, origin, status, priority, lease_token, claimed_at, attempts, last_error, page_token, page_params,
-    page_issued_at, published_after, searched_at, pages, results, new_videos, last_page_digest;
+RETURNING id, query, origin, priority, lease_token, claimed_at, attempts, page_token, page_params, page_issued_at,
+    published_after, searched_at, pages, results, new_videos, last_page_digest, last_error;
 
 -- name: lock_snowball
 -- Taken before rows of the queue are locked in numbers, so that two such transactions never wait for each other's rows.
-SELECT pg_advisory_xact_lock(hashtextextended('maia.snowball', 0));
+-- The half-life in seconds that the queue's scores were computed with.
+SELECT half_life_s, pg_advisory_xact_lock(hashtextextended('maia.snowball', 0))
+FROM queue_state;
 
 -- name: update_search_states
 -- Store what became of claimed topics ($1 JSON array), of each only where its lease token still stands. The lock's shared
@@ -204,10 +207,6 @@ changed AS (UPDATE queue_state SET half_life_s = $1)
 UPDATE search_queue
 SET priority = priority - date_part('epoch', $2::timestamptz) / state.half_life_s + date_part('epoch', $2::timestamptz) / $1
 FROM state;
-
--- name: half_life
--- The half-life in seconds that the queue's scores were computed with.
-SELECT half_life_s FROM queue_state;
 
 -- name: park_topics
 -- Under the snowball lock: take topics (ids $1 or queries $2) out of the queue for the reason $3; who holds one loses it.

@@ -18,7 +18,7 @@ CREATE TABLE search_queue (
     origin           text NOT NULL CHECK (origin IN ('seed', 'tag', 'suggestion')),
     status           text NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'cooling', 'parked')),
     priority         double precision NOT NULL,
-    mention_count    bigint NOT NULL DEFAULT 1 CHECK (mention_count >= 0),
+    mention_count    bigint NOT NULL DEFAULT 1,
     created_at       timestamptz NOT NULL,
     cool_until       timestamptz,
     -- The claim. lease_until is by the server's clock, as it judges whether a process lives; all else is domain time.
@@ -26,7 +26,7 @@ CREATE TABLE search_queue (
     lease_token      uuid,
     lease_until      timestamptz,
     claimed_at       timestamptz,
-    attempts         integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+    attempts         integer NOT NULL DEFAULT 0,
     last_error       text,
     -- Where the current run stands, and what it has brought so far.
     page_token       text,
@@ -34,14 +34,15 @@ CREATE TABLE search_queue (
     page_issued_at   timestamptz,
     published_after  timestamptz,
     searched_at      timestamptz,
-    pages            integer NOT NULL DEFAULT 0 CHECK (pages >= 0),
-    results          integer NOT NULL DEFAULT 0 CHECK (results >= 0),
-    new_videos       integer NOT NULL DEFAULT 0 CHECK (new_videos >= 0),
+    pages            integer NOT NULL DEFAULT 0,
+    results          integer NOT NULL DEFAULT 0,
+    new_videos       integer NOT NULL DEFAULT 0,
     last_page_digest text,
     -- What all runs have brought.
-    pages_total      bigint NOT NULL DEFAULT 0 CHECK (pages_total >= 0),
-    results_total    bigint NOT NULL DEFAULT 0 CHECK (results_total >= 0),
-    new_videos_total bigint NOT NULL DEFAULT 0 CHECK (new_videos_total >= 0),
+    pages_total      bigint NOT NULL DEFAULT 0,
+    results_total    bigint NOT NULL DEFAULT 0,
+    new_videos_total bigint NOT NULL DEFAULT 0,
+    CONSTRAINT counts_are_not_negative CHECK (least(attempts, mention_count, pages, results, new_videos) >= 0),
     CONSTRAINT cooling_has_an_end CHECK ((status = 'cooling') = (cool_until IS NOT NULL)),
     CONSTRAINT lease_is_whole CHECK (
         (lease_token IS NULL) = (lease_owner IS NULL)
