@@ -1,11 +1,12 @@
 """A catalogue: channels, videos and samples of their counters over time, in one SQLite file.
 
-Videos are numbered in the order of their publication; how their counters run between samples is told in `curves`.
+Videos are numbered in the order of their publication; `curves` tells how counters run between samples.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sqlite3
 import sys
@@ -21,7 +22,7 @@ from typing import Any, Literal, Self, get_args
 
 import orjson
 
-from atlas.errors import AtlasError
+from maia.errors import MaiaError
 from maia.youtube.curves import Counts, Curves, Sample
 from maia.youtube.search_index import Postings, SearchIndex, field_terms
 
@@ -32,32 +33,18 @@ MOST_RESULTS = 500
 
 _APPLICATION_ID = 0x504C4549
 _FORMAT = 1
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE channel (
-    id TEXT PRIMARY KEY, title TEXT NOT NULL, description TEXT NOT NULL, published_at INTEGER NOT NULL,
-    country TEXT, handle TEXT, subscribers INTEGER
-) WITHOUT ROWID;
-CREATE TABLE video (
-    n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, channel_id TEXT NOT NULL REFERENCES channel (id),
-    title TEXT NOT NULL, description TEXT NOT NULL, published_at INTEGER NOT NULL,
-    published_estimated INTEGER NOT NULL, category_id INTEGER, tags TEXT NOT NULL, duration_s INTEGER,
-    language TEXT, removed_at INTEGER
-);
-CREATE TABLE sample (
-    n INTEGER NOT NULL REFERENCES video (n), at INTEGER NOT NULL, views INTEGER, likes INTEGER, comments INTEGER,
-    PRIMARY KEY (n, at)
-) WITHOUT ROWID;
-CREATE TABLE posting (
-    term TEXT NOT NULL, part INTEGER NOT NULL, postings BLOB NOT NULL, PRIMARY KEY (term, part)
-) WITHOUT ROWID;
-"""
-_SAMPLES = (
-    "SELECT n, at, coalesce(views, -2), coalesce(likes, -2), coalesce(comments, -2) FROM sample ORDER BY n, at"
-)
 
 
-class CatalogueError(AtlasError):
+def load_statements(path: Path) -> dict[str, str]:
+    """The statements of a file by their `-- name:` lines."""
+    _, *pieces = re.split(r"^-- name: (\w+)$", path.read_text("utf-8"), flags=re.MULTILINE)
+    return dict(zip(pieces[::2], pieces[1::2], strict=True))
+
+
+_SQL = load_statements(Path(__file__).with_suffix(".sql"))
+
+
+class CatalogueError(MaiaError):
     """The catalogue cannot be read or written."""
 
 
@@ -107,10 +94,10 @@ class CatalogueWriter:
             (c.id, c.title, c.description, c.published_at, c.country, c.handle, c.subscribers)
             for c in channels
         )
-        self._db.executemany("INSERT INTO channel VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        self._db.executemany(_SQL["insert_channel"], rows)
 
     def add(self, video: CatalogueVideo, channel_title: str, samples: Iterable[Sample]) -> None:
-        """Append a video with its samples in order of time; ValueError if it was published before the last."""
+        """Append a video with its samples in order of time; ValueError if it is older than the last."""
         position = (video.published_at, video.id)
         if position <= self._last:
             raise ValueError(f"video {video.id} is not after {self._last[1]} in order of publication")
@@ -129,14 +116,14 @@ class CatalogueWriter:
             self._write_postings()
 
     def _flush(self) -> None:
-        self._db.executemany("INSERT INTO video VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._videos)
-        self._db.executemany("INSERT INTO sample VALUES (?, ?, ?, ?, ?)", self._samples)
+        self._db.executemany(_SQL["insert_video"], self._videos)
+        self._db.executemany(_SQL["insert_sample"], self._samples)
         self._videos.clear()
         self._samples.clear()
 
     def _write_postings(self) -> None:
         rows = ((term, self._part, postings) for term, postings in self._postings.drain())
-        self._db.executemany("INSERT INTO posting VALUES (?, ?, ?)", rows)
+        self._db.executemany(_SQL["insert_posting"], rows)
         self._part += 1
 
     def finish(self, origin: Mapping[str, Any]) -> None:
@@ -144,7 +131,7 @@ class CatalogueWriter:
         self._flush()
         self._write_postings()
         facts = {"origin": orjson.dumps(origin).decode(), "byte_order": sys.byteorder}
-        self._db.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
+        self._db.executemany(_SQL["insert_meta"], facts.items())
 
 
 @contextmanager
@@ -158,7 +145,7 @@ def new_catalogue(path: Path, origin: Mapping[str, Any]) -> Iterator[CatalogueWr
             db.execute("PRAGMA synchronous = OFF")
             db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {_FORMAT}")
-            db.executescript(_SCHEMA)
+            db.executescript(_SQL["schema"])
             db.execute("BEGIN")
             writer = CatalogueWriter(db)
             yield writer
@@ -174,11 +161,11 @@ def new_catalogue(path: Path, origin: Mapping[str, Any]) -> Iterator[CatalogueWr
 
 
 class Catalogue:
-    """A catalogue opened for reading: who is visible, counts what and is found by which query at an instant."""
+    """A catalogue opened for reading: what is visible, counts how much and is found by what at an instant."""
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         self._db, self.path = db, path
-        self.meta: dict[str, str] = dict(db.execute("SELECT key, value FROM meta"))
+        self.meta: dict[str, str] = dict(db.execute(_SQL["meta"]))
         self.ids: list[str] = []
         self.published = array("q")
         self._removed = array("q")
@@ -188,7 +175,7 @@ class Catalogue:
         self.uploads: dict[str, list[int]] = {}
         self._load_videos()
         self.numbers = {video_id: n for n, video_id in enumerate(self.ids)}
-        self._curves = Curves(self.published, db.execute(_SAMPLES))
+        self._curves = Curves(self.published, db.execute(_SQL["samples"]))
         self.index = SearchIndex(self._postings, len(self.ids))
         self._channels: dict[str, Channel] = {}
 
@@ -202,7 +189,7 @@ class Catalogue:
                 f"or from recorded data by `maia catalogue import -o {path} CSV…`"
             )
         try:
-            db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+            db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
             (application_id,) = db.execute("PRAGMA application_id").fetchone()
             (version,) = db.execute("PRAGMA user_version").fetchone()
             if (application_id, version) != (_APPLICATION_ID, _FORMAT):
@@ -227,10 +214,7 @@ class Catalogue:
         return len(self.ids)
 
     def _load_videos(self) -> None:
-        rows = self._db.execute(
-            "SELECT n, id, channel_id, published_at, coalesce(removed_at, 0), coalesce(category_id, 0), "
-            "coalesce(duration_s, -1) FROM video ORDER BY n"
-        )
+        rows = self._db.execute(_SQL["video_columns"])
         for n, video_id, channel_id, published_at, removed_at, category_id, duration_s in rows:
             self.ids.append(video_id)
             self.published.append(published_at)
@@ -242,7 +226,7 @@ class Catalogue:
 
     def _postings(self, term: str) -> array[int]:
         postings = array("I")
-        for (part,) in self._db.execute("SELECT postings FROM posting WHERE term = ? ORDER BY part", (term,)):
+        for (part,) in self._db.execute(_SQL["postings"], (term,)):
             postings.frombytes(part)
         if self.meta["byte_order"] != sys.byteorder:
             postings.byteswap()
@@ -263,11 +247,7 @@ class Catalogue:
 
     def video(self, n: int) -> CatalogueVideo:
         """Everything about video number `n` but its counters."""
-        row = self._db.execute(
-            "SELECT id, channel_id, title, published_at, description, published_estimated, category_id, tags, "
-            "duration_s, language, removed_at FROM video WHERE n = ?",
-            (n,),
-        ).fetchone()
+        row = self._db.execute(_SQL["video"], (n,)).fetchone()
         video_id, channel_id, title, published_at, description = row[:5]
         return CatalogueVideo(
             video_id,
@@ -286,11 +266,7 @@ class Catalogue:
     def channel(self, channel_id: str) -> Channel | None:
         """The channel of that id, if it is known."""
         if channel_id not in self._channels:
-            row = self._db.execute(
-                "SELECT id, title, description, published_at, country, handle, subscribers FROM channel "
-                "WHERE id = ?",
-                (channel_id,),
-            ).fetchone()
+            row = self._db.execute(_SQL["channel"], (channel_id,)).fetchone()
             if row is None:
                 return None
             self._channels[channel_id] = Channel(*row)
@@ -299,7 +275,7 @@ class Catalogue:
     def channel_by_handle(self, handle: str) -> Channel | None:
         """The channel with that handle, with or without its @, in any case."""
         wanted = "@" + handle.removeprefix("@")
-        row = self._db.execute("SELECT id FROM channel WHERE handle = ? COLLATE NOCASE", (wanted,)).fetchone()
+        row = self._db.execute(_SQL["channel_id_by_handle"], (wanted,)).fetchone()
         return self.channel(row[0]) if row else None
 
     def visible(self, n: int, at: float) -> bool:
@@ -373,7 +349,7 @@ class Catalogue:
 
     @cached_property
     def _titles(self) -> list[str]:
-        return [title.casefold() for (title,) in self._db.execute("SELECT title FROM video ORDER BY n")]
+        return [title.casefold() for (title,) in self._db.execute(_SQL["titles"])]
 
     def search_ids(
         self,
@@ -391,29 +367,17 @@ class Catalogue:
 
     def summary(self) -> dict[str, Any]:
         """Figures about the whole catalogue, as `maia catalogue show` prints them."""
-        one = self._db.execute(
-            "SELECT count(*), sum(published_estimated), sum(tags <> '[]'), sum(removed_at IS NOT NULL) FROM video"
-        ).fetchone()
-        channels, shown = self._db.execute("SELECT count(*), count(subscribers) FROM channel").fetchone()
-        (samples, first, last) = self._db.execute("SELECT count(*), min(at), max(at) FROM sample").fetchone()
-        (terms,) = self._db.execute("SELECT count(DISTINCT term) FROM posting").fetchone()
-        return {
+        figures: dict[str, Any] = {
             "path": str(self.path),
             "bytes": self.path.stat().st_size,
             "origin": orjson.loads(self.meta["origin"]),
-            "videos": one[0],
-            "videos_with_tags": one[2] or 0,
-            "videos_with_estimated_publication": one[1] or 0,
-            "videos_removed": one[3] or 0,
-            "channels": channels,
-            "channels_with_subscribers": shown,
-            "samples": samples,
-            "first_sample_at": _iso(first),
-            "last_sample_at": _iso(last),
-            "first_published_at": _iso(self.published[0] if self.ids else None),
-            "last_published_at": _iso(self.published[-1] if self.ids else None),
-            "search_terms": terms,
         }
+        for part in ("videos", "channels", "samples", "search"):
+            cursor = self._db.execute(_SQL[f"summary_of_{part}"])
+            names = [column[0] for column in cursor.description]
+            for name, value in zip(names, cursor.fetchone(), strict=True):
+                figures[name] = _iso(value) if name.endswith("_at") else int(value)
+        return figures
 
 
 def _iso(seconds: int | None) -> str | None:

@@ -1,8 +1,8 @@
 """Counters between their samples.
 
-A counter is interpolated linearly between two real samples and never beyond the last; before the first it grows from
-nothing at the publication. Where a sample says that a counter was hidden, it is hidden until the next sample; a
-counter that a sample did not record is interpolated past it.
+A counter is interpolated linearly between two real samples and never beyond the last; before the first
+it grows from nothing at the publication. Where a sample says that a counter was hidden, it is hidden
+until the next sample; a counter that a sample did not record is interpolated past it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Curves:
     """The samples of numbered videos in columns, video after video."""
 
     def __init__(self, published: Sequence[int], samples: Iterable[tuple[int, int, int, int, int]]) -> None:
-        """`samples` are (video number, at, views, likes, comments), ascending, with -2 for what was not recorded."""
+        """`samples` are (video, at, views, likes, comments), ascending; -2 is what was not recorded."""
         self._published = published
         self._first = array("q", bytes(8 * (len(published) + 1)))
         self._at, self._views, self._likes, self._comments = array("q"), array("q"), array("q"), array("q")

@@ -1,9 +1,10 @@
-"""Merges recorded data into a catalogue, whatever the order of files and rows.
+"""Merges recorded data into a catalogue, whatever the order of rows.
 
-Samples are united; of two of one instant the one with more views stays. Of what describes a video each piece is taken
-from the newest row that says it; rows without an instant count as older, later files as newer. A channel without an
-id gets that of the only known channel of its title, else one made from the title. A publication that no row tells is
-estimated as a day before the first sample, and marked.
+Samples are united; of two of one instant the one with more views stays. Of what describes a video each
+piece is taken from the newest row that says it; rows without an instant count as older than those with
+one, and among them a later file's as newer. A channel without an id gets that of the only known channel
+of its title, else one made from the title. A publication that no row tells is estimated as a day before
+the first sample, and marked.
 """
 
 from __future__ import annotations
@@ -19,37 +20,27 @@ from typing import Any
 
 import orjson
 
-from maia.youtube.catalogue import CatalogueError, CatalogueVideo, CatalogueWriter, Channel, new_catalogue
+from maia.youtube.catalogue import (
+    CatalogueError,
+    CatalogueVideo,
+    CatalogueWriter,
+    Channel,
+    load_statements,
+    new_catalogue,
+)
 from maia.youtube.curves import Sample
 from maia.youtube.recordings import ALIASES, BadRow, Reading, Row, normal_name, open_recording
 
-_DAY = 86400
+_DAY_S = 86400
 _BATCH = 2000
 _UNDATED = -(1 << 40)
 _PRESENT = -1
 _UNKNOWN_CHANNEL = "Unknown channel"
-_FACTS = (
-    "title", "description", "published_at", "channel_id", "channel_title", "subscribers", "category_id", "tags",
-    "duration_s", "language", "removed",
+FACTS = (
+    "title", "description", "published_at", "channel_id", "channel_title", "subscribers", "category_id",
+    "tags", "duration_s", "language", "removed",
 )  # fmt: skip
-_STAGING = """
-CREATE TABLE fact (
-    video TEXT, fact INTEGER, seen INTEGER, value, PRIMARY KEY (video, fact)
-) WITHOUT ROWID;
-CREATE TABLE sample (
-    video TEXT, at INTEGER, views INTEGER, likes INTEGER, comments INTEGER, PRIMARY KEY (video, at)
-) WITHOUT ROWID;
-"""
-_PUT_FACT = """
-INSERT INTO fact VALUES (?, ?, ?, ?) ON CONFLICT (video, fact) DO UPDATE SET seen = excluded.seen, value = excluded.value
-WHERE (excluded.seen, excluded.value) > (seen, value)
-"""
-_PUT_SAMPLE = """
-INSERT INTO sample VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (video, at) DO UPDATE SET views = excluded.views, likes = excluded.likes, comments = excluded.comments
-WHERE (coalesce(excluded.views, -2), coalesce(excluded.likes, -2), coalesce(excluded.comments, -2))
-    > (coalesce(views, -2), coalesce(likes, -2), coalesce(comments, -2))
-"""
+_SQL = load_statements(Path(__file__).with_suffix(".sql"))
 
 
 @dataclass(slots=True)
@@ -66,7 +57,7 @@ class FileReport:
 
 @dataclass(slots=True)
 class ImportReport:
-    """What an import gave; `undated` videos had neither a publication nor a sample and were left out."""
+    """What an import gave; `undated` videos, with neither a publication nor a sample, were left out."""
 
     catalogue: str
     files: list[FileReport] = field(default_factory=list)
@@ -90,13 +81,13 @@ def import_recordings(
     on_bad_row: Callable[[Path, BadRow], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ImportReport:
-    """Write a catalogue of all `files` to `path`; `progress` hears of bytes read, of the files' total size."""
+    """Write a catalogue of all `files` to `path`; `progress` hears how many of their bytes are read."""
     _check_mapping(reading.columns)
     report = ImportReport(str(path))
     with closing(sqlite3.connect("", isolation_level=None)) as staging:
         staging.execute("PRAGMA journal_mode = OFF")
         staging.execute("PRAGMA synchronous = OFF")
-        staging.executescript(_STAGING)
+        staging.executescript(_SQL["staging"])
         staging.execute("BEGIN")
         mapped: set[str] = set()
         done = 0
@@ -107,7 +98,9 @@ def import_recordings(
             done += file.stat().st_size
         _check_mapped(reading.columns, mapped, files)
         if not any(file.rows for file in report.files):
-            raise CatalogueError(f"no row of {', '.join(map(str, files))} could be read; see the reasons above")
+            raise CatalogueError(
+                f"no row of {', '.join(map(str, files))} could be read; see the reasons above"
+            )
         origin = {"made_by": "import", "files": [file.name for file in files]}
         with new_catalogue(path, origin) as writer:
             _write(staging, writer, report)
@@ -123,7 +116,9 @@ def _check_mapping(columns: Mapping[str, str]) -> None:
 def _check_mapped(columns: Mapping[str, str], mapped: set[str], files: Sequence[Path]) -> None:
     for ours, theirs in columns.items():
         if ours not in mapped:
-            raise CatalogueError(f"--columns {ours}={theirs}: no column {theirs!r} in {', '.join(map(str, files))}")
+            raise CatalogueError(
+                f"--columns {ours}={theirs}: no column {theirs!r} in {', '.join(map(str, files))}"
+            )
 
 
 def _stage(
@@ -180,8 +175,8 @@ class _Stage:
             self.flush()
 
     def flush(self) -> None:
-        self._db.executemany(_PUT_FACT, self._facts)
-        self._db.executemany(_PUT_SAMPLE, self._samples)
+        self._db.executemany(_SQL["put_fact"], self._facts)
+        self._db.executemany(_SQL["put_sample"], self._samples)
         self._facts.clear()
         self._samples.clear()
 
@@ -202,21 +197,10 @@ class _Described:
 
 def _described(staging: sqlite3.Connection) -> Iterator[_Described]:
     """All videos in the order of their publication, known or estimated; first those of which neither is."""
-    pivot = ", ".join(f"max(CASE WHEN fact = {n} THEN value END) AS {name}" for n, name in enumerate(_FACTS))
-    rows = staging.execute(
-        f"""
-        SELECT video, coalesce(published_at, first_at - {_DAY}) AS instant, coalesce(channel_seen, {_UNDATED}),
-            {", ".join(_FACTS)}
-        FROM (
-            SELECT video, max(CASE WHEN fact = {_FACTS.index("channel_title")} THEN seen END) AS channel_seen, {pivot}
-            FROM fact GROUP BY video
-        )
-        LEFT JOIN (SELECT video, min(at) AS first_at FROM sample GROUP BY video) USING (video)
-        ORDER BY instant, video
-        """
-    )
+    rows = staging.execute(_SQL["described_videos"], {"day_s": _DAY_S})
     for video_id, published_at, seen, *values in rows:
-        yield _Described(video_id, published_at, seen, dict(zip(_FACTS, values, strict=True)))
+        facts = dict(zip(FACTS, values, strict=True))
+        yield _Described(video_id, published_at, _UNDATED if seen is None else seen, facts)
 
 
 def _write(staging: sqlite3.Connection, writer: CatalogueWriter, report: ImportReport) -> None:
@@ -229,12 +213,7 @@ def _write(staging: sqlite3.Connection, writer: CatalogueWriter, report: ImportR
             report.undated += 1
             continue
         channel = channels[owners[described.channel_key]]
-        samples = [
-            Sample(*counts)
-            for counts in staging.execute(
-                "SELECT at, views, likes, comments FROM sample WHERE video = ? ORDER BY at", (described.id,)
-            )
-        ]
+        samples = [Sample(*counts) for counts in staging.execute(_SQL["samples_of"], (described.id,))]
         writer.add(_video(described, channel.id), channel.title, samples)
         report.videos += 1
         report.samples += len(samples)

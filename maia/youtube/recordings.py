@@ -1,7 +1,8 @@
 """Rows of recorded data, from CSV files of any of the customary forms.
 
-Columns are known by their customary names (`ALIASES`) or by a mapping. A row that cannot be read whole is reported as
-a `BadRow` and left out; one torn by an open quote costs only itself: reading goes on at the next line that is a row.
+Columns are known by their customary names (`ALIASES`) or by a mapping. A row that cannot be read whole
+is reported as a `BadRow` and left out; one torn by an open quote costs only itself: reading goes on at
+the next line that is a row by itself.
 """
 
 from __future__ import annotations
@@ -54,7 +55,16 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "removed": ("video_error_or_removed", "removed"),
 }  # fmt: skip
 COUNTERS = ("views", "likes", "comments")
-DESCRIBING = ("title", "published_at", "channel_id", "channel_title", "tags", "description", "category", "duration")
+DESCRIBING = (
+    "title",
+    "published_at",
+    "channel_id",
+    "channel_title",
+    "tags",
+    "description",
+    "category",
+    "duration",
+)
 _MISSING = frozenset({"", "nan", "none", "null", "n/a", "na", "nat"})
 _LEAST_VIEWS_TO_TRUST_ZERO = 1000
 _CATEGORY_NUMBERS = {title.casefold(): number for number, (title, _) in reversed(CATEGORIES.items())}
@@ -127,7 +137,9 @@ class Recording:
         counters = [name for name in COUNTERS if name in self.columns]
         if counters and "captured_at" not in self.columns and self._reading.captured_at is None:
             advice = _missing_column(self.path, "captured_at", names)
-            raise CatalogueError(f"{advice}; if all {', '.join(counters)} are of one instant, --captured-at INSTANT")
+            raise CatalogueError(
+                f"{advice}; if all {', '.join(counters)} are of one instant, --captured-at INSTANT"
+            )
         if not counters and not any(name in self.columns for name in DESCRIBING):
             raise CatalogueError(_missing_column(self.path, "views", names))
 
@@ -143,7 +155,9 @@ class Recording:
 
     def _row(self, line: int, cells: Sequence[str]) -> Row:
         """Read a whole row, or ValueError with the reason not to."""
-        texts = {name: text for name, place in self.columns.items() if (text := _said(cells[place])) is not None}
+        texts = {
+            name: text for name, place in self.columns.items() if (text := _said(cells[place])) is not None
+        }
         video_id = texts.get("video_id", "")
         if not _VIDEO_ID.fullmatch(video_id):
             raise ValueError(f"video_id {video_id!r} is not 11 of A-Z, a-z, 0-9, - and _")
@@ -185,7 +199,10 @@ class Recording:
             raise ValueError("it has counts, but captured_at is empty")
         likes_hidden, comments_hidden = _flag("likes_hidden", texts), _flag("comments_disabled", texts)
         return Sample(
-            captured_at, views, self._shown(likes, views, likes_hidden), self._shown(comments, views, comments_hidden)
+            captured_at,
+            views,
+            self._shown(likes, views, likes_hidden),
+            self._shown(comments, views, comments_hidden),
         )
 
     def _shown(self, count: int | None, views: int | None, hidden: bool | None) -> int | None:
@@ -197,7 +214,7 @@ class Recording:
 
 
 class _Records:
-    """Records of a CSV file, each with its first line's number; one that is torn is its reason instead of cells."""
+    """Records of a CSV file, each with its first line's number; a torn one is the reason instead of cells."""
 
     def __init__(self, lines: Iterator[str], delimiter: str, width: int, id_place: int) -> None:
         self._lines = enumerate(lines, 2)
@@ -273,7 +290,9 @@ def _check_encoding(name: str) -> None:
     try:
         codecs.lookup(name)
     except LookupError as error:
-        raise CatalogueError(f"--encoding {name}: there is no such encoding; utf-8, cp1252, shift_jis are some") from error
+        raise CatalogueError(
+            f"--encoding {name}: there is no such encoding; utf-8, cp1252, shift_jis are some"
+        ) from error
 
 
 def _encoding_by_mark(start: bytes) -> str:
@@ -283,7 +302,7 @@ def _encoding_by_mark(start: bytes) -> str:
 
 
 def normal_name(name: str) -> str:
-    """A column's name as aliases are written: lower case, one underscore for whatever is no letter or digit."""
+    """A column's name as aliases are written: lower case, underscores for what is no letter or digit."""
     return re.sub(r"[^a-z0-9]+", "_", name.casefold()).strip("_")
 
 
@@ -364,7 +383,7 @@ def _instant(name: str, text: str, year: int | None) -> int:
 
 
 def parse_instant(text: str, year: int | None = None) -> datetime:
-    """Read ISO 8601, yy.dd.mm, dd.mm of `year`, or seconds since 1970; a date is its midnight, no zone is UTC."""
+    """Read ISO 8601, yy.dd.mm, dd.mm of `year` or seconds since 1970; by default UTC and midnight."""
     if match := re.fullmatch(r"(\d\d)\.(\d\d)\.(\d\d)", text):
         return _midnight(2000 + int(match[1]), int(match[3]), int(match[2]))
     if match := re.fullmatch(r"(\d\d)\.(\d\d)", text):
@@ -403,7 +422,10 @@ def parse_tags(text: str) -> tuple[str, ...]:
         tags = listed
     elif "|" in text or text.startswith('"'):
         # A quote ends a tag only before a bar: tags may hold quotes and, within quotes, bars.
-        tags = [quoted or bare for quoted, bare in re.findall(r'"((?:[^"]|"(?!\s*(?:\||$)))*)"(?=\s*(?:\||$))|([^|]+)', text)]
+        tags = [
+            quoted or bare
+            for quoted, bare in re.findall(r'"((?:[^"]|"(?!\s*(?:\||$)))*)"(?=\s*(?:\||$))|([^|]+)', text)
+        ]
     else:
         tags = text.split(",")
     return tuple(dict.fromkeys(stripped for tag in tags if (stripped := " ".join(tag.split()).strip('"'))))

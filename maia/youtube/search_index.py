@@ -1,13 +1,13 @@
 """Full-text search over a catalogue, with semantics simple enough to compute by hand.
 
-Text is NFKC-normalised and case-folded; apostrophes vanish. Scripts that put spaces between words give one term a
-word; Han, kana, Hangul and Thai give every character and every pair of neighbours. A query is white-space separated
-words: each must occur (all its terms, in any field), `a|b` wants either, `-a` wants it absent. A query without a
-single term, such as one emoji, finds nothing.
+Text is NFKC-normalised and case-folded; apostrophes vanish. Scripts that put spaces between words give
+one term a word; Han, kana, Hangul and Thai give every character and every pair of neighbours. A query
+is words separated by white space: each must occur (all its terms, in any field), `a|b` wants either,
+`-a` wants it absent. A query without a single term, such as one emoji, finds nothing.
 
-Relevance is the sum over the query's terms of ln(1 + N/df) × the weight of the fields the term occurs in (title 8,
-tags 4, channel 2, description 1, added up), N counting the catalogue's videos and df those with the term, whatever
-the instant; ties go to the newer video.
+Relevance is the sum over the query's terms of ln(1 + N/df) × the weight of the fields that the term
+occurs in (title 8, tags 4, channel 2, description 1, added up), where N counts the catalogue's videos
+and df those with the term, whatever the instant; ties go to the newer video.
 """
 
 from __future__ import annotations
@@ -18,13 +18,20 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from math import log
 
 TITLE, TAGS, CHANNEL, DESCRIPTION = 8, 4, 2, 1
 _FIELD_BITS = 4
 
-_UNSPACED = "\u0e01-\u0e3a\u0e40-\u0e4e\u3005\u3041-\u3096\u30a1-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
-_MARKS = "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u064b-\u065f\u0670\u06d6-\u06dc\u0900-\u0963\u0966-\u0dff\u1ab0-\u1aff\u20d0-\u20f0"
+_UNSPACED = (
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u3005\u3041-\u3096\u30a1-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_MARKS = (
+    "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u064b-\u065f\u0670\u06d6-\u06dc\u0900-\u0963\u0966-\u0dff"
+    "\u1ab0-\u1aff\u20d0-\u20f0"
+)
 _RUNS = re.compile(f"([{_UNSPACED}]+)|((?:[^\\W_{_UNSPACED}]|[{_MARKS}])+)")
 
 
@@ -40,7 +47,7 @@ def text_terms(text: str) -> Iterable[str]:
             yield word
         else:
             yield from unspaced
-            yield from map("".join, zip(unspaced, unspaced[1:], strict=False))
+            yield from map("".join, pairwise(unspaced))
 
 
 def query_terms(word: str) -> tuple[str, ...]:
@@ -50,7 +57,7 @@ def query_terms(word: str) -> tuple[str, ...]:
         if spaced or len(unspaced) == 1:
             terms.append(spaced or unspaced)
         else:
-            terms.extend(map("".join, zip(unspaced, unspaced[1:], strict=False)))
+            terms.extend(map("".join, pairwise(unspaced)))
     return tuple(dict.fromkeys(terms))
 
 

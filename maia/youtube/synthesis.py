@@ -1,9 +1,10 @@
 """Synthesized catalogues: plausible channels, uploads and growth from a seed.
 
-Channel sizes are log-normal; uploads follow the hour of the day and the weekday where the channel lives; the rate of
-views decays as a power of age, with a daily swing; one video in a hundred breaks out days after it was published.
-Tags come from topics that overlap with their neighbours, so that one tag leads to all. A few counters are hidden, a
-few videos are removed, and in 0.4 % of the steps the views go down.
+Channel sizes are log-normal; uploads follow the hour of the day and the weekday where the channel
+lives; the rate of views decays as a power of age, with a daily swing; one video in a hundred breaks out
+days after it was published. Tags come from topics that overlap with their neighbours, so that one tag
+leads to all. A few counters are hidden, a few videos are removed, and in 0.4 % of the steps the views
+go down.
 """
 
 from __future__ import annotations
@@ -62,12 +63,12 @@ def synthesize(
     start: datetime = DEFAULT_START,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Write a catalogue to `path`; the same arguments give the same catalogue. `progress` hears of videos done."""
+    """Write a catalogue; the same arguments give the same one. `progress` hears how many videos are done."""
     if videos < 1 or channels < 1 or days <= 0:
         raise CatalogueError(
             "a catalogue needs at least one video, one channel and some time (--days above 0)"
         )
-    random = Random(f"pleiades catalogue {seed}")
+    random = Random(f"pleiades catalogue {seed}")  # noqa: S311  a seed must give the same catalogue
     begin = int(start.timestamp())
     end = begin + int(days * _DAY)
     sources = [_source(random, begin) for _ in range(channels)]

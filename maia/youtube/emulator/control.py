@@ -1,4 +1,4 @@
-"""The control page `/_emulator`: what the emulator knows, and how to change its clock, faults and counters."""
+"""The control page `/_emulator`: what the emulator knows; changes its clock, faults and counters."""
 
 from __future__ import annotations
 
@@ -115,7 +115,8 @@ def _page(state: Mapping[str, Any]) -> str:
     return f"""<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="5"><title>YouTube emulator</title>
 <style>body {{ font: 1rem/1.5 system-ui; margin: 2rem auto; max-width: 60rem }}
-table {{ border-collapse: collapse; margin: 1rem 0 }} th, td {{ padding: .2rem 1rem .2rem 0; text-align: left }}
+table {{ border-collapse: collapse; margin: 1rem 0 }}
+th, td {{ padding: .2rem 1rem .2rem 0; text-align: left }}
 th {{ border-bottom: 1px solid #999 }}</style>
 <h1>YouTube emulator</h1>
 <p>It is <b>{clock["now"]}</b> and time runs {clock["speed"]:g} times as fast. The day of quota is

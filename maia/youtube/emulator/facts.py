@@ -77,38 +77,41 @@ STANDARD_PARAMETERS: dict[str, Parameter] = {
 }
 
 _THUMBNAIL = "(height,url,width)"
-_THUMBNAILS = "thumbnails({})".format(
-    ",".join(
-        size + _THUMBNAIL
-        for size in "default fhd high maxres medium qhd shortsAspectRatio standard uhd".split()
-    )
-)
-_LIST = "etag,eventId,kind,nextPageToken,pageInfo(resultsPerPage,totalResults),prevPageToken,tokenPagination,visitorId"
-_SEARCH = f"""{_LIST},regionCode,items(etag,id(channelId,kind,playlistId,videoId),kind,snippet(channelId,channelTitle,
-description,liveBroadcastContent,publishedAt,{_THUMBNAILS},title))"""
-_VIDEOS = f"""{_LIST},items(ageGating(alcoholContent,restricted,videoGameRating),brandPartner(channelHandle,channelId),
-contentDetails(caption,contentRating,countryRestriction(allowed,exception),definition,dimension,duration,
-hasCustomThumbnail,licensedContent,projection,regionRestriction(allowed,blocked)),etag,fileDetails,id,kind,
+_SIZES = ("default", "fhd", "high", "maxres", "medium", "qhd", "shortsAspectRatio", "standard", "uhd")
+_THUMBNAILS = f"thumbnails({','.join(size + _THUMBNAIL for size in _SIZES)})"
+_LIST = """etag,eventId,kind,nextPageToken,pageInfo(resultsPerPage,totalResults),prevPageToken,
+tokenPagination,visitorId"""
+_SEARCH = f"""{_LIST},regionCode,items(etag,id(channelId,kind,playlistId,videoId),kind,snippet(channelId,
+channelTitle,description,liveBroadcastContent,publishedAt,{_THUMBNAILS},title))"""
+_VIDEOS = f"""{_LIST},items(ageGating(alcoholContent,restricted,videoGameRating),
+brandPartner(channelHandle,channelId),contentDetails(caption,contentRating,
+countryRestriction(allowed,exception),definition,dimension,duration,hasCustomThumbnail,licensedContent,
+projection,regionRestriction(allowed,blocked)),etag,fileDetails,id,kind,
 liveStreamingDetails(activeLiveChatId,actualEndTime,actualStartTime,concurrentViewers,scheduledEndTime,
 scheduledStartTime),localizations,monetizationDetails(access(allowed,exception)),
-paidProductPlacementDetails(hasPaidProductPlacement),player(embedHeight,embedHtml,embedWidth),processingDetails,
-projectDetails,recordingDetails(location(altitude,latitude,longitude),locationDescription,recordingDate),
-snippet(categoryId,channelId,channelTitle,defaultAudioLanguage,defaultLanguage,description,liveBroadcastContent,
-localized(description,title),publishedAt,tags,{_THUMBNAILS},title),
-statistics(commentCount,dislikeCount,favoriteCount,likeCount,viewCount),status(containsSyntheticMedia,embeddable,
-failureReason,license,madeForKids,privacyStatus,publicStatsViewable,publishAt,rejectionReason,
-selfDeclaredMadeForKids,uploadStatus),suggestions,topicDetails(relevantTopicIds,topicCategories,topicIds))"""
+paidProductPlacementDetails(hasPaidProductPlacement),player(embedHeight,embedHtml,embedWidth),
+processingDetails,projectDetails,
+recordingDetails(location(altitude,latitude,longitude),locationDescription,recordingDate),
+snippet(categoryId,channelId,channelTitle,defaultAudioLanguage,defaultLanguage,description,
+liveBroadcastContent,localized(description,title),publishedAt,tags,{_THUMBNAILS},title),
+statistics(commentCount,dislikeCount,favoriteCount,likeCount,viewCount),
+status(containsSyntheticMedia,embeddable,failureReason,license,madeForKids,privacyStatus,
+publicStatsViewable,publishAt,rejectionReason,selfDeclaredMadeForKids,uploadStatus),suggestions,
+topicDetails(relevantTopicIds,topicCategories,topicIds))"""
 _STATS = """etag,kind,items(contentDetails(duration),etag,id,kind,snippet(publishTime),
 statistics(commentCount,likeCount,viewCount)),
 summary(requestedVideoCount,succeededVideoCount,failedVideoCount,failedVideoIds)"""
 _CHANNELS = f"""{_LIST},items(auditDetails,brandingSettings,contentDetails(relatedPlaylists),
-contentOwnerDetails(contentOwner,timeLinked),conversionPings,etag,id,kind,localizations,snippet(country,customUrl,
-defaultLanguage,description,localized(description,title),publishedAt,{_THUMBNAILS},title),statistics(commentCount,
-hiddenSubscriberCount,subscriberCount,videoCount,viewCount),status(isChannelMonetizationEnabled,isLinked,
-longUploadsStatus,madeForKids,privacyStatus,selfDeclaredMadeForKids),topicDetails(topicCategories,topicIds))"""
+contentOwnerDetails(contentOwner,timeLinked),conversionPings,etag,id,kind,localizations,
+snippet(country,customUrl,defaultLanguage,description,localized(description,title),publishedAt,
+{_THUMBNAILS},title),
+statistics(commentCount,hiddenSubscriberCount,subscriberCount,videoCount,viewCount),
+status(isChannelMonetizationEnabled,isLinked,longUploadsStatus,madeForKids,privacyStatus,
+selfDeclaredMadeForKids),topicDetails(topicCategories,topicIds))"""
 _PLAYLIST_ITEMS = f"""{_LIST},items(contentDetails(endAt,note,startAt,videoId,videoPublishedAt),etag,id,kind,
-snippet(channelId,channelTitle,description,playlistId,position,publishedAt,resourceId(channelId,kind,playlistId,
-videoId),{_THUMBNAILS},title,videoOwnerChannelId,videoOwnerChannelTitle),status(privacyStatus))"""
+snippet(channelId,channelTitle,description,playlistId,position,publishedAt,
+resourceId(channelId,kind,playlistId,videoId),{_THUMBNAILS},title,videoOwnerChannelId,
+videoOwnerChannelTitle),status(privacyStatus))"""
 _CATEGORIES = f"{_LIST},items(etag,id,kind,snippet(assignable,channelId,title))"
 
 METHODS: dict[str, Method] = {

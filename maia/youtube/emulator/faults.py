@@ -1,7 +1,7 @@
 """Faults on demand: what can go wrong, how often, and a draw that a seed repeats.
 
-A draw depends on the seed, the fault, the request and how often that request came before, not on the order in which
-requests arrive: a run with several connections is repeated as well.
+A draw depends on the seed, the fault, the request and how often that request came before, not on the
+order in which requests arrive: a run with several connections is repeated as well.
 """
 
 from __future__ import annotations
@@ -78,8 +78,9 @@ REFUSALS: Mapping[str, tuple[str, Refuser]] = {
     "ip-blocked": (
         "API_KEY_IP_ADDRESS_BLOCKED",
         _blocked(
-            "API_KEY_IP_ADDRESS_BLOCKED", "The provided API key has an IP address restriction. The originating IP "
-            "address of the call (192.0.2.1) violates this restriction.",
+            "API_KEY_IP_ADDRESS_BLOCKED",
+            "The provided API key has an IP address restriction. The originating IP address of the call "
+            "(192.0.2.1) violates this restriction.",
         ),
     ),
     "service-blocked": (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from xml.etree import ElementTree as xml
+from xml.etree import ElementTree as ET
 
 from maia.youtube.catalogue import Catalogue, Channel
 
@@ -23,10 +23,10 @@ def feed_document(catalogue: Catalogue, query: Mapping[str, str], at: float) -> 
     if channel is None or channel.published_at > at:
         return None
     for prefix, namespace in (("", _ATOM), ("yt", _YT), ("media", _MEDIA)):
-        xml.register_namespace(prefix, namespace)
-    feed = xml.Element(f"{{{_ATOM}}}feed")
+        ET.register_namespace(prefix, namespace)
+    feed = ET.Element(f"{{{_ATOM}}}feed")
     url = f"http://www.youtube.com/feeds/videos.xml?channel_id={channel.id}"
-    xml.SubElement(feed, f"{{{_ATOM}}}link", rel="self", href=url)
+    ET.SubElement(feed, f"{{{_ATOM}}}link", rel="self", href=url)
     _text(feed, _ATOM, "id", f"yt:channel:{channel.id[2:]}")
     _text(feed, _YT, "channelId", channel.id[2:])
     _text(feed, _ATOM, "title", channel.title)
@@ -34,42 +34,42 @@ def feed_document(catalogue: Catalogue, query: Mapping[str, str], at: float) -> 
     _text(feed, _ATOM, "published", _instant(channel.published_at))
     for n in catalogue.uploads_of(channel.id, at)[:_ENTRIES]:
         _entry(feed, catalogue, channel, n, at)
-    document: bytes = xml.tostring(feed, encoding="UTF-8", xml_declaration=True)
+    document: bytes = ET.tostring(feed, encoding="UTF-8", xml_declaration=True)
     return document
 
 
-def _entry(feed: xml.Element, catalogue: Catalogue, channel: Channel, n: int, at: float) -> None:
+def _entry(feed: ET.Element, catalogue: Catalogue, channel: Channel, n: int, at: float) -> None:
     video, counts = catalogue.video(n), catalogue.counts(n, at)
-    entry = xml.SubElement(feed, f"{{{_ATOM}}}entry")
+    entry = ET.SubElement(feed, f"{{{_ATOM}}}entry")
     _text(entry, _ATOM, "id", f"yt:video:{video.id}")
     _text(entry, _YT, "videoId", video.id)
     _text(entry, _YT, "channelId", channel.id)
     _text(entry, _ATOM, "title", video.title)
-    xml.SubElement(entry, f"{{{_ATOM}}}link", rel="alternate", href=_WATCH + video.id)
+    ET.SubElement(entry, f"{{{_ATOM}}}link", rel="alternate", href=_WATCH + video.id)
     _author(entry, channel)
     _text(entry, _ATOM, "published", _instant(video.published_at))
     _text(entry, _ATOM, "updated", _instant(video.published_at))
-    group = xml.SubElement(entry, f"{{{_MEDIA}}}group")
+    group = ET.SubElement(entry, f"{{{_MEDIA}}}group")
     _text(group, _MEDIA, "title", video.title)
     thumbnail = f"https://i1.ytimg.com/vi/{video.id}/hqdefault.jpg"
-    xml.SubElement(group, f"{{{_MEDIA}}}thumbnail", url=thumbnail, width="480", height="360")
+    ET.SubElement(group, f"{{{_MEDIA}}}thumbnail", url=thumbnail, width="480", height="360")
     _text(group, _MEDIA, "description", video.description)
-    community = xml.SubElement(group, f"{{{_MEDIA}}}community")
+    community = ET.SubElement(group, f"{{{_MEDIA}}}community")
     if counts.likes is not None:
         rating = {"count": str(counts.likes), "average": "5.00", "min": "1", "max": "5"}
-        xml.SubElement(community, f"{{{_MEDIA}}}starRating", rating)
+        ET.SubElement(community, f"{{{_MEDIA}}}starRating", rating)
     if counts.views is not None:
-        xml.SubElement(community, f"{{{_MEDIA}}}statistics", views=str(counts.views))
+        ET.SubElement(community, f"{{{_MEDIA}}}statistics", views=str(counts.views))
 
 
-def _author(parent: xml.Element, channel: Channel) -> None:
-    author = xml.SubElement(parent, f"{{{_ATOM}}}author")
+def _author(parent: ET.Element, channel: Channel) -> None:
+    author = ET.SubElement(parent, f"{{{_ATOM}}}author")
     _text(author, _ATOM, "name", channel.title)
     _text(author, _ATOM, "uri", f"https://www.youtube.com/channel/{channel.id}")
 
 
-def _text(parent: xml.Element, namespace: str, name: str, text: str) -> None:
-    xml.SubElement(parent, f"{{{namespace}}}{name}").text = _printable(text)
+def _text(parent: ET.Element, namespace: str, name: str, text: str) -> None:
+    ET.SubElement(parent, f"{{{namespace}}}{name}").text = _printable(text)
 
 
 def _printable(text: str) -> str:

@@ -43,8 +43,9 @@ MOST_CHARTED = 200
 _TRENDING_ENDED_AT = datetime(2025, 7, 21, tzinfo=UTC).timestamp()
 _CHARTED_SINCE = frozenset({1, 10, 20, 30, 44})
 _VIDEO_FILTERS = (
-    "eventType", "location", "videoCaption", "videoCategoryId", "videoDefinition", "videoDimension", "videoDuration",
-    "videoEmbeddable", "videoLicense", "videoPaidProductPlacement", "videoSyndicated", "videoType",
+    "eventType", "location", "videoCaption", "videoCategoryId", "videoDefinition", "videoDimension",
+    "videoDuration", "videoEmbeddable", "videoLicense", "videoPaidProductPlacement", "videoSyndicated",
+    "videoType",
 )  # fmt: skip
 # What every catalogued video is: a filter on anything else finds nothing.
 _CONSTANT_PROPERTIES = {
@@ -233,10 +234,7 @@ class Api:
         if playlist_id is None and item_ids is None:
             raise no_filter(("id", "playlistId"))
         page = _Page.asked(arguments, fault)
-        if playlist_id is None:
-            listed = self._items_by_id(item_ids, at)
-        else:
-            listed = self._uploads(playlist_id, at)
+        listed = self._uploads(playlist_id, at) if playlist_id else self._items_by_id(item_ids or (), at)
         if (video_id := arguments.get("videoId")) is not None:
             n = self.catalogue.number(video_id)
             listed = [(number, position) for number, position in listed if number == n]

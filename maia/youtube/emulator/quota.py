@@ -31,7 +31,7 @@ class Project:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `NAME` or `NAME:search=100,stats=10000,general=10000,per_minute=600`; ValueError says what is wrong."""
+        """Read `NAME` or `NAME:search=100,stats=10000,general=10000,per_minute=600`; or ValueError."""
         name, _, rest = text.partition(":")
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no project name: letters, digits, '.', '_' and '-' are")
@@ -65,7 +65,7 @@ class Quota:
         self._day_from = self._day_to = 0.0
 
     def project_of(self, key: str) -> Project:
-        """The project of a key: configured, or the longest NAME of which it is `NAME-anything`; else a refusal."""
+        """The project of a key: as configured, or the longest NAME of which it is `NAME-anything`."""
         if (name := self._keys.get(key)) is not None:
             return self.projects[name]
         owners = [name for name in self.projects if key.startswith(f"{name}-") and len(key) > len(name) + 1]
@@ -74,7 +74,7 @@ class Quota:
         return self.projects[max(owners, key=len)]
 
     def spend(self, project: Project, bucket: Bucket, now: datetime) -> None:
-        """Take a unit, or refuse as the API does: 429 for the day in search, 403 elsewhere, 429 for the minute."""
+        """Take a unit, or a Refusal: for the day 429 in search and 403 elsewhere, for the minute 429."""
         self._turn_day(now)
         limit = project.limit(bucket)
         if self._used[project.name, bucket] >= limit:

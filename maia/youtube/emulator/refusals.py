@@ -109,9 +109,13 @@ def unknown_part(part: str, resource: str) -> Refusal:
 def no_filter(expected: Iterable[str]) -> Refusal:
     message = f"No filter selected. Expected one of: {', '.join(expected)}"
     return Refusal.of(
-        400, message, "missingRequiredParameter", domain="youtube.parameter", parameter="parameters.",
+        400,
+        message,
+        "missingRequiredParameter",
+        domain="youtube.parameter",
+        parameter="parameters.",
         location_type="other",
-    )  # fmt: skip
+    )
 
 
 def incompatible_parameters(names: Iterable[str]) -> Refusal:
@@ -133,8 +137,8 @@ def invalid_filters(parameter: str) -> Refusal:
 
 def invalid_search_filter(parameter: str) -> Refusal:
     message = (
-        "The request contains an invalid combination of search filters and/or restrictions. Note that you must set "
-        "the <code>type</code> parameter to <code>video</code> if you set a value for the "
+        "The request contains an invalid combination of search filters and/or restrictions. Note that you "
+        "must set the <code>type</code> parameter to <code>video</code> if you set a value for the "
         f"<code>{parameter}</code> parameter."
     )
     return Refusal.of(400, message, "invalidSearchFilter", domain="youtube.search", parameter=parameter)
@@ -172,8 +176,8 @@ def video_not_found() -> Refusal:
 
 def comments_disabled() -> Refusal:
     message = (
-        'The video identified by the <code><a href="/youtube/v3/docs/commentThreads/list#videoId">videoId</a></code> '
-        "parameter has disabled comments."
+        'The video identified by the <code><a href="/youtube/v3/docs/commentThreads/list#videoId">videoId'
+        "</a></code> parameter has disabled comments."
     )
     return Refusal.of(403, message, "commentsDisabled", domain="youtube.commentThread", parameter="videoId")
 
@@ -193,8 +197,8 @@ def not_implemented() -> Refusal:
 
 def unregistered_caller() -> Refusal:
     message = (
-        "Method doesn't allow unregistered callers (callers without established identity). Please use API Key or "
-        "other form of API consumer identity to call this API."
+        "Method doesn't allow unregistered callers (callers without established identity). Please use API "
+        "Key or other form of API consumer identity to call this API."
     )
     return Refusal.of(403, message, "forbidden", status="PERMISSION_DENIED", counts=False)
 
@@ -222,9 +226,14 @@ def not_configured(project: str) -> Refusal:
         error_info("SERVICE_DISABLED", service="youtube.googleapis.com", consumer=f"projects/{number}")
     ]
     return Refusal.of(
-        403, message, "accessNotConfigured", domain="usageLimits", status="PERMISSION_DENIED", details=details,
+        403,
+        message,
+        "accessNotConfigured",
+        domain="usageLimits",
+        status="PERMISSION_DENIED",
+        details=details,
         counts=False,
-    )  # fmt: skip
+    )
 
 
 def key_blocked(reason: str, message: str) -> Refusal:
@@ -239,8 +248,8 @@ def quota_exceeded() -> Refusal:
 
 def daily_limit_exceeded() -> Refusal:
     message = (
-        "Daily Limit Exceeded. The quota will be reset at midnight Pacific Time (PT). You may monitor your quota "
-        "usage and adjust limits in the API Console."
+        "Daily Limit Exceeded. The quota will be reset at midnight Pacific Time (PT). You may monitor your "
+        "quota usage and adjust limits in the API Console."
     )
     return Refusal.of(403, message, "dailyLimitExceeded", domain="usageLimits", counts=False)
 
@@ -296,9 +305,13 @@ def _rate_limited(project: str, metric: str, limit: str, **metadata: str) -> Ref
     )
     metadata |= {"consumer": f"projects/{number}", "service": "youtube.googleapis.com"}
     return Refusal.of(
-        429, message, "rateLimitExceeded", status="RESOURCE_EXHAUSTED",
-        details=[error_info("RATE_LIMIT_EXCEEDED", **metadata)], counts=False,
-    )  # fmt: skip
+        429,
+        message,
+        "rateLimitExceeded",
+        status="RESOURCE_EXHAUSTED",
+        details=[error_info("RATE_LIMIT_EXCEEDED", **metadata)],
+        counts=False,
+    )
 
 
 def backend_error(code: int) -> Refusal:

@@ -1,4 +1,4 @@
-"""The API's resources as JSON, made once per video and asked-for shape, with the counters filled in by formatting."""
+"""The API's resources as JSON: made once for what is asked of a video, then counters are put in."""
 
 from __future__ import annotations
 
@@ -191,7 +191,11 @@ class Resources:
                 continue
             title, assignable = CATEGORIES[number]
             snippet = {"title": title, "assignable": assignable, "channelId": CATEGORY_OWNER}
-            item: dict[str, Any] = {"kind": "youtube#videoCategory", "etag": etag_of(title.encode()), "id": str(number)}
+            item: dict[str, Any] = {
+                "kind": "youtube#videoCategory",
+                "etag": etag_of(title.encode()),
+                "id": str(number),
+            }
             if "snippet" in shape.parts:
                 item["snippet"] = snippet
             items.append(orjson.dumps(select(item, shape.mask)))
@@ -220,8 +224,8 @@ def _video(video: CatalogueVideo, channel_title: str, counts: Counts) -> dict[st
             **({"commentCount": _HOLES["comments"]} if counts.comments is not None else {}),
         },
         "player": {
-            "embedHtml": f'<iframe width="480" height="270" src="//www.youtube.com/embed/{video.id}" frameborder="0" '
-            "allowfullscreen></iframe>"
+            "embedHtml": f'<iframe width="480" height="270" src="//www.youtube.com/embed/{video.id}" '
+            'frameborder="0" allowfullscreen></iframe>'
         },
     }
 

@@ -67,7 +67,7 @@ class Emulator:
         faults: Iterable[Fault | str] = (),
         seed: int = 0,
     ) -> None:
-        """The default clock starts at the catalogue's end; the default project is `demo`. Faults: `KIND:RATE`."""
+        """By default the clock starts at the catalogue's end, and the one project is `demo`."""
         self.catalogue = catalogue
         self.clock: Clock = clock or VirtualClock(catalogue.span[1], datetime.now(UTC))
         self.quota = Quota(projects or (Project(DEFAULT_PROJECT),), keys or {})
@@ -92,7 +92,7 @@ class Emulator:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> AsyncIterator[Emulator]:
-        """Serve until the block ends; `url` says where, port 0 taking a free one. OSError if the port is taken."""
+        """Serve at `url` until the block ends; port 0 takes a free one. OSError if the port is taken."""
         emulator = cls(catalogue, clock=clock, projects=projects, keys=keys, faults=faults, seed=seed)
         runner = web.ServerRunner(web.Server(emulator._handle), shutdown_timeout=1)
         await runner.setup()
@@ -121,7 +121,7 @@ class Emulator:
         self.faults = FaultPlan(parsed, self.faults.seed if seed is None else seed)
 
     def set_clock(self, now: datetime, speed: float) -> None:
-        """Let the clock read `now` from this moment, and run `speed` times as fast as real time; 0: stand still."""
+        """Let the clock read `now` and run `speed` times as fast as real time; 0: stand still."""
         self.clock = VirtualClock(now, datetime.now(UTC), speed) if speed else FixedClock(now)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -271,7 +271,7 @@ async def _spoilt(request: web.BaseRequest, response: web.Response, mishap: str)
         case "empty-body":
             return web.Response(headers=_JSON)
         case "html":
-            page = "<!DOCTYPE html><html><title>Error 502</title><p>The server encountered a temporary error.</html>"
+            page = "<!DOCTYPE html><title>Error 502</title><p>The server encountered a temporary error."
             return web.Response(text=page, content_type="text/html")
         case _:
             return response
