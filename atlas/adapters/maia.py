@@ -1,8 +1,8 @@
 """The hunter's aggregate: the search queue, and the videos and channels that it finds.
 
-Transactions lock in one order, so that they never deadlock: channels, videos, then the snowball lock, then rows of the
-queue. So store a page as one `ingest_video_metadata`, then `add_to_search_queue`, then `update_search_state`, and only
-one page in a transaction.
+Transactions lock in one order, so that they never deadlock: channels, videos, then the snowball lock, then rows
+of the queue. So store a page as one `ingest_video_metadata`, then `add_to_search_queue`, then
+`update_search_state`, and only one page in a transaction.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class TopicStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A claimed topic: what to search for, and where its current run stands; its fields are the claim's columns."""
+    """A claimed topic: what to search for, and where its current run stands, as the claim returns it."""
 
     id: int
     query: str
@@ -251,7 +251,7 @@ class MaiaDAO:
         return list((await self.claim_topics(batch_size)).topics)
 
     async def claim_topics(self, batch_size: int) -> Claim:
-        """Wake what has cooled, then lease topics; those whose attempts are used up are parked and reported."""
+        """Wake what has cooled, then lease topics; those whose attempts are used up are parked instead."""
         if batch_size < 1:
             raise DataRefused(f"batch_size is {batch_size}: claim at least 1 topic")
         woken = await self.wake_topics()
@@ -303,14 +303,15 @@ class MaiaDAO:
     ) -> None:
         """Acknowledge a page of `count` results, `new` of them unknown before, and give the topic back.
 
-        ACTIVE goes on at `next_token`, kept with the `params` and the instant it was issued for (None: from the
-        first page); COOLING ends the run until `cool_until` (default: settings); PARKED needs `error`. `restarted`
-        says that this page was the first of a run begun anew. Without `lease_token`, that of this DAO's last claim
-        of the topic counts. Raises LeaseLost, and stores nothing, if the topic is no longer held under it.
+        ACTIVE goes on at `next_token`, kept with the `params` and the instant it was issued for (None: from
+        the first page); COOLING ends the run until `cool_until` (default: settings); PARKED needs `error`.
+        `restarted` says that this page was the first of a run begun anew. Without `lease_token`, that of this
+        DAO's last claim of the topic counts. Raises LeaseLost, and stores nothing, if the topic is no longer
+        held under it.
         """
         outcome = TopicOutcome(
-            topic_id, next_token, count, status, lease_token, params, issued_at, new, 1, page_digest, restarted,
-            cool_until, error,
+            topic_id, next_token, count, status, lease_token, params, issued_at, new, 1, page_digest,
+            restarted, cool_until, error,
         )  # fmt: skip
         await self.update_search_states([outcome])
 
@@ -357,8 +358,8 @@ class MaiaDAO:
     ) -> int:
         """Give claims back unserved, in one statement; how many were still held.
 
-        They may be claimed again after `retry_after_s`, doubled for each attempt before this one, up to a day. A
-        topic whose attempts are used up is parked with `error`, unless this attempt is not to count.
+        They may be claimed again after `retry_after_s`, doubled for each attempt before this one, up to a day.
+        A topic whose attempts are used up is parked with `error`, unless this attempt is not to count.
         """
         held = list(topics)
         return await self._executor.execute(
@@ -388,9 +389,9 @@ class MaiaDAO:
     ) -> Ingested:
         """Store videos and their channels in one statement: insert the new, refresh the known.
 
-        A refresh keeps `discovered_at` and `discovered_by`, and never undoes what was fetched later. Hidden counts
-        become NULL where the statistics were fetched (`view_count` is there); a part that was not fetched keeps its
-        old values. Several entries of one id are merged, the last one first.
+        A refresh keeps `discovered_at` and `discovered_by`, and never undoes what was fetched later. Hidden
+        counts become NULL where the statistics were fetched (`view_count` is there); a part that was not
+        fetched keeps its old values. Several entries of one id are merged, the last one first.
         """
         videos = video_data if isinstance(video_data, Sequence) else [video_data]
         payload = _json(_merged_rows(videos))
@@ -416,8 +417,8 @@ class MaiaDAO:
     async def add_to_search_queue(self, tags: Iterable[str | Mention], *, origin: str = "tag") -> int:
         """Add mentions to the topics that exist and create the others; how many were created and kept.
 
-        At the queue's cap the tags of lowest priority that were never searched, these among them, make room. What
-        can't be a query (blank, or longer than 200 characters) is left out.
+        At the queue's cap the tags of lowest priority that were never searched, these among them, make room.
+        What can't be a query (blank, or longer than 200 characters) is left out.
         """
         mentions = _merged_mentions(tags)
         if not mentions:
@@ -447,7 +448,7 @@ class MaiaDAO:
             return int(row["added"] + row["reactivated"])
 
     async def park_topics(self, topics: Iterable[int | str], reason: str) -> int:
-        """Take topics, given by id or query, out of the queue; how many. Whoever holds one loses its lease."""
+        """Take topics, by id or query, out of the queue; how many. Whoever holds one loses its lease."""
         ids, queries = _ids_and_queries(topics)
         async with self._snowball() as executor:
             return await executor.execute("maia.park_topics", ids, queries, clean_text(reason))
@@ -499,7 +500,7 @@ class MaiaDAO:
 
     @asynccontextmanager
     async def _snowball(self) -> AsyncIterator[Executor]:
-        """A transaction that alone adds to the queue, on scores of the half-life that the settings ask for."""
+        """A transaction that alone adds to the queue, with scores of the half-life in the settings."""
         half_life_s = self._settings.hunter.half_life_h * 3600
         async with self._atomic() as executor:
             if await executor.fetchval("maia.lock_snowball") != half_life_s:
@@ -535,7 +536,7 @@ def query_of(text: str) -> str:
 
 
 def clean_text(text: str) -> str:
-    """`text` without what PostgreSQL can't hold: no NUL; surrogates paired into characters or replaced by U+FFFD."""
+    """`text` without what PostgreSQL can't hold: no NUL, surrogates paired up or else replaced by U+FFFD."""
     return text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
