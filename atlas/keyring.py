@@ -219,7 +219,6 @@ class KeyRing:
         async with self._db.transaction() as transaction:
             await transaction.execute("keyring.disable_key", grant.fingerprint, reason)
             await self._settle(transaction, grant, answered=False)
-        logger.error("%s is disabled: %s", grant.fingerprint, reason, extra={"action": "key_disabled"})
         await self._notifier.notify(
             f"API key {grant.fingerprint} is disabled",
             f"Project {grant.project!r}, ring {self.name!r}: {reason}. It stays out of use until you mend "
