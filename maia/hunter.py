@@ -7,12 +7,13 @@ pages then under way: the next cycle asks for them again.
 What a failure means for its topic (`skipped` counts them by these names):
 
 ring_closed      no quota now: given back, as all that are left, until the ring reopens
-network          no answer, or none that is whole: tried again later, the attempt counts, but never as the last
+network          no answer, or none that is whole: tried again later; no answer at all never parks
 page_token       YouTube forgot the place in the results: the search begins anew
 bad_request      the query itself is refused: tried again later, parked when its attempts are used up
 vault            a required vault refused the page: given back, as all that are left
-database         the page could not be stored: tried again later, parked in the end; given back if the server is away
+database         the page could not be stored: tried again later, or given back if the server is away
 lease_lost       it took too long and somebody else has the topic
+late             the batch took half its lease: what was not begun by then is given back
 rate_limited     a 429: every claim is given back and the process ends with status 75
 """
 
@@ -373,6 +374,7 @@ class _Cycle:
         self.claimed = self.parked = 0
         self.stopped: str | None = None
         self.closing: Closing | None = None
+        self.begin_until_s = 0.0
         self.started_s = time.monotonic()
         self.requests_before = Counter(hunter.youtube.requests)
 
@@ -399,6 +401,7 @@ class _Cycle:
         self.waiting.extend(batch.topics)
         self.held = {topic.id: topic for topic in batch.topics}
         self.claimed, self.parked = len(batch.topics), len(batch.parked)
+        self.begin_until_s = time.monotonic() + self.hunter.settings.lease_s / 2
         if batch.closing:
             self._close(batch.closing)
 
@@ -420,6 +423,9 @@ class _Cycle:
 
     async def _work(self) -> None:
         while self.waiting and self.stopped is None:
+            if time.monotonic() > self.begin_until_s:
+                self.stopped = "late"
+                return
             topic = self.waiting.popleft()
             try:
                 found = await self.steps.search(topic)

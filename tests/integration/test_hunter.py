@@ -1,4 +1,4 @@
-"""The hunter against a real database and the emulator over real sockets: its cycle, and its table of failures."""
+"""The hunter against a real database and the emulator over real sockets: its cycle, and what fails in it."""
 
 from __future__ import annotations
 
@@ -551,6 +551,16 @@ async def test_a_lost_lease_stores_nothing(hunting: Hunting, sql: Any) -> None:
     assert statistics.skipped == {"lease_lost": 1}
     assert await sql.fetchval("SELECT count(*) FROM videos") == 0
     assert (await topic_of(sql))["lease_token"] is not None
+
+
+async def test_what_a_slow_batch_did_not_begin_is_given_back(hunting: Hunting, sql: Any) -> None:
+    async def enrich(page: FoundPage) -> None:
+        await asyncio.sleep(0.6)
+
+    async with hunting("cats", "gardens", youtube={"concurrency": 1}, hunter={"lease_s": 1}) as hunter:
+        statistics = await hunter.cycle(steps=Between(hunter, enrich=enrich))
+    assert (statistics.pages, statistics.skipped) == (1, {"late": 1})
+    assert tuple((await topic_of(sql, "gardens"))[name] for name in ("attempts", "lease_token")) == (0, None)
 
 
 async def test_a_ring_whose_keys_are_all_refused_is_a_clear_error(
