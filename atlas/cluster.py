@@ -154,14 +154,16 @@ class Home:
 
     @cached_property
     def socket_folder(self) -> Path:
-        """Where the socket goes: this folder, or one for temporary files if its path is too long."""
+        """Where the socket goes: here, or to a temporary folder if no socket can have such a path."""
         digest = blake2b(os.fsencode(self.path), digest_size=8).hexdigest()
         temporary = Path(tempfile.gettempdir()) / f"pleiades-{digest}"
         for folder in (self.path, temporary):
-            if len(os.fsencode(folder / SOCKET)) <= LONGEST_SOCKET_PATH_BYTES:
+            # A comma separates hosts in an address.
+            short = len(os.fsencode(folder / SOCKET)) <= LONGEST_SOCKET_PATH_BYTES
+            if short and "," not in str(folder) and str(folder).isprintable():
                 return folder
         raise EmbeddedServerError(
-            f"a socket needs a shorter path than {temporary / SOCKET}: set TMPDIR to a shorter one, {REMEDY}"
+            f"a socket cannot be {temporary / SOCKET}: set TMPDIR to a shorter, plainer one, {REMEDY}"
         )
 
     def clear_sockets(self) -> None:
@@ -177,8 +179,8 @@ class Home:
         status = self.socket_folder.lstat()
         if (status.st_uid, status.st_mode) != (self.account.uid, 0o40700):
             raise EmbeddedServerError(
-                f"the server's socket goes to {self.socket_folder}, as {self.path} is too long a path, but "
-                f"that is not a private folder of user {self.account.name}: remove it, {REMEDY}"
+                f"the server's socket goes to {self.socket_folder}, as it cannot be in {self.path}, but that "
+                f"is not a private folder of user {self.account.name}: remove it, {REMEDY}"
             )
 
     # Programs
@@ -233,7 +235,7 @@ class Home:
         version_file = self.cluster / "PG_VERSION"
         if not version_file.exists():
             await self._create(durable=durable)
-        version = version_file.read_text(encoding="ascii").strip()
+        version = version_file.read_text(encoding="utf-8").strip()
         if version != MAJOR_VERSION:
             raise EmbeddedServerError(
                 f"{self.cluster} was written by PostgreSQL {version}, but the embedded server is "

@@ -20,6 +20,7 @@ from asyncpg.exceptions import (
     DataError,
     IntegrityConstraintViolationError,
     InterfaceError,
+    InternalClientError,
     PostgresError,
 )
 
@@ -46,7 +47,7 @@ OLDEST_SERVER_VERSION = 15
 
 Row: TypeAlias = asyncpg.Record
 
-_FOREIGN = (PostgresError, InterfaceError, OSError)
+_FOREIGN = (PostgresError, InterfaceError, InternalClientError, OSError)
 _NAME_LINE = re.compile(r"^-- name:\s*(\S+)[ \t]*$", re.MULTILINE)
 _GRACE_S = 5
 _HEARTBEAT_S = 30
@@ -123,7 +124,7 @@ class Transaction(_Runner):
             return await work(self._connection)
         except _FOREIGN as error:
             self._doomed = True
-            raise _ours(label, error, closed=self._connection.is_closed()) from error
+            raise _ours(label, error, closed=_is_closed(self._connection)) from error
         except BaseException:
             self._doomed = True
             raise
@@ -205,7 +206,7 @@ class Database(_Runner):
                 await connection.fetchval("SELECT pg_advisory_lock($1)", _lock_key("migration"))
                 return await migrations.apply_pending(connection)
             except _FOREIGN as error:
-                raise _ours("migration", error, closed=connection.is_closed()) from error
+                raise _ours("migration", error, closed=_is_closed(connection)) from error
 
     async def pending_migrations(self) -> list[str]:
         """Names of the migrations that the database lacks; MigrationError if it is of another history."""
@@ -231,7 +232,7 @@ class Database(_Runner):
         try:
             return bool(await connection.fetchval(lock, _lock_key(name)))
         except _FOREIGN as error:
-            raise _ours(f"lock {name!r}", error, closed=connection.is_closed()) from error
+            raise _ours(f"lock {name!r}", error, closed=_is_closed(connection)) from error
 
     async def listen(self, channel: str) -> AsyncGenerator[str, None]:
         """Yield the payloads of NOTIFY, and an empty one whenever listening (re)starts.
@@ -245,7 +246,7 @@ class Database(_Runner):
                 try:
                     await notices.subscribe(channel)
                 except _FOREIGN as error:
-                    raise _ours(f"LISTEN {channel}", error, closed=connection.is_closed()) from error
+                    raise _ours(f"LISTEN {channel}", error, closed=_is_closed(connection)) from error
                 yield ""
                 while (payload := await notices.next()) is not None:
                     yield payload
@@ -257,7 +258,7 @@ class Database(_Runner):
         try:
             return await work(connection)
         except _FOREIGN as error:
-            raise _ours(label, error, closed=connection.is_closed()) from error
+            raise _ours(label, error, closed=_is_closed(connection)) from error
         finally:
             await self._take_back(connection)
 
@@ -471,6 +472,14 @@ _PASSING = {"08000", "08001", "08003", "08004", "08006", "53300", "57P01", "57P0
 _OUTDATED = {"42P01", "42703", "42883"}
 
 
+def _is_closed(connection: Connection) -> bool:
+    """Whether a connection is gone; a pool takes a broken one away from whoever still holds it."""
+    try:
+        return connection.is_closed()
+    except InterfaceError:
+        return True
+
+
 def _ours(label: str, error: Exception, *, closed: bool) -> DatabaseError:
     """The error of our own that stands for one of asyncpg; it never quotes a value."""
     state = getattr(error, "sqlstate", None) or ""
@@ -481,7 +490,8 @@ def _ours(label: str, error: Exception, *, closed: bool) -> DatabaseError:
         return StatementTimeout(f"{label}: {reason} ({_TIMEOUTS[state]})")
     if state.startswith("40"):
         return TransactionConflict(f"{label}: {reason}")
-    if closed or state in _PASSING:
+    # asyncpg trips over a farewell of the server that comes between two statements.
+    if closed or state in _PASSING or isinstance(error, InternalClientError):
         return DatabaseUnavailable(f"{label}: {reason}")
     if isinstance(error, (IntegrityConstraintViolationError, DataError)):
         return DataRefused(f"{label}: {_refusal(error)}")

@@ -171,13 +171,11 @@ class EmbeddedServer:
     async def _start(self) -> None:
         progress = _Progress(self.home, self._settings.start_timeout_s)
         started = False
-        while not self._answers():
-            # Having this lock proves that no process of an earlier server is left.
-            free = self.home.try_lock("server", fcntl.LOCK_EX)
+        # Getting this lock proves that no process of an earlier server is left.
+        while (free := self.home.try_lock("server", fcntl.LOCK_EX)) is not None or not self._answers():
             if free is not None:
                 try:
-                    if started:
-                        raise EmbeddedServerError(f"PostgreSQL did not start: {self._log_essence()}")
+                    await self._check_start(started)
                     self._spawn(free)
                     started = True
                 finally:
@@ -189,6 +187,21 @@ class EmbeddedServer:
                 )
             await asyncio.sleep(_POLL_S)
 
+    async def _check_start(self, started: bool) -> None:
+        if started:
+            await self._reap()
+            raise EmbeddedServerError(f"PostgreSQL did not start: {self._log_essence()}")
+        left = _PidFile.read(self.home.cluster)
+        if left is not None and left.works_in(self.home.cluster):
+            raise EmbeddedServerError(
+                f"process {left.pid} uses {self.home.cluster} but was not started by Pleiades: "
+                f"stop it (kill -INT {left.pid}) and try again, {REMEDY}"
+            )
+
+    async def _reap(self) -> None:
+        while self._process is not None and self._process.poll() is None:
+            await asyncio.sleep(_POLL_S)
+
     def _answers(self) -> bool:
         told = _PidFile.read(self.home.cluster)
         return told is not None and told.status == "ready" and told.listener_pid() is not None
@@ -196,12 +209,6 @@ class EmbeddedServer:
     def _spawn(self, server_lock: int) -> None:
         home = self.home
         self._forget_process()
-        left = _PidFile.read(home.cluster)
-        if left is not None and left.works_in(home.cluster):
-            raise EmbeddedServerError(
-                f"process {left.pid} uses {home.cluster} but was not started by Pleiades: "
-                f"stop it (kill -INT {left.pid}) and try again, {REMEDY}"
-            )
         # The pid that a killed server left in this file may by now be another process's.
         (home.cluster / "postmaster.pid").unlink(missing_ok=True)
         home.clear_sockets()
@@ -259,18 +266,19 @@ class EmbeddedServer:
         return settings
 
     async def _stop(self, how: signal.Signals) -> None:
-        pid = self._running_pid()
-        if pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(pid, how)
         deadline = time.monotonic() + self._settings.start_timeout_s
+        asked = False
         while (free := self.home.try_lock("server", fcntl.LOCK_EX)) is None:
+            pid = None if asked else self._running_pid()
+            if pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, how)
+                asked = True
             if time.monotonic() > deadline:
                 raise EmbeddedServerError(f"the server does not stop: {self._log_essence()}")
             await asyncio.sleep(_POLL_S)
         try:
-            if self._process is not None:
-                await asyncio.to_thread(self._process.wait)
+            await self._reap()
             if self.home.socket_folder != self.home.path:
                 shutil.rmtree(self.home.socket_folder, ignore_errors=True)
         finally:
