@@ -1,7 +1,7 @@
 """The hunter's aggregate: the search queue, and the videos and channels that it finds.
 
-Transactions lock in one order, so that they never deadlock: channels, videos, then the snowball lock, then rows
-of the queue. So store a page as one `ingest_video_metadata`, then `add_to_search_queue`, then
+Transactions lock in one order, so that they never deadlock: channels, videos, then the snowball lock, then
+rows of the queue. So store a page as one `ingest_video_metadata`, then `add_to_search_queue`, then
 `update_search_state`, and only one page in a transaction.
 """
 
@@ -358,8 +358,8 @@ class MaiaDAO:
     ) -> int:
         """Give claims back unserved, in one statement; how many were still held.
 
-        They may be claimed again after `retry_after_s`, doubled for each attempt before this one, up to a day.
-        A topic whose attempts are used up is parked with `error`, unless this attempt is not to count.
+        They may be claimed again after `retry_after_s`, doubled for each attempt before this one, up to a
+        day. A topic whose attempts are used up is parked with `error`, unless this attempt is not to count.
         """
         held = list(topics)
         return await self._executor.execute(
