@@ -134,9 +134,20 @@ class CatalogueWriter:
         self._db.executemany(_SQL["insert_meta"], facts.items())
 
 
+def _is_catalogue(path: Path) -> bool:
+    """Whether the file's header bears our mark, as SQLite keeps it at byte 68."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        header = file.read(100)
+    return header.startswith(b"SQLite format 3\0") and int.from_bytes(header[68:72]) == _APPLICATION_ID
+
+
 @contextmanager
 def new_catalogue(path: Path, origin: Mapping[str, Any]) -> Iterator[CatalogueWriter]:
     """Write a catalogue beside `path` and put it there when the block ends well; else leave nothing."""
+    if path.exists() and not _is_catalogue(path):
+        raise CatalogueError(f"{path} is there and is no catalogue: name another file, or remove it")
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

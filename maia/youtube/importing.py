@@ -13,7 +13,7 @@ import base64
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,8 @@ class ImportReport:
     untitled: int = 0
     undated: int = 0
 
-    @property
-    def bad_rows(self) -> int:
-        return sum(file.bad_rows for file in self.files)
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"bad_rows": sum(file.bad_rows for file in self.files)}
 
 
 def import_recordings(

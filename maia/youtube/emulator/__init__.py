@@ -2,6 +2,6 @@
 
 from maia.youtube.emulator.faults import Fault
 from maia.youtube.emulator.quota import Project
-from maia.youtube.emulator.server import Call, Emulator
+from maia.youtube.emulator.server import Call, Emulator, EmulatorError
 
-__all__ = ["Call", "Emulator", "Fault", "Project"]
+__all__ = ["Call", "Emulator", "EmulatorError", "Fault", "Project"]

@@ -105,7 +105,7 @@ MISHAPS: Mapping[Mishap, str] = {
     "empty-page": "a page without items that has a next one",
     "repeat-page": "the page before comes again",
 }
-LATENCY_HELP = "latency (1 s), or latency-10s, latency-250ms …: the answer comes later, in real time"
+LATENCY_HELP = "the answer comes 1 s later in real time; or latency-10s, latency-250ms …"
 _LATENCY = re.compile(r"latency(?:-(\d+(?:\.\d+)?)(ms|s))?")
 
 

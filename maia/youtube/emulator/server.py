@@ -17,8 +17,10 @@ import orjson
 from aiohttp import web
 
 from atlas.clock import Clock, FixedClock, VirtualClock
+from atlas.config import BUCKETS
+from maia.errors import MaiaError
 from maia.youtube.catalogue import Catalogue
-from maia.youtube.emulator.control import ControlPage
+from maia.youtube.emulator.control import ControlPage, clock_state
 from maia.youtube.emulator.facts import METHODS, Method
 from maia.youtube.emulator.faults import Circumstances, Fault, FaultPlan, Strikes
 from maia.youtube.emulator.feed import feed_document
@@ -33,6 +35,11 @@ from maia.youtube.emulator.refusals import (
 )
 
 logger = logging.getLogger(__name__)
+
+
+class EmulatorError(MaiaError):
+    """The emulator cannot be started as it was asked to."""
+
 
 DEFAULT_PROJECT = "demo"
 _JSON = {
@@ -68,6 +75,8 @@ class Emulator:
         seed: int = 0,
     ) -> None:
         """By default the clock starts at the catalogue's end, and the one project is `demo`."""
+        if not len(catalogue):
+            raise EmulatorError(f"{catalogue.path} holds no video: import or synthesize another")
         self.catalogue = catalogue
         self.clock: Clock = clock or VirtualClock(catalogue.span[1], datetime.now(UTC))
         self.quota = Quota(projects or (Project(DEFAULT_PROJECT),), keys or {})
@@ -92,13 +101,16 @@ class Emulator:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> AsyncIterator[Emulator]:
-        """Serve at `url` until the block ends; port 0 takes a free one. OSError if the port is taken."""
+        """Serve at `url` until the block ends; port 0 takes a free one."""
         emulator = cls(catalogue, clock=clock, projects=projects, keys=keys, faults=faults, seed=seed)
         runner = web.ServerRunner(web.Server(emulator._handle), shutdown_timeout=1)
         await runner.setup()
         try:
             site = web.TCPSite(runner, host, port, backlog=1024)
-            await site.start()
+            try:
+                await site.start()
+            except OSError as error:
+                raise EmulatorError(f"cannot listen on {host}:{port}, try another port: {error}") from error
             bound = runner.addresses[0]
             shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
             emulator.url = f"http://{shown}:{bound[1]}"
@@ -123,6 +135,26 @@ class Emulator:
     def set_clock(self, now: datetime, speed: float) -> None:
         """Let the clock read `now` and run `speed` times as fast as real time; 0: stand still."""
         self.clock = VirtualClock(now, datetime.now(UTC), speed) if speed else FixedClock(now)
+
+    def environment(self) -> dict[str, str]:
+        """What to export for agents to use this emulator, in its time, with a key of each project."""
+        clock = clock_state(self.clock)
+        projects = self.quota.projects
+        keys = [{"key": f"{name}-key", "project": name} for name in projects]
+        limits = {
+            name: {bucket: project.limit(bucket) for bucket in BUCKETS} for name, project in projects.items()
+        }
+        variables = {
+            "PLEIADES_YOUTUBE__BASE_URL": self.url,
+            "PLEIADES_CLOCK__START": clock["start"],
+            "PLEIADES_CLOCK__ANCHOR": clock["anchor"],
+            "PLEIADES_CLOCK__SPEED": f"{clock['speed']:g}",
+            "PLEIADES_QUOTA__PROJECTS": orjson.dumps(limits).decode(),
+            "YOUTUBE_API_KEY_POOL_JSON": orjson.dumps(keys).decode(),
+        }
+        if len(projects) > 1:
+            variables["PLEIADES_QUOTA__SEPARATE_PROJECTS_PERMITTED"] = "true"
+        return variables
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
@@ -182,6 +214,7 @@ class Emulator:
         self.quota.calls[name or "", method.bucket, method.name, status] += 1
         shown = tuple((key, value) for key, value in pairs if key != "key")
         self.requests.append(Call(method.name, name, shown, status, units, now))
+        logger.debug("%s %s → %s", method.name, shown, status, extra={"project": name, "units": units})
 
     def _project(self, request: web.BaseRequest, pairs: Iterable[tuple[str, str]]) -> Project:
         key = request.headers.get("X-Goog-Api-Key") or next(
