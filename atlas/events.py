@@ -93,6 +93,12 @@ class EventLog:
         watermark, _ = await self._watermark()
         return await self._read(cursor, watermark, kinds, limit)
 
+    async def latest(self, limit: int, *, kinds: Iterable[str]) -> list[Event]:
+        """The last `limit` events of some kinds, newest first."""
+        watermark, _ = await self._watermark()
+        rows = await self._db.fetch("events.latest_of_kinds", watermark, [_checked(k) for k in kinds], limit)
+        return [Event(**row) for row in rows]
+
     async def cursor(self) -> int:
         """The cursor after everything that can be read now."""
         watermark, _ = await self._watermark()

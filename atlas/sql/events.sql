@@ -38,3 +38,8 @@ WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3;
 -- The same, of some kinds only.
 SELECT id, at, kind, agent, node, session, payload FROM events
 WHERE id > $1 AND id <= $2 AND kind = ANY($4::text[]) ORDER BY id LIMIT $3;
+
+-- name: latest_of_kinds
+-- The last events of some kinds up to the watermark, newest first.
+SELECT id, at, kind, agent, node, session, payload FROM events
+WHERE id <= $1 AND kind = ANY($2::text[]) ORDER BY id DESC LIMIT $3;
