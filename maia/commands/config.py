@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", add_completion=False)
 
 _INTRODUCTION = """\
 # Configuration
@@ -25,7 +25,7 @@ Settings come from these places; the first that has one wins:
 
 1. the environment;
 2. the file `.env` in the working directory;
-3. secret files, each named like its setting, in `/run/secrets` or the folder that `PLEIADES_SECRETS_DIR` names;
+3. secret files, each named like its setting, in `/run/secrets` or the folder of `PLEIADES_SECRETS_DIR`;
 4. the YAML file that `PLEIADES_CONFIG` names, as `group: {name: value}`.
 
 Lists and objects are written as JSON. A malformed value or an unknown name within a group is an error at

@@ -11,7 +11,7 @@ from maia.terminal import AsJson, ExitStatus, load_settings, print_json
 if TYPE_CHECKING:
     from atlas.config import Settings
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
 
 @app.command()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from atlas.composition import Atlas
     from atlas.keyring import KeyStatus, LedgerLine
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
 _LINE = ("ring", "project", "bucket", "used", "reserved", "allowed now", "left today", "ring's limit",
          "closed until", "reason")  # fmt: skip
@@ -48,7 +48,7 @@ def keys(
         "tried again",
         "reason",
     )
-    print_table(columns, [_described(key, lines).values() for key in statuses.values()], title="Keys")
+    print_table(columns, [tuple(_described(key, lines).values()) for key in statuses.values()], title="Keys")
 
 
 async def ledger(atlas: Atlas, ring: str | None = None) -> list[LedgerLine]:
@@ -66,13 +66,14 @@ async def ledger(atlas: Atlas, ring: str | None = None) -> list[LedgerLine]:
 
 
 def print_ledger(lines: list[LedgerLine]) -> None:
-    """Print the ledger as a table."""
+    """Print the ledger as a table, without the buckets that a ring has no part in."""
     rows = [
         (
             line.ring, line.project, line.bucket, line.used, line.reserved, line.allowed, line.left,
             line.ring_limit, line.closed_until, line.reason,
         )
         for line in lines
+        if line.ring_limit or line.used or line.reserved
     ]  # fmt: skip
     print_table(_LINE, rows, title="Quota of this Pacific day")
 

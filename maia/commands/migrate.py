@@ -8,7 +8,7 @@ import typer
 
 from maia.terminal import AsJson, ExitStatus, load_settings, print_json, run
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
 
 @app.command()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from atlas.adapters.maia import MaiaDAO
     from atlas.composition import Atlas
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", add_completion=False)
 
 _T = TypeVar("_T")
 _STATUSES = ("active", "cooling", "parked")
@@ -48,8 +48,8 @@ def list_topics(
         print_json(topics)
         return
     columns = (
-        "id", "query", "status", "origin", "mentions", "pages", "videos", "attempts", "held until", "cools until",
-        "last error",
+        "id", "query", "status", "origin", "mentions", "pages", "videos", "attempts", "held until",
+        "cools until", "last error",
     )  # fmt: skip
     rows = [
         (

@@ -12,7 +12,7 @@ from maia.terminal import AsJson, print_json, with_atlas
 if TYPE_CHECKING:
     from atlas.composition import Atlas
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
 
 @app.command()

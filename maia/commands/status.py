@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from atlas.composition import Atlas
     from atlas.keyring import LedgerLine
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
 CYCLES_SHOWN = 5
 
