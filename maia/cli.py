@@ -35,8 +35,8 @@ COMMANDS = {
 
 EPILOG = (
     "Exit statuses: 0 done, also when the ring is closed until later; 1 failed; 2 wrong usage; 69 the "
-    "database or the API can't be reached; 75 rate limited (HTTP 429): start again, the ledger knows when to go "
-    "on; 78 the settings need mending; 130 Ctrl-C; 143 SIGTERM.\n\n"
+    "database or the API can't be reached; 75 rate limited (HTTP 429): start again, the ledger knows when "
+    "to go on; 78 the settings need mending; 130 Ctrl-C; 143 SIGTERM.\n\n"
     "Data goes to stdout, logs to stderr. Settings come from the environment: maia config docs."
 )
 

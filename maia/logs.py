@@ -18,6 +18,12 @@ _ANY_API_KEY = re.compile(r"AIza[0-9A-Za-z_-]{35}")
 _HIDDEN = "[hidden]"
 _SHORTEST_SECRET = 4
 _COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
+_CHATTY = {
+    "aiosqlite": logging.INFO,
+    "httpcore": logging.WARNING,
+    "httpx": logging.WARNING,
+    "stamina": logging.ERROR,
+}
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -38,8 +44,8 @@ def _install(level: str, *, json_lines: bool, secrets: Mapping[str, str]) -> Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for chatty in ("asyncio", "aiosqlite", "httpcore", "httpx", "botocore", "urllib3", "stamina"):
-        logging.getLogger(chatty).setLevel(max(logging.INFO, root.level))
+    for name, least in _CHATTY.items():
+        logging.getLogger(name).setLevel(logging.DEBUG if level == "DEBUG" else least)
 
 
 def _tells_enough(record: logging.LogRecord) -> bool:

@@ -20,7 +20,7 @@ _STATUSES = ("active", "cooling", "parked")
 _SHOWN_OF_ERROR = 80
 
 Queries = Annotated[
-    list[str] | None, typer.Argument(metavar="[QUERY]…", help="Topics, by their query.", show_default=False)
+    list[str] | None, typer.Argument(metavar="[QUERY]", help="Topics, by their query.", show_default=False)
 ]
 Ids = Annotated[
     list[int] | None, typer.Option("--id", help="Topics, by the id that list shows.", show_default=False)

@@ -18,7 +18,7 @@ app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 @app.command()
 def seed(
     queries: Annotated[
-        list[str] | None, typer.Argument(metavar="QUERY…", help="What to search for.", show_default=False)
+        list[str] | None, typer.Argument(metavar="QUERY", help="What to search for.", show_default=False)
     ] = None,
     file: Annotated[
         Path | None,
