@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeAlias
@@ -149,19 +149,6 @@ class TestReserving:
         assert await spend(ring("archeology", pacing=False)) == 9
         assert await spent(sql) == (94, 0)
 
-    async def test_a_burst_of_callers_gets_exactly_what_is_left(
-        self, ring: MakeRing, settings_factory: SettingsFactory, sql: Sql
-    ) -> None:
-        settings = settings_factory(database={"pool_size": 50})
-        async with Database.open(settings) as db:
-            rings = [ring(pacing=False, limits={"search": 24}, reserve=0, db=db) for _ in range(50)]
-            answers = await asyncio.gather(
-                *(each.acquire("search") for each in rings), return_exceptions=True
-            )
-        assert sum(isinstance(answer, Grant) for answer in answers) == 21
-        assert sum(isinstance(answer, RingClosed) for answer in answers) == 29
-        assert await spent(sql) == (0, 21)
-
     async def test_the_projects_limit_binds_whatever_the_shares_once_were(
         self, ring: MakeRing, sql: Sql
     ) -> None:
@@ -185,6 +172,101 @@ class TestReserving:
     async def test_more_units_than_a_day_holds_are_never_granted(self, ring: MakeRing) -> None:
         refusal = await closed(ring(), units=86)
         assert (refusal.reopens_at, refusal.reason) == (None, "86 units at once are more than its 85 a day")
+
+
+class TestCrowds:
+    """Processes that saw the same room and wait for the same row: the row as it is then decides."""
+
+    callers = 50
+
+    @pytest.fixture
+    async def crowded(self, settings_factory: SettingsFactory) -> AsyncIterator[Database]:
+        async with Database.open(settings_factory(database={"pool_size": self.callers})) as db:
+            yield db
+
+    async def grants_after(
+        self, change: str, rings: Sequence[KeyRing], sql: Sql, database_url: str
+    ) -> list[Grant]:
+        """What each of `rings` is granted, having waited for `change` of the ledger to commit."""
+        observer = await asyncpg.connect(database_url)
+        async with sql.transaction():
+            await sql.execute(change)
+            calls = [asyncio.create_task(ring.acquire("search")) for ring in rings]
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = $1"
+            name = await observer.fetchval("SELECT current_database()")
+            while await observer.fetchval(waiting, name) < len(rings):
+                await asyncio.sleep(0.01)
+        await observer.close()
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(answer, (Grant, RingClosed)) for answer in answers), answers
+        return [answer for answer in answers if isinstance(answer, Grant)]
+
+    @pytest.mark.parametrize(
+        ("change", "granted"),
+        [
+            ("UPDATE quota_ledger SET reason = reason", 84),
+            ("UPDATE quota_ledger SET hunting_used = 70", 14),
+            ("UPDATE quota_ledger SET hunting_used = 84", 0),
+            ("UPDATE quota_ledger SET archeology_used = 90", 9),
+            ("UPDATE quota_ledger SET closed_until = '2026-11-02 12:00:01Z', reason = 'closed'", 0),
+            ("UPDATE quota_ledger SET closed_until = '2026-11-02 12:00:00Z', reason = 'past'", 84),
+        ],
+    )
+    async def test_it_gets_exactly_what_is_left(
+        self, ring: MakeRing, crowded: Database, sql: Sql, database_url: str, change: str, granted: int
+    ) -> None:
+        await ring().acquire("search")
+        rings = [ring(pacing=False, db=crowded) for _ in range(self.callers)]
+        grants = await self.grants_after(change, rings, sql, database_url)
+        assert len(grants) == min(granted, self.callers)
+        assert (await row_of(sql))["hunting_reserved"] == 1 + len(grants)
+
+    @pytest.mark.parametrize("archeology_used", [0, 80])
+    async def test_it_gets_exactly_the_first_units_of_a_day(
+        self, ring: MakeRing, crowded: Database, sql: Sql, database_url: str, archeology_used: int
+    ) -> None:
+        change = f"""INSERT INTO quota_ledger (project, bucket, pacific_day, archeology_used)
+                     VALUES ('default', 'search', '{TODAY}', {archeology_used})"""
+        rings = [ring(db=crowded) for _ in range(self.callers)]
+        grants = await self.grants_after(change, rings, sql, database_url)
+        assert len(grants) == min(22, 100 - archeology_used)
+        assert await spent(sql) == (archeology_used, len(grants))
+
+    async def test_it_makes_the_first_reservation_of_a_day_once(
+        self, ring: MakeRing, crowded: Database, sql: Sql
+    ) -> None:
+        rings = [ring(db=crowded) for _ in range(self.callers)]
+        await asyncio.gather(*(each.availability("search") for each in rings))
+        answers = await asyncio.gather(*(each.acquire("search") for each in rings), return_exceptions=True)
+        assert sum(isinstance(answer, Grant) for answer in answers) == 22
+        assert await spent(sql) == (0, 22)
+
+    async def test_one_of_it_probes(
+        self, ring: MakeRing, crowded: Database, clock: FixedClock, sql: Sql
+    ) -> None:
+        hunting = ring(failures_to_open=1)
+        await hunting.fail(await hunting.acquire("search"), "HTTP 503")
+        clock.advance(MINUTE)
+        rings = [ring(db=crowded) for _ in range(self.callers)]
+        await asyncio.gather(*(each.availability("search") for each in rings))
+        answers = await asyncio.gather(*(each.acquire("search") for each in rings), return_exceptions=True)
+        assert all(isinstance(answer, (Grant, RingClosed)) for answer in answers)
+        [probe] = [answer for answer in answers if isinstance(answer, Grant)]
+        assert probe.probe is not None
+        assert await spent(sql) == (1, 1)
+
+    async def test_a_probe_seen_free_and_taken_meanwhile_is_left_alone(
+        self, ring: MakeRing, clock: FixedClock, sql: Sql
+    ) -> None:
+        hunting = ring(failures_to_open=1)
+        await hunting.fail(await hunting.acquire("search"), "HTTP 503")
+        clock.advance(MINUTE)
+        async with sql.transaction():
+            await sql.execute("SELECT FROM api_keys FOR UPDATE")
+            refusal = await closed_roughly(ring(), open_after_all=True)
+            assert refusal.reason == "other processes take every unit as it comes free"
+            assert refusal.reopens_at == clock.now() + SECOND
+        assert (await ring().acquire("search")).probe is not None
 
 
 class TestPace:
@@ -454,21 +536,6 @@ class TestCircuit:
         await hunting.fail(await hunting.acquire("search"), "HTTP 503")
         assert (await closed(hunting)).reopens_at == clock.now() + 2 * HOUR
 
-    async def test_exactly_one_of_many_processes_probes(
-        self, ring: MakeRing, settings_factory: SettingsFactory, clock: FixedClock, sql: Sql
-    ) -> None:
-        await self.open_circuit(ring())
-        clock.advance(MINUTE)
-        async with Database.open(settings_factory(database={"pool_size": 30})) as db:
-            rings = [ring(db=db) for _ in range(30)]
-            answers = await asyncio.gather(
-                *(each.acquire("search") for each in rings), return_exceptions=True
-            )
-        grants = [answer for answer in answers if isinstance(answer, Grant)]
-        assert len(grants) == 1
-        assert all(isinstance(answer, (Grant, RingClosed)) for answer in answers)
-        assert await spent(sql) == (0, 1)
-
     async def test_a_prober_that_died_is_replaced(self, ring: MakeRing, clock: FixedClock, sql: Sql) -> None:
         hunting = ring()
         await self.open_circuit(hunting)
@@ -524,11 +591,11 @@ class TestCircuit:
         await closed(ring())
 
 
-async def closed_roughly(ring: KeyRing) -> RingClosed:
-    """As `closed`, where the reopening follows the database's own clock."""
+async def closed_roughly(ring: KeyRing, *, open_after_all: bool = False) -> RingClosed:
+    """As `closed`, where the reopening follows the database's own clock, or somebody is quicker."""
     with pytest.raises(RingClosed) as refusal:
         await ring.acquire("search")
-    assert not (await ring.availability("search")).open
+    assert (await ring.availability("search")).open is open_after_all
     return refusal.value
 
 
