@@ -810,6 +810,45 @@ async def test_the_demo_sees_what_was_found(dao: MaiaDAO) -> None:
 # Transactions
 
 
+async def test_the_same_videos_at_once_never_deadlock(make_dao: MakeDAO, sql: Any) -> None:
+    async def work(seed: int) -> int:
+        dao, rng, new = make_dao(), random.Random(seed), 0
+        for _ in range(10):
+            batch = [Clip(f"v{number}") for number in range(300)]
+            rng.shuffle(batch)
+            new += (await dao.ingest_video_metadata(batch)).new
+        return new
+
+    assert sum(await asyncio.gather(*(work(seed) for seed in range(8)))) == 300
+
+
+async def test_the_same_channels_at_once_never_deadlock(make_dao: MakeDAO, sql: Any) -> None:
+    async def work(seed: int) -> int:
+        dao, rng, new = make_dao(), random.Random(seed), 0
+        for round_ in range(10):
+            batch = [Clip(f"v{seed} {n}", f"UC{n}", f"title {seed} {round_}") for n in range(300)]
+            rng.shuffle(batch)
+            new += (await dao.ingest_video_metadata(batch)).channels_new
+        return new
+
+    assert sum(await asyncio.gather(*(work(seed) for seed in range(8)))) == 300
+
+
+async def test_topics_that_mention_each_other_never_deadlock(make_dao: MakeDAO) -> None:
+    dao = make_dao()
+    await dao.seed(["cats", "dogs"])
+
+    async def store(topic: Topic, tag: str) -> None:
+        async with dao.transaction() as transaction:
+            await transaction.ingest_video_metadata(Clip(f"v {tag}"), discovered_by=topic.id)
+            await transaction.add_to_search_queue([tag])
+            await transaction.update_search_state(topic.id, "TOKEN", 1, "active")
+
+    for _ in range(20):
+        cats, dogs = sorted(await dao.fetch_hunter_batch(2), key=lambda topic: topic.query)
+        await asyncio.gather(store(cats, "dogs"), store(dogs, "cats"))
+
+
 async def test_pages_stored_at_once_never_deadlock(make_dao: MakeDAO, sql: Any) -> None:
     """Workers store overlapping videos, channels and tags, the tags being each other's topics."""
     workers, rounds = 12, 12
