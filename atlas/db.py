@@ -16,7 +16,6 @@ import asyncpg
 import orjson
 from asyncpg.exceptions import (
     CannotConnectNowError,
-    ClientConfigurationError,
     DataError,
     IntegrityConstraintViolationError,
     InterfaceError,
@@ -320,7 +319,7 @@ class Database(_Runner):
             except (OSError, CannotConnectNowError):
                 await self._server.ensure_running()
             return await self._connect_to(self._server.dsn, options, patient=patient)
-        except ClientConfigurationError:
+        except ValueError:
             raise ConfigError(
                 "DATABASE_URL is not the URL of a PostgreSQL database, such as "
                 "postgresql://user:password@host:5432/database (special characters as %XX)"

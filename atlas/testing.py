@@ -73,6 +73,14 @@ class ThrowAwayServer:
         self._embedded, self._run = embedded, run
         self._admin: asyncpg.Connection[asyncpg.Record] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        return self._embedded.pid
+
+    @property
+    def folder(self) -> Path:
+        return self._embedded.home.path.parent
+
     def dsn_of(self, database: str) -> str:
         return self._embedded.dsn_of(database)
 
