@@ -28,8 +28,8 @@ _EPILOG = "\n\n".join(
         "Kinds of fault; each strikes at its RATE, from 0 to 1, every method or, as KIND:RATE:METHOD, one.",
         f"[cyan]latency[/]: {LATENCY_HELP}",
         "Answers that arrive spoilt: "
-        + "; ".join(f"[cyan]{kind}[/] {what}" for kind, what in MISHAPS.items()),
-        "Refusals: " + "; ".join(f"[cyan]{kind}[/] {what}" for kind, (what, _) in REFUSALS.items()),
+        + "; ".join(f"[cyan]{kind}[/] ({what})" for kind, what in MISHAPS.items()),
+        "Refusals: " + "; ".join(f"[cyan]{kind}[/] ({what})" for kind, (what, _) in REFUSALS.items()),
     ]
 )
 _T = TypeVar("_T")

@@ -13,7 +13,7 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -151,7 +151,11 @@ def new_catalogue(path: Path, origin: Mapping[str, Any]) -> Iterator[CatalogueWr
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(partial, isolation_level=None)) as db:
+        connection = sqlite3.connect(partial, isolation_level=None)
+    except (OSError, sqlite3.Error) as error:
+        raise CatalogueError(f"cannot write the catalogue {path}: {error}") from error
+    try:
+        with closing(connection) as db:
             db.execute("PRAGMA journal_mode = OFF")
             db.execute("PRAGMA synchronous = OFF")
             db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -199,18 +203,22 @@ class Catalogue:
                 f"there is no catalogue {path}: make one by `maia catalogue synthesize -o {path}`, "
                 f"or from recorded data by `maia catalogue import -o {path} CSV…`"
             )
-        try:
-            db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-            (application_id,) = db.execute("PRAGMA application_id").fetchone()
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if (application_id, version) != (_APPLICATION_ID, _FORMAT):
-                db.close()
-                raise CatalogueError(
-                    f"{path} is not a catalogue of this version: import or synthesize it again"
-                )
-            return cls(db, path)
-        except sqlite3.Error as error:
-            raise CatalogueError(f"cannot read the catalogue {path}: {error}") from error
+        with ExitStack() as stack:
+            try:
+                db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+                stack.callback(db.close)
+                marks = [
+                    db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+                ]
+                if marks != [_APPLICATION_ID, _FORMAT]:
+                    raise CatalogueError(
+                        f"{path} is not a catalogue of this version: import or synthesize it again"
+                    )
+                catalogue = cls(db, path)
+            except sqlite3.Error as error:
+                raise CatalogueError(f"cannot read the catalogue {path}: {error}") from error
+            stack.pop_all()
+        return catalogue
 
     def close(self) -> None:
         self._db.close()

@@ -1,4 +1,10 @@
-"""The emulated methods: from checked arguments and an instant to a listing."""
+"""The emulated methods: from checked arguments and an instant to a listing.
+
+Search finds videos only: for other types, places and topics, which a catalogue knows nothing of, it is
+empty. Of a result set the first 500 can be paged through; a page token is a position in it, good only
+for the very same parameters (but part and fields). With ids, maxResults is ignored, as recorded answers
+show.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import orjson
 
@@ -37,6 +43,7 @@ from maia.youtube.emulator.resources import (
 
 T = TypeVar("T")
 PageFault = Literal["empty-page", "repeat-page"]
+PAGE_FAULTS: tuple[PageFault, ...] = get_args(PageFault)
 
 MOST_IDS = 50
 MOST_CHARTED = 200

@@ -73,6 +73,8 @@ def read_arguments(method: Method, pairs: Iterable[tuple[str, str]]) -> Argument
         raise Refusal.of(
             401, "Invalid Credentials", "authError", parameter="Authorization", location_type="header"
         )
+    if given.get("alt", "json") != "json":
+        raise invalid_argument()
     mask_text = given.get("fields", "")
     mask = _mask(mask_text, method) if mask_text else ANYTHING
     return Arguments(

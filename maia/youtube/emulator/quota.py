@@ -88,10 +88,6 @@ class Quota:
             self._minute[minute] += 1
         self._used[project.name, bucket] += 1
 
-    def give_back(self, project: Project, bucket: Bucket) -> None:
-        """Undo a spending: the request was refused before it reached the service."""
-        self._used[project.name, bucket] -= 1
-
     def used(self, project: str, bucket: Bucket, now: datetime) -> int:
         """Units spent on the Pacific day of `now`."""
         self._turn_day(now)

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from hashlib import blake2b
 from html import escape
+from struct import Struct
 from typing import Any, NamedTuple
 from zlib import crc32
 
 import orjson
 
 from maia.youtube.catalogue import Catalogue, CatalogueVideo, Channel
-from maia.youtube.curves import Counts
+from maia.youtube.curves import HIDDEN, Counts
 from maia.youtube.emulator.facts import CATEGORIES, CATEGORY_OWNER
 from maia.youtube.emulator.fields import Mask, select
 
@@ -24,6 +25,7 @@ _SIZES = (
     ("standard", "sddefault", 640, 480),
     ("maxres", "maxresdefault", 1280, 720),
 )
+_THREE = Struct("<3q")
 _MOST_TEMPLATES = 400_000
 _HOLES = {"views": "\0v", "likes": "\0l", "comments": "\0c", "position": "\0p", "etag": "\0e"}
 _FILLINGS = {
@@ -81,6 +83,11 @@ def _thumbnails(video_id: str, sizes: int) -> dict[str, Any]:
     }
 
 
+def _digest(counts: Counts) -> int:
+    """Changes whenever a counter does."""
+    return crc32(_THREE.pack(*(HIDDEN if count is None else count for count in counts)))
+
+
 class Resources:
     """Renders items of every kind as bytes."""
 
@@ -109,7 +116,7 @@ class Resources:
                 template = self._make(kind, templates, n << 3 | hidden, n, shape, counts)
             filling: dict[bytes, Any] = {b"v": views, b"l": likes, b"c": comments}
             if template.etag is not None:
-                filling[b"e"] = b"%s%08x" % (template.etag, crc32(b"%a" % (counts,)))
+                filling[b"e"] = b"%s%08x" % (template.etag, _digest(counts))
             items.append(template.text % filling)
         return items
 

@@ -22,9 +22,9 @@ from maia.errors import MaiaError
 from maia.youtube.catalogue import Catalogue
 from maia.youtube.emulator.control import ControlPage, clock_state
 from maia.youtube.emulator.facts import METHODS, Method
-from maia.youtube.emulator.faults import Circumstances, Fault, FaultPlan, Strikes
+from maia.youtube.emulator.faults import Circumstances, Fault, FaultPlan, Mishap, Strikes
 from maia.youtube.emulator.feed import feed_document
-from maia.youtube.emulator.methods import Api, PageFault
+from maia.youtube.emulator.methods import PAGE_FAULTS, Api
 from maia.youtube.emulator.parameters import read_arguments
 from maia.youtube.emulator.quota import Project, Quota
 from maia.youtube.emulator.refusals import (
@@ -196,10 +196,9 @@ class Emulator:
         except Refusal as refusal:
             response = _refused(refusal)
             status = refusal.status
-        self._note(method, project, pairs, strikes.mishap or status, units, now)
-        if strikes.mishap and status == 200:
-            return await _spoilt(request, response, strikes.mishap)
-        return response
+        mishap = strikes.mishap if status == 200 and strikes.mishap not in PAGE_FAULTS else None
+        self._note(method, project, pairs, mishap or status, units, now)
+        return await _spoilt(request, response, mishap) if mishap else response
 
     def _note(
         self,
@@ -233,9 +232,7 @@ class Emulator:
         strikes: Strikes,
     ) -> web.Response:
         arguments = read_arguments(method, pairs)
-        fault: PageFault | None = None
-        if strikes.mishap == "empty-page" or strikes.mishap == "repeat-page":
-            fault = strikes.mishap
+        fault = next((fault for fault in PAGE_FAULTS if fault == strikes.mishap), None)
         body, etag = self._api.answer(arguments, now.timestamp(), fault).content(arguments)
         headers = {**_JSON, "ETag": f'"{etag}"'}
         if _matches(request.headers.get("If-None-Match"), etag):
@@ -282,7 +279,7 @@ def _takes_gzip(request: web.BaseRequest) -> bool:
     )
 
 
-async def _spoilt(request: web.BaseRequest, response: web.Response, mishap: str) -> web.StreamResponse:
+async def _spoilt(request: web.BaseRequest, response: web.Response, mishap: Mishap) -> web.StreamResponse:
     """What arrives of an answer that meets with a mishap; the request was counted."""
     body = response.body if isinstance(response.body, bytes) else b""
     transport = request.transport
