@@ -103,8 +103,8 @@ WHERE q.id = claim.id AND q.lease_token = claim.lease_token AND (SELECT count(*)
 -- Under the snowball lock: add mentions ($1 queries, $2 counts, $3 weights, $5 now) to the topics that exist, and create
 -- the others with origin $4. One row: topics added, topics there are now.
 WITH mention AS MATERIALIZED (
-    SELECT m.query, m.mentions, decayed_score(m.weight, $5, state.half_life_s) AS score
-    FROM unnest($1::text[], $2::bigint[], $3::double precision[]) AS m (query, mentions, weight), queue_state AS state
+    SELECT m.query, m.mentions, decayed_score(m.weight, $5, (SELECT half_life_s FROM queue_state)) AS score
+    FROM unnest($1::text[], $2::bigint[], $3::double precision[]) AS m (query, mentions, weight)
 ),
 known AS (
     UPDATE search_queue AS q
@@ -156,8 +156,8 @@ WHERE query = ANY ($2::text[]);
 -- Under the snowball lock: make the queries $1 seeds of weight $2 ($3 now), first come first searched; one that exists
 -- is raised to that and, if it cools or is parked, made active again. One row: topics added, topics made active again.
 WITH seed AS MATERIALIZED (
-    SELECT s.query, s.place, decayed_score($2, $3, state.half_life_s) AS score
-    FROM unnest($1::text[]) WITH ORDINALITY AS s (query, place), queue_state AS state
+    SELECT s.query, s.place, decayed_score($2, $3, (SELECT half_life_s FROM queue_state)) AS score
+    FROM unnest($1::text[]) WITH ORDINALITY AS s (query, place)
 ),
 known AS MATERIALIZED (
     SELECT q.id, q.query, q.status, s.score
@@ -202,11 +202,9 @@ FROM novel;
 -- name: rescale_scores
 -- Under the snowball lock: turn every score into what it is with a half-life of $1 seconds, keeping what each weight has
 -- decayed to by $2 (now).
-WITH state AS MATERIALIZED (SELECT half_life_s FROM queue_state),
-changed AS (UPDATE queue_state SET half_life_s = $1)
+WITH changed AS (UPDATE queue_state SET half_life_s = $1)
 UPDATE search_queue
-SET priority = priority - date_part('epoch', $2::timestamptz) / state.half_life_s + date_part('epoch', $2::timestamptz) / $1
-FROM state;
+SET priority = priority + date_part('epoch', $2::timestamptz) * (1 / $1 - 1 / (SELECT half_life_s FROM queue_state));
 
 -- name: park_topics
 -- Under the snowball lock: take topics (ids $1 or queries $2) out of the queue for the reason $3; who holds one loses it.

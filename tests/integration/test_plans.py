@@ -1,0 +1,261 @@
+"""The plans, HOT share and pages of the statements that every cycle runs, on a queue that is long."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from atlas.adapters.maia import MaiaDAO, Mention, Topic, TopicOutcome, TopicStatus
+from atlas.clock import FixedClock
+from atlas.db import Transaction, sql_of
+from atlas.testing import NOON, SettingsFactory
+
+pytestmark = pytest.mark.integration
+
+TOPICS = 50_000
+MODES = ("force_generic_plan", "force_custom_plan")
+TOKEN = "11111111-1111-1111-1111-111111111111"
+
+FILL = """
+INSERT INTO search_queue (query, origin, status, priority, created_at, cool_until)
+SELECT format('topic %s %s', i, md5(i::text)), 'tag', status,
+    10000 + (hashint8(i)::bigint + 2147483648) / 429496729.6, $2,
+    CASE status WHEN 'cooling' THEN $2::timestamptz + (i - $1 / 100) * interval '1 second' END
+FROM generate_series(1, $1::bigint) AS i,
+    LATERAL (SELECT CASE WHEN i % 10 = 0 THEN 'cooling' ELSE 'active' END) AS kind (status)
+"""
+
+HELD = f"""
+UPDATE search_queue
+SET lease_owner = 'test', lease_token = '{TOKEN}', lease_until = clock_timestamp() + interval '1 hour',
+    claimed_at = clock_timestamp()
+WHERE id = ANY (ARRAY(SELECT id FROM search_queue WHERE status = 'active' ORDER BY priority DESC LIMIT 100))
+RETURNING id
+"""
+
+
+async def fill(sql: Any, topics: int) -> None:
+    """A queue of `topics`, a tenth of them cooling; a hundredth of these are due."""
+    await sql.execute("TRUNCATE search_queue CASCADE")
+    await sql.execute(FILL, topics, NOON)
+    await sql.execute("UPDATE queue_state SET topics = $1", topics)
+    await sql.execute("VACUUM ANALYZE search_queue")
+
+
+@pytest_asyncio.fixture
+async def long_queue(sql: Any) -> AsyncIterator[Any]:
+    await sql.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
+    await fill(sql, TOPICS)
+    return sql
+
+
+@pytest.fixture
+def dao(long_queue: Any, clock: FixedClock, settings_factory: SettingsFactory) -> MaiaDAO:
+    """A DAO that commits each statement on the one connection whose statistics the test reads."""
+    return MaiaDAO(Transaction(long_queue), clock=clock, settings=settings_factory())
+
+
+async def plan_of(sql: Any, statement: str, arguments: str, mode: str) -> Mapping[str, Any]:
+    """The plan as run, then rolled back: EXPLAIN (ANALYZE, BUFFERS)."""
+    await sql.execute(f"SET plan_cache_mode = {mode}")
+    await sql.execute(f"PREPARE pinned AS {sql_of(statement)}")
+    transaction = sql.transaction()
+    await transaction.start()
+    try:
+        explained = await sql.fetchval(
+            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE pinned ({arguments})"
+        )
+    finally:
+        await transaction.rollback()
+        await sql.execute("DEALLOCATE pinned")
+        await sql.execute("RESET plan_cache_mode")
+    plan: Mapping[str, Any] = json.loads(explained)[0]["Plan"]
+    return plan
+
+
+def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+def scans(plan: Mapping[str, Any], table: str) -> set[tuple[str, str | None]]:
+    """How a plan reads a table: kinds of node with the index they use."""
+    return {
+        (node["Node Type"], node.get("Index Name"))
+        for node in nodes(plan)
+        if "Scan" in node["Node Type"] and (node.get("Relation Name") == table or "Index Name" in node)
+    }
+
+
+BY_ID = ("Index Scan", "search_queue_pkey")
+CLAIM = f"100, 'test', '{TOKEN}', 300, 5, '{NOON}'"
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_claim_reads_only_its_indexes(long_queue: Any, mode: str) -> None:
+    plan = await plan_of(long_queue, "maia.claim_topics", CLAIM, mode)
+    assert scans(plan, "search_queue") == {("Index Scan", "search_queue_by_priority"), BY_ID}
+    assert plan["Actual Rows"] == 100
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_waking_reads_only_its_indexes(long_queue: Any, mode: str) -> None:
+    plan = await plan_of(long_queue, "maia.wake_topics", f"'{NOON}', 1000", mode)
+    assert scans(plan, "search_queue") == {("Index Scan", "search_queue_by_cool_until"), BY_ID}
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_completion_and_release_read_only_the_rows_they_write(long_queue: Any, mode: str) -> None:
+    ids = [row["id"] for row in await long_queue.fetch(HELD)]
+    outcome = {
+        "lease_token": TOKEN,
+        "status": "active",
+        "pages": 1,
+        "results": 50,
+        "new_videos": 5,
+        "restarted": False,
+    }
+    outcomes = json.dumps([outcome | {"id": id_} for id_ in ids])
+    plan = await plan_of(long_queue, "maia.update_search_states", f"'{outcomes}'", mode)
+    assert scans(plan, "search_queue") == {BY_ID}
+    tokens = [TOKEN] * len(ids)
+    plan = await plan_of(
+        long_queue,
+        "maia.release_topics",
+        f"ARRAY{ids}, ARRAY{tokens}::uuid[], 'timed out', 60, true, 5",
+        mode,
+    )
+    assert scans(plan, "search_queue") == {BY_ID}
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_adding_tags_reads_only_the_topics_they_are(long_queue: Any, mode: str) -> None:
+    tags = [f"tag {number}" for number in range(50)]
+    arguments = f"ARRAY{tags}, ARRAY{[1] * 50}, ARRAY{[1.0] * 50}, 'tag', '{NOON}'"
+    plan = await plan_of(long_queue, "maia.add_topics", arguments, mode)
+    assert scans(plan, "search_queue") == {("Index Scan", "search_queue_query_key")}
+    plan = await plan_of(long_queue, "maia.trim_queue", f"50, ARRAY{tags}", mode)
+    assert scans(plan, "search_queue") == {("Index Scan", "search_queue_by_priority"), BY_ID}
+    plan = await plan_of(long_queue, "maia.tag_mentions", f"ARRAY{tags}", mode)
+    assert {index for _, index in scans(plan, "search_queue")} <= {"search_queue_query_key", None}
+    assert "Seq Scan" not in {kind for kind, _ in scans(plan, "search_queue")}
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_ingestion_reads_only_the_channels_it_writes(long_queue: Any, mode: str) -> None:
+    await long_queue.execute(
+        "INSERT INTO channels SELECT 'UC' || i, 'title', $1, $1 FROM generate_series(1, 50000) AS i", NOON
+    )
+    await long_queue.execute("VACUUM ANALYZE channels")
+    page = json.dumps(
+        [{"id": f"v{i}", "channel_id": f"UC{i}", "channel_title": "t", "tags": []} for i in range(50)]
+    )
+    plan = await plan_of(long_queue, "maia.ingest_videos", f"'{page}', '{NOON}', NULL", mode)
+    assert scans(plan, "channels") == {("Index Scan", "channels_pkey")}
+
+
+async def updates(sql: Any) -> tuple[int, int]:
+    """Updates of the queue so far, and how many of them were HOT."""
+    await sql.execute("SELECT pg_stat_force_next_flush()")
+    await sql.execute("SELECT pg_stat_clear_snapshot()")
+    row = await sql.fetchrow(
+        "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'search_queue'"
+    )
+    return row["n_tup_upd"], row["n_tup_hot_upd"]
+
+
+def page_of(topic: Topic) -> TopicOutcome:
+    return TopicOutcome(
+        topic.id,
+        "CDIQAA",
+        50,
+        TopicStatus.ACTIVE,
+        params={"q": topic.query, "order": "date", "publishedAfter": None, "maxResults": 50},
+        new=20,
+        page_digest="0123456789abcdef",
+    )
+
+
+async def test_claims_and_stored_pages_are_hot(dao: MaiaDAO, long_queue: Any) -> None:
+    await long_queue.execute(
+        "UPDATE search_queue SET cool_until = $1 WHERE status = 'cooling'", NOON.replace(year=2027)
+    )
+    await long_queue.execute("VACUUM search_queue")
+    total, hot = await updates(long_queue)
+    for _ in range(40):
+        topics = await dao.fetch_hunter_batch(100)
+        assert len(topics) == 100
+        await dao.update_search_states([page_of(topic) for topic in topics])
+    after, hot_after = await updates(long_queue)
+    assert after - total == 8000
+    assert hot_after - hot == 8000
+
+
+async def test_failures_are_hot(dao: MaiaDAO, long_queue: Any) -> None:
+    await long_queue.execute("DELETE FROM search_queue WHERE status = 'cooling'")
+    total, hot = await updates(long_queue)
+    for _ in range(4):
+        await dao.release_topics(await dao.fetch_hunter_batch(100), error="timed out", retry_after_s=60)
+    after, hot_after = await updates(long_queue)
+    assert (after - total, hot_after - hot) == (800, 800)
+
+
+def pages_read(plan: Mapping[str, Any]) -> int:
+    return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
+
+
+async def test_a_claim_reads_as_few_pages_after_many_as_at_first(dao: MaiaDAO, long_queue: Any) -> None:
+    """Topics that leave the head for good (cooling) must not be stepped over by every later claim."""
+    before = await plan_of(long_queue, "maia.claim_topics", CLAIM, "force_generic_plan")
+    for _ in range(100):
+        topics = await dao.fetch_hunter_batch(200)
+        await dao.update_search_states([TopicOutcome(topic.id, None, 3, "cooling") for topic in topics])
+    await long_queue.execute("VACUUM search_queue")
+    after = await plan_of(long_queue, "maia.claim_topics", CLAIM, "force_generic_plan")
+    assert scans(after, "search_queue") == scans(before, "search_queue")
+    assert pages_read(after) < 1.5 * pages_read(before)
+
+
+async def test_a_claim_reads_hardly_more_of_a_longer_queue(dao: MaiaDAO, long_queue: Any) -> None:
+    long = await plan_of(long_queue, "maia.claim_topics", CLAIM, "force_generic_plan")
+    await fill(long_queue, TOPICS // 10)
+    short = await plan_of(long_queue, "maia.claim_topics", CLAIM, "force_generic_plan")
+    assert scans(long, "search_queue") == scans(short, "search_queue")
+    assert pages_read(long) < 1.5 * pages_read(short)
+
+
+async def test_a_refreshed_video_is_hot(dao: MaiaDAO, long_queue: Any) -> None:
+    """No index stands on what a refresh changes."""
+    indexed = await long_queue.fetch(
+        "SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey) "
+        "WHERE indrelid = 'videos'::regclass"
+    )
+    assert {row["attname"] for row in indexed} == {"id", "discovered_by"}
+
+
+async def test_lease_columns_stand_in_no_index(long_queue: Any) -> None:
+    definitions = await long_queue.fetch("SELECT indexdef FROM pg_indexes WHERE tablename = 'search_queue'")
+    assert len(definitions) == 4
+    assert not any("lease" in row["indexdef"] or "attempts" in row["indexdef"] for row in definitions)
+
+
+async def test_a_full_queue_is_trimmed_from_its_lower_end(
+    dao: MaiaDAO, long_queue: Any, clock: FixedClock
+) -> None:
+    full = MaiaDAO(Transaction(long_queue), clock=clock, settings=_capped(dao, TOPICS))
+    lowest = await long_queue.fetchval("SELECT min(priority) FROM search_queue WHERE status = 'active'")
+    assert await full.add_to_search_queue([Mention("much wanted", 1000)]) == 1
+    assert await long_queue.fetchval("SELECT count(*) FROM search_queue") == TOPICS
+    assert (
+        await long_queue.fetchval("SELECT min(priority) FROM search_queue WHERE status = 'active'") > lowest
+    )
+
+
+def _capped(dao: MaiaDAO, cap: int) -> Any:
+    settings = dao._settings
+    return settings.model_copy(update={"hunter": settings.hunter.model_copy(update={"queue_cap": cap})})
