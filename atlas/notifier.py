@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 Level: TypeAlias = Literal["info", "warning", "error"]
 
 _LOG_LEVELS: dict[Level, int] = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-_APPRISE_TYPES: dict[Level, str] = {"info": "info", "warning": "warning", "error": "failure"}
+_APPRISE_TYPES: dict[Level, str] = {"info": "INFO", "warning": "WARNING", "error": "FAILURE"}
 _LONGEST_KEY = 200
 _CLAIM_S = 60
 _DATABASE_PATIENCE_S = 3
@@ -134,15 +134,7 @@ class Notifier:
     def _send_to(self, nth: int, alert: Alert, body: str) -> bool:
         with _apprise_log.heard() as reasons:
             try:
-                plugin = self._plugin(nth)
-                reached = plugin is not None and bool(
-                    plugin.notify(
-                        title=alert.title,
-                        body=body,
-                        notify_type=_APPRISE_TYPES[alert.level],
-                        body_format="text",
-                    )
-                )
+                reached = self._post(nth, alert, body)
             except Exception as error:  # noqa: BLE001 - a hundred services, and the others are still to be told
                 reached = False
                 reasons.append(repr(error))
@@ -150,6 +142,17 @@ class Notifier:
             reason = self._redacted("; ".join(reasons)) or "no reason given"
             logger.error("alert %r did not reach URL %d of the notifier: %s", alert.title, nth + 1, reason)
         return reached
+
+    def _post(self, nth: int, alert: Alert, body: str) -> bool:
+        plugin = self._plugin(nth)
+        if plugin is None:
+            return False
+        apprise = _apprise()
+        service = apprise.Apprise()
+        service.add(plugin)
+        kind = getattr(apprise.NotifyType, _APPRISE_TYPES[alert.level])
+        text = apprise.NotifyFormat.TEXT
+        return bool(service.notify(title=alert.title, body=body, notify_type=kind, body_format=text))
 
     def _plugin(self, nth: int) -> Any:
         """Apprise's plugin for a URL; None if there is none."""
@@ -163,15 +166,17 @@ class Notifier:
         return _URL.sub("***", text)
 
 
-class _AppriseLog(logging.Handler):
-    """Keeps what Apprise says in a thread while that thread sends; its own words may hold a URL."""
+class _AppriseLog(logging.Filter):
+    """Keeps what Apprise says in a thread while that thread sends, and from the log, as it may hold a URL."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
         self._thread = threading.local()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        getattr(self._thread, "reasons", []).append(record.getMessage())
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING:
+            getattr(self._thread, "reasons", []).append(record.getMessage())
+        return False
 
     @contextmanager
     def heard(self) -> Iterator[list[str]]:
@@ -188,16 +193,12 @@ _apprise_log = _AppriseLog()
 
 def _apprise() -> Any:
     """Apprise, imported at its first use, with every way shut by which it would log a URL."""
+    logging.getLogger("apprise").addFilter(_apprise_log)
+    # At DEBUG it logs the path of every request, which for many services is the secret.
+    transport = logging.getLogger("urllib3")
+    transport.setLevel(max(transport.getEffectiveLevel(), logging.INFO))
     import apprise
 
-    own = logging.getLogger("apprise")
-    if _apprise_log not in own.handlers:
-        own.addHandler(_apprise_log)
-        own.setLevel(logging.WARNING)
-        own.propagate = False
-        # At DEBUG it logs the path of every request, which for many services is the secret.
-        transport = logging.getLogger("urllib3")
-        transport.setLevel(max(transport.getEffectiveLevel(), logging.INFO))
     return apprise
 
 

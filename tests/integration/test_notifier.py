@@ -1,0 +1,278 @@
+"""Alerts through Apprise to a real web hook, de-duplicated in PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from atlas import notifier
+from atlas.composition import Atlas
+from atlas.config import NotifierSettings
+from atlas.db import Database
+from atlas.errors import ConfigError
+from atlas.notifier import Notifier
+from atlas.testing import RecordingNotifier, SettingsFactory, ThrowAwayServer
+
+pytestmark = pytest.mark.integration
+
+
+def sender(database: Database, *urls: str, **settings: Any) -> Notifier:
+    return Notifier(database, NotifierSettings(urls=tuple(SecretStr(url) for url in urls), **settings))
+
+
+async def end_cool_downs(sql: Any) -> None:
+    await sql.execute("UPDATE alerts SET quiet_until = clock_timestamp() - interval '1 s'")
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class TestSending:
+    @pytest.mark.parametrize(
+        ("level", "told"), [("info", "info"), ("warning", "warning"), ("error", "failure")]
+    )
+    async def test_an_alert_arrives_with_its_level(
+        self, database: Database, recording_notifier: RecordingNotifier, level: notifier.Level, told: str
+    ) -> None:
+        sent = await sender(database, recording_notifier.url, level="info").notify(
+            "Title é", "Body\n<b>", level=level
+        )
+
+        assert sent
+        [alert] = recording_notifier.alerts
+        assert (alert["title"], alert["message"], alert["type"]) == ("Title é", "Body\n<b>", told)
+
+    async def test_every_url_is_told(self, database: Database, recording_notifier: RecordingNotifier) -> None:
+        url = recording_notifier.url
+
+        assert await sender(database, url, url).notify("t", "b")
+        assert len(recording_notifier.alerts) == 2
+
+    async def test_one_dead_url_does_not_silence_the_others(
+        self,
+        database: Database,
+        recording_notifier: RecordingNotifier,
+        closed_port: int,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        both = sender(database, f"json://127.0.0.1:{closed_port}/", recording_notifier.url)
+
+        assert await both.notify("t", "b")
+        assert len(recording_notifier.alerts) == 1
+        assert "alert 't' did not reach URL 1 of the notifier" in caplog.text
+        assert not await both.notify("t", "b")
+
+    async def test_lower_levels_are_only_logged(
+        self, database: Database, recording_notifier: RecordingNotifier, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+
+        assert not await sender(database, recording_notifier.url).notify("t", "b", level="info")
+        assert recording_notifier.alerts == []
+        assert ("atlas.notifier", logging.INFO, "t: b") in caplog.record_tuples
+
+    async def test_without_urls_alerts_are_logged_once(
+        self, database: Database, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        silent = sender(database)
+
+        assert [await silent.notify("t", "b", level="error") for _ in range(3)] == [False] * 3
+        assert caplog.record_tuples == [("atlas.notifier", logging.ERROR, "t: b")]
+
+    async def test_the_current_notifier_is_used(
+        self, atlas: Atlas, recording_notifier: RecordingNotifier
+    ) -> None:
+        assert await notifier.notify("t", "b", level="error", key="k")
+        assert [alert["title"] for alert in recording_notifier.alerts] == ["t"]
+
+
+class TestCoolDown:
+    async def test_of_many_processes_one_sends(
+        self, settings_factory: SettingsFactory, recording_notifier: RecordingNotifier
+    ) -> None:
+        settings = settings_factory()
+        async with Database.open(settings) as one, Database.open(settings) as other:
+            senders = [sender(database, recording_notifier.url) for database in (one, other) * 10]
+            sent = await asyncio.gather(
+                *(each.notify(f"t{n}", "b", key="k") for n, each in enumerate(senders))
+            )
+
+        assert sent.count(True) == len(recording_notifier.alerts) == 1
+
+    async def test_other_keys_are_other_alerts(
+        self, database: Database, recording_notifier: RecordingNotifier
+    ) -> None:
+        each = sender(database, recording_notifier.url)
+
+        keys = ["x", "y", None, "t", "z" * 999, "z" * 999]
+        sent = [await each.notify("t", "b", key=key) for key in keys]
+
+        assert sent == [True, True, True, False, True, False]
+
+    async def test_the_next_one_tells_how_many_were_held_back(
+        self, database: Database, recording_notifier: RecordingNotifier, sql: Any
+    ) -> None:
+        each = sender(database, recording_notifier.url)
+        for _ in range(4):
+            await each.notify("t", "b")
+        await end_cool_downs(sql)
+        await each.notify("t", "b")
+        await end_cool_downs(sql)
+        await each.notify("t", "b")
+
+        assert [alert["message"] for alert in recording_notifier.alerts] == [
+            "b", "b\n(Held back since the last one: 3.)", "b",
+        ]  # fmt: skip
+
+    async def test_it_lasts_as_long_as_the_settings_say(
+        self, database: Database, recording_notifier: RecordingNotifier, sql: Any
+    ) -> None:
+        await sender(database, recording_notifier.url, cool_down_s=7200).notify("t", "b")
+
+        left = await sql.fetchval(
+            "SELECT extract(epoch FROM quiet_until - clock_timestamp())::float8 FROM alerts"
+        )
+        assert 7190 < left <= 7200
+
+    async def test_there_may_be_none(self, database: Database, recording_notifier: RecordingNotifier) -> None:
+        each = sender(database, recording_notifier.url, cool_down_s=0)
+
+        assert [await each.notify("t", "b") for _ in range(3)] == [True] * 3
+
+    async def test_an_alert_that_reached_nobody_does_not_begin_it(
+        self, database: Database, recording_notifier: RecordingNotifier, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        each = sender(database, recording_notifier.url)
+        recording_notifier.status = 503
+        assert not await each.notify("t", "b")
+        recording_notifier.status = 200
+
+        assert "alert 't' did not reach URL 1 of the notifier: Failed to send JSON POST" in caplog.text
+        assert "503" in caplog.text
+        assert await each.notify("t", "b")
+
+    async def test_a_sender_that_died_silences_for_a_minute_at_most(
+        self,
+        database: Database,
+        recording_notifier: RecordingNotifier,
+        sql: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        sending = threading.Event()
+        release = threading.Event()
+        dying = sender(database, recording_notifier.url)
+        monkeypatch.setattr(dying, "_send", lambda alert, body: sending.set() or release.wait())
+        task = asyncio.create_task(dying.notify("t", "b"))
+        await asyncio.to_thread(sending.wait)
+        task.cancel()
+        await asyncio.wait([task])
+        release.set()
+
+        left = await sql.fetchval(
+            "SELECT extract(epoch FROM quiet_until - clock_timestamp())::float8 FROM alerts"
+        )
+        assert 50 < left <= 60
+
+    async def test_keys_nobody_used_for_a_month_are_forgotten(self, database: Database, sql: Any) -> None:
+        silent = sender(database)
+        for key in ("old", "other"):
+            await silent.notify("t", "b", key=key)
+        await sql.execute("UPDATE alerts SET quiet_until = quiet_until - interval '31 days'")
+        await silent.notify("t", "b", key="old")
+
+        assert [row["key"] for row in await sql.fetch("SELECT key FROM alerts")] == ["old"]
+
+
+class TestWithoutDatabase:
+    async def test_alerts_are_sent_and_this_process_remembers_them(
+        self,
+        own_postgres: ThrowAwayServer,
+        settings_factory: SettingsFactory,
+        recording_notifier: RecordingNotifier,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(notifier, "_DATABASE_PATIENCE_S", 0.2)
+        url = own_postgres.dsn_of(own_postgres.create_database())
+        async with Database.open(settings_factory(database_url=SecretStr(url))) as database:
+            each = sender(database, recording_notifier.url)
+            assert await each.notify("before", "b")
+            own_postgres.stop()
+
+            assert await each.notify("The database is down", "b")
+            assert not await each.notify("The database is down", "b")
+            assert not await each.notify("before", "b")
+            assert await sender(database, recording_notifier.url, cool_down_s=0).notify("before", "b")
+            own_postgres.start()
+
+        assert [alert["title"] for alert in recording_notifier.alerts] == [
+            "before",
+            "The database is down",
+            "before",
+        ]
+
+
+class TestNothingGetsOut:
+    SECRETS = ("s3cretUser", "s3cretPass", "s3cretToken", "s3cretQuery")
+
+    async def test_no_url_is_ever_logged(
+        self,
+        database: Database,
+        closed_port: int,
+        caplog: pytest.LogCaptureFixture,
+        recording_notifier: RecordingNotifier,
+    ) -> None:
+        caplog.set_level(1)
+        hook = recording_notifier.url.removeprefix("json://").rstrip("/")
+        urls = [
+            f"json://s3cretUser:s3cretPass@127.0.0.1:{closed_port}/s3cretToken?+x=s3cretQuery",
+            f"json://s3cretUser:s3cretPass@{hook}/s3cretToken?+x=s3cretQuery",
+            "nonsense://s3cretUser:s3cretPass@host/s3cretToken?x=s3cretQuery",
+            "s3cretToken",
+        ]
+        each = sender(database, *urls)
+
+        assert not await each.notify("t", "b")
+        with pytest.raises(ConfigError, match=r"does not understand number 3, 4 of 4") as refusal:
+            await each.check()
+        ours = "\n".join(record.getMessage() for record in caplog.records if record.name != "aiohttp.access")
+        logged = ours + str(refusal.value) + repr(each.__dict__)
+        assert [secret for secret in self.SECRETS if secret in logged] == []
+        assert caplog.text.count("did not reach URL") == 4
+
+    async def test_a_reason_that_tells_a_url_is_redacted(
+        self, database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        each = sender(database, "json://s3cretUser:s3cretPass@127.0.0.1/s3cretToken")
+
+        def fail(nth: int) -> None:
+            raise OSError("POST http://127.0.0.1/s3cretToken as s3cretUser of json://x/y failed: out of luck")
+
+        monkeypatch.setattr(each, "_plugin", fail)
+        assert not await each.notify("t", "b")
+        assert "out of luck" in caplog.text
+        assert [secret for secret in self.SECRETS if secret in caplog.text] == []
+        assert "http://" not in caplog.text
+
+    async def test_whatever_fails_the_caller_goes_on(
+        self, database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        each = sender(database, "json://127.0.0.1/")
+        monkeypatch.setattr(each, "_send", lambda alert, body: {}["no"])
+
+        assert not await each.notify("t", "b")
+        assert "alert 't' could not be sent: KeyError('no')" in caplog.text
+
+    async def test_good_urls_pass_the_check(self, database: Database) -> None:
+        await sender(database, "json://127.0.0.1/", "mailto://user:pass@example.org").check()
+        await sender(database).check()
