@@ -348,15 +348,18 @@ async def recording_notifier() -> AsyncIterator[RecordingNotifier]:
     await runner.cleanup()
 
 
+@pytest.fixture
+def atlas_settings(request: pytest.FixtureRequest, settings_factory: SettingsFactory) -> Settings:
+    """What `atlas` is opened with: override it for other settings."""
+    if "recording_notifier" in request.fixturenames:
+        return settings_factory(notifier={"urls": [request.getfixturevalue("recording_notifier").url]})
+    return settings_factory()
+
+
 @pytest_asyncio.fixture
-async def atlas(
-    request: pytest.FixtureRequest, settings_factory: SettingsFactory, clock: FixedClock
-) -> AsyncIterator[Atlas]:
+async def atlas(atlas_settings: Settings, clock: FixedClock) -> AsyncIterator[Atlas]:
     """An open Atlas on this test's database, its clock at noon; `recording_notifier` gets its alerts."""
     from atlas.composition import Atlas
 
-    overrides: dict[str, Any] = {}
-    if "recording_notifier" in request.fixturenames:
-        overrides["notifier"] = {"urls": [request.getfixturevalue("recording_notifier").url]}
-    async with Atlas.open(settings_factory(**overrides), clock=clock) as opened:
+    async with Atlas.open(atlas_settings, clock=clock) as opened:
         yield opened
