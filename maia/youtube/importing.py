@@ -95,6 +95,8 @@ def import_recordings(
             tell = (lambda read, base=base: progress(base + read)) if progress else None
             report.files.append(_stage(staging, file, number, reading, mapped, on_bad_row, tell))
             done += file.stat().st_size
+            if progress:
+                progress(done)
         _check_mapped(reading.columns, mapped, files)
         if not any(file.rows for file in report.files):
             raise CatalogueError(

@@ -236,16 +236,26 @@ class _Records:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield self._torn(f"{error}; is a quote never closed?")
-                continue
-            if not cells:
-                continue
-            if len(cells) != self._width:
-                yield self._torn(f"it has {len(cells)} fields, not the header's {self._width}")
-            elif any(_UNDECODED.search(text) for _, text in self._taken):
-                yield self._taken[0][0], "its text is not in the file's encoding: say which by --encoding"
+                reason = f"{error}; is a quote never closed?"
             else:
-                yield self._taken[0][0], cells
+                if not cells:
+                    continue
+                reason = self._why_torn(cells)
+                if reason is None:
+                    yield self._taken[0][0], cells
+                    continue
+            yield self._torn(reason)
+            reader = csv.reader(self._feed(), delimiter=self._delimiter)
+
+    def _why_torn(self, cells: Sequence[str]) -> str | None:
+        """Why a record is not to be trusted: a quote that is closed within a later row has swallowed that."""
+        if len(cells) != self._width:
+            return f"it has {len(cells)} fields, not the header's {self._width}"
+        if any(self._is_row(text) for _, text in self._taken[1:]):
+            return "a quote is never closed: another row stands within it"
+        if any(_UNDECODED.search(text) for _, text in self._taken):
+            return "its text is not in the file's encoding: say which by --encoding"
+        return None
 
     def _torn(self, reason: str) -> tuple[int, str]:
         """Go back to the first of the record's further lines that is a row by itself."""
