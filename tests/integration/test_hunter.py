@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -34,8 +35,10 @@ from maia.hunter import (
     run,
     run_direct,
 )
+from maia.tags import TagRules
 from maia.youtube.catalogue import Catalogue, CatalogueVideo, Channel, new_catalogue
-from maia.youtube.emulator import Call, Emulator
+from maia.youtube.curves import Sample
+from maia.youtube.emulator import Emulator, Project
 from maia.youtube.errors import KeyRejected
 
 pytestmark = pytest.mark.integration
@@ -64,7 +67,9 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
             video = CatalogueVideo(
                 f"video{n:06d}", f"UC{n % 5:022d}", f"{subject} number {n}", at, category_id=15, tags=tags
             )
-            writer.add(video, f"Channel {n % 5}", [(at + 60, 10 * n, n, 1), (at + 1800, 20 * n, n, 2)])
+            writer.add(
+                video, f"Channel {n % 5}", [Sample(at + 60, 10 * n, n, 1), Sample(at + 1800, 20 * n, n, 2)]
+            )
     with Catalogue.open(path) as opened:
         yield opened
 
@@ -126,10 +131,6 @@ class Between:
 
 def searches(emulator: Emulator) -> list[dict[str, str]]:
     return [dict(call.parameters) for call in emulator.calls if call.method == "search.list"]
-
-
-def answered(calls: list[Call]) -> list[Call]:
-    return [call for call in calls if call.status == 200]
 
 
 async def topic_of(sql: Any, query: str = "cats") -> dict[str, Any]:
@@ -560,7 +561,8 @@ async def test_what_a_slow_batch_did_not_begin_is_given_back(hunting: Hunting, s
     async with hunting("cats", "gardens", youtube={"concurrency": 1}, hunter={"lease_s": 1}) as hunter:
         statistics = await hunter.cycle(steps=Between(hunter, enrich=enrich))
     assert (statistics.pages, statistics.skipped) == (1, {"late": 1})
-    assert tuple((await topic_of(sql, "gardens"))[name] for name in ("attempts", "lease_token")) == (0, None)
+    left = await topic_of(sql, "gardens")
+    assert (left["attempts"], left["lease_token"], left["pages_total"]) == (0, None, 0)
 
 
 async def test_a_ring_whose_keys_are_all_refused_is_a_clear_error(
@@ -686,10 +688,46 @@ async def test_several_cycles_stop_where_nothing_is_left(
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"cycles": 0}])
-async def test_no_cycle_and_no_batch_is_refused(hunting: Hunting, wrong: dict[str, int]) -> None:
+async def test_no_cycle_and_no_batch_is_refused(hunting: Hunting, wrong: dict[str, Any]) -> None:
     async with hunting() as hunter:
         with pytest.raises(ConfigError, match="at least 1"):
             await run(hunter.atlas, **wrong)
+
+
+def reachable(catalogue: Catalogue, rules: TagRules, *seeds: str) -> set[str]:
+    """Every video that searching the seeds, then the tags of what is found, can lead to."""
+    topics, asked, found = set(seeds), set[str](), set[str]()
+    while topics - asked:
+        topic = (topics - asked).pop()
+        asked.add(topic)
+        for id_ in catalogue.search_ids(topic, NOON):
+            number = catalogue.number(id_)
+            assert number is not None
+            topics.update(rules.topics(catalogue.video(number).tags))
+            found.add(id_)
+    return found
+
+
+async def test_the_snowball_reaches_all_that_its_seeds_can_lead_to_each_once(
+    catalogue: Catalogue, clock: FixedClock, hunting: Hunting, sql: Any
+) -> None:
+    plenty = {"search": 10_000, "stats": 10_000, "general": 10_000}
+    async with Emulator.serve(catalogue, clock=clock, projects=[Project("demo", **plenty)]) as generous:
+        groups = {"youtube": {"base_url": generous.url}, "quota": {"limits": plenty}}
+        async with hunting("gardens", "no such thing", hunter={"tags_per_video": 100}, **groups) as hunter:
+            expected = reachable(catalogue, hunter.rules, "gardens", "no such thing")
+            total = await run(hunter.atlas, batch_size=20, cycles=1000)
+            used = generous.used("demo", "search")
+            ledger = {line.bucket: line for line in await hunter.keys.ledger()}
+    assert len(expected) > CATS
+    assert {row["id"] for row in await sql.fetch("SELECT id FROM videos")} == expected
+    assert (total["outcome"], total["new"], total["skipped"]) == ("idle", len(expected), {})
+    assert (ledger["search"].used, ledger["search"].reserved, total["units"]["search"]) == (used, 0, used)
+    mentions = dict(await sql.fetch("SELECT query, mention_count FROM search_queue WHERE origin = 'tag'"))
+    tags = await sql.fetch("SELECT tags FROM videos")
+    assert mentions == Counter(
+        topic for row in tags for topic in hunter.rules.topics(row["tags"]) if topic != "gardens"
+    )
 
 
 async def test_two_hunters_never_hunt_the_same_page(hunting: Hunting, emulator: Emulator, sql: Any) -> None:
