@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,7 +99,13 @@ def options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `maia` and leave with the exit status that EPILOG tells."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(_status(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _terminate(*_: object) -> None:
+    """End as Ctrl-C does, so that whatever is open is closed."""
+    raise SystemExit(ExitStatus.TERMINATED)
 
 
 def hunter_main() -> None:

@@ -39,6 +39,7 @@ def configure_plainly(level: str) -> None:
 
 def _install(level: str, *, json_lines: bool, secrets: Mapping[str, str]) -> None:
     handler = StderrHandler()
+    handler.setLevel(level)
     handler.addFilter(_tells_enough)
     handler.setFormatter(_JsonFormatter(secrets) if json_lines else _ConsoleFormatter(secrets))
     root = logging.getLogger()
@@ -50,7 +51,7 @@ def _install(level: str, *, json_lines: bool, secrets: Mapping[str, str]) -> Non
 
 def _tells_enough(record: logging.LogRecord) -> bool:
     """Prefect says two things of every task it runs: the place for these is its own log."""
-    chatter = record.name.startswith("prefect.") and record.levelno < logging.WARNING
+    chatter = record.name.partition(".")[0] == "prefect" and record.levelno < logging.WARNING
     return not chatter or logging.getLogger().isEnabledFor(logging.DEBUG)
 
 

@@ -33,6 +33,7 @@ class ExitStatus(IntEnum):
     RATE_LIMITED = 75
     CONFIGURATION = 78
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 def load_settings() -> Settings:

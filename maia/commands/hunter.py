@@ -54,9 +54,11 @@ def hunt(
     from flows import environment
 
     environment.prepare()
+    from flows import server
     from flows.hunter import run
 
-    return asyncio.run(run(settings, batch_size, cycles, **options))
+    with server.reachable():
+        return asyncio.run(run(settings, batch_size, cycles, **options))
 
 
 def summary(statistics: dict[str, Any]) -> str:
