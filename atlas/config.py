@@ -121,9 +121,9 @@ class YouTubeSettings(Group):
 class BucketLimits(Group):
     """Units a Pacific day, by bucket."""
 
-    search: int = Field(default=100, ge=0, description="search.list calls.")
-    stats: int = Field(default=10_000, ge=0, description="videos.batchGetStats calls.")
-    general: int = Field(default=10_000, ge=0, description="Every other call.")
+    search: int = Field(default=100, ge=0, le=100_000_000, description="search.list calls.")
+    stats: int = Field(default=10_000, ge=0, le=100_000_000, description="videos.batchGetStats calls.")
+    general: int = Field(default=10_000, ge=0, le=100_000_000, description="Every other call.")
 
 
 class BucketShares(Group):

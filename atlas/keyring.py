@@ -37,6 +37,7 @@ _LONGEST_REST_S = 3600.0
 _LONGEST_COOL_DOWN_S = 24 * 3600.0
 _LONGEST_REASON = 500
 _TRIES = 10
+_DAWN = timedelta(minutes=10)
 
 
 class KeyState(StrEnum):
@@ -191,11 +192,20 @@ class KeyRing:
             logger.warning("%s rests until %s: %s", *what, extra={"action": "circuit_opened"})
 
     async def close_day(self, grant: Grant, reason: str) -> datetime:
-        """The project's quota of that day is spent: close the bucket until the day ends; returns when."""
-        reset = pacific_midnight(grant.day + timedelta(days=1))
+        """The project's quota of that day is spent: close the bucket until the day ends; returns when.
+
+        A bucket closed all through yesterday and refused again at dawn waits for a reset that is late, or for
+        clocks that differ: it opens once more after ten minutes, lest the new day be lost.
+        """
+        dawn = pacific_midnight(grant.day)
+        until = pacific_midnight(grant.day + timedelta(days=1))
         async with self._db.transaction() as transaction:
             await self._settle(transaction, grant, answered=True)
-            return await self._close(transaction, grant, grant.day, reset, reason, cool_down_s=0)
+            if grant.granted_at < dawn + _DAWN:
+                yesterday = (grant.project, grant.bucket, grant.day - timedelta(days=1))
+                if await transaction.fetchval("keyring.closed_until", *yesterday) == dawn:
+                    until = dawn + _DAWN
+            return await self._close(transaction, grant, grant.day, until, reason, cool_down_s=0)
 
     async def cool_down(self, grant: Grant, retry_after_s: float | None, reason: str) -> datetime:
         """Calls come too fast: close the project's bucket for a while, and return until when.
@@ -222,7 +232,7 @@ class KeyRing:
         await self._notifier.notify(
             f"API key {grant.fingerprint} is disabled",
             f"Project {grant.project!r}, ring {self.name!r}: {reason}. It stays out of use until you mend "
-            "the cause and enable it again, or replace it in YOUTUBE_API_KEY_POOL_JSON.",
+            f"the cause and run `maia keys --enable {grant.fingerprint}`, or replace the key.",
             level="error",
             key=grant.fingerprint,
         )

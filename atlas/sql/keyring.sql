@@ -168,6 +168,12 @@ ON CONFLICT (project, bucket, pacific_day) DO UPDATE SET
     cool_down_s = EXCLUDED.cool_down_s
 RETURNING l.closed_until;
 
+-- name: closed_until
+-- Until when project $1's bucket $2 was closed on day $3.
+SELECT closed_until
+FROM quota_ledger
+WHERE (project, bucket, pacific_day) = ($1, $2, $3);
+
 -- name: count_failure
 -- One more call in a row with key $1 failed, for reason $2.
 UPDATE api_keys

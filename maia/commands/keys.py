@@ -24,6 +24,14 @@ def keys(
     ring: Annotated[
         str | None, typer.Option(help="Only this ring: hunting, tracking or archeology.", show_default=False)
     ] = None,
+    enable: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FINGERPRINT",
+            help="First put this key back into use, the cause that disabled it being mended.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the quota ledger of this Pacific day, in units, by ring, project and bucket.
@@ -31,7 +39,7 @@ def keys(
     `allowed now` is what pace admits of the ring's limit so far, `left today` what the ring can still spend
     before midnight in Los Angeles. Keys are named by fingerprints only.
     """
-    lines = with_atlas(lambda atlas: ledger(atlas, ring))
+    lines = with_atlas(lambda atlas: ledger(atlas, ring, enable=enable))
     statuses = {status.fingerprint: status for line in lines for status in line.keys}
     if as_json:
         ledger_lines = [asdict(line) | {"keys": [key.fingerprint for key in line.keys]} for line in lines]
@@ -51,8 +59,11 @@ def keys(
     print_table(columns, [tuple(_described(key, lines).values()) for key in statuses.values()], title="Keys")
 
 
-async def ledger(atlas: Atlas, ring: str | None = None) -> list[LedgerLine]:
-    """The lines of one ring, or of every ring that has keys; EmptyKeyRing if there are none."""
+async def ledger(atlas: Atlas, ring: str | None = None, *, enable: str | None = None) -> list[LedgerLine]:
+    """The lines of one ring, or of every ring that has keys; EmptyKeyRing if there are none.
+
+    A key to `enable` is put back into use first.
+    """
     from atlas.config import RINGS, RingName
     from atlas.errors import ConfigError
     from atlas.keyring import KeyRing
@@ -62,7 +73,10 @@ async def ledger(atlas: Atlas, ring: str | None = None) -> list[LedgerLine]:
         raise ConfigError(f"there is no ring {ring!r}; the rings are {', '.join(RINGS)}")
     named: list[RingName] = [name for name in RINGS if ring in (None, name)]
     supplied = [name for name in named if atlas.settings.key_pool[name]]
-    return [line for name in supplied or named[:1] for line in await KeyRing(name, atlas=atlas).ledger()]
+    rings = [KeyRing(name, atlas=atlas) for name in supplied or named[:1]]
+    if enable is not None:
+        await rings[0].enable_key(enable)
+    return [line for keys_of in rings for line in await keys_of.ledger()]
 
 
 def print_ledger(lines: list[LedgerLine]) -> None:

@@ -403,6 +403,28 @@ class TestClosings:
         assert (await hunting.availability("search")).open
         assert await spent(sql, day=TODAY + timedelta(days=1)) == (1, 0)
 
+    async def test_a_reset_that_is_late_does_not_cost_the_new_day(
+        self, ring: MakeRing, clock: FixedClock
+    ) -> None:
+        hunting = ring()
+        reset = await hunting.close_day(await hunting.acquire("search"), "quotaExceeded")
+        clock.instant = reset
+        early = await hunting.acquire("search")
+        assert await hunting.close_day(early, "quotaExceeded") == reset + 10 * MINUTE
+        assert (await closed(hunting)).reopens_at == reset + 10 * MINUTE
+        clock.instant = reset + 10 * MINUTE
+        tomorrow = next_reset(clock.now())
+        assert await hunting.close_day(await hunting.acquire("search"), "quotaExceeded") == tomorrow
+
+    async def test_a_day_spent_at_dawn_after_an_open_one_is_closed_whole(
+        self, ring: MakeRing, clock: FixedClock
+    ) -> None:
+        hunting = ring()
+        await hunting.cool_down(await hunting.acquire("search"), 60, "slow down")
+        clock.instant = next_reset(clock.now())
+        tomorrow = next_reset(clock.now())
+        assert await hunting.close_day(await hunting.acquire("search"), "quotaExceeded") == tomorrow
+
     async def test_a_cool_down_ends_exactly_when_told(self, ring: MakeRing, clock: FixedClock) -> None:
         hunting = ring()
         start = clock.now()
@@ -670,7 +692,6 @@ class TestKeys:
         assert refusal.reopens_at is None
         assert refusal.reason == f"no key may call: {fingerprint('key-one')} is disabled (revoked)"
 
-    @pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
     async def test_whoever_operates_a_disabled_key_is_alerted(
         self, recording_notifier: RecordingNotifier, ring: MakeRing
     ) -> None:
@@ -682,6 +703,7 @@ class TestKeys:
         name = fingerprint("sesame-open-thyself")
         assert alert["title"] == f"API key {name} is disabled"
         assert f"the key {name} was revoked" in alert["message"]
+        assert f"maia keys --enable {name}" in alert["message"]
         assert "sesame" not in repr(alert)
 
     async def test_an_unknown_key_cannot_be_enabled(self, ring: MakeRing) -> None:
