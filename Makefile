@@ -11,7 +11,7 @@ ARGS ?=
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench constraints docs clean
+.PHONY: help demo test lint format bench docs constraints wheel clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench: $(VENV)/.bench ## Print the table of measured ratios
 
 docs: $(VENV)/.product ## Write docs/configuration.md anew from the settings
 	$(BIN)/maia config docs > docs/configuration.md.new && mv docs/configuration.md.new docs/configuration.md
+
+wheel: ## Test the wheel where the source is gone
+	.ci/wheel $(ARGS)
 
 constraints: $(VENV)/.dev ## Resolve every version anew, for each Python that is here
 	$(BIN)/python .ci/constraints.py
