@@ -40,6 +40,7 @@ from atlas.errors import (
     DatabaseError,
     DatabaseUnavailable,
     EmptyKeyRing,
+    InvalidObjectName,
     LeaseLost,
     RingClosed,
     VaultError,
@@ -288,16 +289,14 @@ class Hunter:
         await self.dao.update_search_states([forgotten])
 
     async def _keep_answers(self, videos: Sequence[Video]) -> None:
-        try:
-            async with self.atlas.vault.batch() as batch:
-                for video in videos:
+        """Hand the raw answers to the vault; VaultError if it is required, and refused them."""
+        async with self.atlas.vault.batch() as batch:
+            for video in videos:
+                try:
                     batch.store_metadata(video.id, video.raw)
-        except VaultError as error:
-            if self.atlas.settings.vault.required:
-                raise
-            logger.warning(
-                "a page's raw answers are not kept: %s", error, extra={"action": "answers_not_kept"}
-            )
+                except InvalidObjectName as error:
+                    # No later try could keep it, so it must not hold up its page.
+                    logger.warning("an answer is not kept: %s", error, extra={"action": "answer_not_kept"})
 
     async def _snowball(self, dao: MaiaDAO, videos: Sequence[Video]) -> int:
         topics = [self.rules.topics(video.tags) for video in videos]
@@ -522,7 +521,10 @@ class _Cycle:
 
     def _finished(self) -> Statistics:
         if self.closing is not None:
-            return self._statistics("closed", self.closing.text, self.closing.reopens_at)
+            reopens_at = self.closing.reopens_at
+            return self._statistics(
+                "closed" if reopens_at else "keys_rejected", self.closing.text, reopens_at
+            )
         if self.claimed == 0:
             return self._statistics("idle", "no topic can be claimed now: seed some, or wait", None)
         if self.skipped["network"] + self.skipped["database"] == self.claimed:
@@ -645,7 +647,8 @@ async def run_direct(
 ) -> dict[str, Any]:
     """Open an Atlas and hunt without Prefect; for `asyncio.run` in the main thread.
 
-    Returns the statistics; `outcome` "unavailable" is a failure (exit status 69), every other one a success.
+    Returns the statistics; the outcomes "unavailable" (exit status 69) and "keys_rejected" (78) are failures,
+    every other one is a success.
     Raises SystemExit(75) after a 429 and SystemExit(143) after SIGTERM, in both cases with the claims given
     back; Ctrl-C ends in KeyboardInterrupt likewise; else AtlasError or MaiaError with what to do.
     """

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
+_STATUSES = {"unavailable": ExitStatus.UNAVAILABLE, "keys_rejected": ExitStatus.CONFIGURATION}
+
 
 @app.command()
 def hunter(
@@ -30,15 +32,16 @@ def hunter(
 
     As a Prefect flow, on the server of PREFECT_API_URL or else on one that lives as long as the flow.
     Exit statuses: 0 also when nothing is due or the ring is closed (it says until when), 69 when neither
-    YouTube nor the database answers, 75 after a 429, 78 without a usable key.
+    YouTube nor the database answers, 75 after a 429, 78 without a usable key, until somebody mends it.
     """
     statistics = hunt(load_settings(), batch_size, cycles, direct=direct)
     if as_json:
         print_json(statistics)
     else:
         typer.echo(summary(statistics))
-    if statistics["outcome"] == "unavailable":
-        raise typer.Exit(ExitStatus.UNAVAILABLE)
+    status = _STATUSES.get(statistics["outcome"], ExitStatus.DONE)
+    if status:
+        raise typer.Exit(status)
 
 
 def hunt(

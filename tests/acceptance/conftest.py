@@ -1,4 +1,4 @@
-"""The whole product from outside: real processes of `maia`, a real PostgreSQL, the emulator over real sockets."""
+"""The product from outside: real processes of `maia`, a real PostgreSQL, the emulator over real sockets."""
 
 from __future__ import annotations
 

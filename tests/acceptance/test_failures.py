@@ -48,7 +48,7 @@ async def test_refused_pages_leave_the_queue_as_it_was(
         synthetic, settings={"PLEIADES_HUNTER__RETRY_AFTER_S": "0", "PLEIADES_QUOTA__FAILURES_TO_OPEN": "100"}
     )
     await seeded(stage, synthetic)
-    stage.emulator.set_faults([f"{kind}:1:search"])
+    stage.emulator.set_faults([f"{kind}:1:search.list"])
     failed = await stage.hunt()
     assert (failed.status, failed.json["outcome"]) == (status, outcome), failed.stderr
     assert failed.json["pages"] == 0
@@ -83,7 +83,7 @@ async def test_rejected_keys_end_the_hunt_and_are_named_by_fingerprint(
 async def test_ten_seconds_of_latency_only_cost_time(stage_of: StageFactory, synthetic: Catalogue) -> None:
     stage: Stage = await stage_of(synthetic)
     await seeded(stage, synthetic)
-    stage.emulator.set_faults(["latency-10s:1:search"])
+    stage.emulator.set_faults(["latency-10s:1:search.list"])
     slow = await stage.hunt()
     assert (slow.status, slow.json["pages"]) == (0, 3), slow.stderr
     assert slow.json["seconds"] > 10

@@ -22,7 +22,7 @@ import stamina
 from atlas.adapters.maia import Topic
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
-from atlas.errors import ConfigError, DatabaseUnavailable, EmptyKeyRing, LeaseLost
+from atlas.errors import ConfigError, DatabaseError, DatabaseUnavailable, EmptyKeyRing, LeaseLost
 from atlas.testing import NOON, SettingsFactory
 from maia.hunter import (
     Batch,
@@ -554,6 +554,70 @@ async def test_a_lost_lease_stores_nothing(hunting: Hunting, sql: Any) -> None:
     assert (await topic_of(sql))["lease_token"] is not None
 
 
+async def test_a_forgotten_token_of_a_lost_lease_is_left_to_who_holds_it(
+    hunting: Hunting, emulator: Emulator, sql: Any
+) -> None:
+    async def search(topic: Topic) -> None:
+        await sql.execute("UPDATE search_queue SET lease_token = gen_random_uuid()")
+
+    async with hunting("cats", hunter={"tags_per_video": 0}) as hunter:
+        await hunter.cycle()
+        emulator.set_faults(["invalid-page-token:1:search.list"])
+        statistics = await hunter.cycle(steps=Between(hunter, search=search))
+    assert statistics.skipped == {"lease_lost": 1}
+    assert (await topic_of(sql))["page_token"] is not None
+
+
+async def test_a_claim_that_cannot_be_given_back_ends_with_its_lease(
+    hunting: Hunting, emulator: Emulator, sql: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def search(topic: Topic) -> None:
+        await sql.execute("ALTER TABLE search_queue RENAME TO elsewhere")
+
+    emulator.set_faults(["500:1"])
+    async with hunting("cats") as hunter:
+        statistics = await hunter.cycle(steps=Between(hunter, search=search))
+        await sql.execute("ALTER TABLE elsewhere RENAME TO search_queue")
+        assert (await hunter.cycle()).outcome == "idle"
+        await sql.execute("UPDATE search_queue SET lease_until = clock_timestamp() - interval '1 s'")
+        emulator.set_faults([])
+        assert (await hunter.cycle()).pages == 1
+    assert (statistics.pages, statistics.skipped) == (0, {"database": 1})
+    assert "1 claims were not given back, and end with their lease" in caplog.text
+
+
+async def test_a_queue_that_cannot_be_read_fails_the_cycle_and_is_told(hunting: Hunting, sql: Any) -> None:
+    async with hunting("cats") as hunter:
+        await sql.execute("ALTER TABLE search_queue RENAME TO elsewhere")
+        with pytest.raises(DatabaseError):
+            await hunter.cycle()
+    told = await verdict(sql)
+    assert told["outcome"] == "failed"
+    assert "search_queue" in told["detail"]
+
+
+async def test_objects_that_cannot_be_retried_are_no_reason_to_fail(
+    hunting: Hunting, sql: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with hunting() as hunter:
+        await sql.execute("ALTER TABLE vault_refused RENAME TO elsewhere")
+        assert (await hunter.cycle()).outcome == "idle"
+    assert "the vault's waiting objects go on waiting" in caplog.text
+
+
+async def test_an_answer_that_no_vault_could_keep_does_not_hold_up_its_page(
+    hunting: Hunting, sql: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with hunting("cats", vault={"required": True}) as hunter:
+        batch = await hunter.fetch_batch(1)
+        page = await hunter.enrich(await hunter.search(batch.topics[0]))
+        odd = replace(page.videos[0], id="no.such.id")
+        await hunter.ingest(replace(page, videos=(odd, *page.videos[1:])))
+        assert len(await hunter.atlas.vault.list("metadata/")) == 49
+    assert await sql.fetchval("SELECT count(*) FROM videos") == 50
+    assert "'no.such.id' is no video id" in caplog.text
+
+
 async def test_what_a_slow_batch_did_not_begin_is_given_back(hunting: Hunting, sql: Any) -> None:
     async def enrich(page: FoundPage) -> None:
         await asyncio.sleep(0.6)
@@ -575,7 +639,7 @@ async def test_a_ring_whose_keys_are_all_refused_is_a_clear_error(
         calls = len(emulator.calls)
         closed = await hunter.cycle()
         assert len(emulator.calls) == calls
-    assert (closed.outcome, closed.reopens_at) == ("closed", None)
+    assert (closed.outcome, closed.reopens_at) == ("keys_rejected", None)
     assert "until you act" in str(closed.detail)
     rows = await sql.fetch("SELECT attempts, lease_token FROM search_queue")
     assert {tuple(row) for row in rows} == {(0, None)}
