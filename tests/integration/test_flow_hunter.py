@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import stamina
-from prefect import settings as prefect_settings
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -26,7 +25,6 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, Log, TaskRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ParameterTypeError
-from prefect.testing.utilities import prefect_test_harness
 
 from atlas.composition import Atlas
 from atlas.config import Settings
@@ -48,22 +46,6 @@ pytestmark = [
 
 KEYS = json.dumps([{"key": "demo-one", "project": "demo"}])
 VIRTUAL = {"start": NOON.isoformat(), "anchor": NOON.isoformat(), "speed": 1}
-
-
-@pytest.fixture(scope="module")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server of this run; yields its URL."""
-    updates = {
-        prefect_settings.PREFECT_HOME: tmp_path_factory.mktemp("prefect"),
-        prefect_settings.PREFECT_SERVER_ANALYTICS_ENABLED: False,
-    }
-    with (
-        prefect_settings.temporary_settings(updates),
-        prefect_test_harness(server_startup_timeout=90),
-    ):
-        url = prefect_settings.PREFECT_API_URL.value()
-        assert url is not None
-        yield url
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+
+import pytest
+
+from maia.signals import TERMINATED_STATUS, cancelled_by_sigterm
+
+
+async def terminate_within(*, exits: bool) -> None:
+    with cancelled_by_sigterm(exits=exits):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+
+
+def test_sigterm_ends_in_status_143() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        asyncio.run(terminate_within(exits=True))
+    assert ended.value.code == TERMINATED_STATUS == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_sigterm_can_end_as_a_cancellation() -> None:
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(terminate_within(exits=False))
+
+
+async def test_another_cancellation_stays_one() -> None:
+    async def work() -> None:
+        with cancelled_by_sigterm():
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_other_threads_get_no_signals_and_do_their_work() -> None:
+    done: list[bool] = []
+
+    async def work() -> None:
+        with cancelled_by_sigterm():
+            done.append(True)
+
+    thread = threading.Thread(target=lambda: asyncio.run(work()))
+    thread.start()
+    thread.join()
+    assert done == [True]
