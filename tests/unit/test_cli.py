@@ -1,0 +1,250 @@
+"""The command line: help, lazy imports, exit statuses, what is told of errors."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from atlas.errors import (
+    AtlasError,
+    ConfigError,
+    DatabaseError,
+    DatabaseUnavailable,
+    EmbeddedServerError,
+    EmptyKeyRing,
+    LeaseLost,
+    RingClosed,
+    VaultUnavailable,
+)
+from maia import cli
+from maia.errors import MaiaError
+from maia.terminal import ExitStatus, status_of
+from maia.youtube.catalogue import CatalogueError
+
+HEAVY = ("prefect", "asyncpg", "aiohttp", "pydantic", "sqlalchemy", "atlas", "asyncio")
+
+
+def maia(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `maia` in a process that inherits no settings."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PLEIADES_") and name not in ("DATABASE_URL", "YOUTUBE_API_KEY_POOL_JSON")
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "maia", *arguments],
+        env={**inherited, "NO_COLOR": "1", "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+class TestHelp:
+    @pytest.mark.parametrize("option", ["--help", "-h"])
+    def test_lists_every_command_and_exit_status(self, option: str) -> None:
+        finished = maia(option)
+
+        assert finished.returncode == 0
+        for name, line in cli.COMMANDS.items():
+            assert f" {name} " in finished.stdout
+            assert line in finished.stdout
+        for status in ("0 done", "1 failed", "2 wrong", "69 ", "75 ", "78 ", "130 ", "143 "):
+            assert status in finished.stdout
+
+    @pytest.mark.parametrize("name", cli.COMMANDS)
+    def test_every_command_has_its_own(self, name: str) -> None:
+        finished = maia(name, "--help")
+
+        assert (finished.returncode, finished.stderr) == (0, "")
+        assert f"Usage: maia {name}" in finished.stdout
+
+    @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ()])
+    def test_imports_nothing_heavy(self, arguments: tuple[str, ...]) -> None:
+        finished = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "maia", *arguments], capture_output=True, text=True
+        )
+        imported = {
+            line.rpartition("|")[2].strip().partition(".")[0]
+            for line in finished.stderr.splitlines()
+            if line.startswith("import time:")
+        }
+
+        assert "typer" in imported
+        assert imported.isdisjoint(HEAVY)
+
+    @pytest.mark.parametrize("name", ["hunter", "status", "doctor", "seed", "demo"])
+    def test_a_commands_help_imports_no_agent(self, name: str) -> None:
+        code = (
+            "import sys; from maia.cli import main\n"
+            "try: main(sys.argv[1:])\n"
+            "finally: print(*sys.modules, sep='\\n', file=sys.stderr)"
+        )
+        finished = subprocess.run(
+            [sys.executable, "-c", code, name, "--help"], capture_output=True, text=True, check=True
+        )
+
+        loaded = {line.partition(".")[0] for line in finished.stderr.splitlines()}
+        assert f"maia.commands.{name}" in finished.stderr.splitlines()
+        assert loaded.isdisjoint({"prefect", "asyncpg", "aiohttp"})
+
+    def test_has_no_colour_outside_a_terminal(self) -> None:
+        environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        finished = subprocess.run(
+            [sys.executable, "-m", "maia", "--help"], capture_output=True, text=True, env=environment
+        )
+
+        assert "\x1b[" not in finished.stdout
+
+    def test_says_its_version(self) -> None:
+        assert maia("--version").stdout.startswith("pleiades 0.")
+
+
+class TestUsage:
+    def test_without_a_command_shows_help_and_refuses(self) -> None:
+        finished = maia()
+
+        assert finished.returncode == ExitStatus.USAGE
+        assert "Usage: maia" in finished.stdout + finished.stderr
+
+    def test_a_misspelt_command_is_corrected(self) -> None:
+        finished = maia("huntr")
+
+        assert finished.returncode == ExitStatus.USAGE
+        assert "Did you mean 'hunter'?" in finished.stderr
+
+    @pytest.mark.parametrize(
+        ("arguments", "hint"),
+        [
+            (("seed",), "maia seed"),
+            (("queue", "park"), "maia queue list"),
+            (("queue", "retry", "jazz", "--all"), "not both"),
+            (("queue", "list", "--status", "lost"), "active, cooling, parked"),
+            (("hunter", "--cycles", "0"), "--cycles"),
+            (("hunter", "--batch-size", "-1"), "--batch-size"),
+            (("demo", "--catalogue", "absent.catalogue"), "--catalogue"),
+        ],
+    )
+    def test_wrong_arguments_say_what_is_right(self, arguments: tuple[str, ...], hint: str) -> None:
+        finished = maia(*arguments)
+
+        assert finished.returncode == ExitStatus.USAGE
+        assert hint in finished.stderr
+
+    def test_seeds_from_a_file_that_is_not_text(self, tmp_path: Path) -> None:
+        file = tmp_path / "topics.txt"
+        file.write_bytes(b"\xff\xfe\x00jazz")
+        finished = maia("seed", "--file", str(file))
+
+        assert finished.returncode == ExitStatus.USAGE
+        assert "UTF-8" in finished.stderr
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("pool", "place"),
+        [
+            ('[{"key": "secret-key-one"', "line 1, column 26"),
+            ('{"hunting": [{"kye": "secret-key-one"}]}', "hunting[0]"),
+            ('{"huntng": ["secret-key-one"]}', "huntng"),
+        ],
+    )
+    def test_a_malformed_key_pool_is_named_by_place_in_one_line(self, pool: str, place: str) -> None:
+        finished = maia("hunter", "--direct", YOUTUBE_API_KEY_POOL_JSON=pool)
+
+        assert finished.returncode == ExitStatus.CONFIGURATION
+        [line] = finished.stderr.splitlines()
+        assert line.startswith("maia: YOUTUBE_API_KEY_POOL_JSON")
+        assert place in line
+        assert "secret-key-one" not in finished.stderr
+
+    def test_every_wrong_setting_gets_a_line(self) -> None:
+        wrong = {"PLEIADES_HUNTER__BATCH_SIZE": "many", "PLEIADES_LOG__LEVEL": "LOUD"}
+        finished = maia("status", **wrong)
+
+        assert finished.returncode == ExitStatus.CONFIGURATION
+        lines = finished.stderr.splitlines()
+        assert len(lines) == 2
+        for name in wrong:
+            assert any(line.startswith(f"maia: {name}: ") for line in lines)
+
+    def test_debug_shows_where_an_error_comes_from(self) -> None:
+        finished = maia("--debug", "status", PLEIADES_HUNTER__BATCH_SIZE="many")
+
+        assert finished.returncode == ExitStatus.CONFIGURATION
+        assert "Traceback (most recent call last)" in finished.stderr
+        assert finished.stderr.splitlines()[-1].startswith("maia: PLEIADES_HUNTER__BATCH_SIZE: ")
+
+    @pytest.mark.parametrize(
+        ("error", "status"),
+        [
+            (ConfigError(), ExitStatus.CONFIGURATION),
+            (EmptyKeyRing(), ExitStatus.CONFIGURATION),
+            (DatabaseUnavailable(), ExitStatus.UNAVAILABLE),
+            (EmbeddedServerError(), ExitStatus.UNAVAILABLE),
+            (VaultUnavailable("gone"), ExitStatus.UNAVAILABLE),
+            (RingClosed("hunting", "search", None, "spent"), ExitStatus.DONE),
+            (DatabaseError(), ExitStatus.FAILED),
+            (LeaseLost(), ExitStatus.FAILED),
+            (AtlasError(), ExitStatus.FAILED),
+            (MaiaError("lost"), ExitStatus.FAILED),
+            (CatalogueError("no catalogue"), ExitStatus.FAILED),
+            (ValueError("a defect"), None),
+        ],
+    )
+    def test_statuses(self, error: Exception, status: ExitStatus | None) -> None:
+        assert status_of(error) == status
+
+    def test_a_defect_is_not_hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def defective(**_: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(cli, "app", defective)
+        with pytest.raises(ZeroDivisionError):
+            cli._status(["status"])
+
+    @pytest.mark.parametrize(
+        ("code", "status"), [(None, 0), (0, 0), (75, 75), (ExitStatus.USAGE, 2), ("why not", 1)]
+    )
+    def test_the_status_of_whoever_leaves_is_passed_on(
+        self, monkeypatch: pytest.MonkeyPatch, code: str | int | None, status: int
+    ) -> None:
+        def leaving(**_: object) -> None:
+            raise SystemExit(code)
+
+        monkeypatch.setattr(cli, "app", leaving)
+        assert cli._status([]) == status
+
+    def test_ctrl_c_is_no_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupted(**_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(cli, "app", interrupted)
+        assert cli._status([]) == ExitStatus.INTERRUPTED
+
+
+class TestConfig:
+    def test_shows_what_differs_but_no_secret(self) -> None:
+        finished = maia(
+            "config",
+            "show",
+            "--json",
+            PLEIADES_HUNTER__BATCH_SIZE="3",
+            YOUTUBE_API_KEY_POOL_JSON='["secret-key-one"]',
+            NODE_ID="here",
+        )
+
+        assert finished.returncode == 0
+        assert '"PLEIADES_HUNTER__BATCH_SIZE": 3' in finished.stdout
+        assert "PLEIADES_HUNTER__LEASE_S" not in finished.stdout
+        assert "secret-key-one" not in finished.stdout
+
+    def test_shows_all_if_asked(self) -> None:
+        finished = maia("config", "show", "--all")
+
+        assert "PLEIADES_QUOTA__SHARES__HUNTING__SEARCH" in finished.stdout
+        assert "PLEIADES_LOG__LEVEL" in finished.stdout
