@@ -236,15 +236,14 @@ class _Records:
             except StopIteration:
                 return
             except csv.Error as error:
-                reason = f"{error}; is a quote never closed?"
+                yield self._torn(f"{error}; is a quote never closed?")
             else:
-                if not cells:
-                    continue
-                reason = self._why_torn(cells)
+                reason = self._why_torn(cells) if cells else None
                 if reason is None:
-                    yield self._taken[0][0], cells
+                    if cells:
+                        yield self._taken[0][0], cells
                     continue
-            yield self._torn(reason)
+                yield self._torn(reason)
             reader = csv.reader(self._feed(), delimiter=self._delimiter)
 
     def _why_torn(self, cells: Sequence[str]) -> str | None:

@@ -134,7 +134,14 @@ METHODS: dict[str, Method] = {
                 "maxResults": _MAX_RESULTS,
                 "onBehalfOfContentOwner": _USER,
                 "order": _one_of(
-                    "date", "rating", "relevance", "title", "videoCount", "viewCount", default="relevance"
+                    "searchSortUnspecified",
+                    "date",
+                    "rating",
+                    "viewCount",
+                    "relevance",
+                    "title",
+                    "videoCount",
+                    default="relevance",
                 ),
                 "pageToken": _TEXT,
                 "part": _PART,

@@ -79,7 +79,7 @@ def check_fields(mask: Mask, shape: Mask) -> None:
 
 
 def select(value: Any, mask: Mask) -> Any:
-    """What `mask` keeps of a JSON value; lists are looked through."""
+    """What `mask` keeps of a JSON value; lists are looked through, and beneath a scalar there is nothing."""
     if not mask:
         return value
     if isinstance(value, list):
@@ -88,7 +88,8 @@ def select(value: Any, mask: Mask) -> Any:
         return value
     kept: dict[str, Any] = {}
     for name, inner in value.items():
-        if (beneath := _beneath(mask, name)) is not None:
+        beneath = _beneath(mask, name)
+        if beneath is not None and (not beneath or isinstance(inner, (dict, list))):
             kept[name] = select(inner, beneath)
     return kept
 
