@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -103,7 +104,12 @@ class _Redacting(logging.Formatter):
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
         super().__init__()
-        self._substitutes = {text: name for text, name in secrets.items() if len(text) >= _SHORTEST_SECRET}
+        self._substitutes = {
+            form: name
+            for text, name in secrets.items()
+            if len(text) >= _SHORTEST_SECRET
+            for form in _forms(text)
+        }
         longest_first = sorted(self._substitutes, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
@@ -111,6 +117,12 @@ class _Redacting(logging.Formatter):
         if self._pattern is not None:
             text = self._pattern.sub(lambda match: self._substitutes[match[0]], text)
         return _ANY_API_KEY.sub(_HIDDEN, text)
+
+
+def _forms(text: str) -> set[str]:
+    """How a text may stand in a line: as it is, quoted by Python, by JSON, or by both."""
+    quoted = {text, repr(text)[1:-1]}
+    return quoted | {json.dumps(form, ensure_ascii=False)[1:-1] for form in quoted}
 
 
 class _ConsoleFormatter(_Redacting):
