@@ -19,7 +19,7 @@ import orjson
 
 from maia.youtube.catalogue import MOST_RESULTS, Catalogue, Channel
 from maia.youtube.emulator.facts import CATEGORIES
-from maia.youtube.emulator.fields import ANYTHING
+from maia.youtube.emulator.fields import ANYTHING, select
 from maia.youtube.emulator.parameters import Arguments, category_number, check_region
 from maia.youtube.emulator.refusals import (
     Refusal,
@@ -81,9 +81,9 @@ class Listing:
         around = {"kind": arguments.method.kind, **self.around}
         etag = etag_of(b"%b%b" % (orjson.dumps([around, self.after, arguments.mask_text]), items))
         around = {"kind": around.pop("kind"), "etag": etag, **around, **self.after}
-        if mask is not ANYTHING and "*" not in mask:
-            around = {name: value for name, value in around.items() if name in mask}
-            if "items" not in mask:
+        if mask:
+            around = select(around, mask)
+            if not mask.keys() & {"items", "*"}:
                 return orjson.dumps(around), etag
         head = orjson.dumps(around)[:-1]
         return b'%b%b"items":[%b]}' % (head, b"," if around else b"", items), etag
