@@ -7,10 +7,11 @@ import builtins
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar, assert_never
+from typing import Any, Protocol, TypeVar, assert_never
 from uuid import uuid4
 
 from atlas.config import Settings
@@ -23,6 +24,8 @@ T = TypeVar("T")
 _INCOMING = ".incoming"
 _ABANDONED_AFTER_S = 3600
 _FILES_AT_ONCE = 100
+_SYNCS_AT_ONCE = 8
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _HUB_TIMEOUT_S = 30
 _LONGEST_PAUSE_S = 15
 _PATHS_PER_QUERY = 500
@@ -82,6 +85,7 @@ class FileStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._swept = False
+        self._syncers = ThreadPoolExecutor(_SYNCS_AT_ONCE, "vault-sync")
 
     async def write(self, changes: Changes) -> None:
         await self._call("write", self._write, changes)
@@ -113,36 +117,42 @@ class FileStore:
         self._delete(name for name, body in changes.items() if body is None)
 
     def _replace(self, bodies: Sequence[tuple[str, bytes]]) -> None:
-        """Stage all, sync all, then rename all: one journal commit serves the many files."""
-        staged: list[BinaryIO] = []
+        """Stage all, sync all, then rename all: the file system commits its journal once for many files."""
+        staged: list[tuple[int, Path]] = []
+        published = 0
         try:
             for _, body in bodies:
                 staged.append(self._stage())
-                staged[-1].write(body)
-                staged[-1].flush()
-                # Starts write-back without waiting, which halves the time of the syncs below.
-                os.posix_fadvise(staged[-1].fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            for file in staged:
-                os.fsync(file.fileno())
-            targets = [self.root / name for name, _ in bodies]
-            for file, target in zip(staged, targets, strict=True):
-                self._publish(Path(file.name), target)
-            for folder in {target.parent for target in targets}:
-                _sync_folder(folder)
+                _write_out(staged[-1][0], body)
+            self._sync([descriptor for descriptor, _ in staged])
+            for (_, path), (name, _) in zip(staged, bodies, strict=True):
+                self._publish(path, self.root / name)
+                published += 1
+            for folder in {name.rpartition("/")[0] for name, _ in bodies}:
+                _sync_folder(self.root / folder)
         finally:
-            for file in staged:
-                # Closing flushes what a full disk refused before; the first error is the one to tell.
+            for descriptor, _ in staged:
+                # Closing may repeat what syncing told; the first error is the one to tell.
                 with suppress(OSError):
-                    file.close()
-                Path(file.name).unlink(missing_ok=True)
+                    os.close(descriptor)
+            for _, path in staged[published:]:
+                path.unlink(missing_ok=True)
 
-    def _stage(self) -> BinaryIO:
+    def _sync(self, descriptors: Sequence[int]) -> None:
+        """Sync side by side: the disk flushes once for several, and each wait costs a turn on the CPU."""
+        shares = [descriptors[nth::_SYNCS_AT_ONCE] for nth in range(_SYNCS_AT_ONCE)]
+        syncs = [self._syncers.submit(_sync_each, share) for share in shares if share]
+        wait(syncs)
+        for sync in syncs:
+            sync.result()
+
+    def _stage(self) -> tuple[int, Path]:
         path = self.root / _INCOMING / uuid4().hex
         try:
-            return path.open("xb")
+            return os.open(path, _CREATE, 0o666), path
         except FileNotFoundError:
             _make_folder(path.parent)
-            return path.open("xb")
+            return os.open(path, _CREATE, 0o666), path
 
     def _publish(self, staged: Path, target: Path) -> None:
         while True:
@@ -200,9 +210,22 @@ class FileStore:
         return [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
 
     def _check(self) -> None:
-        file = self._stage()
-        file.close()
-        Path(file.name).unlink()
+        descriptor, path = self._stage()
+        os.close(descriptor)
+        path.unlink()
+
+
+def _write_out(descriptor: int, body: bytes) -> None:
+    """Write everything, and have it brought to the disk already, which makes the sync to come short."""
+    rest = memoryview(body)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _sync_each(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.fsync(descriptor)
 
 
 def _raise_unless_missing(error: OSError) -> None:
@@ -289,8 +312,8 @@ class HubStore:
             on=_pause_s, attempts=4, timeout=60, wait_initial=0.5, wait_max=8, wait_jitter=1
         ):
             with attempt:
-                return await self._call(function, *args)
-        raise AssertionError("stamina returns or raises")
+                answer = await self._call(function, *args)
+        return answer
 
     async def _call(self, function: Callable[..., T], *args: Any) -> T:
         return await asyncio.to_thread(self._refined, function, *args)

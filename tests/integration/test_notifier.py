@@ -221,6 +221,32 @@ class TestWithoutDatabase:
             "before",
         ]
 
+    async def test_a_database_that_goes_away_while_sending_stops_nothing(
+        self,
+        own_postgres: ThrowAwayServer,
+        settings_factory: SettingsFactory,
+        recording_notifier: RecordingNotifier,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr(notifier, "_DATABASE_PATIENCE_S", 0.2)
+        url = own_postgres.dsn_of(own_postgres.create_database())
+        async with Database.open(settings_factory(database_url=SecretStr(url))) as database:
+            each = sender(database, recording_notifier.url)
+            send = each._send
+
+            def send_and_stop(alert: notifier.Alert, body: str) -> bool:
+                sent = send(alert, body)
+                own_postgres.stop()
+                return sent
+
+            monkeypatch.setattr(each, "_send", send_and_stop)
+            assert await each.notify("t", "b")
+            assert not await each.notify("t", "b")
+            own_postgres.start()
+
+        assert "the cool-down of alert 't' is known to this process only" in caplog.text
+
 
 class TestNothingGetsOut:
     SECRETS = ("s3cretUser", "s3cretPass", "s3cretToken", "s3cretQuery")

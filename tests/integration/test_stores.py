@@ -47,6 +47,7 @@ class FakeHub:
         self.faults: list[tuple[int, dict[str, str]]] = []
         self.lost_answers = 0
         self.ignored: set[str] = set()
+        self.vanished: set[str] = set()
         self.page_size = 2
 
     def application(self) -> web.Application:
@@ -124,7 +125,10 @@ class FakeHub:
 
     async def _paths_info(self, request: web.Request) -> web.Response:
         paths = (await request.post()).getall("paths", [])
-        return web.json_response([self._file(str(path)) for path in paths if path in self.files])
+        known = [self._file(str(path)) for path in paths if path in self.files]
+        vanished = [{"type": "file", "path": path, "oid": "2" * 40, "size": 1} for path in self.vanished]
+        self.vanished = set()
+        return web.json_response(known + vanished)
 
     async def _tree(self, request: web.Request) -> web.Response:
         folder = request.match_info["folder"].strip("/")
@@ -440,6 +444,7 @@ class TestFileStore:
         for action in (
             file_store.write({"a.json": b"1"}),
             file_store.check(),
+            file_store.list("metadata"),
             file_store.folders("metadata"),
         ):
             with pytest.raises(VaultError, match=r"cannot .* in the vault: .*/data/vault"):
@@ -571,6 +576,24 @@ class TestHubStore:
         with pytest.raises(VaultError, match=r"\.gitignore"):
             await hub_store.write({"a.json": b"1", "b.json": b"2"})
 
+    async def test_deleting_what_is_not_there_is_no_commit(self, hub: FakeHub, hub_store: HubStore) -> None:
+        await hub_store.write({"a.json": None, "b.json": None})
+
+        assert hub.commits == []
+
+    async def test_a_file_that_somebody_else_deletes_meanwhile_passes(
+        self, hub: FakeHub, hub_store: HubStore
+    ) -> None:
+        hub.vanished = {"gone.json"}
+
+        await hub_store.write({"gone.json": None, "a.json": b"1"})
+
+        assert hub.commits == [["a.json"]]
+
+    async def test_a_name_that_no_dataset_can_have_is_told(self, hub: FakeHub, database: Database) -> None:
+        with pytest.raises(VaultError, match=r"dataset no\.\.such/name: "):
+            await HubStore("no..such/name", TOKEN, database, hub.url, 5).write({"a.json": b"1"})
+
     async def test_all_processes_share_the_hours_commits(self, hub: FakeHub, database: Database) -> None:
         stores = [HubStore(DATASET, TOKEN, database, hub.url, 5) for _ in range(4)]
         writes = [stores[n % 4].write({f"{n}.json": b"1"}) for n in range(12)]
@@ -628,6 +651,17 @@ class TestS3Store:
 
         with pytest.raises(VaultUnavailable, match=r"s3://bucket: .*Could not connect"):
             await store.check()
+
+    async def test_keys_that_cannot_be_deleted_are_told(
+        self, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await s3_store.write({"a.json": b"1"})
+        monkeypatch.setattr(
+            s3_store._opened, "call_s3", lambda *args, **options: {"Errors": [{"Message": "Access Denied"}]}
+        )
+
+        with pytest.raises(VaultError, match="1 objects could not be deleted: Access Denied"):
+            await s3_store.write({"a.json": None})
 
     async def test_the_bucket_may_be_the_root(self, s3_url: str) -> None:
         store = S3Store("s3://bucket/", s3_url)
