@@ -24,12 +24,13 @@ from atlas.clock import Clock
 from atlas.composition import current
 from atlas.config import Settings
 from atlas.db import Executor, Row, Transaction
-from atlas.errors import DataRefused, LeaseLost
+from atlas.errors import DatabaseError, DataRefused, LeaseLost
 
 LONGEST_QUERY = 200
 SEED_WEIGHT = 2.0**1000
 """Puts a seed 1,000 half-lives ahead of a tag that was mentioned once."""
 
+_LEASE_LOST = "PL001"
 _MOST_WOKEN = 1000
 _MOST_REMEMBERED = 10_000
 
@@ -317,14 +318,14 @@ class MaiaDAO:
 
     async def update_search_states(self, outcomes: Sequence[TopicOutcome]) -> None:
         """The set-based twin of `update_search_state`: all of them, or LeaseLost and none."""
-        rows = [self._outcome_row(outcome) for outcome in outcomes]
-        payload = _json(rows)
-        async with self._atomic() as executor:
-            if await executor.execute("maia.update_search_states", payload) < len(rows):
-                ids = ", ".join(str(outcome.topic_id) for outcome in outcomes[:10])
-                raise LeaseLost(
-                    f"the lease on topic {ids} was lost: nothing of it was stored; claim it again"
-                )
+        payload = _json([self._outcome_row(outcome) for outcome in outcomes])
+        try:
+            await self._executor.execute("maia.update_search_states", payload, len(outcomes))
+        except DatabaseError as error:
+            if getattr(error.__cause__, "sqlstate", None) != _LEASE_LOST:
+                raise
+            ids = ", ".join(str(outcome.topic_id) for outcome in outcomes[:10])
+            raise LeaseLost(f"a lease on topic {ids} was lost: nothing was stored; claim it again") from error
 
     def _outcome_row(self, outcome: TopicOutcome) -> dict[str, Any]:
         status, now = TopicStatus(outcome.status), self._clock.now()

@@ -55,33 +55,38 @@ SELECT half_life_s, pg_advisory_xact_lock(hashtextextended('maia.snowball', 0))
 FROM queue_state;
 
 -- name: update_search_states
--- Store what became of claimed topics ($1 JSON array), of each only where its lease token still stands. The lock's shared
--- form keeps transactions that add topics away, not other completions: those hold other rows.
-WITH snowball AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(hashtextextended('maia.snowball', 0)))
-UPDATE search_queue AS q
-SET status = o.status,
-    cool_until = o.cool_until,
-    lease_owner = NULL,
-    lease_token = NULL,
-    lease_until = NULL,
-    attempts = 0,
-    last_error = o.error,
-    page_token = o.page_token,
-    page_params = o.page_params,
-    page_issued_at = o.page_issued_at,
-    searched_at = CASE WHEN o.restarted THEN q.claimed_at ELSE coalesce(q.searched_at, q.claimed_at) END,
-    pages = CASE WHEN o.restarted THEN o.pages ELSE q.pages + o.pages END,
-    results = CASE WHEN o.restarted THEN o.results ELSE q.results + o.results END,
-    new_videos = CASE WHEN o.restarted THEN o.new_videos ELSE q.new_videos + o.new_videos END,
-    last_page_digest = o.page_digest,
-    pages_total = q.pages_total + o.pages,
-    results_total = q.results_total + o.results,
-    new_videos_total = q.new_videos_total + o.new_videos
-FROM json_to_recordset($1::text::json) AS o (
-    id bigint, lease_token uuid, status text, cool_until timestamptz, error text, page_token text, page_params jsonb,
-    page_issued_at timestamptz, restarted boolean, pages integer, results integer, new_videos integer, page_digest text
+-- Store what became of $2 claimed topics ($1 JSON array), or fail (PL001) if the lease token of one doesn't stand any
+-- more. The lock's shared form keeps transactions that add topics away, not other completions: those hold other rows.
+WITH snowball AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(hashtextextended('maia.snowball', 0))),
+stored AS (
+    UPDATE search_queue AS q
+    SET status = o.status,
+        cool_until = o.cool_until,
+        lease_owner = NULL,
+        lease_token = NULL,
+        lease_until = NULL,
+        attempts = 0,
+        last_error = o.error,
+        page_token = o.page_token,
+        page_params = o.page_params,
+        page_issued_at = o.page_issued_at,
+        searched_at = CASE WHEN o.restarted THEN q.claimed_at ELSE coalesce(q.searched_at, q.claimed_at) END,
+        pages = CASE WHEN o.restarted THEN o.pages ELSE q.pages + o.pages END,
+        results = CASE WHEN o.restarted THEN o.results ELSE q.results + o.results END,
+        new_videos = CASE WHEN o.restarted THEN o.new_videos ELSE q.new_videos + o.new_videos END,
+        last_page_digest = o.page_digest,
+        pages_total = q.pages_total + o.pages,
+        results_total = q.results_total + o.results,
+        new_videos_total = q.new_videos_total + o.new_videos
+    FROM json_to_recordset($1::text::json) AS o (
+        id bigint, lease_token uuid, status text, cool_until timestamptz, error text, page_token text, page_params jsonb,
+        page_issued_at timestamptz, restarted boolean, pages integer, results integer, new_videos integer, page_digest text
+    )
+    WHERE q.id = o.id AND q.lease_token = o.lease_token AND (SELECT count(*) FROM snowball) = 1
+    RETURNING q.id
 )
-WHERE q.id = o.id AND q.lease_token = o.lease_token AND (SELECT count(*) FROM snowball) = 1;
+SELECT require_leases(count(*), $2)
+FROM stored;
 
 -- name: release_topics
 -- Give claims ($1 ids, $2 their tokens) back, for the reason $3 if there is one: claimable after $4 seconds, doubled for

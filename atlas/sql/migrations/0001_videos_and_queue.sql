@@ -12,6 +12,15 @@ CREATE FUNCTION sum_of_scores(a double precision, b double precision)
 RETURNS double precision LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN greatest(a, b) + ln(1 + power(2::double precision, -least(abs(a - b), 60))) / ln(2::double precision);
 
+-- Fails the statement that completed fewer claims than it was given, and with it all that its transaction stored.
+CREATE FUNCTION require_leases(held bigint, given bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF held < given THEN
+        RAISE EXCEPTION '% of % leases lost', given - held, given USING ERRCODE = 'PL001';
+    END IF;
+END
+$$;
+
 CREATE TABLE search_queue (
     id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     query            text COLLATE "C" NOT NULL UNIQUE CHECK (query <> '' AND length(query) <= 200),
