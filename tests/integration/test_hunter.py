@@ -280,6 +280,17 @@ async def test_a_search_ends_at_the_most_results(hunting: Hunting, sql: Any) -> 
     assert (topic["status"], topic["results"]) == ("cooling", 40)
 
 
+async def test_a_search_begun_anew_counts_its_results_anew(
+    hunting: Hunting, clock: FixedClock, sql: Any
+) -> None:
+    limits = {"max_results": 60, "results_per_page": 20, "tags_per_video": 0}
+    async with hunting("cats", hunter=limits) as hunter:
+        for _ in range(2):
+            await hunter.cycle()
+        clock.advance(timedelta(hours=13))
+        assert [(await hunter.cycle()).exhausted for _ in range(3)] == [0, 0, 1]
+
+
 async def test_a_page_that_was_stored_cannot_be_stored_twice(hunting: Hunting, sql: Any) -> None:
     async with hunting("cats") as hunter:
         batch = await hunter.fetch_batch(1)
@@ -361,6 +372,7 @@ async def test_a_429_releases_every_claim_and_ends_the_process(
 
 async def test_a_429_cancels_what_is_under_way(hunting: Hunting, emulator: Emulator, sql: Any) -> None:
     begun = asyncio.Event()
+    cancelled: list[str] = []
 
     async def search(topic: Topic) -> None:
         if topic.query == "gardens":
@@ -368,12 +380,17 @@ async def test_a_429_cancels_what_is_under_way(hunting: Hunting, emulator: Emula
             emulator.set_faults(["429-day:1:search.list"])
 
     async def enrich(page: FoundPage) -> None:
-        emulator.set_faults(["latency-60s:1:videos.list"])
-        asyncio.get_running_loop().call_later(0.05, begun.set)
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(page.topic.query)
+            raise
 
     async with hunting("cats", "gardens") as hunter:
         with pytest.raises(SystemExit):
             await hunter.cycle(steps=Between(hunter, search=search, enrich=enrich))
+    assert cancelled == ["cats"]
     rows = await sql.fetch("SELECT attempts, lease_token, pages_total FROM search_queue")
     assert {tuple(row) for row in rows} == {(0, None, 0)}
 
