@@ -123,7 +123,10 @@ class Recording:
         if not header.strip():
             raise CatalogueError(f"{path} is empty: a first line with the columns' names is needed")
         delimiter = max(",;\t", key=header.count)
-        names = next(csv.reader([header], delimiter=delimiter))
+        try:
+            names = next(csv.reader([header], delimiter=delimiter))
+        except csv.Error as error:
+            raise CatalogueError(f"{path} is no CSV file whose lines end in \\n: {error}") from error
         self.names = tuple(names)
         self.columns = _columns(names, reading.columns)
         self.unused = tuple(name for place, name in enumerate(names) if place not in self.columns.values())

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from maia.youtube.emulator.quota import Project, Quota
+from maia.youtube.emulator.quota import EmulatorError, Project, Quota
 from maia.youtube.emulator.refusals import Refusal
 
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
@@ -34,9 +34,9 @@ def test_a_key_belongs_to_the_longest_name_it_begins_with_or_as_configured():
 
 
 def test_a_key_of_no_project_is_refused_at_the_start():
-    with pytest.raises(ValueError, match="--project nobody"):
+    with pytest.raises(EmulatorError, match="--project nobody"):
         Quota([Project("a")], {"key": "nobody"})
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(EmulatorError, match="empty"):
         Quota([Project("a")], {"": "a"})
 
 

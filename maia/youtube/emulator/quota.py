@@ -11,9 +11,14 @@ from typing import Any, Self
 
 from atlas.clock import next_reset, pacific_day, pacific_midnight
 from atlas.config import BUCKETS, Bucket
+from maia.errors import MaiaError
 from maia.youtube.emulator.refusals import day_exhausted, key_invalid, minute_exhausted, quota_exceeded
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+class EmulatorError(MaiaError):
+    """The emulator cannot be started as it was asked to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +57,11 @@ class Quota:
         self.projects = {project.name: project for project in projects}
         for key, project in keys.items():
             if project not in self.projects:
-                raise ValueError(
+                raise EmulatorError(
                     f"a key is given to project {project!r}, which is not configured: add --project {project}"
                 )
             if not key:
-                raise ValueError(f"the key of project {project!r} is empty")
+                raise EmulatorError(f"the key of project {project!r} is empty")
         self._keys = dict(keys)
         self.calls: Counter[tuple[str, Bucket | None, str, int | str]] = Counter()
         self.refused: Counter[tuple[str, Bucket]] = Counter()

@@ -18,7 +18,6 @@ from aiohttp import web
 
 from atlas.clock import Clock, FixedClock, VirtualClock
 from atlas.config import BUCKETS
-from maia.errors import MaiaError
 from maia.youtube.catalogue import Catalogue
 from maia.youtube.emulator.control import ControlPage, clock_state
 from maia.youtube.emulator.facts import METHODS, Method
@@ -26,7 +25,7 @@ from maia.youtube.emulator.faults import Circumstances, Fault, FaultPlan, Mishap
 from maia.youtube.emulator.feed import feed_document
 from maia.youtube.emulator.methods import PAGE_FAULTS, Api
 from maia.youtube.emulator.parameters import read_arguments
-from maia.youtube.emulator.quota import Project, Quota
+from maia.youtube.emulator.quota import EmulatorError, Project, Quota
 from maia.youtube.emulator.refusals import (
     Refusal,
     method_not_allowed,
@@ -35,10 +34,6 @@ from maia.youtube.emulator.refusals import (
 )
 
 logger = logging.getLogger(__name__)
-
-
-class EmulatorError(MaiaError):
-    """The emulator cannot be started as it was asked to."""
 
 
 DEFAULT_PROJECT = "demo"
