@@ -285,20 +285,18 @@ class EmbeddedServer:
             os.close(free)
 
     def _running_pid(self) -> int | None:
-        """The server's process; None if there is none."""
+        """The server's process; None if there is none, or none that listens yet."""
         if self._process is not None and self._process.poll() is None:
             return self._process.pid
         told = _PidFile.read(self.home.cluster)
         if told is None:
             return None
         listener = told.listener_pid()
-        if listener == told.pid or told.works_in(self.home.cluster):
-            return told.pid
-        if listener is not None:
+        if listener not in {None, told.pid}:
             raise EmbeddedServerError(
                 f"the server in {self.home.path} runs in another container, which has to stop it"
             )
-        return None
+        return listener
 
     def _log_essence(self) -> str:
         log = self.home.log
