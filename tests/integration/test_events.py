@@ -350,5 +350,5 @@ class TestFollowing:
                 await asyncio.sleep(0.1)
                 postgres.drop_database(name)
 
-                with pytest.raises(DatabaseUnavailable, match="does not exist"):
+                with pytest.raises(DatabaseUnavailable, match="check DATABASE_URL"):
                     await following
