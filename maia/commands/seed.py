@@ -24,9 +24,7 @@ def seed(
         Path | None,
         typer.Option(
             help="Queries, one a line; blank lines and lines that begin with # don't count; - is stdin.",
-            allow_dash=True,
-            exists=True,
-            dir_okay=False,
+            metavar="FILE",
             show_default=False,
         ),
     ] = None,

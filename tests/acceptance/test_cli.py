@@ -1,0 +1,346 @@
+"""`maia` as its users meet it: real processes, a real server, the emulator."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from maia.youtube.catalogue import Catalogue
+from tests.acceptance.conftest import Stage, StageFactory
+
+pytestmark = pytest.mark.acceptance
+
+HELD = "SELECT count(*) FROM search_queue WHERE lease_token IS NOT NULL"
+
+
+def run(
+    *arguments: str, environment: dict[str, str], stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "maia", *arguments],
+        env=environment,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+class TestJourney:
+    async def test_from_seeds_to_finds(
+        self, stage_of: StageFactory, synthetic: Catalogue, tmp_path: Path
+    ) -> None:
+        stage: Stage = await stage_of(synthetic, search=100, general=1000)
+        topics = tmp_path / "topics.txt"
+        topics.write_text("# two topics\nstop motion\n\n  City Builder  \n", "utf-8")
+        seeded = await stage.maia("seed", "animation", "--file", str(topics), "--json")
+        assert (seeded.status, seeded.json) == (0, {"given": 3, "added": 3})
+        again = await stage.maia("seed", "animation")
+        assert again.stdout.startswith("seeded 1 topics, 0 of them new")
+
+        queue = await stage.maia("queue", "list", "--json")
+        assert [topic["query"] for topic in queue.json] == ["animation", "stop motion", "city builder"]
+
+        hunted = await stage.hunt("--batch-size", "2")
+        assert (hunted.status, hunted.json["outcome"], hunted.json["pages"]) == (0, "done", 2)
+        told = await stage.maia("hunter", "--direct", "--cycles", "2")
+        assert told.status == 0
+        assert "pages" in told.stdout
+        assert "new videos" in told.stdout
+
+        status = (await stage.maia("status", "--json")).json
+        [videos] = (await stage.rows("SELECT count(*) FROM videos"))[0]
+        assert status["found"]["videos"] == videos > 0
+        assert [cycle["outcome"] for cycle in status["cycles"]] == ["done"] * 3
+        assert status["vault"] == {"provider": "file", "waiting": 0}
+        keys = (await stage.maia("keys", "--ring", "hunting", "--json")).json
+        used = {line["bucket"]: line["used"] for line in keys["ledger"]}
+        assert used["search"] == stage.emulator.used("lab", "search") > 0
+        assert used["general"] == stage.emulator.used("lab", "general") > 0
+        assert [key["state"] for key in keys["keys"]] == ["active"]
+
+    async def test_people_read_tables(self, stage_of: StageFactory, synthetic: Catalogue) -> None:
+        stage: Stage = await stage_of(synthetic)
+        await stage.maia("seed", "stop motion")
+        await stage.hunt()
+        expected = {
+            ("status",): ["Search queue", "Quota of this Pacific day", "Last hunter cycles", "nothing waits"],
+            ("keys",): ["hunting", "key-", "active"],
+            ("queue", "list", "--limit", "1000"): ["stop motion", "seed", "tag"],
+            ("migrate",): ["the schema is up to date"],
+        }
+        for arguments, words in expected.items():
+            finished = await stage.maia(*arguments)
+            assert finished.status == 0, finished.stderr
+            assert [word for word in words if word not in finished.stdout] == []
+            assert "\x1b[" not in finished.stdout
+            assert "lab-key" not in finished.stdout + finished.stderr
+
+    async def test_topics_are_parked_and_retried(self, stage_of: StageFactory, synthetic: Catalogue) -> None:
+        stage: Stage = await stage_of(synthetic)
+        await stage.maia("seed", "animation", "2048", "permaculture")
+        [[number]] = await stage.rows("SELECT id FROM search_queue WHERE query = 'permaculture'")
+
+        parked = await stage.maia(
+            "queue", "park", "2048", "--id", str(number), "--reason", "off topic", "--json"
+        )
+        assert parked.json == {"topics": 2}
+        listed = (await stage.maia("queue", "list", "--status", "parked", "--json")).json
+        assert {topic["query"]: topic["last_error"] for topic in listed} == {
+            "2048": "off topic",
+            "permaculture": "off topic",
+        }
+        assert (await stage.maia("queue", "retry", "2048")).stdout == "put back 1 topic\n"
+        assert (await stage.maia("queue", "retry", "--all", "--json")).json == {"topics": 1}
+        unknown = await stage.maia("queue", "park", "no such topic")
+        assert (unknown.status, "maia queue list" in unknown.stdout) == (0, True)
+
+    async def test_seeds_come_from_a_pipe_and_lists_go_into_one(self, environment: dict[str, str]) -> None:
+        topics = "\n".join(f"topic number {n}" for n in range(2000))
+        seeded = run("seed", "--file", "-", environment=environment, stdin=topics)
+        assert seeded.returncode == 0, seeded.stderr
+        listed = subprocess.run(
+            f"{sys.executable} -m maia queue list --limit 2000 | head -1",
+            shell=True,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (listed.returncode, "Traceback" in listed.stderr) == (0, False)
+
+    def test_a_query_that_can_be_none_is_refused(self, environment: dict[str, str]) -> None:
+        refused = run("seed", "x" * 201, environment=environment)
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+        assert "at most 200" in refused.stderr
+
+
+class TestMigrations:
+    def test_what_is_pending_is_told_and_applied(
+        self, environment: dict[str, str], empty_database_url: str
+    ) -> None:
+        environment["DATABASE_URL"] = empty_database_url
+        pending = run("migrate", "--check", "--json", environment=environment)
+        names = json.loads(pending.stdout)["pending"]
+        assert pending.returncode == 1
+        assert len(names) >= 3
+
+        applied = run("migrate", "--json", environment=environment)
+        assert (applied.returncode, json.loads(applied.stdout)) == (0, {"applied": names})
+        assert run("migrate", "--check", environment=environment).stdout == "nothing is pending\n"
+
+    def test_whoever_migrates_by_hand_is_told_to(
+        self, environment: dict[str, str], empty_database_url: str
+    ) -> None:
+        environment |= {"DATABASE_URL": empty_database_url, "PLEIADES_DATABASE__MIGRATE": "false"}
+        refused = run("status", environment=environment)
+        assert refused.returncode == 1
+        assert "maia migrate" in refused.stderr
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that the unprivileged user whom the embedded server runs as under root may pass."""
+    with tempfile.TemporaryDirectory(prefix="pleiades-cli-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+class TestWithoutADatabase:
+    def test_the_embedded_server_keeps_what_it_is_given_and_ends_with_the_command(
+        self, environment: dict[str, str], open_folder: Path
+    ) -> None:
+        del environment["DATABASE_URL"]
+        environment["PLEIADES_DATA_DIR"] = str(open_folder / "data")
+        assert run("seed", "jazz", environment=environment).returncode == 0
+        listed = run("queue", "list", "--json", environment=environment)
+
+        assert [topic["query"] for topic in json.loads(listed.stdout)] == ["jazz"]
+        assert [*open_folder.rglob("PG_VERSION")] != []
+        assert [*open_folder.rglob("postmaster.pid")] == []
+
+    def test_a_server_that_is_not_there_is_a_line_and_status_69(self, environment: dict[str, str]) -> None:
+        environment |= {
+            "DATABASE_URL": "postgresql://maia:opensesame@127.0.0.1:1/pleiades",
+            "PLEIADES_DATABASE__CONNECT_TIMEOUT_S": "1",
+            "YOUTUBE_API_KEY_POOL_JSON": '["lab-key"]',
+        }
+        for arguments in (("status",), ("hunter", "--direct"), ("seed", "jazz"), ("migrate",)):
+            refused = run(*arguments, environment=environment)
+            assert refused.returncode == 69, refused.stderr
+            [line] = refused.stderr.splitlines()
+            assert "is PostgreSQL running?" in line
+            assert "opensesame" not in line
+
+    def test_an_empty_ring_says_what_to_set(self, environment: dict[str, str]) -> None:
+        for arguments in (("hunter", "--direct"), ("keys",)):
+            refused = run(*arguments, environment=environment)
+            assert refused.returncode == 78
+            [line] = refused.stderr.splitlines()
+            assert "Empty KeyRing 'hunting'" in line
+            assert "YOUTUBE_API_KEY_POOL_JSON" in line
+
+    def test_status_works_without_a_key(self, environment: dict[str, str]) -> None:
+        finished = run("status", environment=environment)
+        assert finished.returncode == 0
+        assert "No API key is configured" in finished.stdout
+
+
+class TestSignals:
+    @pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    async def test_a_hunt_that_is_told_to_end_gives_its_claims_back(
+        self, stage_of: StageFactory, synthetic: Catalogue, how: signal.Signals, status: int
+    ) -> None:
+        stage: Stage = await stage_of(synthetic, settings={"PLEIADES_HUNTER__LEASE_S": "3600"})
+        await stage.maia("seed", "stop motion", "animation")
+        stage.emulator.set_faults(["latency:1"])
+        hunter = await stage.start("hunter", "--direct")
+        while await stage.rows(HELD) == [(0,)]:
+            assert hunter.returncode is None
+            await asyncio.sleep(0.05)
+        hunter.send_signal(how)
+        _, stderr = await hunter.communicate()
+
+        assert (hunter.returncode, b"Traceback" in stderr) == (status, False), stderr.decode()
+        assert await stage.rows(HELD) == [(0,)]
+
+    @pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    async def test_an_emulator_ends_when_told(
+        self, synthetic: Catalogue, environment: dict[str, str], how: signal.Signals, status: int
+    ) -> None:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "maia", "emulator", "--catalogue", str(synthetic.path), "--port", "0", "--json"),
+            env=environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert "url" in json.loads(await process.stdout.readline())
+        process.send_signal(how)
+        _, stderr = await process.communicate()
+        assert (process.returncode, stderr) == (status, b"")
+
+
+@pytest.mark.timeout(300)
+class TestUnderPrefect:
+    async def test_a_429_ends_the_process_with_75_and_the_next_one_makes_no_call(
+        self, stage_of: StageFactory, synthetic: Catalogue, tmp_path: Path
+    ) -> None:
+        stage: Stage = await stage_of(synthetic)
+        stage.environment["PREFECT_HOME"] = str(tmp_path / "prefect")
+        await stage.maia("seed", "stop motion")
+        stage.emulator.set_faults(["429-day:1:search.list"])
+        limited = await stage.maia("hunter", "--json")
+        assert limited.status == 75, limited.stderr
+        assert await stage.rows(HELD) == [(0,)]
+
+        calls = len(stage.emulator.calls)
+        closed = await stage.maia("hunter", "--json")
+        assert (closed.status, closed.json["outcome"]) == (0, "closed"), closed.stderr
+        assert len(stage.emulator.calls) == calls
+
+    async def test_works_without_a_home_to_write_to(
+        self, stage_of: StageFactory, synthetic: Catalogue, open_folder: Path
+    ) -> None:
+        stage: Stage = await stage_of(synthetic)
+        stage.environment |= {"HOME": "/dev/null/nobody", "TMPDIR": str(open_folder)}
+        await stage.maia("seed", "stop motion")
+        hunted = await stage.maia("hunter", "--json")
+        assert (hunted.status, hunted.json["pages"]) == (0, 1), hunted.stderr
+        assert (open_folder / f"pleiades-prefect-{os.geteuid()}").is_dir()
+
+    async def test_a_server_that_is_not_there_is_told(
+        self, stage_of: StageFactory, synthetic: Catalogue
+    ) -> None:
+        stage: Stage = await stage_of(synthetic)
+        stage.environment["PREFECT_API_URL"] = "http://127.0.0.1:1/api"
+        refused = await stage.maia("hunter")
+        assert refused.status == 1
+        [line] = refused.stderr.splitlines()
+        assert "PREFECT_API_URL" in line
+        assert "maia hunter --direct" in line
+
+
+class TestDoctor:
+    async def test_all_is_well(self, stage_of: StageFactory, synthetic: Catalogue) -> None:
+        stage: Stage = await stage_of(synthetic)
+        finished = await stage.maia("doctor", "--json")
+        assert finished.status == 0, finished.stdout
+        assert finished.json["healthy"] is True
+        verdicts = {check["subject"]: check["verdict"] for check in finished.json["checks"]}
+        assert verdicts == {
+            "Python": "ok", "variables": "ok", "temporary folder": "ok", "Prefect": "ok", "settings": "ok",
+            "keys": "ok", "clock": "warning", "disk": "ok", "database": "ok", "migrations": "ok",
+            "vault": "ok", "YouTube API": "ok",
+        }  # fmt: skip
+        assert stage.emulator.calls == []
+
+    async def test_every_complaint_says_what_to_do(
+        self, stage_of: StageFactory, synthetic: Catalogue, empty_database_url: str, tmp_path: Path
+    ) -> None:
+        stage: Stage = await stage_of(synthetic)
+        (tmp_path / "vault").write_text("a file, where a folder should be")
+        stage.environment |= {
+            "DATABASE_URL": empty_database_url,
+            "PLEIADES_HUNTR__BATCH_SIZE": "5",
+            "PLEIADES_VAULT__PATH": str(tmp_path / "vault"),
+            "PLEIADES_VAULT__REQUIRED": "true",
+            "PLEIADES_YOUTUBE__BASE_URL": "http://127.0.0.1:1",
+            "YOUTUBE_API_KEY_POOL_JSON": '{"tracking": ["lab-key"]}',
+        }
+        finished = await stage.maia("doctor", "--json")
+        told = {check["subject"]: check for check in finished.json["checks"] if check["verdict"] != "ok"}
+        assert finished.status == 78
+        assert told["variables"]["remedy"] == "did you mean PLEIADES_HUNTER__BATCH_SIZE?"
+        assert told["migrations"]["remedy"] == "apply them: maia migrate"
+        assert told["vault"]["verdict"] == "failed"
+        assert told["YouTube API"]["verdict"] == "failed"
+        assert [subject for subject, check in told.items() if not check["remedy"]] == []
+        assert await stage.rows("SELECT to_regclass('public.videos') IS NOT NULL") == [(True,)]
+
+        text = await stage.maia("doctor")
+        assert "✗ YouTube API" in text.stdout
+        assert "→ did you mean PLEIADES_HUNTER__BATCH_SIZE?" in text.stdout
+
+    def test_an_unreachable_database_is_69(self, environment: dict[str, str]) -> None:
+        environment |= {
+            "DATABASE_URL": "postgresql://maia:opensesame@127.0.0.1:1/pleiades",
+            "PLEIADES_DATABASE__CONNECT_TIMEOUT_S": "1",
+            "YOUTUBE_API_KEY_POOL_JSON": '["lab-key"]',
+        }
+        finished = run("doctor", environment=environment)
+        assert finished.returncode == 69
+        assert "is PostgreSQL running?" in finished.stdout
+        assert "opensesame" not in finished.stdout + finished.stderr
+
+    def test_unusable_settings_are_78(self, environment: dict[str, str]) -> None:
+        environment["PLEIADES_QUOTA__RESERVE"] = "5"
+        finished = run("doctor", "--json", environment=environment)
+        failed = [check for check in json.loads(finished.stdout)["checks"] if check["verdict"] == "failed"]
+        assert finished.returncode == 78
+        assert [check["finding"].partition(":")[0] for check in failed] == ["PLEIADES_QUOTA__RESERVE"]
+
+
+async def test_logs_are_json_lines_where_asked_and_data_stays_apart(
+    stage_of: StageFactory, synthetic: Catalogue
+) -> None:
+    stage: Stage = await stage_of(synthetic, settings={"PLEIADES_LOG__JSON_LINES": "true"})
+    stage.set_clock(synthetic.span[1] + timedelta(hours=1))
+    await stage.maia("seed", "stop motion")
+    hunted = await stage.hunt()
+
+    assert hunted.json["pages"] == 1
+    entries = [json.loads(line) for line in hunted.stderr.splitlines()]
+    [cycle] = [entry for entry in entries if entry.get("action") == "hunter_cycle"]
+    assert cycle["statistics"]["pages"] == 1
