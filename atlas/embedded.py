@@ -199,7 +199,9 @@ class EmbeddedServer:
             )
 
     async def _reap(self) -> None:
-        while self._process is not None and self._process.poll() is None:
+        while self._process is not None:
+            if self._process.poll() is not None:
+                break
             await asyncio.sleep(_POLL_S)
 
     def _answers(self) -> bool:

@@ -30,7 +30,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from atlas import migrations
 from atlas.clock import FixedClock
-from atlas.config import DatabaseSettings, Settings
+from atlas.config import _FIXED_NAMES, DatabaseSettings, Settings
 from atlas.db import Database
 from atlas.embedded import EmbeddedServer
 from atlas.errors import EmbeddedServerError
@@ -43,8 +43,6 @@ SettingsFactory = Callable[..., Settings]
 
 _FOLDER_PREFIX = "pleiades-test-"
 _ENOUGH_BYTES = 1 << 30
-_FIXED_NAMES = ("DATABASE_URL", "YOUTUBE_API_KEY_POOL_JSON", "VAULT_PROVIDER", "HF_DATASET_ID", "HF_TOKEN",
-                "REDIS_URL", "NODE_ID", "HOST", "PORT")  # fmt: skip
 
 
 class IsolatedSettings(Settings):
@@ -200,7 +198,9 @@ def _claimed(folder: Path) -> Iterator[Path]:
 
 def _claim(folder: Path, how: int) -> int | None:
     """A descriptor that claims a folder until it is closed; None if another run has it or deletes it."""
-    folder.mkdir(mode=0o755, exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir()
+        folder.chmod(0o755)
     try:
         handle = os.open(folder / "claim", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
@@ -219,9 +219,12 @@ async def _sweep() -> None:
         # It may be another user's, or be swept by another run meanwhile.
         with suppress(OSError, EmbeddedServerError):
             claim = _claim(folder, fcntl.LOCK_EX)
-            if claim is not None:
+            if claim is None:
+                continue
+            try:
                 await EmbeddedServer(folder, DatabaseSettings()).destroy()
                 shutil.rmtree(folder, ignore_errors=True)
+            finally:
                 os.close(claim)
 
 
