@@ -182,9 +182,10 @@ class FileStore:
         if self._swept:
             return
         self._swept = True
-        with suppress(FileNotFoundError):
+        # What cannot be removed now takes up room, and harms nothing else.
+        with suppress(OSError):
             for entry in os.scandir(self.root / _INCOMING):
-                with suppress(FileNotFoundError):
+                with suppress(OSError):
                     if entry.stat().st_mtime < time.time() - _ABANDONED_AFTER_S:
                         Path(entry.path).unlink()
 

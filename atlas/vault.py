@@ -136,13 +136,13 @@ class Vault:
         Safe in many processes at once, and when killed: objects are leased, and forgotten only once stored.
         """
         stored = 0
-        while True:
+        while not self._rests():
             token = uuid4()
             rows = await self._db.fetch(
                 "vault.claim_refused", self._node_id, token, _LEASE_S, _OBJECTS_A_COMMIT
             )
             if not rows:
-                return stored
+                break
             names = [row["name"] for row in rows]
             try:
                 await self._write({row["name"]: row["body"] and zlib.decompress(row["body"]) for row in rows})
@@ -152,8 +152,9 @@ class Vault:
                 await self._db.execute(
                     "vault.postpone_refused", names, token, str(error), wait_s, self._retry_s
                 )
-                return stored
+                break
             stored += await self._db.execute("vault.complete_refused", names, token)
+        return stored
 
     async def ping(self) -> None:
         """Touch the store; VaultError if it does not answer."""
@@ -195,7 +196,7 @@ class Vault:
 
     async def _write(self, changes: Changes) -> None:
         """Write to the store, but leave it in peace for as long as it said it takes nothing."""
-        if self._unavailable is not None and time.monotonic() < self._rests_until:
+        if self._unavailable is not None and self._rests():
             raise VaultUnavailable(str(self._unavailable), self._rests_until - time.monotonic())
         try:
             await self._store.write(changes)
@@ -203,6 +204,9 @@ class Vault:
             self._unavailable, self._rests_until = error, time.monotonic() + self._wait_s(error)
             raise
         self._unavailable = None
+
+    def _rests(self) -> bool:
+        return time.monotonic() < self._rests_until
 
     def _wait_s(self, error: VaultError) -> float:
         told = error.retry_after_s if isinstance(error, VaultUnavailable) else None

@@ -236,6 +236,7 @@ class TestRefusals:
         await kept.store_metadata("a", {})
         store.fault = None
         await kept.store_metadata("b", {})
+        assert await kept.retry_refused() == 0
 
         assert len(store.writes) == 1
         assert await kept.waiting() == 2
