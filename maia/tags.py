@@ -45,17 +45,27 @@ def normalise(raw: str) -> str:
     previous, tag = None, raw[:MAX_RAW_LENGTH]
     while tag != previous:
         previous = tag
-        visible = normalised_query("".join(map(_shown, tag))).translate(_OPERATORS)
+        visible = normalised_query(tag.translate(_SHOWN)).translate(_OPERATORS)
         tag = " ".join(filter(None, (word.lstrip("#-") for word in visible.split())))
     return tag
 
 
-def _shown(character: str) -> str:
-    if character.isspace():
-        return " "
-    if unicodedata.category(character) in _INVISIBLE or "\ufe00" <= character <= "\ufe0f":
-        return ""
-    return character
+class _Shown(dict[int, str]):
+    """What is left of each character: itself, a space or nothing; worked out where it is first met."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        if character.isspace():
+            shown = " "
+        elif unicodedata.category(character) in _INVISIBLE or "\ufe00" <= character <= "\ufe0f":
+            shown = ""
+        else:
+            shown = character
+        self[code] = shown
+        return shown
+
+
+_SHOWN = _Shown()
 
 
 @dataclass(frozen=True, slots=True)
