@@ -24,6 +24,8 @@ import stamina
 from aiohttp import web
 from pydantic import SecretStr
 
+from atlas.clock import FixedClock
+from atlas.composition import Atlas
 from atlas.db import Database
 from atlas.errors import ConfigError, ObjectNotFound, VaultError, VaultUnavailable
 from atlas.stores import FileStore, HubStore, S3Store, Store, store_of
@@ -635,6 +637,33 @@ class TestHubStore:
             await HubStore("pleiades/nothing", TOKEN, database, hub.url, 1).write({"a.json": b"1"})
 
         assert await sql.fetchval("SELECT count(*) FROM vault_commits") == 2
+
+
+async def test_objects_wait_for_the_hours_commits_and_then_share_one(
+    hub: FakeHub, settings_factory: SettingsFactory, clock: FixedClock, sql: Any
+) -> None:
+    settings = settings_factory(
+        vault_provider="huggingface",
+        hf_dataset_id=DATASET,
+        hf_token=SecretStr(TOKEN),
+        vault={"endpoint_url": hub.url, "commits_per_hour": 2},
+    )
+    async with Atlas.open(settings, clock=clock) as atlas:
+        for page in range(4):
+            async with atlas.vault.batch() as batch:
+                names = [batch.store_metadata(f"page{page}-{n}", {"n": n}) for n in range(20)]
+        assert [len(commit) for commit in hub.commits] == [20, 20]
+        assert await atlas.vault.waiting() == 40
+        assert await atlas.vault.fetch(names[3]) == {"n": 3}
+        assert len(await atlas.vault.list("metadata/")) == 80
+
+    await sql.execute("UPDATE vault_commits SET granted = ARRAY[clock_timestamp() - interval '2 hours']")
+    await sql.execute("UPDATE vault_refused SET retry_at = clock_timestamp() - interval '1 s'")
+    async with Atlas.open(settings, clock=clock) as atlas:
+        assert await atlas.vault.retry_refused() == 40
+        assert [len(commit) for commit in hub.commits] == [20, 20, 40]
+        assert await atlas.vault.fetch(names[3]) == {"n": 3}
+        assert await atlas.ping() == {"database": "ok", "vault": "ok"}
 
 
 class TestS3Store:
