@@ -1,0 +1,148 @@
+"""`maia demo` finds videos and leaves nothing behind, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from maia.youtube.catalogue import Catalogue
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
+
+MARK = "DEMO_UNDER_TEST"
+
+
+@dataclass
+class Demo:
+    """A demo under way, whose processes and files can all be found."""
+
+    process: asyncio.subprocess.Process
+    folder: Path
+    mark: str
+
+    def processes(self) -> list[str]:
+        """Every process of the demo that is there, by its command."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(" ".join(process.cmdline()))
+            except psutil.Error:
+                continue
+        return found
+
+    def files(self) -> list[Path]:
+        return [*self.folder.iterdir()]
+
+    async def until(self, words: str) -> None:
+        assert self.process.stderr is not None
+        while words not in (line := (await self.process.stderr.readline()).decode()):
+            assert line, f"it never said {words!r}"
+
+
+class DemoFactory:
+    """Starts demos in a temporary folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.started = folder, list[Demo]()
+
+    async def __call__(self, *arguments: str, **environment: str) -> Demo:
+        mark = uuid4().hex
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "maia", "demo", *arguments),
+            env=os.environ | {"TMPDIR": str(self.folder), MARK: mark} | environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        demo = Demo(process, self.folder, mark)
+        self.started.append(demo)
+        return demo
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="pleiades-demo-test-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+@pytest_asyncio.fixture
+async def demo(folder: Path) -> AsyncIterator[DemoFactory]:
+    start = DemoFactory(folder)
+    yield start
+    for started in start.started:
+        if started.process.returncode is None:
+            started.process.kill()
+        await started.process.communicate()
+
+
+async def test_finds_videos_and_leaves_nothing(demo: DemoFactory) -> None:
+    # Whatever the user has configured stays out of it.
+    hunting = await demo(
+        DATABASE_URL="postgresql://maia@127.0.0.1:1/precious",
+        YOUTUBE_API_KEY_POOL_JSON='["a-key-that-costs-money"]',
+        PREFECT_API_URL="http://127.0.0.1:1/api",
+        PLEIADES_HUNTER__BATCH_SIZE="1",
+    )
+    stdout, stderr = (stream.decode() for stream in await hunting.process.communicate())
+
+    assert hunting.process.returncode == 0, stderr
+    for words in ("Most viewed", "Most frequent topics", "Quota of the hunting ring", "left today"):
+        assert words in stdout
+    assert "* computed by Pleiades, not by YouTube" in stdout
+    assert "cycle 5 of 5" in stderr
+    assert "Traceback" not in stderr
+    assert "Error logging" not in stderr
+    assert (hunting.processes(), hunting.files()) == ([], [])
+
+
+async def test_hunts_a_catalogue_of_ones_own(demo: DemoFactory, synthetic: Catalogue) -> None:
+    hunting = await demo(
+        "--catalogue", str(synthetic.path), "--topic", "animation", "--cycles", "2", "--json"
+    )
+    stdout, stderr = (stream.decode() for stream in await hunting.process.communicate())
+
+    assert hunting.process.returncode == 0, stderr
+    harvest = json.loads(stdout)
+    assert (harvest["statistics"]["cycles"], harvest["statistics"]["outcome"]) == (2, "done")
+    assert harvest["discoveries"]["videos"] == harvest["statistics"]["new"] > 0
+    assert harvest["videos"] == sorted(harvest["videos"], key=lambda video: -video["view_count"])
+    assert all(synthetic.number(video["id"]) is not None for video in harvest["videos"])
+    assert (hunting.processes(), hunting.files()) == ([], [])
+    assert synthetic.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "how", "status"),
+    [
+        ("cycle 1 of", signal.SIGINT, 130),
+        ("are starting", signal.SIGINT, 130),
+        ("cycle 1 of", signal.SIGTERM, 143),
+        ("The emulator serves", signal.SIGTERM, 143),
+    ],
+)
+async def test_leaves_nothing_when_it_is_told_to_end(
+    demo: DemoFactory, words: str, how: signal.Signals, status: int
+) -> None:
+    hunting = await demo("--cycles", "100")
+    await hunting.until(words)
+    assert len(hunting.processes()) > 1
+    assert hunting.files() != []
+    hunting.process.send_signal(how)
+    _, stderr = await hunting.process.communicate()
+
+    assert hunting.process.returncode == status, stderr.decode()
+    assert b"Traceback" not in stderr, stderr.decode()
+    assert (hunting.processes(), hunting.files()) == ([], [])
