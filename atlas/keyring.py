@@ -8,9 +8,11 @@ breaker: failures in a row open it, and after a rest one call at a time probes w
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -22,7 +24,7 @@ from pydantic import SecretStr
 
 from atlas.clock import pacific_day, pacific_midnight
 from atlas.config import BUCKETS, RINGS, Bucket, RingName
-from atlas.errors import ConfigError, RingClosed
+from atlas.errors import ConfigError, DatabaseError, RingClosed
 from atlas.pacing import Allowance
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ _LONGEST_REST_S = 3600.0
 _LONGEST_COOL_DOWN_S = 24 * 3600.0
 _LONGEST_REASON = 500
 _TRIES = 10
+_SETTLING_GRACE_S = 1.0
 _DAWN = timedelta(minutes=10)
 
 
@@ -134,6 +137,9 @@ class KeyRing:
         self._projects = sorted(set(self._key_columns[1]))
         self._registered = False
         self._ended: WeakSet[Grant] = WeakSet()
+        self._gather_s = 0.0
+        self._answered: list[Grant] = []
+        self._settler: asyncio.Task[None] | None = None
         if len(self._projects) > 1:
             logger.warning(
                 "ring %r spends the quota of several projects (%s), which are separate, permitted clients "
@@ -170,7 +176,28 @@ class KeyRing:
 
         Of all that may end a grant, only the first moves its units.
         """
-        await self._settle(self._db, grant, units, answered=True)
+        gathers = self._gather_s and units is None and grant.probe is None
+        if not gathers or grant.day != pacific_day(self._clock.now()):
+            await self._settle(self._db, grant, units, answered=True)
+        elif self._end(grant):
+            self._answered.append(grant)
+            if self._settler is None or self._settler.done():
+                self._settler = asyncio.create_task(self._settle_gathered())
+
+    @asynccontextmanager
+    async def settling_together(self, within_s: float) -> AsyncIterator[None]:
+        """Within it, answered calls are gathered for `within_s` and settled by one statement.
+
+        Their units stay reserved meanwhile, and for good if the process dies, which errs on the safe side.
+        """
+        self._gather_s = within_s
+        try:
+            yield
+        finally:
+            self._gather_s = 0.0
+            if self._settler is not None:
+                await asyncio.wait({self._settler}, timeout=within_s + _SETTLING_GRACE_S)
+                self._settler.cancel()
 
     async def cancel(self, grant: Grant) -> None:
         """The call was never sent: give its units back."""
@@ -280,7 +307,24 @@ class KeyRing:
         days = sorted({grant.day, max(grant.day, pacific_day(self._clock.now()))})
         harmless = executor is self._db and len(days) == 1
         account = (grant.ring, grant.project, grant.bucket, days, granted, used)
-        return await executor.fetch("keyring.settle", *account, answered, grant.fingerprint, harmless)
+        return await executor.fetch("keyring.settle", *account, answered, grant.fingerprint, harmless, 1)
+
+    async def _settle_gathered(self) -> None:
+        """Settle what is gathered, until nothing is."""
+        while self._answered:
+            await asyncio.sleep(self._gather_s)
+            accounts: dict[tuple[str, Bucket, date, str], list[int]] = {}
+            for grant in self._answered:
+                account = (grant.project, grant.bucket, grant.day, grant.fingerprint)
+                accounts.setdefault(account, []).append(grant.units)
+            self._answered.clear()
+            for (project, bucket, day, fingerprint), units in accounts.items():
+                spent = (self.name, project, bucket, [day], sum(units), sum(units))
+                try:
+                    await self._db.fetch("keyring.settle", *spent, True, fingerprint, True, len(units))
+                except DatabaseError as error:
+                    message = "%d units stay reserved, as the ledger could not be told of their use: %s"
+                    logger.warning(message, sum(units), error, extra={"action": "settling_failed"})
 
     def _end(self, grant: Grant) -> int:
         """The units that the grant still holds: all of them the first time, then none."""

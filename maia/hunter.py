@@ -64,6 +64,9 @@ logger = logging.getLogger(__name__)
 RATE_LIMITED_STATUS = 75
 """EX_TEMPFAIL: what the process exits with after a 429."""
 
+SETTLED_WITHIN_S = 0.05
+"""Until then an answered call's unit stays reserved, so that one statement settles many."""
+
 RELEASE_GRACE_S = 2.0
 """Longest that giving all claims back may take before the process ends without."""
 
@@ -207,7 +210,10 @@ class Hunter:
         rules = TagRules.of(atlas.settings.hunter)
         keys = KeyRing("hunting", atlas=atlas)
         dao = MaiaDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-        async with YouTube.open(atlas.settings.youtube, keys, clock=atlas.clock) as youtube:
+        async with (
+            keys.settling_together(SETTLED_WITHIN_S),
+            YouTube.open(atlas.settings.youtube, keys, clock=atlas.clock) as youtube,
+        ):
             yield cls(atlas, youtube, keys, dao, rules)
 
     async def cycle(

@@ -95,9 +95,9 @@ SELECT choice.fingerprint, (SELECT probe_until FROM probing) AS probe
 FROM choice JOIN reserved USING (project);
 
 -- name: settle
--- A call was sent: ring $1's $5 reserved units of project $2, bucket $3 and day $4[1] become $6 used ones. A call that ran
--- past midnight is used on each day of $4, as the API may count it on either. An answer ($7) proves key $8, whose circuit
--- closes. $9: the loss of this statement would do no harm. Returns the closings of those days.
+-- $10 calls were sent: ring $1's $5 reserved units of project $2, bucket $3 and day $4[1] become $6 used ones. A call that
+-- ran past midnight is used on each day of $4, as the API may count it on either. An answer ($7) proves key $8, whose
+-- circuit closes. $9: the loss of this statement would do no harm. Returns the closings of those days.
 WITH durability AS MATERIALIZED (
     SELECT CASE WHEN $9::boolean THEN set_config('synchronous_commit', 'off', true) END
 ),
@@ -109,7 +109,7 @@ proven AS (
         openings = 0,
         retry_at = NULL,
         probe_until = NULL,
-        calls = 1 + CASE WHEN k.calls_day = ($4::date[])[1] THEN k.calls ELSE 0 END,
+        calls = $10::integer + CASE WHEN k.calls_day = ($4::date[])[1] THEN k.calls ELSE 0 END,
         calls_day = $4[1]
     WHERE k.fingerprint = $8::text AND $7::boolean
     RETURNING k.fingerprint

@@ -115,6 +115,33 @@ class TestReserving:
         assert await spend(ring(pacing=False)) == 84
         assert await spent(sql) == (84, 1)
 
+    async def test_settled_together_calls_are_used_at_the_end_and_reserved_until_then(
+        self, ring: MakeRing, sql: Sql
+    ) -> None:
+        hunting = ring(keys=["key-one", "key-two"])
+        async with hunting.settling_together(0.01):
+            grants = [await hunting.acquire(bucket) for bucket in ("search", "search", "general", "general")]
+            for grant in (*grants[:3], grants[0]):
+                await hunting.settle(grant)
+            await hunting.cancel(grants[1])
+            assert await spent(sql) == (0, 2)
+            await hunting.fail(grants[3], "HTTP 500")
+        assert (await spent(sql), await spent(sql, "general")) == ((2, 0), (2, 0))
+        assert sum(key.calls for key in (await hunting.ledger())[0].keys) == 3
+        await hunting.settle(await hunting.acquire("search"))
+        assert await spent(sql) == (3, 0)
+
+    async def test_what_cannot_be_settled_together_stays_reserved(
+        self, ring: MakeRing, sql: Sql, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        hunting = ring()
+        async with hunting.settling_together(0.01):
+            await hunting.settle(await hunting.acquire("search"))
+            await sql.execute("ALTER TABLE quota_ledger RENAME TO mislaid")
+        await sql.execute("ALTER TABLE mislaid RENAME TO quota_ledger")
+        assert "1 units stay reserved" in caplog.text
+        assert await spent(sql) == (0, 1)
+
     async def test_only_the_first_end_of_a_grant_moves_units(self, ring: MakeRing, sql: Sql) -> None:
         hunting = ring()
         other = await hunting.acquire("search")
@@ -860,9 +887,9 @@ class TestStatements:
         cancel = ("hunting", "default", "search", TODAY, 0, "key-1", None)
         kept = "local" if server == "off" else server
         assert await self.commits(sql, "keyring.reserve", *self.reserve) == kept
-        assert await self.commits(sql, "keyring.settle", *settle, True) == "off"
+        assert await self.commits(sql, "keyring.settle", *settle, True, 1) == "off"
         await sql.fetch(sql_of("keyring.reserve"), *self.reserve)
-        assert await self.commits(sql, "keyring.settle", *settle, False) == server
+        assert await self.commits(sql, "keyring.settle", *settle, False, 1) == server
         assert await self.commits(sql, "keyring.cancel", *cancel) == "off"
         assert await sql.fetchval("SHOW synchronous_commit") == server
 
@@ -888,7 +915,7 @@ class TestStatements:
         await sql.execute(f"SET plan_cache_mode = {mode}")
         statements: dict[str, tuple[Any, ...]] = {
             "reserve": self.reserve,
-            "settle": ("hunting", "default", "search", [TODAY], 0, 1, True, "key-1", False),
+            "settle": ("hunting", "default", "search", [TODAY], 0, 1, True, "key-1", False, 1),
             "cancel": ("hunting", "default", "search", TODAY, 0, "key-1", None),
             "close": ("default", "search", [TODAY], datetime(2026, 11, 3, tzinfo=UTC), "closed", 0.0),
             "standing": ("hunting", ["search"], TODAY, ["key-1"], ["default"]),
