@@ -191,6 +191,8 @@ class Catalogue:
         self._load_videos()
         self.numbers = {video_id: n for n, video_id in enumerate(self.ids)}
         self._curves = Curves(self.published, db.execute(_SQL["samples"]))
+        self.counts = self._curves.at
+        """The counters of video number `n` at an instant, in seconds since 1970."""
         self.index = SearchIndex(self._postings, len(self.ids))
         self._channels: dict[str, Channel] = {}
 
@@ -301,10 +303,6 @@ class Catalogue:
         """Whether the video is published and not yet removed at `at` (seconds since 1970)."""
         removed = self._removed[n]
         return self.published[n] <= at and (not removed or at < removed)
-
-    def counts(self, n: int, at: float) -> Counts:
-        """The counters of video number `n` at `at` (seconds since 1970)."""
-        return self._curves.at(n, at)
 
     def counts_of(self, video_id: str, at: datetime) -> Counts | None:
         """The counters of a video at an instant, or None where it is not visible."""

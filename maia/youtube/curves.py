@@ -76,10 +76,19 @@ class Curves:
         before = after - 1
         start = self._at[before]
         part = (instant - start) / (self._at[after] - start)
+        views, more_views = self._views[before], self._views[after]
+        likes, more_likes = self._likes[before], self._likes[after]
+        comments, more_comments = self._comments[before], self._comments[after]
+        if views < 0 or more_views < 0 or likes < 0 or more_likes < 0 or comments < 0 or more_comments < 0:
+            return Counts(
+                _between(views, more_views, part),
+                _between(likes, more_likes, part),
+                _between(comments, more_comments, part),
+            )
         return Counts(
-            _between(self._views[before], self._views[after], part),
-            _between(self._likes[before], self._likes[after], part),
-            _between(self._comments[before], self._comments[after], part),
+            views + int((more_views - views) * part),
+            likes + int((more_likes - likes) * part),
+            comments + int((more_comments - comments) * part),
         )
 
     def _sampled(self, row: int) -> Counts:

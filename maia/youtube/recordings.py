@@ -349,7 +349,9 @@ def _said(cell: str) -> str | None:
 
 
 def _one_line(text: str | None) -> str | None:
-    return None if text is None else re.sub(r"\s*[\r\n]+\s*", " ", text)
+    if text is None or not ("\n" in text or "\r" in text):
+        return text
+    return re.sub(r"\s*[\r\n]+\s*", " ", text)
 
 
 def _unescaped(text: str | None) -> str | None:
@@ -361,6 +363,8 @@ def _count(name: str, texts: Mapping[str, str]) -> int | None:
     text = texts.get(name)
     if text is None:
         return None
+    if text.isascii() and text.isdecimal() and len(text) <= 18:
+        return int(text)
     digits = re.sub(r"(?<=\d),(?=\d{3})", "", text)
     if not re.fullmatch(r"\d{1,18}(\.0+)?", digits):
         raise ValueError(f"{name} {text!r} is not a whole number of 0 or more")
@@ -396,6 +400,8 @@ def _instant(name: str, text: str, year: int | None) -> int:
 
 def parse_instant(text: str, year: int | None = None) -> datetime:
     """Read ISO 8601, yy.dd.mm, dd.mm of `year` or seconds since 1970; by default UTC and midnight."""
+    if len(text) > 10 and text[4] == "-":
+        return _aware(datetime.fromisoformat(text.removesuffix(" UTC")))
     if match := re.fullmatch(r"(\d\d)\.(\d\d)\.(\d\d)", text):
         return _midnight(2000 + int(match[1]), int(match[3]), int(match[2]))
     if match := re.fullmatch(r"(\d\d)\.(\d\d)", text):
@@ -405,7 +411,10 @@ def parse_instant(text: str, year: int | None = None) -> datetime:
     if re.fullmatch(r"\d{9,10}(\.\d+)?", text):
         return datetime.fromtimestamp(float(text), UTC)
     iso = re.sub(r"^(\d{4})[./](\d\d)[./](\d\d)", r"\1-\2-\3", text.removesuffix(" UTC"))
-    instant = datetime.fromisoformat(iso)
+    return _aware(datetime.fromisoformat(iso))
+
+
+def _aware(instant: datetime) -> datetime:
     return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 

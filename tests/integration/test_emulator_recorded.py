@@ -40,8 +40,8 @@ NOW = datetime(2026, 10, 20, 12, tzinfo=UTC)
 GONE_SINCE = {"dislikeCount", "favorites", "watchHistory", "watchLater"}
 OF_SOME = {
     "contentRating", "country", "customUrl", "defaultAudioLanguage", "defaultLanguage", "etag",
-    "hasCustomThumbnail", "madeForKids", "nextPageToken", "prevPageToken", "regionRestriction", "selfDeclaredMadeForKids", "tags",
-    "videoOwnerChannelId", "videoOwnerChannelTitle",
+    "hasCustomThumbnail", "madeForKids", "nextPageToken", "prevPageToken", "regionRestriction",
+    "selfDeclaredMadeForKids", "tags", "videoOwnerChannelId", "videoOwnerChannelTitle",
 }  # fmt: skip
 
 

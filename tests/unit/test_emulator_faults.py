@@ -45,7 +45,7 @@ def draws(seed: int, requests: list[str]) -> dict[str, list[bool]]:
     plan = FaultPlan([Fault("500", 0.3)], seed)
     drawn: dict[str, list[bool]] = {}
     for request in requests:
-        drawn.setdefault(request, []).append(plan.draw(SEARCH, request).refuser is not None)
+        drawn.setdefault(request, []).append(plan.draw(SEARCH, [("q", request)]).refuser is not None)
     return drawn
 
 
@@ -61,7 +61,7 @@ def test_a_seed_repeats_what_each_request_meets_in_whatever_order_they_come():
 def test_rates_of_nothing_and_of_everything_are_kept():
     plan = FaultPlan([Fault("500", 0.0), Fault("503", 1.0), Fault("reset", 1.0), Fault("latency-2s", 1.0)], 1)
     for number in range(50):
-        strikes = plan.draw(SEARCH, str(number))
+        strikes = plan.draw(SEARCH, [("q", str(number)), ("key", "any")])
         assert strikes.refuser is REFUSALS["503"][1]
         assert (strikes.mishap, strikes.delay_s) == (None, 2.0)
     assert plan.struck == {"503": 50, "latency-2s": 50}
@@ -69,13 +69,13 @@ def test_rates_of_nothing_and_of_everything_are_kept():
 
 def test_a_fault_of_one_method_spares_the_others():
     plan = FaultPlan([Fault("reset", 1.0, "videos.list")], 1)
-    assert plan.draw(SEARCH, "x").mishap is None
-    assert plan.draw(VIDEOS, "x").mishap == "reset"
+    assert plan.draw(SEARCH, []).mishap is None
+    assert plan.draw(VIDEOS, []).mishap == "reset"
 
 
 @pytest.mark.parametrize("kind", [*REFUSALS, *MISHAPS])
 def test_every_kind_can_be_asked_for(kind: str):
-    strikes = FaultPlan([Fault.parse(f"{kind}:1")], 0).draw(SEARCH, "x")
+    strikes = FaultPlan([Fault.parse(f"{kind}:1")], 0).draw(SEARCH, [])
     assert (strikes.refuser is not None) == (kind in REFUSALS)
     assert strikes.mishap == (kind if kind in MISHAPS else None)
 

@@ -165,10 +165,11 @@ class FaultPlan:
         self.struck: Counter[str] = Counter()
         self._occurrences: Counter[str] = Counter()
 
-    def draw(self, method: Method, request: str) -> Strikes:
-        """What befalls this request, which `request` tells from others."""
+    def draw(self, method: Method, pairs: Iterable[tuple[str, str]]) -> Strikes:
+        """What befalls a request with these parameters; by which key it is sent is of no account."""
         if not self.faults:
             return Strikes()
+        request = f"{method.name}?{sorted(pair for pair in pairs if pair[0] != 'key')}"
         occurrence = self._occurrences[request]
         self._occurrences[request] += 1
         delay_s, refuser, mishap = 0.0, None, None

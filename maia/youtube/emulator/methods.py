@@ -34,6 +34,7 @@ from maia.youtube.emulator.refusals import (
     video_not_found,
 )
 from maia.youtube.emulator.resources import (
+    Rendered,
     Resources,
     Shape,
     etag_of,
@@ -70,23 +71,23 @@ _CONSTANT_PROPERTIES = {
 class Listing:
     """An answer before it is put together: its items as JSON, and what stands around them."""
 
-    items: Sequence[bytes]
+    rendered: Rendered
     around: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
 
     def content(self, arguments: Arguments) -> tuple[bytes, str]:
         """The body, with what the mask leaves of it, and its etag."""
         mask = arguments.mask
-        items = b",".join(self.items)
-        around = {"kind": arguments.method.kind, **self.around}
-        etag = etag_of(b"%b%b" % (orjson.dumps([around, self.after, arguments.mask_text]), items))
-        around = {"kind": around.pop("kind"), "etag": etag, **around, **self.after}
+        around = {**self.around, **self.after}
+        etag = etag_of(orjson.dumps([arguments.mask_text, around]) + b"".join(self.rendered.etags))
+        around = {"kind": arguments.method.kind, "etag": etag, **around}
         if mask:
             around = select(around, mask)
             if not mask.keys() & {"items", "*"}:
                 return orjson.dumps(around), etag
         head = orjson.dumps(around)[:-1]
-        return b'%b%b"items":[%b]}' % (head, b"," if around else b"", items), etag
+        opening = b'%b%b"items":[' % (head, b"," if around else b"")
+        return opening + b",".join(self.rendered.items) + b"]}", etag
 
 
 class Api:

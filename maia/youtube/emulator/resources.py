@@ -45,9 +45,18 @@ class Shape(NamedTuple):
     mask_text: str
 
 
+class Rendered(NamedTuple):
+    """Items as JSON, and the etags by which a change of any shows."""
+
+    items: list[bytes]
+    etags: list[bytes]
+
+
 class _Template(NamedTuple):
+    """An item with holes for its counters, and the part of its etag that stands for the rest."""
+
     text: bytes
-    etag: bytes | None
+    etag: bytes
 
 
 def etag_of(content: bytes) -> str:
@@ -96,46 +105,46 @@ class Resources:
         self._templates: dict[tuple[Any, ...], dict[int, _Template]] = {}
         self._cached = 0
 
-    def videos(self, numbers: Iterable[int], at: float, shape: Shape) -> list[bytes]:
+    def videos(self, numbers: Iterable[int], at: float, shape: Shape) -> Rendered:
         """Items of videos.list."""
         return self._with_counts("video", numbers, at, shape)
 
-    def stats(self, numbers: Iterable[int], at: float, shape: Shape) -> list[bytes]:
+    def stats(self, numbers: Iterable[int], at: float, shape: Shape) -> Rendered:
         """Items of videos.batchGetStats."""
         return self._with_counts("stats", numbers, at, shape)
 
-    def _with_counts(self, kind: str, numbers: Iterable[int], at: float, shape: Shape) -> list[bytes]:
+    def _with_counts(self, kind: str, numbers: Iterable[int], at: float, shape: Shape) -> Rendered:
         templates = self._templates_of(kind, shape)
         counts_at = self._catalogue.counts
-        items: list[bytes] = []
+        rendered = Rendered([], [])
         for n in numbers:
             views, likes, comments = counts = counts_at(n, at)
-            hidden = (views is None) << 2 | (likes is None) << 1 | (comments is None)
-            template = templates.get(n << 3 | hidden)
+            slot = n << 3 | (views is None) << 2 | (likes is None) << 1 | (comments is None)
+            template = templates.get(slot)
             if template is None:
-                template = self._make(kind, templates, n << 3 | hidden, n, shape, counts)
-            filling: dict[bytes, Any] = {b"v": views, b"l": likes, b"c": comments}
-            if template.etag is not None:
-                filling[b"e"] = b"%s%08x" % (template.etag, _digest(counts))
-            items.append(template.text % filling)
-        return items
+                template = self._make(kind, templates, slot, n, shape, counts)
+            etag = b"%b%08x" % (template.etag, _digest(counts))
+            rendered.items.append(template.text % {b"v": views, b"l": likes, b"c": comments, b"e": etag})
+            rendered.etags.append(etag)
+        return rendered
 
-    def search_results(self, numbers: Iterable[int], shape: Shape) -> list[bytes]:
+    def search_results(self, numbers: Iterable[int], shape: Shape) -> Rendered:
         """Items of search.list."""
         return self._without_counts("search", ((n, 0) for n in numbers), shape)
 
-    def playlist_items(self, positions: Iterable[tuple[int, int]], shape: Shape) -> list[bytes]:
+    def playlist_items(self, positions: Iterable[tuple[int, int]], shape: Shape) -> Rendered:
         """Items of playlistItems.list, from pairs of video and position."""
         return self._without_counts("playlist", positions, shape)
 
-    def _without_counts(self, kind: str, positions: Iterable[tuple[int, int]], shape: Shape) -> list[bytes]:
+    def _without_counts(self, kind: str, positions: Iterable[tuple[int, int]], shape: Shape) -> Rendered:
         templates = self._templates_of(kind, shape)
-        items: list[bytes] = []
+        rendered = Rendered([], [])
         for n, position in positions:
             template = templates.get(n) or self._make(kind, templates, n, n, shape, Counts(None, None, None))
-            filling = {b"p": position, b"e": b"%s%08x" % (template.etag or b"", position)}
-            items.append(template.text % filling)
-        return items
+            etag = b"%b%08x" % (template.etag, position)
+            rendered.items.append(template.text % {b"p": position, b"e": etag})
+            rendered.etags.append(etag)
+        return rendered
 
     def _templates_of(self, kind: str, shape: Shape) -> dict[int, _Template]:
         if self._cached > _MOST_TEMPLATES:
@@ -164,20 +173,21 @@ class Resources:
         text = orjson.dumps(select(kept, shape.mask)).replace(b"%", b"%%")
         for hole, filling in _FILLINGS.items():
             text = text.replace(hole, filling)
-        etag = etag_of(text)[:19].encode() if b"%(e)s" in text else None
-        template = templates[slot] = _Template(text, etag)
+        template = templates[slot] = _Template(text, etag_of(text)[:19].encode())
         self._cached += 1
         return template
 
-    def channels(self, channels: Iterable[Channel], at: float, shape: Shape) -> list[bytes]:
+    def channels(self, channels: Iterable[Channel], at: float, shape: Shape) -> Rendered:
         """Items of channels.list."""
-        items: list[bytes] = []
+        rendered = Rendered([], [])
         for channel in channels:
             whole = _channel(channel, self._channel_statistics(channel, at))
             kept = {name: value for name, value in whole.items() if name in ("kind", "id", *shape.parts)}
-            kept = {"kind": kept.pop("kind"), "etag": etag_of(orjson.dumps(kept)), **kept}
-            items.append(orjson.dumps(select(kept, shape.mask)))
-        return items
+            etag = etag_of(orjson.dumps(kept))
+            kept = {"kind": kept.pop("kind"), "etag": etag, **kept}
+            rendered.items.append(orjson.dumps(select(kept, shape.mask)))
+            rendered.etags.append(etag.encode())
+        return rendered
 
     def _channel_statistics(self, channel: Channel, at: float) -> dict[str, Any]:
         uploads = self._catalogue.uploads_of(channel.id, at)
@@ -190,9 +200,9 @@ class Resources:
             "videoCount": str(len(uploads)),
         }
 
-    def categories(self, numbers: Iterable[int], shape: Shape) -> list[bytes]:
+    def categories(self, numbers: Iterable[int], shape: Shape) -> Rendered:
         """Items of videoCategories.list; numbers that are no category are left out."""
-        items: list[bytes] = []
+        rendered = Rendered([], [])
         for number in numbers:
             if number not in CATEGORIES:
                 continue
@@ -205,8 +215,9 @@ class Resources:
             }
             if "snippet" in shape.parts:
                 item["snippet"] = snippet
-            items.append(orjson.dumps(select(item, shape.mask)))
-        return items
+            rendered.items.append(orjson.dumps(select(item, shape.mask)))
+            rendered.etags.append(item["etag"].encode())
+        return rendered
 
 
 def _video(video: CatalogueVideo, channel_title: str, counts: Counts) -> dict[str, Any]:

@@ -171,7 +171,7 @@ class Emulator:
         """Answer an API request, and note what it was and cost."""
         query = request.rel_url.raw_query_string
         pairs = parse_qsl(query, keep_blank_values=True)
-        strikes = self.faults.draw(method, _identity(method, pairs))
+        strikes = self.faults.draw(method, pairs)
         if strikes.delay_s:
             await asyncio.sleep(strikes.delay_s)
         now = self.clock.now()
@@ -245,10 +245,6 @@ class Emulator:
         status = 404 if document is None else 200
         self.quota.calls["", None, "feed", status] += 1
         return web.Response(status=status, body=document or b"", content_type="text/xml", charset="utf-8")
-
-
-def _identity(method: Method, pairs: Iterable[tuple[str, str]]) -> str:
-    return f"{method.name}?{sorted((name, value) for name, value in pairs if name != 'key')}"
 
 
 def _refused(refusal: Refusal) -> web.Response:
