@@ -103,7 +103,8 @@ class EmbeddedServer:
             if alone is None:
                 return False
             try:
-                await self._stop(signal.SIGKILL)
+                # SIGKILL would leave shared memory behind, which only a later start in this folder frees.
+                await self._stop(signal.SIGQUIT)
                 await asyncio.to_thread(shutil.rmtree, self.home.path)
             finally:
                 os.close(alone)
@@ -264,7 +265,7 @@ class EmbeddedServer:
         }
         if not self._durable:
             settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
-            settings["max_wal_size"] = "256MB"
+            settings |= {"max_wal_size": "256MB", "dynamic_shared_memory_type": "mmap"}
         return settings
 
     async def _stop(self, how: signal.Signals) -> None:

@@ -199,7 +199,7 @@ async def test_a_killed_server_recovers(embedded_data_dir: Path) -> None:
     assert (home / "data" / "postmaster.pid").exists()
     assert (home / SOCKET).exists()
     assert (home / f"{SOCKET}.lock").exists()
-    async with opened(embedded_data_dir) as server:
+    async with opened(embedded_data_dir, durable=True) as server:
         assert await query(server, "SELECT answer FROM kept") == 42
 
 
@@ -210,7 +210,7 @@ async def test_a_pid_left_behind_may_be_another_process_by_now(embedded_data_dir
     with subprocess.Popen(["sleep", "60"], **home.process_options()) as bystander:
         for path in (home.cluster / "postmaster.pid", home.path / f"{SOCKET}.lock"):
             path.write_text(path.read_text().replace(str(pid), str(bystander.pid), 1))
-        async with opened(embedded_data_dir) as server:
+        async with opened(embedded_data_dir, durable=True) as server:
             assert await query(server, "SELECT answer FROM kept") == 42
         assert bystander.poll() is None
         bystander.kill()
@@ -502,7 +502,7 @@ async def test_users_that_were_numbered_anew_get_their_data_back(embedded_data_d
     for folder, _, names in os.walk(embedded_data_dir / "postgres"):
         for path in (Path(folder), *(Path(folder, name) for name in names)):
             os.chown(path, NO_NAME_UID, NO_NAME_UID)
-    async with opened(embedded_data_dir) as server:
+    async with opened(embedded_data_dir, durable=True) as server:
         assert await query(server, "SELECT answer FROM kept") == 42
 
 
