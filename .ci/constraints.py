@@ -1,8 +1,7 @@
-"""Write constraints.txt: every version that a fresh install takes, resolved by pip for each supported Python here."""
+"""Write constraints.txt: what a fresh install takes, resolved by pip for each supported Python."""
 
 from __future__ import annotations
 
-import glob
 import json
 import re
 import shutil
@@ -25,8 +24,8 @@ def interpreters() -> dict[str, str]:
     """A working interpreter for each supported version, by version."""
     found: dict[str, str] = {}
     for version in SUPPORTED:
-        pyenv = sorted(glob.glob(str(Path.home() / f".pyenv/versions/{version}.*/bin/python3")))
-        for candidate in (shutil.which(f"python{version}"), *pyenv):
+        pyenv = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python3"))
+        for candidate in (shutil.which(f"python{version}"), *map(str, pyenv)):
             if candidate and _version(candidate) == version:
                 found[version] = candidate
                 break
