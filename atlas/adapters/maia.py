@@ -255,27 +255,25 @@ class MaiaDAO:
         """Wake what has cooled, then lease topics; those whose attempts are used up are parked instead."""
         if batch_size < 1:
             raise DataRefused(f"batch_size is {batch_size}: claim at least 1 topic")
-        woken = await self.wake_topics()
-        rows: list[Row] = []
-        parked: list[ParkedTopic] = []
-        while len(rows) < batch_size:
-            claimed = await self._claim(batch_size - len(rows))
-            rows += [row for row in claimed if row["lease_token"] is not None]
-            exhausted = [ParkedTopic(row["id"], row["query"], row["last_error"]) for row in claimed
-                         if row["lease_token"] is None]  # fmt: skip
-            if not exhausted:
+        claimed = await self._claim(batch_size, unless_due=True)
+        topics, parked, woken = [*_leased(claimed)], [*_parked(claimed)], 0
+        while len(topics) < batch_size:
+            woken += await self.wake_topics()
+            claimed = await self._claim(batch_size - len(topics), unless_due=False)
+            topics += _leased(claimed)
+            parked += _parked(claimed)
+            if not _parked(claimed):
                 break
-            parked += exhausted
         for topic in parked:
             log.warning("parked topic %r: %s", topic.query, topic.reason, extra={"action": "topic_parked"})
-        rows.sort(key=lambda row: (-row["priority"], row["id"]))
-        return Claim(tuple(Topic(*row) for row in rows), tuple(parked), woken)
+        topics.sort(key=lambda topic: (-topic.priority, topic.id))
+        return Claim(tuple(topics), tuple(parked), woken)
 
-    async def _claim(self, most: int) -> list[Row]:
+    async def _claim(self, most: int, *, unless_due: bool) -> list[Row]:
         hunter, token = self._settings.hunter, uuid4()
         owner, now = f"{self._settings.node_id}:{os.getpid()}", self._clock.now()
         rows = await self._executor.fetch(
-            "maia.claim_topics", most, owner, token, hunter.lease_s, hunter.max_attempts, now
+            "maia.claim_topics", most, owner, token, hunter.lease_s, hunter.max_attempts, now, unless_due
         )
         self._tokens |= {row["id"]: token for row in rows}
         while len(self._tokens) > _MOST_REMEMBERED:
@@ -318,36 +316,44 @@ class MaiaDAO:
 
     async def update_search_states(self, outcomes: Sequence[TopicOutcome]) -> None:
         """The set-based twin of `update_search_state`: all of them, or LeaseLost and none."""
-        payload = _json([self._outcome_row(outcome) for outcome in outcomes])
+        if not outcomes:
+            return
+        columns = zip(*map(self._outcome_row, outcomes), strict=True)
         try:
-            await self._executor.execute("maia.update_search_states", payload, len(outcomes))
+            await self._executor.execute("maia.update_search_states", *columns)
         except DatabaseError as error:
             if getattr(error.__cause__, "sqlstate", None) != _LEASE_LOST:
                 raise
             ids = ", ".join(str(outcome.topic_id) for outcome in outcomes[:10])
             raise LeaseLost(f"a lease on topic {ids} was lost: nothing was stored; claim it again") from error
 
-    def _outcome_row(self, outcome: TopicOutcome) -> dict[str, Any]:
-        status, now = TopicStatus(outcome.status), self._clock.now()
+    def _outcome_row(self, outcome: TopicOutcome) -> tuple[Any, ...]:
+        """The outcome as the statement takes it, in the order of its parameters."""
+        status = TopicStatus(outcome.status)
         if status is TopicStatus.PARKED and not outcome.error:
             raise DataRefused(f"topic {outcome.topic_id} is to be parked: say why (error=…)")
-        token = outcome.next_token if status is not TopicStatus.COOLING else None
-        cool_until = outcome.cool_until or now + timedelta(seconds=self._settings.hunter.cooling_s)
-        return {
-            "id": outcome.topic_id,
-            "lease_token": str(self._token_of(outcome.topic_id, outcome.lease_token)),
-            "status": status,
-            "cool_until": cool_until if status is TopicStatus.COOLING else None,
-            "error": outcome.error,
-            "page_token": token,
-            "page_params": dict(outcome.params or {}) if token else None,
-            "page_issued_at": (outcome.issued_at or now) if token else None,
-            "restarted": outcome.restarted,
-            "pages": outcome.pages,
-            "results": outcome.count,
-            "new_videos": outcome.new,
-            "page_digest": outcome.page_digest,
-        }
+        cool_until = page_token = params = issued_at = None
+        if status is TopicStatus.COOLING:
+            pause = timedelta(seconds=self._settings.hunter.cooling_s)
+            cool_until = outcome.cool_until or self._clock.now() + pause
+        elif outcome.next_token is not None:
+            page_token, params = clean_text(outcome.next_token), _json(outcome.params or {})
+            issued_at = outcome.issued_at or self._clock.now()
+        return (
+            outcome.topic_id,
+            self._token_of(outcome.topic_id, outcome.lease_token),
+            status,
+            cool_until,
+            outcome.error and clean_text(outcome.error),
+            page_token,
+            params,
+            issued_at,
+            outcome.restarted,
+            outcome.pages,
+            outcome.count,
+            outcome.new,
+            outcome.page_digest,
+        )
 
     async def release_topics(
         self,
@@ -541,17 +547,17 @@ def clean_text(text: str) -> str:
     return text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _json(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a JSON array, with their texts cleaned if one of them needs it."""
+def _json(value: Any) -> str:
+    """The value as JSON, with its texts cleaned if one of them needs it."""
     try:
-        payload = orjson.dumps(rows)
+        payload = orjson.dumps(value)
         if rb"\u0000" not in payload:
             return payload.decode()
-        return orjson.dumps(_cleaned(rows)).decode()
+        return orjson.dumps(_cleaned(value)).decode()
     except TypeError as error:
         if "surrogate" not in str(error):
             raise DataRefused(f"a value can't be stored: {error}") from error
-        return orjson.dumps(_cleaned(rows)).decode()
+        return orjson.dumps(_cleaned(value)).decode()
 
 
 def _cleaned(value: Any) -> Any:
@@ -591,3 +597,13 @@ def _ids_and_queries(topics: Iterable[int | str]) -> tuple[list[int], list[str]]
     given = list(topics)
     ids = [topic for topic in given if isinstance(topic, int)]
     return ids, [normalised_query(topic) for topic in given if isinstance(topic, str)]
+
+
+def _leased(rows: Iterable[Row]) -> list[Topic]:
+    return [Topic(*row) for row in rows if row["lease_token"] is not None]
+
+
+def _parked(rows: Iterable[Row]) -> list[ParkedTopic]:
+    return [
+        ParkedTopic(row["id"], row["query"], row["last_error"]) for row in rows if row["lease_token"] is None
+    ]

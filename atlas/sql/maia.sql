@@ -25,7 +25,8 @@ WHERE id = ANY (ARRAY(
 
 -- name: claim_topics
 -- Lease the $1 first topics that nobody holds to $2 under token $3 for $4 seconds ($6 now); those that were claimed $5
--- times since their last stored page are parked instead, and returned as such.
+-- times since their last stored page are parked instead, and returned without a lease. With $7, none while a topic that
+-- has cooled waits to be woken: it may come first.
 UPDATE search_queue
 SET status = CASE WHEN attempts < $5 THEN status ELSE 'parked' END,
     lease_owner = CASE WHEN attempts < $5 THEN $2 END,
@@ -40,7 +41,11 @@ SET status = CASE WHEN attempts < $5 THEN status ELSE 'parked' END,
 WHERE id = ANY (ARRAY(
     SELECT id
     FROM search_queue
-    WHERE status = 'active' AND (lease_until IS NULL OR lease_until < clock_timestamp())
+    WHERE status = 'active'
+        AND (lease_until IS NULL OR lease_until < clock_timestamp())
+        AND NOT ($7 AND EXISTS (
+            SELECT FROM search_queue WHERE status = 'cooling' AND cool_until <= (SELECT $6::timestamptz)
+        ))
     ORDER BY priority DESC, id
     LIMIT (SELECT $1::bigint)
     FOR NO KEY UPDATE SKIP LOCKED
@@ -55,7 +60,7 @@ SELECT half_life_s, pg_advisory_xact_lock(hashtextextended('maia.snowball', 0))
 FROM queue_state;
 
 -- name: update_search_states
--- Store what became of $2 claimed topics ($1 JSON array), or fail (PL001) if the lease token of one doesn't stand any
+-- Store what became of claimed topics (one array a column), or fail (PL001) if the lease token of one doesn't stand any
 -- more. The lock's shared form keeps transactions that add topics away, not other completions: those hold other rows.
 WITH snowball AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(hashtextextended('maia.snowball', 0))),
 stored AS (
@@ -68,7 +73,7 @@ stored AS (
         attempts = 0,
         last_error = o.error,
         page_token = o.page_token,
-        page_params = o.page_params,
+        page_params = o.page_params::jsonb,
         page_issued_at = o.page_issued_at,
         searched_at = CASE WHEN o.restarted THEN q.claimed_at ELSE coalesce(q.searched_at, q.claimed_at) END,
         pages = CASE WHEN o.restarted THEN o.pages ELSE q.pages + o.pages END,
@@ -78,14 +83,17 @@ stored AS (
         pages_total = q.pages_total + o.pages,
         results_total = q.results_total + o.results,
         new_videos_total = q.new_videos_total + o.new_videos
-    FROM json_to_recordset($1::text::json) AS o (
-        id bigint, lease_token uuid, status text, cool_until timestamptz, error text, page_token text, page_params jsonb,
-        page_issued_at timestamptz, restarted boolean, pages integer, results integer, new_videos integer, page_digest text
+    FROM unnest(
+        $1::bigint[], $2::uuid[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
+        $9::boolean[], $10::integer[], $11::integer[], $12::integer[], $13::text[]
+    ) AS o (
+        id, lease_token, status, cool_until, error, page_token, page_params, page_issued_at,
+        restarted, pages, results, new_videos, page_digest
     )
     WHERE q.id = o.id AND q.lease_token = o.lease_token AND (SELECT count(*) FROM snowball) = 1
     RETURNING q.id
 )
-SELECT require_leases(count(*), $2)
+SELECT require_leases(count(*), cardinality($1))
 FROM stored;
 
 -- name: release_topics

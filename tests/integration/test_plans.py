@@ -95,14 +95,18 @@ def scans(plan: Mapping[str, Any], table: str) -> set[tuple[str, str | None]]:
 
 
 BY_ID = ("Index Scan", "search_queue_pkey")
-CLAIM = f"100, 'test', '{TOKEN}', 300, 5, '{NOON}'"
+DUE = ("Index Only Scan", "search_queue_by_cool_until")
+CLAIM = f"100, 'test', '{TOKEN}', 300, 5, '{NOON}', false"
 
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_claim_reads_only_its_indexes(long_queue: Any, mode: str) -> None:
     plan = await plan_of(long_queue, "maia.claim_topics", CLAIM, mode)
-    assert scans(plan, "search_queue") == {("Index Scan", "search_queue_by_priority"), BY_ID}
+    assert scans(plan, "search_queue") - {DUE} == {("Index Scan", "search_queue_by_priority"), BY_ID}
     assert plan["Actual Rows"] == 100
+    guarded = await plan_of(long_queue, "maia.claim_topics", CLAIM.replace("false", "true"), mode)
+    assert scans(guarded, "search_queue") == {("Index Scan", "search_queue_by_priority"), DUE, BY_ID}
+    assert guarded["Actual Rows"] == 0
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -114,16 +118,12 @@ async def test_waking_reads_only_its_indexes(long_queue: Any, mode: str) -> None
 @pytest.mark.parametrize("mode", MODES)
 async def test_completion_and_release_read_only_the_rows_they_write(long_queue: Any, mode: str) -> None:
     ids = [row["id"] for row in await long_queue.fetch(HELD)]
-    outcome = {
-        "lease_token": TOKEN,
-        "status": "active",
-        "pages": 1,
-        "results": 50,
-        "new_videos": 5,
-        "restarted": False,
-    }
-    outcomes = json.dumps([outcome | {"id": id_} for id_ in ids])
-    plan = await plan_of(long_queue, "maia.update_search_states", f"'{outcomes}', {len(ids)}", mode)
+    values = (
+        f"'{TOKEN}'::uuid", "'active'::text", "NULL::timestamptz", "NULL::text", "'TOKEN'::text",
+        "'{}'::text", f"'{NOON}'::timestamptz", "false", "1", "50", "5", "'digest'::text",
+    )  # fmt: skip
+    filled = ", ".join(f"array_fill({value}, ARRAY[{len(ids)}])" for value in values)
+    plan = await plan_of(long_queue, "maia.update_search_states", f"ARRAY{ids}, {filled}", mode)
     assert scans(plan, "search_queue") == {BY_ID}
     tokens = [TOKEN] * len(ids)
     plan = await plan_of(
