@@ -33,6 +33,7 @@ MOST_RESULTS = 500
 
 _APPLICATION_ID = 0x504C4549
 _FORMAT = 1
+_VIDEOS_IN_PART = 100_000
 
 
 def load_statements(path: Path) -> dict[str, str]:
@@ -112,7 +113,7 @@ class CatalogueWriter:
         self._postings.add(n, field_terms(video.title, video.tags, channel_title, video.description))
         if len(self._videos) >= 2000:
             self._flush()
-        if self.videos % 100_000 == 0:
+        if self.videos % _VIDEOS_IN_PART == 0:
             self._write_postings()
 
     def _flush(self) -> None:
@@ -255,9 +256,9 @@ class Catalogue:
 
     @cached_property
     def span(self) -> tuple[datetime, datetime]:
-        """From the first publication or sample to the last, in UTC; ValueError in an empty catalogue."""
+        """From the first publication or sample to the last, in UTC; CatalogueError in an empty one."""
         if not self.ids:
-            raise ValueError("an empty catalogue spans no time")
+            raise CatalogueError(f"{self.path} holds no video: import or synthesize another")
         first, last = self._curves.span or (self.published[0], self.published[-1])
         bounds = min(first, self.published[0]), max(last, self.published[-1])
         return datetime.fromtimestamp(bounds[0], UTC), datetime.fromtimestamp(bounds[1], UTC)

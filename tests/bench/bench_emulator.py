@@ -1,7 +1,7 @@
 """How fast the emulator answers: it must not be what a bench of others measures.
 
 It runs as a process of its own over a synthesized catalogue of 20,000 videos; the load comes from this one,
-over raw sockets. Answers are counted by the server's CPU seconds: that is what one core of its own would give.
+over raw sockets. Answers are counted by the server's CPU seconds, as one core of its own would give them.
 The floor is a bare aiohttp server that sends the same bytes from memory.
 """
 

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from atlas.clock import FixedClock, VirtualClock
-from maia.youtube.catalogue import Catalogue, CatalogueVideo, Channel, new_catalogue
+from maia.youtube.catalogue import Catalogue, CatalogueError, CatalogueVideo, Channel, new_catalogue
 from maia.youtube.curves import HIDDEN, Sample
 from maia.youtube.emulator import Emulator, EmulatorError, Project
 from maia.youtube.emulator.facts import CATEGORIES
@@ -482,6 +482,33 @@ async def test_the_chart_holds_music_films_and_games_by_what_they_gained(client:
     assert none["items"] == []
 
 
+async def test_before_july_2025_the_chart_held_everything(tmp_path: Path):
+    start = datetime(2025, 7, 1, tzinfo=UTC)
+    synthesize(tmp_path / "a", videos=300, channels=30, days=30, seed=1, start=start)
+    asked = {"part": "snippet", "chart": "mostPopular", "maxResults": 50}
+    with Catalogue.open(tmp_path / "a") as catalogue:
+        clock = FixedClock(datetime(2025, 7, 20, tzinfo=UTC))
+        async with (
+            Emulator.serve(catalogue, clock=clock) as served,
+            aiohttp.ClientSession(served.url) as session,
+        ):
+            before = await Client(session).listed("videos", **asked)
+            clock.advance(timedelta(days=1))
+            after = await Client(session).listed("videos", **asked)
+    charted = {"1", "10", "20", "30", "44"}
+    assert {item["snippet"]["categoryId"] for item in before["items"]} > charted & {"10", "20"}
+    assert not {item["snippet"]["categoryId"] for item in after["items"]} - charted
+
+
+async def test_what_is_kept_of_answers_is_bounded(
+    client: Client, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("maia.youtube.emulator.resources._MOST_TEMPLATES", 3)
+    first = [await client.listed("videos", part="id", id=video_id(number)) for number in range(8)]
+    assert emulator._api.resources._cached <= 4
+    assert [await client.listed("videos", part="id", id=video_id(number)) for number in range(8)] == first
+
+
 async def test_the_feed_has_the_15_newest_uploads_with_views_and_costs_nothing(
     client: Client, emulator: Emulator
 ):
@@ -728,7 +755,7 @@ async def test_a_taken_port_and_an_empty_catalogue_are_errors(
             pass
     with new_catalogue(tmp_path / "empty", {}):
         pass
-    with Catalogue.open(tmp_path / "empty") as empty, pytest.raises(EmulatorError, match="holds no video"):
+    with Catalogue.open(tmp_path / "empty") as empty, pytest.raises(CatalogueError, match="holds no video"):
         Emulator(empty)
 
 

@@ -98,6 +98,18 @@ def test_an_import_names_bad_rows_and_counts_all(tmp_path: Path):
         assert catalogue.video(0).title == "A title"
 
 
+def test_an_import_says_what_it_had_to_suppose(tmp_path: Path):
+    (tmp_path / "a.csv").write_text(f"video_id,captured_at,views,rank\n{A},2025-11-02,1,9\n{B},,,8\n")
+    done = maia("catalogue", "import", "-o", "x.catalogue", "a.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "rank" in done.stdout
+    told = done.stdout.splitlines()[-4:]
+    assert told[0] == "x.catalogue: 1 videos of 1 channels, 1 samples"
+    assert told[1].startswith("1 publications are estimated")
+    assert told[2].startswith("1 videos have no title")
+    assert told[3].startswith("1 videos were left out")
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

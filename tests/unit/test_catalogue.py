@@ -107,6 +107,25 @@ def test_the_summary_counts_everything(catalogue: Catalogue):
     )
 
 
+def test_postings_are_written_in_parts(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("maia.youtube.catalogue._VIDEOS_IN_PART", 3)
+    with new_catalogue(path, {"made_by": "test"}) as writer:
+        writer.add_channels([CHANNEL])
+        for number in range(8):
+            writer.add(CatalogueVideo(f"video-{number:05}", CHANNEL.id, f"A {number % 2}", number), "", ())
+    with Catalogue.open(path) as catalogue:
+        assert catalogue.search("a 1", 10) == [7, 5, 3, 1]
+
+
+def test_an_empty_catalogue_spans_no_time(path: Path):
+    with new_catalogue(path, {"made_by": "test"}):
+        pass
+    with Catalogue.open(path) as catalogue:
+        assert catalogue.summary()["videos"] == 0
+        with pytest.raises(CatalogueError, match="holds no video"):
+            _ = catalogue.span
+
+
 def test_videos_are_written_in_order_of_publication(path: Path):
     with pytest.raises(ValueError, match="order of publication"), new_catalogue(path, {}) as writer:
         writer.add(CatalogueVideo("b" * 11, CHANNEL.id, "B", 200), "", ())

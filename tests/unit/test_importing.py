@@ -175,6 +175,20 @@ def test_bad_rows_are_told_and_counted_and_the_rest_is_imported(folder: Path):
     assert read == [(folder / "a.csv").stat().st_size]
 
 
+def test_progress_is_told_while_a_large_file_is_read(folder: Path):
+    rows = "".join(f"{number:011},2025-11-02,{number},7\n" for number in range(5000))
+    (folder / "a.csv").write_text(f"video_id,captured_at,views,subscribers\n{rows}")
+    read: list[int] = []
+    import_recordings(folder / "a.catalogue", [folder / "a.csv"], Reading({}), progress=read.append)
+    assert read == sorted(read)
+    assert len(read) == 3
+    assert read[-1] == (folder / "a.csv").stat().st_size
+    with Catalogue.open(folder / "a.catalogue") as catalogue:
+        channel = catalogue.channel(catalogue.video(0).channel_id)
+        assert channel is not None
+        assert channel.subscribers == 7
+
+
 @pytest.mark.parametrize(
     ("columns", "advice"),
     [({"plays": "x"}, "plays is none of video_id"), ({"views": "plays"}, "no column 'plays' in")],

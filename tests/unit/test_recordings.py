@@ -105,6 +105,8 @@ def test_what_is_no_duration_is_refused(text: str):
         ("['a', \"b's\"]", ("a", "b's")),
         ("a, b,c", ("a", "b", "c")),
         ("| a ||", ("a",)),
+        ("[a|b]", ("[a", "b]")),
+        ("[1, 2]", ("[1", "2]")),
     ],
 )
 def test_tags_are_read_in_every_customary_form(text: str, tags: tuple[str, ...]):

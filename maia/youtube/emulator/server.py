@@ -70,8 +70,6 @@ class Emulator:
         seed: int = 0,
     ) -> None:
         """By default the clock starts at the catalogue's end, and the one project is `demo`."""
-        if not len(catalogue):
-            raise EmulatorError(f"{catalogue.path} holds no video: import or synthesize another")
         self.catalogue = catalogue
         self.clock: Clock = clock or VirtualClock(catalogue.span[1], datetime.now(UTC))
         self.quota = Quota(projects or (Project(DEFAULT_PROJECT),), keys or {})
