@@ -621,18 +621,25 @@ async def test_the_control_page_sets_clock_faults_and_counters(client: Client, e
     ) as response:
         assert (await response.json())["clock"]["speed"] == 0
     assert emulator.clock.now() >= datetime(2026, 12, 2, tzinfo=UTC)
+    change = {"clock": "2027-01-01T00:00:00Z", "speed": 10, "faults": {"503": 1}}
+    async with client.session.post("/_emulator", json=change) as response:
+        assert (await response.json())["clock"]["start"] == "2027-01-01T00:00:00Z"
+    assert isinstance(emulator.clock, VirtualClock)
+    assert (emulator.clock.speed, [str(fault) for fault in emulator.faults.faults]) == (10, ["503:1"])
+    async with client.session.post("/_emulator", json={"speed": 0, "faults": []}) as response:
+        assert (await response.json())["clock"]["now"] > "2027-01-01"
     await client.listed("search", part="id", q="boat")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"clok": {}}, "got clok; post an object with some of clock, faults, reset, seed"),
+        ({"clok": {}}, "got clok; post an object with some of clock, faults, reset, seed, speed"),
         ([], "got no object"),
         ({"clock": {"now": "2026-12-01T00:00:00"}}, "needs a time zone"),
         ({"clock": {"now": "soon"}}, "soon"),
         ({"clock": {"speed": -1}}, "does not run backwards"),
-        ({"clock": {"pace": 1}}, "clock is an object"),
+        ({"clock": {"pace": 1}}, "clock is an instant or an object"),
         ({"faults": ["nonsense:1"]}, "is no fault"),
         ({"faults": "500:1"}, "is a list"),
         ({"seed": "x"}, "whole number"),

@@ -15,7 +15,7 @@ from atlas.clock import Clock, VirtualClock
 if TYPE_CHECKING:
     from maia.youtube.emulator.server import Emulator
 
-_POSTED = {"clock", "faults", "seed", "reset"}
+_POSTED = {"clock", "speed", "faults", "seed", "reset"}
 _CLOCK = {"now", "speed", "advance_s"}
 
 
@@ -66,37 +66,51 @@ class ControlPage:
         return web.Response(body=body, content_type="application/json")
 
     def _change(self, wanted: Any) -> None:
-        """Change all that is wanted, or raise before anything is."""
+        """Change all that is wanted, or raise ValueError before anything is."""
         if not isinstance(wanted, dict) or (unknown := wanted.keys() - _POSTED):
             names = ", ".join(sorted(unknown)) if isinstance(wanted, dict) else "no object"
             raise ValueError(f"got {names}; post an object with some of {', '.join(sorted(_POSTED))}")
         emulator = self._emulator
-        clock = self._new_clock(wanted["clock"]) if "clock" in wanted else None
+        clock = self._wanted_clock(wanted)
         seed = wanted.get("seed")
         if seed is not None and not isinstance(seed, int):
             raise ValueError("seed is a whole number")
         if "faults" in wanted or seed is not None:
             faults = wanted.get("faults", [str(fault) for fault in emulator.faults.faults])
-            if not isinstance(faults, list) or not all(isinstance(fault, str) for fault in faults):
-                raise ValueError('faults is a list of "KIND:RATE"')
-            emulator.set_faults(faults, seed)
+            emulator.set_faults(_listed_faults(faults), seed)
         if clock:
             emulator.set_clock(*clock)
         if wanted.get("reset"):
-            emulator.quota.reset()
-            emulator.requests.clear()
+            emulator.reset()
 
-    def _new_clock(self, wanted: Any) -> tuple[datetime, float]:
-        if not isinstance(wanted, dict) or wanted.keys() - _CLOCK:
-            raise ValueError(f"clock is an object with some of {', '.join(sorted(_CLOCK))}")
+    def _wanted_clock(self, wanted: Mapping[str, Any]) -> tuple[datetime, float] | None:
+        """The instant and the speed asked for, by `clock`, an instant or an object, or `speed` alone."""
+        clock = wanted.get("clock", {})
+        if isinstance(clock, str):
+            clock = {"now": clock}
+        if not isinstance(clock, dict) or clock.keys() - _CLOCK:
+            raise ValueError(f"clock is an instant or an object with some of {', '.join(sorted(_CLOCK))}")
+        if "speed" in wanted:
+            clock = {"speed": wanted["speed"], **clock}
+        if not clock:
+            return None
         state = clock_state(self._emulator.clock)
-        now = datetime.fromisoformat(wanted.get("now", state["now"]))
+        now = datetime.fromisoformat(clock.get("now", state["now"]))
         if now.tzinfo is None:
             raise ValueError("now needs a time zone, such as 2026-11-02T08:00:00Z")
-        speed = float(wanted.get("speed", state["speed"]))
-        if speed < 0:
+        speed = float(clock.get("speed", state["speed"]))
+        if not 0 <= speed < float("inf"):
             raise ValueError("the clock does not run backwards: speed is 0 or more")
-        return now + timedelta(seconds=float(wanted.get("advance_s", 0))), speed
+        return now + timedelta(seconds=float(clock.get("advance_s", 0))), speed
+
+
+def _listed_faults(faults: Any) -> list[str]:
+    """Faults as `KIND:RATE`, from a list of such or an object of rates by kind."""
+    if isinstance(faults, dict):
+        faults = [f"{kind}:{rate}" for kind, rate in faults.items()]
+    if not isinstance(faults, list) or not all(isinstance(fault, str) for fault in faults):
+        raise ValueError('faults is a list of "KIND:RATE", or an object of rates by kind')
+    return faults
 
 
 def _page(state: Mapping[str, Any]) -> str:
@@ -124,6 +138,6 @@ th {{ border-bottom: 1px solid #999 }}</style>
 {state["catalogue"]["videos"]:,} videos from {escape(state["catalogue"]["path"])}. Faults: {faults}.</p>
 <table><tr><th>project<th>bucket<th>used<th>left<th>refused{buckets}</table>
 <table><tr><th>project<th>method<th>status<th>calls{calls}</table>
-<p>POST JSON here to change it: {{"clock": {{"now": "…", "speed": 60, "advance_s": 3600}},
-"faults": ["500:0.1"], "seed": 1, "reset": true}}.</p></html>
+<p>POST JSON here to change it, any of: {{"clock": "2026-11-02T08:00:00Z" or {{"advance_s": 3600}},
+"speed": 60, "faults": ["500:0.1"], "seed": 1, "reset": true}}.</p></html>
 """

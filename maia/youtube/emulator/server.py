@@ -125,6 +125,12 @@ class Emulator:
         parsed = [fault if isinstance(fault, Fault) else Fault.parse(fault) for fault in faults]
         self.faults = FaultPlan(parsed, self.faults.seed if seed is None else seed)
 
+    def reset(self) -> None:
+        """Forget all units, calls and draws of faults, as if just started; the clock runs on."""
+        self.quota.reset()
+        self.requests.clear()
+        self.faults = FaultPlan(self.faults.faults, self.faults.seed)
+
     def set_clock(self, now: datetime, speed: float) -> None:
         """Let the clock read `now` and run `speed` times as fast as real time; 0: stand still."""
         self.clock = VirtualClock(now, datetime.now(UTC), speed) if speed else FixedClock(now)
