@@ -382,7 +382,7 @@ class Settings(BaseSettings):
     def key_pool(self) -> KeyPool:
         """The keys of every ring; a ring without keys is empty."""
         if self.youtube_api_key_pool_json is None:
-            return {ring: () for ring in RINGS}
+            return dict.fromkeys(RINGS, ())
         return parse_key_pool(self.youtube_api_key_pool_json.get_secret_value())
 
     def ring_keys(self, ring: RingName) -> tuple[ApiKey, ...]:
@@ -480,7 +480,7 @@ def parse_key_pool(text: str) -> KeyPool:
         raise ConfigError(_pool_error(place, f"not JSON ({error.msg})")) from None
     if isinstance(pool, list):
         keys = _parse_ring("", pool)
-        return {ring: keys for ring in RINGS}
+        return dict.fromkeys(RINGS, keys)
     if not isinstance(pool, dict):
         raise ConfigError(_pool_error("top", "expected an object of rings or a list of keys"))
     unknown = sorted(pool.keys() - set(RINGS))

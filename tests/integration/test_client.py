@@ -387,7 +387,7 @@ async def test_a_grant_that_comes_too_late_to_be_used_is_given_back() -> None:
     class Late(Ledger):
         async def acquire(self, bucket: Bucket, units: int = 1) -> Grant:
             grant = await super().acquire(bucket, units)
-            time.sleep(0.3)  # noqa: ASYNC251 - the loop itself must be late
+            time.sleep(0.3)
             return grant
 
     ledger = Late()

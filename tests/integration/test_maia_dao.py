@@ -169,7 +169,7 @@ async def test_whoever_lost_the_lease_stores_nothing(make_dao: MakeDAO, sql: Any
     topic = await claim_one(slow)
     await expire_leases(sql)
     taken = await claim_one(quick)
-    with pytest.raises(LeaseLost, match=f"topic {topic.id}"):  # noqa: PT012
+    with pytest.raises(LeaseLost, match=f"topic {topic.id}"):
         async with slow.transaction() as transaction:
             await transaction.ingest_video_metadata([Clip("v1")], discovered_by=topic.id)
             await transaction.add_to_search_queue(["tag"])
@@ -883,7 +883,7 @@ async def test_pages_stored_at_once_never_deadlock(make_dao: MakeDAO, sql: Any) 
 
 
 async def test_a_transaction_that_fails_leaves_nothing(dao: MaiaDAO, sql: Any) -> None:
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+    with pytest.raises(ZeroDivisionError):
         async with dao.transaction() as transaction:
             await transaction.ingest_video_metadata(Clip("v1"))
             async with transaction.transaction() as nested:

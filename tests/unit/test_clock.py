@@ -28,8 +28,9 @@ def test_days_begin_and_last_as_in_los_angeles(day: date, starts: datetime, hour
     assert pacific_day(starts - timedelta(microseconds=1)) == day - timedelta(days=1)
 
 
-@given(st.datetimes(datetime(2020, 1, 1), datetime(2035, 1, 1), timezones=st.just(UTC)))
-def test_every_instant_lies_in_its_day(instant: datetime) -> None:
+@given(st.integers(0, 15 * 366 * 86_400))
+def test_every_instant_lies_in_its_day(second: int) -> None:
+    instant = datetime(2020, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
     start, end = pacific_midnight(pacific_day(instant)), next_reset(instant)
     assert start <= instant < end
     assert timedelta(hours=23) <= end - start <= timedelta(hours=25)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ POOL = "YOUTUBE_API_KEY_POOL_JSON"
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Environment]:
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Environment:
     for name in [*config._FIXED_NAMES, *unknown_variables({}), "PLEIADES_CONFIG"]:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.chdir(tmp_path)
@@ -27,7 +27,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Env
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
 
-    yield set_variables
+    return set_variables
 
 
 def refusal(**overrides: object) -> str:

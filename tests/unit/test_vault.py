@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from atlas.clock import FixedClock
 from atlas.errors import ConfigError, InvalidObjectName, VaultError
 from atlas.stores import S3Store
-from atlas.vault import Batch, _check_name, _PREFIX, metadata_name
+from atlas.vault import _PREFIX, Batch, _check_name, metadata_name
 
 NEW_YEARS_EVE_IN_NEW_YORK = datetime(2026, 12, 31, 20, tzinfo=timezone(timedelta(hours=-5)))
 ID_CHARACTERS = string.ascii_letters + string.digits + "_-"
