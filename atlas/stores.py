@@ -118,15 +118,18 @@ class FileStore:
 
     def _replace(self, bodies: Sequence[tuple[str, bytes]]) -> None:
         """Stage all, sync all, then rename all: the file system commits its journal once for many files."""
-        staged: list[tuple[int, Path]] = []
+        # Strings, as a Path for each of so many files would cost more than the files themselves.
+        staged: list[tuple[int, str]] = []
         published = 0
+        batch = f"{self.root}/{_INCOMING}/{uuid4().hex}"
         try:
-            for _, body in bodies:
-                staged.append(self._stage())
+            for nth, (_, body) in enumerate(bodies):
+                path = f"{batch}-{nth}"
+                staged.append((self._stage(path), path))
                 _write_out(staged[-1][0], body)
             self._sync([descriptor for descriptor, _ in staged])
             for (_, path), (name, _) in zip(staged, bodies, strict=True):
-                self._publish(path, self.root / name)
+                self._publish(path, f"{self.root}/{name}")
                 published += 1
             for folder in {name.rpartition("/")[0] for name, _ in bodies}:
                 _sync_folder(self.root / folder)
@@ -136,7 +139,7 @@ class FileStore:
                 with suppress(OSError):
                     os.close(descriptor)
             for _, path in staged[published:]:
-                path.unlink(missing_ok=True)
+                Path(path).unlink(missing_ok=True)
 
     def _sync(self, descriptors: Sequence[int]) -> None:
         """Sync side by side: the disk flushes once for several, and each wait costs a turn on the CPU."""
@@ -146,24 +149,23 @@ class FileStore:
         for sync in syncs:
             sync.result()
 
-    def _stage(self) -> tuple[int, Path]:
-        path = self.root / _INCOMING / uuid4().hex
+    def _stage(self, path: str) -> int:
         try:
-            return os.open(path, _CREATE, 0o666), path
+            return os.open(path, _CREATE, 0o666)
         except FileNotFoundError:
-            _make_folder(path.parent)
-            return os.open(path, _CREATE, 0o666), path
+            _make_folder(Path(path).parent)
+            return os.open(path, _CREATE, 0o666)
 
-    def _publish(self, staged: Path, target: Path) -> None:
+    def _publish(self, staged: str, target: str) -> None:
         while True:
             try:
-                staged.replace(target)
+                os.replace(staged, target)  # noqa: PTH105
                 return
             except FileNotFoundError:
                 # No such folder yet, or no more: whoever empties a folder removes it.
-                if not staged.exists():
+                if not Path(staged).exists():
                     raise
-                _make_folder(target.parent)
+                _make_folder(Path(target).parent)
 
     def _delete(self, names: Iterable[str]) -> None:
         folders = set()
@@ -211,8 +213,8 @@ class FileStore:
         return [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
 
     def _check(self) -> None:
-        descriptor, path = self._stage()
-        os.close(descriptor)
+        path = self.root / _INCOMING / uuid4().hex
+        os.close(self._stage(str(path)))
         path.unlink()
 
 
