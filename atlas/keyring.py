@@ -135,6 +135,11 @@ class KeyRing:
         self._keys = {key.fingerprint: key for key in atlas.settings.ring_keys(name)}
         self._key_columns = [list(self._keys), [key.project for key in self._keys.values()]]
         self._projects = sorted(set(self._key_columns[1]))
+        self._allowances = {
+            (project, bucket): Allowance.of(self._quota, project, name, bucket)
+            for project in self._projects
+            for bucket in BUCKETS
+        }
         self._registered = False
         self._ended: WeakSet[Grant] = WeakSet()
         self._gather_s = 0.0
@@ -370,7 +375,7 @@ class KeyRing:
     # Reading
 
     def _allowance(self, project: str, bucket: Bucket) -> Allowance:
-        return Allowance.of(self._quota, project, self.name, bucket)
+        return self._allowances[project, bucket]
 
     async def _lines(self, buckets: Sequence[Bucket], now: datetime) -> list[LedgerLine]:
         rows = await self._db.fetch(

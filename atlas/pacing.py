@@ -36,8 +36,10 @@ class Allowance:
 
     def at(self, instant: datetime) -> int:
         """Units that may have been spent by `instant` since its Pacific day began."""
+        if self.burst is None:
+            return self.ring_limit
         start, end = pacific_midnight(pacific_day(instant)), next_reset(instant)
-        if self.burst is None or end - instant <= LAST_CALL:
+        if end - instant <= LAST_CALL:
             return self.ring_limit
         passed = Fraction((instant - start) // _MICROSECOND, (end - start) // _MICROSECOND)
         return math.floor(self.ring_limit * min(Fraction(1), passed + self.burst))

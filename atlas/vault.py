@@ -37,6 +37,7 @@ _METADATA = "metadata"
 _OBJECTS_A_COMMIT = 100
 _DELETIONS_A_COMMIT = 1000
 _LEASE_S = 300
+_NONE_WAITS_S = 1.0
 
 
 class Batch:
@@ -60,7 +61,7 @@ class Vault:
         self._store, self._db, self._clock = store, db, clock
         self._required, self._retry_s = settings.vault.required, settings.vault.retry_s
         self._node_id = settings.node_id
-        self._rests_until = 0.0
+        self._rests_until = self._none_waits_until = 0.0
         self._unavailable: VaultUnavailable | None = None
 
     @classmethod
@@ -164,7 +165,8 @@ class Vault:
         """Store objects, or let them wait in the database if they are refused and may be."""
         if not objects:
             return
-        await self._supersede(objects)
+        if await self._any_may_wait():
+            await self._supersede(objects)
         try:
             await self._write(objects)
         except VaultError as error:
@@ -179,9 +181,19 @@ class Vault:
                 self._clock.now(),
                 self._wait_s(error),
             )
+            self._none_waits_until = 0.0
             logger.warning(
                 "the vault refused %d objects, which wait in the database: %s", len(objects), error
             )
+
+    async def _any_may_wait(self) -> bool:
+        """Whether objects wait, asked once a second: what others are refused meanwhile is as new as ours."""
+        if time.monotonic() < self._none_waits_until:
+            return False
+        if await self._db.fetchval("vault.any_waiting"):
+            return True
+        self._none_waits_until = time.monotonic() + _NONE_WAITS_S
+        return False
 
     async def _supersede(self, changes: Changes) -> None:
         """Replace older bodies of the same names that wait, so that a later retry cannot bring them back."""

@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from heapq import nsmallest
 from typing import Any
 
@@ -33,9 +34,11 @@ STOP_LIST = frozenset(phrase.strip() for phrase in _NOISE.split(","))
 
 # The API reads `|` as OR and quotation marks as a phrase; in a tag they are decoration.
 _OPERATORS = str.maketrans(dict.fromkeys('|"“”„«»', " "))
+_MOST_REMEMBERED = 10_000
 _INVISIBLE = ("Cc", "Cf", "Cn", "Co", "Cs")
 
 
+@lru_cache(_MOST_REMEMBERED)
 def normalise(raw: str) -> str:
     """The one spelling of a tag, possibly empty: NFKC, casefolded, single spaces, no leading #.
 

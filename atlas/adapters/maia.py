@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
@@ -520,6 +521,7 @@ class MaiaDAO:
             yield executor
 
 
+@lru_cache(_MOST_REMEMBERED)
 def normalised_query(text: str) -> str:
     """The form in which equal queries are equal: NFKC, case-folded, single spaces; stable under itself."""
     while True:

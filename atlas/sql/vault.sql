@@ -10,6 +10,10 @@ SELECT name, body IS NULL AS deleted FROM vault_refused WHERE starts_with(name, 
 -- How many objects wait for the vault.
 SELECT count(*) FROM vault_refused;
 
+-- name: any_waiting
+-- Whether any object waits for the vault.
+SELECT EXISTS (SELECT FROM vault_refused);
+
 -- name: supersede
 -- Give waiting objects a newer body (null: delete them) before it goes to the vault, and take them from whoever is
 -- storing the older one, so that the newer is stored last.
