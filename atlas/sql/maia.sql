@@ -43,9 +43,7 @@ WHERE id = ANY (ARRAY(
     FROM search_queue
     WHERE status = 'active'
         AND (lease_until IS NULL OR lease_until < clock_timestamp())
-        AND NOT ($7 AND EXISTS (
-            SELECT FROM search_queue WHERE status = 'cooling' AND cool_until <= (SELECT $6::timestamptz)
-        ))
+        AND NOT ($7 AND coalesce((SELECT min(cool_until) <= $6 FROM search_queue WHERE status = 'cooling'), false))
     ORDER BY priority DESC, id
     LIMIT (SELECT $1::bigint)
     FOR NO KEY UPDATE SKIP LOCKED

@@ -161,6 +161,25 @@ async def test_ingestion_reads_only_the_channels_it_writes(long_queue: Any, mode
     assert scans(plan, "channels") == {("Index Scan", "channels_pkey")}
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("status", ["cooling", "active"])
+async def test_a_queue_all_of_one_status_changes_no_plan(long_queue: Any, mode: str, status: str) -> None:
+    """Where nearly every row fits a predicate, the planner is tempted to read the table until one does."""
+    await long_queue.execute(
+        "UPDATE search_queue SET status = $1, cool_until = CASE $1 WHEN 'cooling' THEN $2::timestamptz END",
+        status,
+        NOON.replace(year=2027),
+    )
+    await long_queue.execute("VACUUM ANALYZE search_queue")
+    claim = await plan_of(long_queue, "maia.claim_topics", CLAIM.replace("false", "true"), mode)
+    assert scans(claim, "search_queue") == {("Index Scan", "search_queue_by_priority"), DUE, BY_ID}
+    assert claim["Actual Rows"] == (100 if status == "active" else 0)
+    wake = await plan_of(long_queue, "maia.wake_topics", f"'{NOON}', 1000", mode)
+    assert scans(wake, "search_queue") == {("Index Scan", "search_queue_by_cool_until"), BY_ID}
+    trim = await plan_of(long_queue, "maia.trim_queue", "50, ARRAY['a']", mode)
+    assert scans(trim, "search_queue") == {("Index Scan", "search_queue_by_priority"), BY_ID}
+
+
 async def updates(sql: Any) -> tuple[int, int]:
     """Updates of the queue so far, and how many of them were HOT."""
     await sql.execute("SELECT pg_stat_force_next_flush()")
