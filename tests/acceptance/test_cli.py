@@ -203,11 +203,12 @@ class TestSignals:
     ) -> None:
         stage: Stage = await stage_of(synthetic, settings={"PLEIADES_HUNTER__LEASE_S": "3600"})
         await stage.maia("seed", "stop motion", "animation")
-        stage.emulator.set_faults(["latency:1"])
+        stage.emulator.set_faults(["latency:1:videos.list"])
         hunter = await stage.start("hunter", "--direct")
-        while await stage.rows(HELD) == [(0,)]:
+        while not stage.emulator.calls:
             assert hunter.returncode is None
             await asyncio.sleep(0.05)
+        assert await stage.rows(HELD) == [(2,)]
         hunter.send_signal(how)
         _, stderr = await hunter.communicate()
 
