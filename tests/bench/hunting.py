@@ -1,0 +1,203 @@
+"""What a process of the bench does with the emulator and the server: hunt, or fetch and copy the same bare.
+
+`python -m tests.bench.hunting hunt|floor` reads its job from stdin and writes what it measured to stdout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import orjson
+
+from atlas.composition import Atlas
+from atlas.config import load
+from maia import hunter
+from maia.hunter import Batch, EnrichedPage, FoundPage, Progress, Steps, StoredPage
+from maia.youtube.methods import SEARCH, VIDEOS, query
+
+FLOOR_TABLES = """
+CREATE TABLE video (
+    id text, channel_id text, published_at timestamptz, discovered_at timestamptz, discovered_by bigint,
+    category_id integer, duration text, view_count bigint, like_count bigint, comment_count bigint,
+    title text, live_broadcast_content text, default_language text, etag text, tags text[], description text
+);
+CREATE TABLE channel (id text, title text, discovered_at timestamptz);
+CREATE TABLE topic (query text, mentions integer, created_at timestamptz);
+"""
+_COLUMNS = {
+    "video": (
+        "id", "channel_id", "published_at", "discovered_at", "discovered_by", "category_id", "duration",
+        "view_count", "like_count", "comment_count", "title", "live_broadcast_content", "default_language",
+        "etag", "tags", "description",
+    ),
+    "channel": ("id", "title", "discovered_at"),
+    "topic": ("query", "mentions", "created_at"),
+}  # fmt: skip
+
+
+class Meter:
+    """Wall time, this process's CPU, and its peak memory by how many pages were done."""
+
+    def __init__(self) -> None:
+        self.peak_mib: dict[int, float] = {}
+        self.began_s, self._before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
+
+    def note_memory(self, pages: int) -> None:
+        self.peak_mib[pages] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    def reading(self) -> dict[str, Any]:
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            "seconds": time.perf_counter() - self.began_s,
+            "user_s": after.ru_utime - self._before.ru_utime,
+            "system_s": after.ru_stime - self._before.ru_stime,
+            "peak_mib": self.peak_mib,
+        }
+
+
+class Recorder:
+    """The hunter's own steps, with every search noted as the API is asked for it."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+        self.searches: list[dict[str, str]] = []
+
+    async def fetch_batch(self, batch_size: int) -> Batch:
+        return await self._steps.fetch_batch(batch_size)
+
+    async def search(self, topic: Any) -> FoundPage:
+        page = await self._steps.search(topic)
+        token = None if page.begins else topic.page_token
+        self.searches.append(query(type="video", pageToken=token, **page.params))
+        return page
+
+    async def enrich(self, page: FoundPage) -> EnrichedPage:
+        return await self._steps.enrich(page)
+
+    async def ingest(self, page: EnrichedPage) -> StoredPage:
+        return await self._steps.ingest(page)
+
+
+async def hunt(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Run cycles; the searches they made are part of the result."""
+    recorders: list[Recorder] = []
+
+    def recorded(steps: Steps) -> Steps:
+        recorders.append(Recorder(steps))
+        return recorders[-1]
+
+    pages = 0
+
+    def count(progress: Progress) -> None:
+        nonlocal pages
+        pages += progress.page is not None
+        if progress.page is not None and pages % 50 == 0:
+            meter.note_memory(pages)
+
+    async with Atlas.open(load()) as atlas:
+        meter = Meter()
+        statistics = await hunter.run(
+            atlas, cycles=job["cycles"], batch_size=job.get("batch_size"), on_progress=count, wrap=recorded
+        )
+        reading = meter.reading()
+    searches = recorders[0].searches
+    return reading | {"pages": pages, "videos": statistics["found"], "searches": searches}
+
+
+class Floor:
+    """The least that gets the same rows: no ledger, no queue, no types, no duplicates noticed."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, pool: asyncpg.Pool[Any], job: Mapping[str, Any]
+    ) -> None:
+        self.session, self.pool, self.api = session, pool, job["base_url"] + "/youtube/v3/"
+        self.searches: Iterator[dict[str, str]] = iter(job["searches"])
+        self.folder = Path(job["folder"]) if job["folder"] else None
+        self.seen: set[str] = set()
+        self.pages = self.videos = 0
+
+    async def work(self) -> None:
+        for search in self.searches:
+            found = await self.get(SEARCH.path, SEARCH.part, SEARCH.fields, search)
+            ids = dict.fromkeys(item["id"]["videoId"] for item in found.get("items", ()))
+            if not ids:
+                continue
+            answer = await self.get(VIDEOS.path, VIDEOS.part, VIDEOS.fields, {"id": ",".join(ids)})
+            if self.folder:
+                await asyncio.to_thread(self.write, answer["items"])
+            await self.copy(answer["items"])
+            self.pages += 1
+            self.videos += len(ids)
+
+    async def get(self, path: str, part: str, fields: str, parameters: Mapping[str, str]) -> Any:
+        asked = {"part": part, "fields": fields, **parameters}
+        async with self.session.get(self.api + path, params=asked) as response:
+            return orjson.loads(await response.read())
+
+    def write(self, items: list[Any]) -> None:
+        assert self.folder is not None
+        for item in items:
+            (self.folder / f"{item['id']}.json").write_bytes(orjson.dumps(item))
+
+    async def copy(self, items: list[Any]) -> None:
+        now = datetime.now().astimezone()
+        rows = {"video": [_video(item, now) for item in items], "channel": [], "topic": []}
+        for item in items:
+            snippet = item["snippet"]
+            if self.new(snippet["channelId"]):
+                rows["channel"].append((snippet["channelId"], snippet["channelTitle"], now))
+            tags = snippet.get("tags", ())[:10]
+            rows["topic"] += [(tag, 1, now) for tag in tags if self.new(tag)]
+        async with self.pool.acquire() as connection, connection.transaction():
+            for table, records in rows.items():
+                if records:
+                    await connection.copy_records_to_table(table, columns=_COLUMNS[table], records=records)
+
+    def new(self, name: str) -> bool:
+        known = name in self.seen
+        self.seen.add(name)
+        return not known
+
+
+def _video(item: Any, now: datetime) -> tuple[Any, ...]:
+    snippet, counts = item["snippet"], item["statistics"]
+    return (
+        item["id"], snippet["channelId"], datetime.fromisoformat(snippet["publishedAt"]), now, 1,
+        int(snippet["categoryId"]), item["contentDetails"]["duration"], int(counts.get("viewCount", 0)),
+        int(counts.get("likeCount", 0)), int(counts.get("commentCount", 0)), snippet["title"],
+        snippet["liveBroadcastContent"], snippet.get("defaultLanguage"), item["etag"],
+        snippet.get("tags", []), snippet["description"],
+    )  # fmt: skip
+
+
+async def floor(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Fetch the answers to the searches of the job, and copy their rows."""
+    concurrency = load().youtube.concurrency
+    async with (
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=concurrency),
+            headers={"User-Agent": "floor (gzip)", "Accept-Encoding": "gzip", "x-goog-api-key": job["key"]},
+            raise_for_status=True,
+        ) as session,
+        asyncpg.create_pool(job["database_url"], min_size=0, max_size=concurrency) as pool,
+    ):
+        await pool.execute(FLOOR_TABLES)
+        run = Floor(session, pool, job)
+        meter = Meter()
+        await asyncio.gather(*(run.work() for _ in range(concurrency)))
+        reading = meter.reading()
+    return reading | {"pages": run.pages, "videos": run.videos}
+
+
+if __name__ == "__main__":
+    measured = asyncio.run({"hunt": hunt, "floor": floor}[sys.argv[1]](orjson.loads(sys.stdin.buffer.read())))
+    sys.stdout.buffer.write(orjson.dumps(measured, option=orjson.OPT_NON_STR_KEYS))

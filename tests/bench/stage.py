@@ -1,0 +1,143 @@
+"""What the hunter's benches stand on: a durable server, an emulator of its own process, and children."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from atlas.adapters.maia import MaiaDAO
+from atlas.clock import SystemClock
+from maia.youtube.synthesis import synthesize
+from tests.bench.servers import Bed, bed, migrated
+
+UNITS = 10_000_000
+_WITHOUT_LIMITS = {
+    "PLEIADES_QUOTA__SHARES__HUNTING__SEARCH": "1",
+    "PLEIADES_QUOTA__SHARES__ARCHEOLOGY__SEARCH": "0",
+    "PLEIADES_QUOTA__RESERVE": "0",
+    "PLEIADES_QUOTA__PACING": "false",
+}
+_OURS = ("PLEIADES_", "PREFECT_", "DATABASE_URL", "YOUTUBE_", "VAULT_", "HF_", "REDIS_URL", "NODE_ID")
+
+
+@contextmanager
+def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
+    """A folder that the server's unprivileged user may pass."""
+    folder = Path(tempfile.mkdtemp(prefix="pleiades-bench-", dir=parent))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """CPU seconds in user and in system mode."""
+
+    user_s: float
+    system_s: float
+
+    @classmethod
+    def of(cls, pid: int) -> Cpu:
+        """What a process and all its children, past and present, have spent so far."""
+        process, times = psutil.Process(pid), []
+        for each in (*process.children(recursive=True), process):
+            # A child that has ended since is among its parent's past ones.
+            with suppress(psutil.NoSuchProcess):
+                times.append(each.cpu_times())
+        return cls(
+            sum(each.user + each.children_user for each in times),
+            sum(each.system + each.children_system for each in times),
+        )
+
+    def __add__(self, other: Cpu) -> Cpu:
+        return Cpu(self.user_s + other.user_s, self.system_s + other.system_s)
+
+    def __sub__(self, other: Cpu) -> Cpu:
+        return Cpu(self.user_s - other.user_s, self.system_s - other.system_s)
+
+    @property
+    def total_s(self) -> float:
+        return self.user_s + self.system_s
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A running server and a running emulator, and the environment in which agents meet them."""
+
+    bed: Bed
+    emulator_pid: int
+    environment: Mapping[str, str]
+
+    @property
+    def server_pid(self) -> int:
+        pid = self.bed.server.pid
+        assert pid is not None, "the bench's server is gone"
+        return pid
+
+    async def seeded_database(self, seeds: Sequence[str]) -> str:
+        """The URL of a fresh database of Pleiades with these topics in its queue."""
+        url = await self.bed.new_database()
+        async with migrated(url) as (database, settings):
+            await MaiaDAO(database, clock=SystemClock(), settings=settings).seed(seeds)
+        return url
+
+
+@asynccontextmanager
+async def staged(videos: int) -> AsyncIterator[Stage]:
+    """A durable server, and an emulator over a synthesized catalogue whose quota nobody can spend."""
+    with temporary_folder() as folder:
+        catalogue = folder / "catalogue"
+        synthesize(catalogue, videos=videos, channels=videos // 10, days=60, seed=1)
+        async with bed() as server, emulator(catalogue) as (pid, environment):
+            yield Stage(server, pid, plain_environment() | environment | _WITHOUT_LIMITS)
+
+
+@asynccontextmanager
+async def emulator(catalogue: Path) -> AsyncIterator[tuple[int, dict[str, str]]]:
+    """A running `maia emulator`: its process, and what agents need to be told of it."""
+    limits = f"search={UNITS},stats={UNITS},general={UNITS}"
+    arguments = ("--catalogue", str(catalogue), "--port", "0", "--project", f"lab:{limits}", "--json")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "maia", "emulator", *arguments,
+        env=plain_environment(), stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        line = await process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the emulator ended with status {await process.wait()}")
+        yield process.pid, json.loads(line)["environment"]
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+def plain_environment() -> dict[str, str]:
+    """This process's environment without the settings of Pleiades and Prefect."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+
+
+async def child(module: str, *arguments: str, environment: Mapping[str, str], job: Mapping[str, Any]) -> Any:
+    """Run a module of the bench in a process of its own, with a job as JSON; its result."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", module, *arguments,
+        env=dict(environment), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    output, _ = await process.communicate(json.dumps(job).encode())
+    if process.returncode:
+        raise RuntimeError(f"{module} {' '.join(arguments)} ended with status {process.returncode}")
+    return json.loads(output)
