@@ -229,7 +229,7 @@ def metadata_name(video_id: str, instant: datetime) -> str:
     """The name of a video's metadata as of an instant; InvalidObjectName if the id is none."""
     if not _VIDEO_ID.fullmatch(video_id):
         raise InvalidObjectName(f"{video_id!r} is no video id: 1 to 64 letters, digits, _ or -")
-    return f"{_METADATA}/{instant.astimezone(UTC):%Y-%m-%d}/{video_id}.json"
+    return f"{_METADATA}/{instant.astimezone(UTC).date()}/{video_id}.json"
 
 
 def _check_name(name: str) -> None:

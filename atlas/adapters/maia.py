@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
@@ -74,6 +75,7 @@ class VideoData(Protocol):
 
 
 _VIDEO_FIELDS = tuple(name for name in vars(VideoData) if isinstance(vars(VideoData)[name], property))
+_values_of = attrgetter(*_VIDEO_FIELDS)
 
 
 class TopicStatus(StrEnum):
@@ -575,7 +577,7 @@ def _cleaned(value: Any) -> Any:
 def _merged_rows(videos: Iterable[VideoData]) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for video in videos:
-        row = {name: getattr(video, name) for name in _VIDEO_FIELDS}
+        row = dict(zip(_VIDEO_FIELDS, _values_of(video), strict=True))
         if video.id in rows:
             row = rows[video.id] | {name: value for name, value in row.items() if value not in (None, ())}
         rows[video.id] = row
