@@ -9,6 +9,7 @@ import asyncio
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -42,6 +43,7 @@ _COLUMNS = {
     "channel": ("id", "title", "discovered_at"),
     "topic": ("query", "mentions", "created_at"),
 }  # fmt: skip
+TAGS_PER_VIDEO = 10
 
 
 class Meter:
@@ -134,7 +136,7 @@ class Floor:
             answer = await self.get(VIDEOS.path, VIDEOS.part, VIDEOS.fields, {"id": ",".join(ids)})
             if self.folder:
                 await asyncio.to_thread(self.write, answer["items"])
-            await self.copy(answer["items"])
+            await self.copy(search["q"], answer["items"])
             self.pages += 1
             self.videos += len(ids)
 
@@ -148,15 +150,17 @@ class Floor:
         for item in items:
             (self.folder / f"{item['id']}.json").write_bytes(orjson.dumps(item))
 
-    async def copy(self, items: list[Any]) -> None:
+    async def copy(self, query: str, items: list[Any]) -> None:
+        """Write every row that the hunter writes, be it to insert or to refresh: a page, a transaction."""
         now = datetime.now().astimezone()
-        rows = {"video": [_video(item, now) for item in items], "channel": [], "topic": []}
-        for item in items:
-            snippet = item["snippet"]
-            if self.new(snippet["channelId"]):
-                rows["channel"].append((snippet["channelId"], snippet["channelTitle"], now))
-            tags = snippet.get("tags", ())[:10]
-            rows["topic"] += [(tag, 1, now) for tag in tags if self.new(tag)]
+        fresh = [item["snippet"] for item in items if self.new(item["id"])]
+        mentions = Counter(tag for snippet in fresh for tag in snippet.get("tags", ())[:TAGS_PER_VIDEO])
+        channels = {item["snippet"]["channelId"]: item["snippet"]["channelTitle"] for item in items}
+        rows = {
+            "video": [_video(item, now) for item in items],
+            "channel": [(id_, title, now) for id_, title in channels.items() if self.new(id_)],
+            "topic": [(query, 0, now), *((tag, count, now) for tag, count in mentions.items())],
+        }
         async with self.pool.acquire() as connection, connection.transaction():
             for table, records in rows.items():
                 if records:
