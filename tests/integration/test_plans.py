@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -180,12 +181,12 @@ async def test_a_queue_all_of_one_status_changes_no_plan(long_queue: Any, mode: 
     assert scans(trim, "search_queue") == {("Index Scan", "search_queue_by_priority"), BY_ID}
 
 
-async def updates(sql: Any) -> tuple[int, int]:
-    """Updates of the queue so far, and how many of them were HOT."""
+async def updates(sql: Any, table: str = "search_queue") -> tuple[int, int]:
+    """Updates of a table so far, and how many of them were HOT."""
     await sql.execute("SELECT pg_stat_force_next_flush()")
     await sql.execute("SELECT pg_stat_clear_snapshot()")
     row = await sql.fetchrow(
-        "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'search_queue'"
+        "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = $1", table
     )
     return row["n_tup_upd"], row["n_tup_hot_upd"]
 
@@ -250,13 +251,28 @@ async def test_a_claim_reads_hardly_more_of_a_longer_queue(dao: MaiaDAO, long_qu
     assert pages_read(long) < 1.5 * pages_read(short)
 
 
-async def test_a_refreshed_video_is_hot(dao: MaiaDAO, long_queue: Any) -> None:
-    """No index stands on what a refresh changes."""
-    indexed = await long_queue.fetch(
-        "SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey) "
-        "WHERE indrelid = 'videos'::regclass"
-    )
-    assert {row["attname"] for row in indexed} == {"id", "discovered_by"}
+def videos(view_count: int) -> list[Any]:
+    """Videos with texts of usual length."""
+    return [
+        SimpleNamespace(
+            id=f"v{number}", channel_id="UC1", channel_title="Channel", title="A title", published_at=NOON,
+            description="description " * 75, category_id=22, tags=("tag",) * 18, duration_s=90,
+            live_broadcast_content="none", default_language="en", view_count=view_count, like_count=1,
+            comment_count=None, etag="etag",
+        )
+        for number in range(500)
+    ]  # fmt: skip
+
+
+async def test_refreshes_are_hot(dao: MaiaDAO, long_queue: Any) -> None:
+    """A page that is full of videos holds all of their next versions."""
+    await long_queue.execute("ALTER TABLE videos SET (autovacuum_enabled = off)")
+    await dao.ingest_video_metadata(videos(0))
+    total, hot = await updates(long_queue, "videos")
+    for view_count in range(1, 5):
+        await dao.ingest_video_metadata(videos(view_count))
+    after, hot_after = await updates(long_queue, "videos")
+    assert (after - total, hot_after - hot) == (2000, 2000)
 
 
 async def test_lease_columns_stand_in_no_index(long_queue: Any) -> None:
