@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -93,16 +94,21 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: IO[bytes]) -> Non
     deadline = time.monotonic() + limit_s
     while not _answers(url):
         if process.poll() is not None:
-            log.seek(0)
-            lines = log.read().decode(errors="replace").strip().splitlines()
-            reason = lines[-1] if lines else f"it ended with status {process.returncode}"
-            raise PrefectServerError(f"Prefect's server did not start: {reason}: mend that, {_REMEDY}")
+            raise PrefectServerError(f"Prefect's server did not start: {_reason(log)}: mend that, {_REMEDY}")
         if time.monotonic() > deadline:
             raise PrefectServerError(
                 f"Prefect's server did not start in {limit_s} s: raise "
                 f"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, {_REMEDY}"
             )
         time.sleep(_POLL_S)
+
+
+def _reason(log: IO[bytes]) -> str:
+    """The line of a server's log that says why it ended: the last exception, or else the last line."""
+    log.seek(0)
+    lines = log.read().decode(errors="replace").strip().splitlines()
+    exceptions = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (exceptions or lines or ["it said nothing"])[-1]
 
 
 def _answers(url: str) -> bool:

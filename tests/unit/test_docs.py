@@ -16,6 +16,7 @@ from maia.commands.config import documentation, every_setting
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 # Read by the settings' own sources, or by Prefect.
+PACKAGES = ("atlas", "flows", "maia")
 BESIDES_SETTINGS = {"PLEIADES_CONFIG", "PLEIADES_SECRETS_DIR", "PLEIADES_"}
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -89,7 +90,8 @@ def test_make_targets_exist(page: Path) -> None:
 @pages
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text("utf-8")):
-        if not target.startswith("https://"):
+        package_is_installed_only = target.partition("/")[0] in PACKAGES and not (ROOT / "atlas").exists()
+        if not target.startswith("https://") and not package_is_installed_only:
             assert (page.parent / target).exists(), target
 
 

@@ -106,7 +106,7 @@ class TestForms:
     def test_what_prefect_says_of_each_task_is_told_only_to_who_debugs(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        logger = logging.getLogger("prefect.task_runs")
+        logger = logging.getLogger("prefect.a_library_of_prefects")
         logger.setLevel(logging.INFO)
         logs.configure(settings())
         logger.info("finished in state Completed")
