@@ -127,7 +127,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The next watch, which videos break out now, and velocity over expectation (NaN where no block ended)."""
+    """The next watch, who breaks out now, and velocity over expectation (NaN where no block ended)."""
 
     watch: Watch
     fired: Booleans
