@@ -1,0 +1,1 @@
+"""Learning: pure functions from arrays to arrays; no I/O, no clock, no globals."""
