@@ -1,4 +1,4 @@
-"""Breakout detection on simulated and recorded videos: python -m tests.bench.bench_breakouts [--seeds 500].
+"""Breakout detection on simulated and recorded videos: python -m tests.bench.breakouts [--seeds 500].
 
 The e-detector, a fixed threshold on the velocity (at the customary factor, and at the factor that gives
 as few false alarms on other seeds as the detector has), and ruptures, which sees the whole curve, as the
