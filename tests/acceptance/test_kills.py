@@ -16,6 +16,7 @@ HUNTERS = 4
 KILLING_S = 60
 LEASE_S = 3
 LIMIT = 50_000
+SEARCHES = 60
 
 pytestmark = pytest.mark.acceptance
 
@@ -89,10 +90,10 @@ async def test_kill_9_every_second_loses_nothing(stage_of: StageFactory, synthet
 
 @pytest.mark.timeout(200)
 async def test_four_hunters_never_overspend(stage_of: StageFactory, synthetic: Catalogue) -> None:
-    stage: Stage = await stage_of(synthetic, search=60, settings=ALL_TAGS)
-    assert (await stage.maia("seed", *popular_tags(synthetic, 3))).status == 0
+    stage: Stage = await stage_of(synthetic, search=SEARCHES, settings=ALL_TAGS)
+    assert (await stage.maia("seed", *popular_tags(synthetic, SEARCHES))).status == 0
     finished = await asyncio.gather(*(stage.hunt("--cycles", "1000") for _ in range(HUNTERS)))
     assert {process.status for process in finished} == {0}, [process.stderr for process in finished]
     assert {process.json["outcome"] for process in finished} == {"closed"}
-    assert stage.emulator.used("lab", "search") == 60
+    assert stage.emulator.used("lab", "search") == SEARCHES
     assert [call.status for call in stage.emulator.calls if call.status != 200] == []
