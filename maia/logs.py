@@ -25,6 +25,7 @@ _CHATTY = {
     "httpx": logging.WARNING,
     "stamina": logging.ERROR,
 }
+_RUNS = ("prefect.flow_runs", "prefect.task_runs")
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -51,9 +52,10 @@ def _install(level: str, *, json_lines: bool, secrets: Mapping[str, str]) -> Non
 
 
 def _tells_enough(record: logging.LogRecord) -> bool:
-    """Prefect says two things of every task it runs: the place for these is its own log."""
-    chatter = record.name.partition(".")[0] == "prefect" and record.levelno < logging.WARNING
-    return not chatter or logging.getLogger().isEnabledFor(logging.DEBUG)
+    """Whether nobody else tells it: Prefect repeats how each run went, failures with their traceback."""
+    if record.name.partition(".")[0] != "prefect" or logging.getLogger().isEnabledFor(logging.DEBUG):
+        return True
+    return record.levelno >= logging.WARNING and not record.name.startswith(_RUNS)
 
 
 def _secrets(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -56,6 +56,8 @@ def hunt(
         return asyncio.run(run_direct(settings, batch_size, cycles, **options))
     from flows import environment
 
+    # Before a server is started for nothing.
+    settings.ring_keys("hunting")
     environment.prepare()
     from flows import server
     from flows.hunter import run

@@ -251,6 +251,19 @@ class TestUnderPrefect:
         assert (closed.status, closed.json["outcome"]) == (0, "closed"), closed.stderr
         assert len(stage.emulator.calls) == calls
 
+    async def test_an_error_of_ours_is_told_without_tracebacks(
+        self, stage_of: StageFactory, synthetic: Catalogue, tmp_path: Path
+    ) -> None:
+        stage: Stage = await stage_of(synthetic)
+        stage.environment["PREFECT_HOME"] = str(tmp_path / "prefect")
+        stage.environment["YOUTUBE_API_KEY_POOL_JSON"] = '["nobodys-key"]'
+        await stage.maia("seed", "stop motion")
+        rejected = await stage.maia("hunter")
+
+        assert (rejected.status, "Traceback" in rejected.stderr) == (78, False), rejected.stderr
+        assert rejected.stderr.splitlines()[-1].startswith("maia: search.list: no key is left")
+        assert "nobodys-key" not in rejected.stderr
+
     async def test_works_without_a_home_to_write_to(
         self, stage_of: StageFactory, synthetic: Catalogue, open_folder: Path
     ) -> None:
