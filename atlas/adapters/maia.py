@@ -275,8 +275,17 @@ class MaiaDAO:
     async def _claim(self, most: int, *, unless_due: bool) -> list[Row]:
         hunter, token = self._settings.hunter, uuid4()
         owner, now = f"{self._settings.node_id}:{os.getpid()}", self._clock.now()
+        alone = not isinstance(self._executor, Transaction)
         rows = await self._executor.fetch(
-            "maia.claim_topics", most, owner, token, hunter.lease_s, hunter.max_attempts, now, unless_due
+            "maia.claim_topics",
+            most,
+            owner,
+            token,
+            hunter.lease_s,
+            hunter.max_attempts,
+            now,
+            unless_due,
+            alone,
         )
         self._tokens |= {row["id"]: token for row in rows}
         while len(self._tokens) > _MOST_REMEMBERED:

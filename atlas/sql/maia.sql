@@ -26,7 +26,9 @@ WHERE id = ANY (ARRAY(
 -- name: claim_topics
 -- Lease the $1 first topics that nobody holds to $2 under token $3 for $4 seconds ($6 now); those that were claimed $5
 -- times since their last stored page are parked instead, and returned without a lease. With $7, none while a topic that
--- has cooled waits to be woken: it may come first.
+-- has cooled waits to be woken: it may come first. With $8 it doesn't wait for the disk: a claim that a crash of the
+-- server forgets is one that nobody holds, and the fence keeps its worker out.
+WITH hasty AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) WHERE $8)
 UPDATE search_queue
 SET status = CASE WHEN attempts < $5 THEN status ELSE 'parked' END,
     lease_owner = CASE WHEN attempts < $5 THEN $2 END,
@@ -44,6 +46,7 @@ WHERE id = ANY (ARRAY(
     WHERE status = 'active'
         AND (lease_until IS NULL OR lease_until < clock_timestamp())
         AND NOT ($7 AND coalesce((SELECT min(cool_until) <= $6 FROM search_queue WHERE status = 'cooling'), false))
+        AND (SELECT count(*) FROM hasty) >= 0
     ORDER BY priority DESC, id
     LIMIT (SELECT $1::bigint)
     FOR NO KEY UPDATE SKIP LOCKED
@@ -103,7 +106,8 @@ SET status = CASE WHEN $5 AND q.attempts >= $6 THEN 'parked' ELSE q.status END,
     lease_owner = NULL,
     lease_token = NULL,
     lease_until = CASE
-        WHEN $4 > 0 THEN clock_timestamp() + make_interval(secs => least($4 * power(2, least(q.attempts, 30) - 1), 86400))
+        WHEN $4::double precision > 0
+            THEN clock_timestamp() + make_interval(secs => least($4 * power(2, least(q.attempts, 30) - 1), 86400))
     END,
     attempts = q.attempts - CASE WHEN $5 THEN 0 ELSE 1 END,
     last_error = coalesce($3, q.last_error)
@@ -127,7 +131,7 @@ known AS (
 ),
 novel AS (
     INSERT INTO search_queue (query, origin, priority, mention_count, created_at)
-    SELECT m.query, $4, m.score, m.mentions, $5
+    SELECT m.query, $4::text, m.score, m.mentions, $5
     FROM mention AS m
     WHERE NOT EXISTS (SELECT FROM known WHERE known.query = m.query)
     RETURNING id

@@ -97,7 +97,7 @@ def scans(plan: Mapping[str, Any], table: str) -> set[tuple[str, str | None]]:
 
 BY_ID = ("Index Scan", "search_queue_pkey")
 DUE = ("Index Only Scan", "search_queue_by_cool_until")
-CLAIM = f"100, 'test', '{TOKEN}', 300, 5, '{NOON}', false"
+CLAIM = f"100, 'test', '{TOKEN}', 300, 5, '{NOON}', false, false"
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -105,7 +105,7 @@ async def test_a_claim_reads_only_its_indexes(long_queue: Any, mode: str) -> Non
     plan = await plan_of(long_queue, "maia.claim_topics", CLAIM, mode)
     assert scans(plan, "search_queue") - {DUE} == {("Index Scan", "search_queue_by_priority"), BY_ID}
     assert plan["Actual Rows"] == 100
-    guarded = await plan_of(long_queue, "maia.claim_topics", CLAIM.replace("false", "true"), mode)
+    guarded = await plan_of(long_queue, "maia.claim_topics", CLAIM.replace("false", "true", 1), mode)
     assert scans(guarded, "search_queue") == {("Index Scan", "search_queue_by_priority"), DUE, BY_ID}
     assert guarded["Actual Rows"] == 0
 
@@ -167,12 +167,13 @@ async def test_ingestion_reads_only_the_channels_it_writes(long_queue: Any, mode
 async def test_a_queue_all_of_one_status_changes_no_plan(long_queue: Any, mode: str, status: str) -> None:
     """Where nearly every row fits a predicate, the planner is tempted to read the table until one does."""
     await long_queue.execute(
-        "UPDATE search_queue SET status = $1, cool_until = CASE $1 WHEN 'cooling' THEN $2::timestamptz END",
+        "UPDATE search_queue SET status = $1::text, "
+        "cool_until = CASE $1::text WHEN 'cooling' THEN $2::timestamptz END",
         status,
         NOON.replace(year=2027),
     )
     await long_queue.execute("VACUUM ANALYZE search_queue")
-    claim = await plan_of(long_queue, "maia.claim_topics", CLAIM.replace("false", "true"), mode)
+    claim = await plan_of(long_queue, "maia.claim_topics", CLAIM.replace("false", "true", 1), mode)
     assert scans(claim, "search_queue") == {("Index Scan", "search_queue_by_priority"), DUE, BY_ID}
     assert claim["Actual Rows"] == (100 if status == "active" else 0)
     wake = await plan_of(long_queue, "maia.wake_topics", f"'{NOON}', 1000", mode)

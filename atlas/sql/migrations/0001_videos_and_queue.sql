@@ -21,11 +21,18 @@ BEGIN
 END
 $$;
 
+-- What a domain checks is checked when it is written; a CHECK of the table is read and run by every update, and the
+-- queue has more updates than all other tables together.
+CREATE DOMAIN topic_query AS text COLLATE "C" CHECK (VALUE <> '' AND length(VALUE) <= 200);
+CREATE DOMAIN topic_origin AS text CHECK (VALUE IN ('seed', 'tag', 'suggestion'));
+CREATE DOMAIN topic_status AS text CHECK (VALUE IN ('active', 'cooling', 'parked'));
+CREATE DOMAIN tally AS integer CHECK (VALUE >= 0);
+
 CREATE TABLE search_queue (
     id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    query            text COLLATE "C" NOT NULL UNIQUE CHECK (query <> '' AND length(query) <= 200),
-    origin           text NOT NULL CHECK (origin IN ('seed', 'tag', 'suggestion')),
-    status           text NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'cooling', 'parked')),
+    query            topic_query NOT NULL UNIQUE,
+    origin           topic_origin NOT NULL,
+    status           topic_status NOT NULL DEFAULT 'active',
     priority         double precision NOT NULL,
     mention_count    bigint NOT NULL DEFAULT 1,
     created_at       timestamptz NOT NULL,
@@ -35,7 +42,7 @@ CREATE TABLE search_queue (
     lease_token      uuid,
     lease_until      timestamptz,
     claimed_at       timestamptz,
-    attempts         integer NOT NULL DEFAULT 0,
+    attempts         tally NOT NULL DEFAULT 0,
     last_error       text,
     -- Where the current run stands, and what it has brought so far.
     page_token       text,
@@ -43,15 +50,14 @@ CREATE TABLE search_queue (
     page_issued_at   timestamptz,
     published_after  timestamptz,
     searched_at      timestamptz,
-    pages            integer NOT NULL DEFAULT 0,
-    results          integer NOT NULL DEFAULT 0,
-    new_videos       integer NOT NULL DEFAULT 0,
+    pages            tally NOT NULL DEFAULT 0,
+    results          tally NOT NULL DEFAULT 0,
+    new_videos       tally NOT NULL DEFAULT 0,
     last_page_digest text,
     -- What all runs have brought.
     pages_total      bigint NOT NULL DEFAULT 0,
     results_total    bigint NOT NULL DEFAULT 0,
     new_videos_total bigint NOT NULL DEFAULT 0,
-    CONSTRAINT counts_are_not_negative CHECK (least(attempts, mention_count, pages, results, new_videos) >= 0),
     CONSTRAINT cooling_has_an_end CHECK ((status = 'cooling') = (cool_until IS NOT NULL)),
     CONSTRAINT lease_is_whole CHECK (
         (lease_token IS NULL) = (lease_owner IS NULL)
