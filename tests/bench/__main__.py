@@ -1,0 +1,56 @@
+"""`python -m tests.bench [NAME…] [--json]` runs the benches and prints their figures.
+
+A bench is a module `tests/bench/bench_<name>.py` with `async def figures() -> AsyncIterator[Figure]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.bench.figures import Figure, Ticks, table_of
+
+NAMES = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
+
+
+async def run(names: list[str], progress: Console) -> list[Figure]:
+    """The figures of some benches, told as they come."""
+    measured: list[Figure] = []
+    for name in names:
+        progress.print(f"[bold]{name}[/bold]")
+        async for figure in import_module(f"tests.bench.bench_{name}").figures():
+            ratio = "" if figure.ratio is None else f"; ratio {figure.ratio:.2f}"
+            progress.print(f"  {figure.what}: {figure.ours:,.4g} {figure.unit}{ratio}")
+            measured.append(figure)
+    return measured
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure Pleiades.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(NAMES)}; by default all")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(NAMES):
+        parser.error(f"no such bench: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    before = Ticks.now()
+    measured = asyncio.run(run(options.names or NAMES, Console(stderr=True)))
+    steal, load = Ticks.now().steal_since(before), os.getloadavg()[0]
+    if options.json:
+        told = {"figures": [figure.as_dict() for figure in measured], "steal": steal, "load": load}
+        json.dump(told, sys.stdout, indent=1)
+        print()
+        return
+    console = Console()
+    console.print(table_of(measured))
+    console.print(f"{os.cpu_count()} cores, {steal:.1%} of their time stolen, load {load:.1f} at the end.")
+
+
+if __name__ == "__main__":
+    main()
