@@ -1,10 +1,9 @@
 """The search queue: rows claimed and completed against other queues on the same server, and its own length.
 
-Every contestant does nothing with a row but claim and complete it, in one process with one event loop,
-with one worker or with four, whichever is faster. Rounds alternate and the best counts, as neighbours
-disturb them all. Topics are completed as the hunter completes them: a run is ten pages long, so nine
-times in ten a topic goes on with a page token, and then it begins to cool; a row of its own says what it
-costs if each begins to cool.
+Every contestant does nothing with a row but claim and complete it, in one process with one event loop, with one
+worker or with four, as suits it best. Rounds alternate, and the best counts, as neighbours disturb them all.
+Topics are completed as the hunter completes them: a run is ten pages long, so nine times in ten a topic goes
+on with a page token, and then it begins to cool; a row of its own says what it costs if each begins to cool.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from atlas.testing import NOON
 from tests.bench.figures import Figure
 from tests.bench.servers import Bed, bed, cpu_s, migrated
 
-ROUNDS = 3
+ROUNDS = 5
 WORKERS = 4
 PAGES_A_RUN = 10
-ROWS = 20_000
+ROWS = 12_000
 FEW_ROWS = 1_000
 SHORT, LONG = 10_000, 1_000_000
 MANY_CLAIMS = 100_000
