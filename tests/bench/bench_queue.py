@@ -1,9 +1,10 @@
 """The search queue: rows claimed and completed against other queues on the same server, and its own length.
 
-Every contestant does nothing with a row but claim and complete it, in one process with one event loop, with one
-worker or with four, as suits it best. Rounds alternate, and the best counts, as neighbours disturb them all.
-Topics are completed as the hunter completes them: a run is ten pages long, so nine times in ten a topic goes
-on with a page token, and then it begins to cool; a row of its own says what it costs if each begins to cool.
+Every contestant does nothing with a row but claim and complete it, in one process with one event loop,
+with one worker or with four, as suits it best. Rounds alternate, and the best counts, as neighbours
+disturb them all. Topics are completed as the hunter completes them: a run is ten pages long, so nine
+times in ten a topic goes on with a page token, and then it begins to cool; a row of its own says what it
+costs if each begins to cool.
 """
 
 from __future__ import annotations
