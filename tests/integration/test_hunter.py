@@ -728,7 +728,7 @@ async def test_a_process_that_is_told_to_stop_gives_its_claims_back(
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        while not await sql.fetchval("SELECT count(*) FROM search_queue WHERE lease_token IS NOT NULL"):
+        while not await sql.fetchval("SELECT count(*) FROM quota_ledger WHERE reserved > 0"):
             assert process.returncode is None
             await asyncio.sleep(0.05)
         process.send_signal(signalled)
