@@ -5,7 +5,7 @@ SHELL := /bin/sh
 VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 ARGS ?=
 
 export PIP_ROOT_USER_ACTION := ignore
@@ -26,7 +26,7 @@ lint: $(VENV)/.dev ## Check form, types, import directions and workflows
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/actionlint
 
 format: $(VENV)/.dev ## Lay out the code and mend what can be mended mechanically
