@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -237,12 +238,25 @@ def _raise_unless_missing(error: OSError) -> None:
 
 
 def _make_folder(path: Path) -> None:
-    """Make a folder and its parents, each durable."""
-    if path.is_dir():
-        return
-    _make_folder(path.parent)
-    path.mkdir(exist_ok=True)
-    _sync_folder(path.parent)
+    """Make a folder and its parents, each durable, however often others remove it meanwhile."""
+    while not path.is_dir():
+        _make_folder(path.parent)
+        try:
+            path.mkdir()
+        except FileNotFoundError:
+            continue
+        except FileExistsError:
+            if _is_in_the_way(path):
+                raise
+            continue
+        _sync_folder(path.parent)
+
+
+def _is_in_the_way(path: Path) -> bool:
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _sync_folder(path: Path) -> None:

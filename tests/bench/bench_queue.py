@@ -55,11 +55,11 @@ class Contestant(Protocol):
 
 
 async def fill_queue(sql: Any, topics: int) -> None:
+    await sql.execute("CHECKPOINT")
     await sql.execute("TRUNCATE search_queue CASCADE")
     await sql.execute(FILL, topics, NOON)
     await sql.execute("UPDATE queue_state SET topics = $1", topics)
     await sql.execute("VACUUM ANALYZE search_queue")
-    await sql.execute("CHECKPOINT")
 
 
 def cooled(topic: Topic) -> TopicOutcome:
@@ -141,9 +141,9 @@ class PgqueuerQueries:
             yield contestant
 
     async def fill(self, rows: int) -> None:
+        await self.sql.execute("CHECKPOINT")
         await self.queries[0].enqueue(["fetch"] * rows, [b"x"] * rows, [0] * rows)
         await self.sql.execute("VACUUM ANALYZE pgqueuer")
-        await self.sql.execute("CHECKPOINT")
 
     async def drain(self, batch: int, workers: int) -> int:
         return sum(await asyncio.gather(*(self._work(queries, batch) for queries in self.queries[:workers])))
