@@ -19,71 +19,53 @@ rate_limited     a 429: every claim is given back and the process ends with stat
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 from atlas.adapters.maia import MaiaDAO, Mention, ParkedTopic, Topic, TopicOutcome, TopicStatus
 from atlas.composition import Atlas
 from atlas.config import Bucket, Settings
 from atlas.errors import (
-    AtlasError,
-    ConfigError,
     DatabaseError,
     DatabaseUnavailable,
-    EmptyKeyRing,
     InvalidObjectName,
     LeaseLost,
     RingClosed,
     VaultError,
 )
 from atlas.keyring import KeyRing, KeyState, LedgerLine
-from maia.signals import cancelled_by_sigterm
+from maia.cycles import (
+    SETTLED_WITHIN_S,
+    Closing,
+    Cycle,
+    CycleStatistics,
+    directly,
+    refuse_nothing,
+    repeated,
+)
 from maia.tags import TagRules
 from maia.youtube.client import YouTube
 from maia.youtube.errors import (
     BadRequest,
     Gone,
-    KeyRejected,
     QuotaExhausted,
-    RateLimited,
     Transient,
 )
 from maia.youtube.resources import Video
 
 logger = logging.getLogger(__name__)
 
-RATE_LIMITED_STATUS = 75
-"""EX_TEMPFAIL: what the process exits with after a 429."""
-
-SETTLED_WITHIN_S = 0.05
-"""Until then an answered call's unit stays reserved, so that one statement settles many."""
-
-RELEASE_GRACE_S = 2.0
-"""Longest that giving all claims back may take before the process ends without."""
-
-Outcome = Literal[
-    "done", "idle", "closed", "unavailable", "rate_limited", "keys_rejected", "interrupted", "failed"
-]
 _SKIPPED = (
     RingClosed, QuotaExhausted, BadRequest, Gone, Transient, VaultError, LeaseLost, DatabaseError,
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """Why the ring makes no call, and until when (None: until somebody acts)."""
-
-    reopens_at: datetime | None
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +122,10 @@ class Steps(Protocol):
     async def ingest(self, page: EnrichedPage) -> StoredPage: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics(CycleStatistics):
     """What one or more cycles did; `topics` = `pages` + the sum of `skipped`."""
 
-    cycles: int = 0
     topics: int = 0
     pages: int = 0
     found: int = 0
@@ -153,31 +134,6 @@ class Statistics:
     tags: int = 0
     exhausted: int = 0
     parked: int = 0
-    skipped: Mapping[str, int] = field(default_factory=dict)
-    units: Mapping[Bucket, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    outcome: Outcome = "done"
-    reopens_at: datetime | None = None
-    detail: str | None = None
-
-    def then(self, later: Statistics) -> Statistics:
-        """Both together: counts added, the outcome that of the later one."""
-        sums = {name: getattr(self, name) + getattr(later, name) for name in _COUNTS}
-        skipped = dict(Counter(self.skipped) + Counter(later.skipped))
-        units = dict(Counter(self.units) + Counter(later.units))
-        return replace(later, **sums, skipped=skipped, units=units)
-
-    def as_dict(self) -> dict[str, Any]:
-        """As plain values that JSON can hold."""
-        values = asdict(self)
-        values["seconds"] = round(self.seconds, 3)
-        values["reopens_at"] = self.reopens_at and self.reopens_at.isoformat()
-        return values
-
-
-_COUNTS = (
-    "cycles", "topics", "pages", "found", "new", "updated", "tags", "exhausted", "parked", "seconds",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,41 +322,25 @@ def _outcome(page: FoundPage, exhausted: bool, new: int) -> TopicOutcome:
     )
 
 
-class _Cycle:
-    """One cycle under way: what is claimed, what came of it so far, and why it takes no more."""
+class _Cycle(Cycle[Topic, Statistics]):
+    """One cycle under way, with the topics that wait for a worker and the pages stored so far."""
+
+    agent = "hunter"
+    idle = "no topic can be claimed now: seed some, or wait"
 
     def __init__(self, hunter: Hunter, steps: Steps, number: int, on_progress: OnProgress | None) -> None:
+        super().__init__(hunter.atlas, hunter.youtube, hunter.session)
         self.hunter, self.steps, self.number, self.on_progress = hunter, steps, number, on_progress
         self.waiting: deque[Topic] = deque()
-        self.held: dict[int, Topic] = {}
-        self.workers: list[asyncio.Task[None]] = []
         self.pages: list[StoredPage] = []
-        self.skipped: Counter[str] = Counter()
-        self.claimed = self.parked = 0
-        self.stopped: str | None = None
-        self.closing: Closing | None = None
+        self.parked = 0
         self.begin_until_s = 0.0
-        self.started_s = time.monotonic()
-        self.requests_before = Counter(hunter.youtube.requests)
 
-    async def run(self, batch_size: int) -> Statistics:
-        try:
-            batch = await self.steps.fetch_batch(batch_size)
-            self._accept(batch)
-            await self._hunt_all()
-            await self._give_back("database")
-        except BaseException as error:
-            outcome = _outcome_of(error)
-            await self._abandon(outcome)
-            statistics = self._statistics(outcome, _detail(error), getattr(error, "until", None))
-            await _within_grace(self._tell(statistics), "writing the cycle's event")
-            if isinstance(error, RateLimited):
-                raise SystemExit(RATE_LIMITED_STATUS) from error
-            raise
-        await self._retry_vault()
-        statistics = self._finished()
-        await self._tell(statistics)
-        return statistics
+    async def _do(self, batch_size: int) -> None:
+        """Take every topic through the steps; the first failure that is not a topic's own ends it."""
+        self._accept(await self.steps.fetch_batch(batch_size))
+        workers = min(self.atlas.settings.youtube.concurrency, len(self.waiting))
+        await self._work_together(self._work() for _ in range(workers))
 
     def _accept(self, batch: Batch) -> None:
         self.waiting.extend(batch.topics)
@@ -409,22 +349,6 @@ class _Cycle:
         self.begin_until_s = time.monotonic() + self.hunter.settings.lease_s / 2
         if batch.closing:
             self._close(batch.closing)
-
-    def _close(self, closing: Closing) -> None:
-        if self.closing is None:
-            logger.info("%s", closing.text, extra={"action": "ring_closed"})
-        self.stopped, self.closing = "ring_closed", closing
-
-    async def _hunt_all(self) -> None:
-        """Take every topic through the steps; the first failure that is not a topic's own ends it."""
-        most = self.hunter.atlas.settings.youtube.concurrency
-        self.workers = [asyncio.create_task(self._work()) for _ in range(min(most, len(self.waiting)))]
-        if not self.workers:
-            return
-        done, _ = await asyncio.wait(self.workers, return_when=asyncio.FIRST_EXCEPTION)
-        failures = [error for worker in done if (error := worker.exception()) is not None]
-        if failures:
-            raise next((error for error in failures if isinstance(error, RateLimited)), failures[0])
 
     async def _work(self) -> None:
         while self.waiting and self.stopped is None:
@@ -483,63 +407,20 @@ class _Cycle:
         )
         self.parked += released if last and counts else 0
 
-    async def _give_back(self, reason: str) -> None:
-        """Release what is still held, as if it had never been claimed."""
-        if not self.held:
-            return
-        topics, reason = list(self.held.values()), self.stopped or reason
-        self.skipped[reason] += len(topics)
-        self.held.clear()
-        try:
-            await self.hunter.dao.release_topics(topics, count_attempt=False)
-        except DatabaseError as error:
-            logger.warning(
-                "%d claims were not given back, and end with their lease: %s",
-                len(topics),
-                error,
-                extra={"action": "release_failed"},
-            )
-        for topic in topics:
+    async def _release(self, items: Sequence[Topic]) -> None:
+        await self.hunter.dao.release_topics(items, count_attempt=False)
+
+    def _given_back(self, items: Sequence[Topic], reason: str) -> None:
+        for topic in items:
             self._report(topic, None, reason)
-
-    async def _abandon(self, reason: str) -> None:
-        """Cancel what is under way and give every claim back, within the grace."""
-        for worker in self.workers:
-            worker.cancel()
-        if self.workers:
-            await asyncio.wait(self.workers, timeout=RELEASE_GRACE_S / 4)
-        for worker in self.workers:
-            if worker.done() and not worker.cancelled():
-                worker.exception()
-        self.stopped = None
-        await _within_grace(self._give_back(reason), "giving the claims back", RELEASE_GRACE_S * 3 / 4)
-
-    async def _retry_vault(self) -> None:
-        try:
-            await self.hunter.atlas.vault.retry_refused()
-        except AtlasError as error:
-            logger.warning("the vault's waiting objects go on waiting: %s", error)
 
     def _report(self, topic: Topic, page: StoredPage | None, skipped: str | None) -> None:
         if self.on_progress is not None:
             done = len(self.pages) + self.skipped.total()
             self.on_progress(Progress(self.number, topic.query, page, skipped, done, self.claimed))
 
-    def _finished(self) -> Statistics:
-        if self.closing is not None:
-            reopens_at = self.closing.reopens_at
-            return self._statistics(
-                "closed" if reopens_at else "keys_rejected", self.closing.text, reopens_at
-            )
-        if self.claimed == 0:
-            return self._statistics("idle", "no topic can be claimed now: seed some, or wait", None)
-        if self.skipped["network"] + self.skipped["database"] == self.claimed:
-            return self._statistics("unavailable", "YouTube or the database could not be reached", None)
-        return self._statistics("done", None, None)
-
-    def _statistics(self, outcome: Outcome, detail: str | None, reopens_at: datetime | None) -> Statistics:
+    def _counted(self) -> Statistics:
         return Statistics(
-            cycles=1,
             topics=self.claimed,
             pages=len(self.pages),
             found=sum(page.found for page in self.pages),
@@ -548,28 +429,13 @@ class _Cycle:
             tags=sum(page.tags for page in self.pages),
             exhausted=sum(page.exhausted for page in self.pages),
             parked=self.parked,
-            skipped=dict(self.skipped),
-            units=dict(self.hunter.youtube.requests - self.requests_before),
-            seconds=time.monotonic() - self.started_s,
-            outcome=outcome,
-            reopens_at=reopens_at,
-            detail=detail,
         )
 
-    async def _tell(self, statistics: Statistics) -> None:
-        """Write the cycle's verdict where it outlives the process."""
-        told = statistics.as_dict()
-        logger.info(
-            "hunted %d topics: %d pages, %d new videos, %d new topics (%s)",
-            statistics.topics, statistics.pages, statistics.new, statistics.tags, statistics.outcome,
-            extra={"action": "hunter_cycle"} | {"statistics": told},
-        )  # fmt: skip
-        try:
-            await self.hunter.atlas.events.append(
-                "hunter.cycle", told, agent="hunter", session=self.hunter.session
-            )
-        except DatabaseError as error:
-            logger.warning("the cycle's event is not written: %s", error, extra={"action": "event_lost"})
+    def _summary(self, statistics: Statistics) -> str:
+        return (
+            f"hunted {statistics.topics} topics: {statistics.pages} pages, {statistics.new} new videos, "
+            f"{statistics.tags} new topics"
+        )
 
 
 def _reason_of(error: Exception) -> str:
@@ -589,37 +455,6 @@ def _reason_of(error: Exception) -> str:
     return "database"
 
 
-def _outcome_of(error: BaseException) -> Outcome:
-    match error:
-        case RateLimited():
-            return "rate_limited"
-        case KeyRejected() | EmptyKeyRing():
-            return "keys_rejected"
-        case asyncio.CancelledError() | KeyboardInterrupt():
-            return "interrupted"
-    return "failed"
-
-
-def _detail(error: BaseException) -> str:
-    return str(error) or type(error).__name__
-
-
-async def _within_grace(work: Coroutine[Any, Any, None], what: str, grace_s: float = RELEASE_GRACE_S) -> None:
-    """Do it, but go on without it when the grace is over: a database that hangs must not hold us."""
-    task = asyncio.create_task(work)
-    await asyncio.wait({task}, timeout=grace_s)
-    if task.done():
-        task.result()
-        return
-    task.cancel()
-    logger.warning(
-        "%s took longer than %g s and is left undone; leases end by themselves",
-        what,
-        grace_s,
-        extra={"action": "grace_over"},
-    )
-
-
 async def run(
     atlas: Atlas,
     *,
@@ -632,17 +467,14 @@ async def run(
 
     `wrap` puts something around the four steps. Raises as `Hunter.cycle` does.
     """
-    if cycles < 1 or (batch_size is not None and batch_size < 1):
-        raise ConfigError(f"batch_size ({batch_size}) and cycles ({cycles}) must be at least 1")
-    total = Statistics()
+    refuse_nothing(batch_size, cycles)
     async with Hunter.open(atlas) as hunter:
         steps: Steps = wrap(hunter) if wrap else hunter
-        for number in range(1, cycles + 1):
-            cycle = await hunter.cycle(batch_size, number=number, steps=steps, on_progress=on_progress)
-            total = total.then(cycle)
-            if total.outcome != "done":
-                break
-    return total.as_dict()
+
+        def cycle(number: int) -> Awaitable[Statistics]:
+            return hunter.cycle(batch_size, number=number, steps=steps, on_progress=on_progress)
+
+        return (await repeated(cycles, cycle, Statistics())).as_dict()
 
 
 async def run_direct(
@@ -651,13 +483,11 @@ async def run_direct(
     cycles: int = 1,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Open an Atlas and hunt without Prefect; for `asyncio.run` in the main thread.
+    """Hunt without Prefect, and return the statistics.
 
-    Returns the statistics; the outcomes "unavailable" (exit status 69) and "keys_rejected" (78) are failures,
-    every other one is a success.
-    Raises SystemExit(75) after a 429 and SystemExit(143) after SIGTERM, in both cases with the claims given
-    back; Ctrl-C ends in KeyboardInterrupt likewise; else AtlasError or MaiaError with what to do.
+    The outcomes "unavailable" (exit status 69) and "keys_rejected" (78) are failures, every other one is a
+    success. Raises as `maia.cycles.directly` does.
     """
-    with cancelled_by_sigterm():
-        async with Atlas.open(settings) as atlas:
-            return await run(atlas, batch_size=batch_size, cycles=cycles, on_progress=on_progress)
+    return await directly(
+        settings, lambda atlas: run(atlas, batch_size=batch_size, cycles=cycles, on_progress=on_progress)
+    )
