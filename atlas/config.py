@@ -261,6 +261,53 @@ class ClockSettings(Group):
         return self
 
 
+class PrefectSettings(Group):
+    """Prefect: its server in `maia up`, what is served to it, and its automations."""
+
+    port: int = Field(default=4200, ge=1, le=65535, description="Port of the server that maia up starts.")
+    database: str = Field(
+        default="prefect",
+        pattern="^[a-z_][a-z0-9_]{0,62}$",
+        description="Its own database in the same PostgreSQL; made where it is missing.",
+    )
+    agents: tuple[str, ...] = Field(default=(), description="Agents to serve; empty: every one there is.")
+    intervals_s: dict[str, Annotated[float, Field(ge=1)]] = Field(
+        default_factory=dict,
+        description='Seconds between runs where they differ from the usual, by agent: {"hunter": 300}.',
+    )
+    poll_s: float = Field(default=5, ge=1, description="Pause between looks for runs that are due.")
+    runs_at_once: int = Field(default=4, ge=1, le=100, description="Runs that one maia serve has under way.")
+    zombie_after_s: float = Field(
+        default=540,
+        ge=45,
+        description="Silence after which a run counts as crashed; three of Prefect's heartbeats (180 s).",
+    )
+
+
+class UpSettings(Group):
+    """`maia up`: how its processes are kept."""
+
+    max_restarts: int = Field(
+        default=5, ge=0, description="Restarts in a row before a process is given up, and all with it."
+    )
+    restart_s: float = Field(default=1, gt=0, description="Pause before the first restart; doubles.")
+    stable_s: float = Field(
+        default=60, gt=0, description="Running that long, a process begins to count its restarts anew."
+    )
+    start_timeout_s: float = Field(
+        default=120, gt=0, description="Longest a process may take until it is ready."
+    )
+    stop_timeout_s: float = Field(
+        default=8, gt=0, description="Longest that all may take to end by themselves; then they are killed."
+    )
+
+
+class MetricsSettings(Group):
+    """The exporter of metrics."""
+
+    port: int = Field(default=9464, ge=0, le=65535, description="Port of /metrics.")
+
+
 class LogSettings(Group):
     """Logging."""
 
@@ -348,6 +395,9 @@ class Settings(BaseSettings):
     vault: VaultSettings = Field(default=VaultSettings(), description="Object storage.")
     notifier: NotifierSettings = Field(default=NotifierSettings(), description="Alerts.")
     clock: ClockSettings = Field(default=ClockSettings(), description="The clock.")
+    prefect: PrefectSettings = Field(default=PrefectSettings(), description="Prefect.")
+    up: UpSettings = Field(default=UpSettings(), description="Everything on one machine.")
+    metrics: MetricsSettings = Field(default=MetricsSettings(), description="Metrics.")
     log: LogSettings = Field(default=LogSettings(), description="Logging.")
 
     @field_validator("youtube_api_key_pool_json", mode="before")
