@@ -216,6 +216,84 @@ class HunterSettings(Group):
     )
 
 
+class TrackerSettings(Group):
+    """The tracker's cycle, its clock of three zones, and what it computes."""
+
+    batch_size: int = Field(default=1000, ge=1, le=50_000, description="Videos claimed in a cycle.")
+    lease_s: float = Field(default=600, gt=0, description="How long a claim holds before others may take it.")
+    retry_after_s: float = Field(
+        default=60, ge=0, description="Pause before a failed video's next try; doubles."
+    )
+    round_s: float = Field(
+        default=600, gt=0, description="About how often it runs, to tell who can wait for the next time."
+    )
+    hot_until_h: float = Field(default=24, gt=0, description="Age at which a video is hot no more.")
+    warm_until_h: float = Field(default=168, gt=0, description="Age after which a video is cold.")
+    hot_interval_h: float = Field(default=1, gt=0, le=720, description="Hours between a hot video's samples.")
+    warm_interval_h: float = Field(
+        default=6, gt=0, le=720, description="Hours between a warm video's samples."
+    )
+    cold_interval_h: float = Field(
+        default=24, gt=0, le=720, description="Hours between a cold video's samples."
+    )
+    fastest: float = Field(
+        default=0.5, gt=0, le=1, description="Least part of its zone's interval, for an accelerating video."
+    )
+    slowest: float = Field(
+        default=3, ge=1, le=100, description="Most of its zone's intervals, for a video that hardly moves."
+    )
+    worthwhile_views: float = Field(
+        default=10, gt=0, description="Views an interval should bring; with fewer a video waits longer."
+    )
+    patience: float = Field(
+        default=3, ge=1, description="Intervals that a video waits at most while the quota makes it possible."
+    )
+    misses_before_gone: int = Field(
+        default=2, ge=1, le=100, description="Answers in a row without a video until it counts as deleted."
+    )
+    metadata_refresh_days: float = Field(
+        default=25,
+        gt=0,
+        lt=30,
+        description="Days after which title and tags are fetched anew; the terms allow 30.",
+    )
+    channel_interval_h: float = Field(default=24, gt=0, description="Hours between a channel's samples.")
+    retention_days: int = Field(
+        default=30,
+        ge=1,
+        le=1096,
+        description="Days that samples are kept. More than 30 only with YouTube's written consent.",
+    )
+    half_life_h: float = Field(
+        default=6, gt=0, description="Hours in which a view's weight in the smoothed velocity halves."
+    )
+    methodology_epoch: Instant = Field(
+        default=datetime(2026, 8, 27, tzinfo=UTC),
+        description="When YouTube began to count a view at the start of playback: no velocity across it.",
+    )
+    cohort_days: int = Field(
+        default=7, ge=1, le=90, description="Days whose velocities a video is compared with."
+    )
+    false_alarms_per_month: float = Field(
+        default=0.05, gt=0, lt=720, description="Mistaken breakouts that a video may have in 30 days."
+    )
+    least_rise: float = Field(
+        default=3, gt=1, description="Factor over the expected velocity that is a breakout."
+    )
+    least_velocity: float = Field(
+        default=10, ge=0, description="Views per hour below which nothing is a breakout."
+    )
+    breakout_alert: Literal["info", "warning", "error"] = Field(
+        default="warning", description="Level of the alert that tells of a breakout."
+    )
+
+    @model_validator(mode="after")
+    def _zones_follow_each_other(self) -> TrackerSettings:
+        if self.hot_until_h >= self.warm_until_h:
+            raise ValueError("hot_until_h must be less than warm_until_h")
+        return self
+
+
 class VaultSettings(Group):
     """Where raw answers are kept."""
 
@@ -392,6 +470,7 @@ class Settings(BaseSettings):
     youtube: YouTubeSettings = Field(default=YouTubeSettings(), description="The YouTube client.")
     quota: QuotaSettings = Field(default=QuotaSettings(), description="The quota ledger.")
     hunter: HunterSettings = Field(default=HunterSettings(), description="The hunter.")
+    tracker: TrackerSettings = Field(default=TrackerSettings(), description="The tracker.")
     vault: VaultSettings = Field(default=VaultSettings(), description="Object storage.")
     notifier: NotifierSettings = Field(default=NotifierSettings(), description="Alerts.")
     clock: ClockSettings = Field(default=ClockSettings(), description="The clock.")
