@@ -8,7 +8,6 @@ rows of the queue. So store a page as one `ingest_video_metadata`, then `add_to_
 from __future__ import annotations
 
 import logging
-import os
 import unicodedata
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -22,10 +21,11 @@ from uuid import UUID, uuid4
 
 import orjson
 
+from atlas.adapters.dao import clean_text
+from atlas.adapters.tracking import TrackingDAO
 from atlas.clock import Clock
-from atlas.composition import current
 from atlas.config import Settings
-from atlas.db import Executor, Row, Transaction
+from atlas.db import Executor, Row
 from atlas.errors import DatabaseError, DataRefused, LeaseLost
 
 LONGEST_QUERY = 200
@@ -222,8 +222,8 @@ class Discoveries:
     pages: int
 
 
-class MaiaDAO:
-    """The documented door to the queue, the videos and the channels.
+class MaiaDAO(TrackingDAO):
+    """The documented door to the queue, the videos and the channels, and to their clock.
 
     Without an executor, clock or settings it takes those of the current Atlas.
     """
@@ -235,18 +235,8 @@ class MaiaDAO:
         clock: Clock | None = None,
         settings: Settings | None = None,
     ) -> None:
-        self._executor: Executor = executor or current().db
-        self._clock = clock or current().clock
-        self._settings = settings or current().settings
+        super().__init__(executor, clock=clock, settings=settings)
         self._tokens: dict[int, UUID] = {}
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[MaiaDAO]:
-        """Yield a DAO whose statements stand or fall together; nested, it is a savepoint."""
-        async with self._executor.transaction() as executor:
-            bound = MaiaDAO(executor, clock=self._clock, settings=self._settings)
-            bound._tokens = self._tokens
-            yield bound
 
     # Claims
 
@@ -274,18 +264,16 @@ class MaiaDAO:
 
     async def _claim(self, most: int, *, unless_due: bool) -> list[Row]:
         hunter, token = self._settings.hunter, uuid4()
-        owner, now = f"{self._settings.node_id}:{os.getpid()}", self._clock.now()
-        alone = not isinstance(self._executor, Transaction)
         rows = await self._executor.fetch(
             "maia.claim_topics",
             most,
-            owner,
+            self._owner,
             token,
             hunter.lease_s,
             hunter.max_attempts,
-            now,
+            self._clock.now(),
             unless_due,
-            alone,
+            self._alone,
         )
         self._tokens |= {row["id"]: token for row in rows}
         while len(self._tokens) > _MOST_REMEMBERED:
@@ -509,15 +497,6 @@ class MaiaDAO:
     # Transactions
 
     @asynccontextmanager
-    async def _atomic(self) -> AsyncIterator[Executor]:
-        """The caller's transaction, or one of our own."""
-        if isinstance(self._executor, Transaction):
-            yield self._executor
-        else:
-            async with self._executor.transaction() as executor:
-                yield executor
-
-    @asynccontextmanager
     async def _snowball(self) -> AsyncIterator[Executor]:
         """A transaction that alone adds to the queue, with scores of the half-life in the settings."""
         half_life_s = self._settings.hunter.half_life_h * 3600
@@ -553,11 +532,6 @@ def query_of(text: str) -> str:
             f"the query {query[:40]!r}… has {len(query)} characters: use at most {LONGEST_QUERY}"
         )
     return query
-
-
-def clean_text(text: str) -> str:
-    """`text` without what PostgreSQL can't hold: no NUL, surrogates paired up or else replaced by U+FFFD."""
-    return text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _json(value: Any) -> str:
