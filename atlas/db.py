@@ -11,6 +11,7 @@ from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from urllib.parse import quote, urlsplit
 
 import asyncpg
 import orjson
@@ -181,19 +182,40 @@ class Database(_Runner):
                 await database.migrate()
             yield database
 
+    def url_of(self, database: str | None = None) -> str:
+        """The URL of this database, or of another one of the same server."""
+        if self._server is not None:
+            return self._server.dsn_of(database) if database else self._server.dsn
+        url = self._url or ""
+        return urlsplit(url)._replace(path=f"/{quote(database)}").geturl() if database else url
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections the pool has open, and how many of them are idle."""
+        return self._pool.get_size(), self._pool.get_idle_size()
+
     async def ping(self) -> None:
         """Touch the server; DatabaseUnavailable if it does not answer."""
         await self._on_connection("ping", lambda connection: connection.execute("SELECT 1"))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        connection = await self._insist(self._acquire)
-        try:
-            transaction = Transaction(connection)
-            async with transaction._block():
-                yield transaction
-        finally:
-            await self._take_back(connection)
+        while True:
+            connection = await self._insist(self._acquire)
+            try:
+                transaction = Transaction(connection)
+                async with AsyncExitStack() as stack:
+                    try:
+                        await stack.enter_async_context(transaction._block())
+                    except DatabaseUnavailable as error:
+                        if not _was_never_sent(error.__cause__):
+                            raise
+                        connection.terminate()
+                        continue
+                    yield transaction
+                    return
+            finally:
+                await self._take_back(connection)
 
     async def migrate(self) -> list[str]:
         """Apply what is pending, each file in a transaction; returns the names of those applied here."""
@@ -253,13 +275,16 @@ class Database(_Runner):
     # Connections
 
     async def _on_connection(self, label: str, work: Callable[[Connection], Awaitable[_T]]) -> _T:
-        connection = await self._insist(self._acquire)
-        try:
-            return await work(connection)
-        except _FOREIGN as error:
-            raise _ours(label, error, closed=_is_closed(connection)) from error
-        finally:
-            await self._take_back(connection)
+        while True:
+            connection = await self._insist(self._acquire)
+            try:
+                return await work(connection)
+            except _FOREIGN as error:
+                if not _was_never_sent(error):
+                    raise _ours(label, error, closed=_is_closed(connection)) from error
+                connection.terminate()
+            finally:
+                await self._take_back(connection)
 
     async def _acquire(self) -> Connection:
         try:
@@ -477,6 +502,14 @@ def _is_closed(connection: Connection) -> bool:
         return connection.is_closed()
     except InterfaceError:
         return True
+
+
+def _was_never_sent(error: BaseException | None) -> bool:
+    """Whether the connection was told farewell while idle, but isn't closed yet: another one may serve.
+
+    asyncpg then refuses to begin a statement, before it sends anything.
+    """
+    return isinstance(error, InternalClientError) and str(error).startswith("cannot switch to state")
 
 
 def _ours(label: str, error: Exception, *, closed: bool) -> DatabaseError:

@@ -6,11 +6,13 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import aclosing
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
 from uuid import UUID
 
 import asyncpg
@@ -414,6 +416,52 @@ async def test_a_restart_in_a_transaction_loses_it_whole(
                 await asyncio.to_thread(own_postgres.restart)
                 await transaction.execute("probe.insert", 2, "two")
         assert await database.fetchval("probe.count") == 0
+
+
+@asynccontextmanager
+async def relay_that_hides_ends(dsn: str, folder: Path) -> AsyncIterator[str]:
+    """Reach the server through a relay that passes on all it says, but never that it hung up."""
+    socket = Path(parse_qs(urlsplit(dsn).query)["host"][0]) / ".s.PGSQL.5432"
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await source.read(65536):
+                sink.write(data)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_unix_connection(socket)
+        answers = asyncio.create_task(pump(from_server, writer))
+        try:
+            await pump(reader, to_server)
+        finally:
+            answers.cancel()
+            for each in (to_server, writer):
+                each.close()
+
+    async with await asyncio.start_unix_server(serve, folder / ".s.PGSQL.5432"):
+        yield dsn.replace(quote(str(socket.parent), safe=""), quote(str(folder), safe=""))
+
+
+@pytest.mark.parametrize("within", ["statement", "transaction"])
+async def test_a_connection_that_was_told_farewell_is_replaced(
+    settings_factory: SettingsFactory, database_url: str, within: str
+) -> None:
+    """Its end may be noticed later than the farewell before it."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with relay_that_hides_ends(database_url, Path(folder)) as url:
+            configured = settings_factory(database_url=SecretStr(url))
+            async with (
+                Database.open(settings_factory(database_url=SecretStr(database_url))) as direct,
+                Database.open(configured) as database,
+            ):
+                pid = await database.fetchval("probe.pid")
+                assert await direct.fetchval("probe.end_idle") == 1
+                await asyncio.sleep(0.1)
+                if within == "statement":
+                    assert await database.fetchval("probe.pid") != pid
+                else:
+                    async with database.transaction() as transaction:
+                        assert await transaction.fetchval("probe.pid") != pid
 
 
 async def test_without_a_url_the_embedded_server_serves_and_heals(
