@@ -402,8 +402,15 @@ class MaiaDAO(TrackingDAO):
         """
         videos = video_data if isinstance(video_data, Sequence) else [video_data]
         payload = _json(_merged_rows(videos))
+        clock = self._settings.tracker
         row = await self._executor.fetchrow(
-            "maia.ingest_videos", payload, fetched_at or self._clock.now(), discovered_by
+            "maia.ingest_videos",
+            payload,
+            fetched_at or self._clock.now(),
+            discovered_by,
+            clock.hot_until_h,
+            clock.warm_until_h,
+            (clock.hot_interval_h, clock.warm_interval_h, clock.cold_interval_h),
         )
         assert row is not None
         new_ids = frozenset(row["new_ids"] or ())

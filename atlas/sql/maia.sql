@@ -280,6 +280,8 @@ LIMIT $1;
 -- inserted, known ones refreshed unless what is stored was fetched later. What the API left out because it was not asked
 -- for keeps its old value: a part is recognised by a field that it always carries (snippet: category_id, statistics:
 -- view_count, contentDetails: duration_s); within a part, what is missing is gone or hidden, and becomes NULL.
+-- What is new joins the clock, its video hot up to $4 hours of age and warm up to $5 unless a watch pins it, due the
+-- zone's interval ($6, three of hours) after the count that was fetched; a video that was gone is due at once.
 WITH item AS MATERIALIZED (
     SELECT *
     FROM json_to_recordset($1::text::json) AS item (
@@ -306,7 +308,7 @@ stored_channel AS (
     SET title = coalesce(excluded.title, c.title),
         refreshed_at = excluded.refreshed_at
     WHERE excluded.refreshed_at >= c.refreshed_at
-    RETURNING (xmax = 0) AS is_new
+    RETURNING id, (xmax = 0) AS is_new
 ),
 stored_video AS (
     INSERT INTO videos AS v (
@@ -336,7 +338,54 @@ stored_video AS (
         like_count = CASE WHEN excluded.view_count IS NULL THEN v.like_count ELSE excluded.like_count END,
         comment_count = CASE WHEN excluded.view_count IS NULL THEN v.comment_count ELSE excluded.comment_count END
     WHERE excluded.refreshed_at >= v.refreshed_at
-    RETURNING id, (xmax = 0) AS is_new
+    RETURNING id, channel_id, category_id, published_at, view_count, like_count, comment_count, (xmax = 0) AS is_new
+),
+timed_channel AS (
+    INSERT INTO channel_clock (channel_id, next_due_at)
+    SELECT id, $2
+    FROM stored_channel
+    WHERE is_new
+),
+timed_video AS (
+    INSERT INTO video_clock (
+        video_id, channel_id, category_id, zone, pinned_zone, interval_h, born_at, next_due_at, metadata_at,
+        last_at, last_views, last_likes, last_comments
+    )
+    SELECT v.id, v.channel_id, v.category_id, placed.zone, pinned_zone, interval_h, born_at,
+        CASE WHEN v.view_count IS NULL THEN $2 ELSE $2 + interval_h * interval '1 hour' END,
+        $2, CASE WHEN v.view_count IS NOT NULL THEN $2 END, v.view_count, v.like_count, v.comment_count
+    FROM stored_video AS v
+    CROSS JOIN LATERAL (
+        SELECT coalesce(v.published_at, $2),
+            coalesce(
+                (SELECT w.zone FROM watches AS w WHERE w.kind = 'video' AND w.id = v.id),
+                (SELECT w.zone FROM watches AS w WHERE w.kind = 'channel' AND w.id = v.channel_id)
+            )
+        -- Computes it once: without it each mention of the zone looks into the watches again.
+        OFFSET 0
+    ) AS known (born_at, pinned_zone)
+    CROSS JOIN LATERAL (SELECT coalesce(pinned_zone, zone_of($2 - born_at, $4, $5))) AS placed (zone)
+    CROSS JOIN LATERAL (SELECT ($6::double precision[])[placed.zone + 1]) AS waits (interval_h)
+    WHERE is_new
+),
+retimed_video AS (
+    UPDATE video_clock AS c
+    SET channel_id = v.channel_id,
+        category_id = v.category_id,
+        metadata_at = CASE WHEN item.category_id IS NULL THEN c.metadata_at ELSE greatest(c.metadata_at, $2) END,
+        status = 'live',
+        misses = CASE c.status WHEN 'gone' THEN 0 ELSE c.misses END,
+        gone_at = NULL,
+        zone = CASE c.status WHEN 'gone' THEN coalesce(c.pinned_zone, zone_of($2 - c.born_at, $4, $5)) ELSE c.zone END,
+        next_due_at = CASE c.status WHEN 'gone' THEN $2 ELSE c.next_due_at END
+    FROM stored_video AS v
+    JOIN item ON item.id = v.id
+    WHERE NOT v.is_new AND c.video_id = v.id AND (
+        c.status = 'gone'
+        OR c.channel_id <> v.channel_id
+        OR c.category_id IS DISTINCT FROM v.category_id
+        OR (c.metadata_at < $2::timestamptz - interval '1 day' AND item.category_id IS NOT NULL)
+    )
 )
 SELECT array_agg(id) FILTER (WHERE is_new) AS new_ids,
     count(*) AS stored,

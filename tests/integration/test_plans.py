@@ -150,16 +150,33 @@ async def test_adding_tags_reads_only_the_topics_they_are(long_queue: Any, mode:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_ingestion_reads_only_the_channels_it_writes(long_queue: Any, mode: str) -> None:
+async def test_ingestion_reads_only_the_rows_it_writes(long_queue: Any, mode: str) -> None:
     await long_queue.execute(
         "INSERT INTO channels SELECT 'UC' || i, 'title', $1, $1 FROM generate_series(1, 50000) AS i", NOON
     )
-    await long_queue.execute("VACUUM ANALYZE channels")
+    await long_queue.execute(
+        "INSERT INTO videos (id, channel_id, discovered_at, refreshed_at) "
+        "SELECT 'v' || i, 'UC' || i, $1, $1 FROM generate_series(26, 50000) AS i",
+        NOON,
+    )
+    await long_queue.execute(
+        "INSERT INTO video_clock (video_id, channel_id, zone, interval_h, born_at, next_due_at, metadata_at) "
+        "SELECT id, channel_id, 2, 24, $1, $1, $1 FROM videos",
+        NOON,
+    )
+    await long_queue.execute(
+        "INSERT INTO watches SELECT 'video', 'v' || i, 0, $1 FROM generate_series(1, 5000) AS i", NOON
+    )
+    await long_queue.execute("VACUUM ANALYZE channels, videos, video_clock, watches")
     page = json.dumps(
         [{"id": f"v{i}", "channel_id": f"UC{i}", "channel_title": "t", "tags": []} for i in range(50)]
     )
-    plan = await plan_of(long_queue, "maia.ingest_videos", f"'{page}', '{NOON}', NULL", mode)
-    assert scans(plan, "channels") == {("Index Scan", "channels_pkey")}
+    plan = await plan_of(
+        long_queue, "maia.ingest_videos", f"'{page}', '{NOON}', NULL, 24, 168, '{{1,6,24}}'", mode
+    )
+    assert {index for _, index in scans(plan, "")} == {"channels_pkey", "video_clock_pkey", "watches_pkey"}
+    for table in ("channels", "videos", "video_clock", "watches"):
+        assert ("Seq Scan", None) not in scans(plan, table)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -8,6 +8,15 @@ CREATE DOMAIN viewers AS bigint CHECK (VALUE >= 0);
 -- NaN sorts above infinity, so this refuses both.
 CREATE DOMAIN finite AS double precision CHECK (VALUE > '-infinity' AND VALUE < 'infinity');
 
+-- The zone of an age; before its publication a video is hot, at the very end of its week still warm.
+CREATE FUNCTION zone_of(age interval, hot_until_h double precision, warm_until_h double precision)
+RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN age < hot_until_h * interval '1 hour' THEN 0
+    WHEN age <= warm_until_h * interval '1 hour' THEN 1
+    ELSE 2
+END;
+
 -- Narrow, as every sample rewrites a row: what a claim returns is here, so that it reads no wide row of videos.
 CREATE TABLE video_clock (
     video_id          text COLLATE "C" PRIMARY KEY REFERENCES videos ON DELETE CASCADE,
@@ -263,15 +272,7 @@ SELECT v.id, v.channel_id, v.category_id, z.zone, v.status, z.interval_h, born_a
     view_count, like_count, comment_count
 FROM videos AS v
 CROSS JOIN LATERAL (SELECT coalesce(v.published_at, v.discovered_at) AS born_at) AS birth
-CROSS JOIN LATERAL (
-    SELECT CASE
-        WHEN refreshed_at < born_at + interval '24 hours' THEN 0
-        WHEN refreshed_at <= born_at + interval '168 hours' THEN 1
-        ELSE 2
-    END AS zone
-) AS aged
-CROSS JOIN LATERAL (VALUES (0, 1), (1, 6), (2, 24)) AS z (zone, interval_h)
-WHERE z.zone = aged.zone
+JOIN (VALUES (0, 1), (1, 6), (2, 24)) AS z (zone, interval_h) ON z.zone = zone_of(refreshed_at - born_at, 24, 168)
 ORDER BY v.id;
 
 INSERT INTO channel_clock (channel_id, next_due_at)
