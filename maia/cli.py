@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 COMMANDS = {
     "demo": "Hunt a catalogue into a throw-away database: no key, no network, nothing left behind.",
     "hunter": "Search YouTube for the queue's topics, store what is found, queue its tags.",
+    "tracker": "Sample the videos that are due, compute how fast they grow, tell of breakouts.",
     "seed": "Put topics at the head of the search queue.",
     "queue": "List, retry and park topics of the search queue.",
     "keys": "Show the quota ledger: used, left and closed until when, by ring.",
@@ -111,6 +112,11 @@ def _terminate(*_: object) -> None:
 def hunter_main() -> None:
     """`maia-hunter …` is `maia hunter …`."""
     main(["hunter", *sys.argv[1:]])
+
+
+def tracker_main() -> None:
+    """`maia-tracker …` is `maia tracker …`."""
+    main(["tracker", *sys.argv[1:]])
 
 
 def _status(arguments: list[str]) -> int:

@@ -19,10 +19,12 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from atlas.composition import Atlas
 from atlas.config import Bucket, Settings
-from atlas.errors import AtlasError, ConfigError, DatabaseError, EmptyKeyRing
+from atlas.errors import AtlasError, ConfigError, DatabaseError, EmptyKeyRing, InvalidObjectName
+from atlas.vault import Vault
 from maia.signals import cancelled_by_sigterm
 from maia.youtube.client import YouTube
 from maia.youtube.errors import KeyRejected, RateLimited
+from maia.youtube.resources import Video
 
 logger = logging.getLogger(__name__)
 
@@ -265,6 +267,17 @@ async def within_grace(work: Coroutine[Any, Any, None], what: str, grace_s: floa
         grace_s,
         extra={"action": "grace_over"},
     )
+
+
+async def keep_answers(vault: Vault, videos: Sequence[Video]) -> None:
+    """Hand raw answers to the vault; VaultError if it is required, and refused them."""
+    async with vault.batch() as batch:
+        for video in videos:
+            try:
+                batch.store_metadata(video.id, video.raw)
+            except InvalidObjectName as error:
+                # No later try could keep it, so it must not hold up the others.
+                logger.warning("an answer is not kept: %s", error, extra={"action": "answer_not_kept"})
 
 
 def refuse_nothing(batch_size: int | None, cycles: int) -> None:

@@ -36,7 +36,6 @@ from atlas.config import Bucket, Settings
 from atlas.errors import (
     DatabaseError,
     DatabaseUnavailable,
-    InvalidObjectName,
     LeaseLost,
     RingClosed,
     VaultError,
@@ -48,6 +47,7 @@ from maia.cycles import (
     Cycle,
     CycleStatistics,
     directly,
+    keep_answers,
     refuse_nothing,
     repeated,
 )
@@ -223,7 +223,7 @@ class Hunter:
 
     async def ingest(self, page: EnrichedPage) -> StoredPage:
         """Keep the raw answers, then store videos, tags and the topic's new state in one transaction."""
-        await self._keep_answers(page.videos)
+        await keep_answers(self.atlas.vault, page.videos)
         exhausted = self._exhausted(page.found)
         async with self.dao.transaction() as dao:
             topic = page.found.topic
@@ -249,16 +249,6 @@ class Hunter:
             error=str(error),
         )
         await self.dao.update_search_states([forgotten])
-
-    async def _keep_answers(self, videos: Sequence[Video]) -> None:
-        """Hand the raw answers to the vault; VaultError if it is required, and refused them."""
-        async with self.atlas.vault.batch() as batch:
-            for video in videos:
-                try:
-                    batch.store_metadata(video.id, video.raw)
-                except InvalidObjectName as error:
-                    # No later try could keep it, so it must not hold up its page.
-                    logger.warning("an answer is not kept: %s", error, extra={"action": "answer_not_kept"})
 
     async def _snowball(self, dao: MaiaDAO, videos: Sequence[Video]) -> int:
         topics = [self.rules.topics(video.tags) for video in videos]

@@ -217,6 +217,11 @@ class TrackingDAO(DAO):
         targets.sort(key=lambda target: (target.zone, target.next_due_at))
         return targets
 
+    async def count_due(self, most_per_zone: int) -> dict[int, int]:
+        """How many videos of each zone are due and held by nobody, counted no further than that."""
+        rows = await self._executor.fetch("tracking.count_due", most_per_zone, self._clock.now())
+        return {row["zone"]: row["due"] for row in rows}
+
     async def due_targets(self, most_per_zone: int) -> list[DueVideo]:
         """The longest due videos of each zone that nobody holds, to choose among and then to claim."""
         rows = await self._executor.fetch("tracking.due_targets", most_per_zone, self._clock.now())

@@ -63,6 +63,22 @@ RETURNING video_id, channel_id, category_id, zone, pinned_zone, born_at, next_du
     misses, samples, metadata_at, last_at, last_views, velocity, acceleration, weight, viral_score, age_class,
     watch_level, watch_variance, watch_seen_h, watch_evidence_h, watch_open_h, watch_open_views, watch_risen_h, watch_peak;
 
+-- name: count_due
+-- How many videos of each zone are due at $2 and held by nobody, counted no further than $1.
+SELECT z.zone, (
+    SELECT count(*)
+    FROM (
+        SELECT
+        FROM video_clock AS c
+        WHERE c.status = 'live' AND c.zone = z.zone AND next_due_at <= (SELECT $2::timestamptz)
+            AND (lease_until IS NULL OR lease_until < clock_timestamp())
+        ORDER BY next_due_at
+        LIMIT (SELECT $1::bigint)
+    ) AS counted
+) AS due
+FROM (VALUES (0), (1), (2)) AS z (zone)
+ORDER BY z.zone;
+
 -- name: due_targets
 -- At $2, the $1 longest due videos of each zone that nobody holds; read only.
 SELECT due.*

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from fastdigest import TDigest
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Column = npt.ArrayLike | Sequence[float | None]
+Key = TypeVar("Key", bound=Hashable)
 
 METHODOLOGY_EPOCH_S: Final = 1_787_788_800.0
 """2026-08-27T00:00Z, from when YouTube counts a view at the start of playback."""
@@ -329,6 +330,15 @@ class Cohort:
         shares[known] = (len(self) * (column(below) + column(upto)) / 2 + 0.5) / (len(self) + 1)
         return shares
 
+    def norm(self) -> tuple[float, float, float]:
+        """Count, mean and squared deviations of log(1 + views/h), a row of `Norms`, to a centroid's width."""
+        if not len(self):
+            return 0.0, 0.0, 0.0
+        centres, weights = np.array(self._digest.centroids, dtype=np.float64).T
+        logs = _log_velocity(np.sinh(centres))
+        mean = float(np.average(logs, weights=weights))
+        return float(len(self)), mean, float(weights @ (logs - mean) ** 2)
+
     @classmethod
     def merge(cls, cohorts: Iterable[Cohort], centroids: int = 100) -> Self:
         """All of them in one; none of them changes."""
@@ -351,10 +361,10 @@ class Cohort:
         return cohort
 
 
-def percentiles(keys: Sequence[Hashable], values: Column, cohorts: Mapping[Hashable, Cohort]) -> Floats:
+def percentiles(keys: Sequence[Key], values: Column, cohorts: Mapping[Key, Cohort]) -> Floats:
     """Each value's percentile in its key's cohort, (age class, category) say; NaN where there is none."""
     numbers, shares = column(values), np.full(len(keys), np.nan)
-    rows: dict[Hashable, list[int]] = {}
+    rows: dict[Key, list[int]] = {}
     for row, key in enumerate(keys):
         rows.setdefault(key, []).append(row)
     for key, members in rows.items():

@@ -1,0 +1,61 @@
+"""`maia tracker`: one or more cycles of the tracker, as a Prefect flow or directly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from maia.running import Cycles, Direct, conclude, in_words, progress_bar, run_agent
+from maia.terminal import AsJson, load_settings
+
+if TYPE_CHECKING:
+    from maia.tracker import Progress
+
+app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
+
+_COUNTED = {
+    "videos": "videos", "samples": "samples", "hidden": "hidden", "missing": "missing", "gone": "gone",
+    "breakouts": "breakouts", "channels": "channels",
+}  # fmt: skip
+
+
+@app.command()
+def tracker(
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Videos claimed in a cycle; by default the setting's.", show_default=False),
+    ] = None,
+    cycles: Cycles = 1,
+    direct: Direct = False,
+    as_json: AsJson = False,
+) -> None:
+    """Sample the videos that are due, hot ones first, and compute how fast they grow.
+
+    As a Prefect flow, on the server of PREFECT_API_URL or else on one that lives as long as the flow.
+    Exit statuses: 0 also when nothing is due or the ring is closed (it says until when), 69 when neither
+    YouTube nor the database answers, 75 after a 429, 78 without a usable key, until somebody mends it.
+    """
+    with progress_bar(described) as on_progress:
+        statistics = run_agent(
+            "tracker", "tracking", load_settings(), batch_size, cycles,
+            direct=direct, on_progress=on_progress,
+        )  # fmt: skip
+    conclude(statistics, summary, as_json=as_json)
+
+
+def described(progress: Progress) -> str:
+    """A cycle under way."""
+    return f"cycle {progress.cycle}: {progress.samples:,} samples, {progress.breakouts:,} breakouts"
+
+
+def summary(statistics: dict[str, Any]) -> str:
+    """What the cycles did, and what a short quota left out."""
+    text = in_words(statistics, _COUNTED)
+    left = ", ".join(f"{count:,} {zone}" for zone, count in statistics["deferred"].items() if count)
+    if left:
+        text += (
+            f"\nThe quota pays for fewer videos than are due: left out for now {left}; "
+            f"{statistics['starving']:,} of them wait too long"
+        )
+    return text

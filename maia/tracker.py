@@ -1,0 +1,689 @@
+"""The tracker: samples the counters of the videos that are due, and computes how fast they grow.
+
+A cycle claims a batch of due videos and takes groups of them, several at once, through asking, measuring and
+storing. What a group brought is stored in one transaction: samples, clocks, norms and breakouts, so that
+whatever ends a cycle costs only the groups then under way. Channels follow, each once a day. Where the quota
+pays for fewer videos than are due, those go first that tell most (`maia.learning.zones.allocate`), and the
+cycle says so.
+
+What a failure means for the videos, or channels, that it meets (`skipped` counts them by these names):
+
+ring_closed      no quota now: given back, as all that are left, until the ring reopens
+network          no answer, or none that is whole: tried again later, the clock unmoved
+empty            an answer without any of them: doubted once, so tried again later
+bad_request      the request is refused: tried again later, ever more rarely
+vault            a required vault refused the metadata that came along: tried again later
+not_later        the last sample is no earlier than this one: due again after the interval
+lease_lost       it took too long and somebody else has the video
+late             the batch took half its lease: what was not begun by then is given back
+rate_limited     a 429: every claim is given back and the process ends with status 75
+
+A database that fails ends the cycle: the error is raised, and no group is half stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol, TypeVar
+from uuid import uuid4
+
+import stamina
+
+from atlas.adapters.maia import MaiaDAO
+from atlas.adapters.tracking import (
+    BatchStored,
+    ChannelStats,
+    ChannelTarget,
+    Target,
+)
+from atlas.composition import Atlas
+from atlas.config import Settings
+from atlas.errors import DatabaseError, RingClosed, TransactionConflict, VaultError
+from atlas.keyring import KeyRing, LedgerLine
+from maia.budget import Shortage, choose, named, units_now
+from maia.cycles import (
+    SETTLED_WITHIN_S,
+    Closing,
+    Cycle,
+    CycleStatistics,
+    directly,
+    keep_answers,
+    refuse_nothing,
+    repeated,
+)
+from maia.errors import MaiaError
+from maia.measuring import Breakout, Cohorts, Counts, Measured, Meter, Reading
+from maia.youtube.client import IDS_PER_CALL, YouTube
+from maia.youtube.errors import (
+    BadRequest,
+    Gone,
+    KeyRejected,
+    QuotaExhausted,
+    RateLimited,
+    Transient,
+)
+from maia.youtube.resources import Channel, Video
+from maia.youtube.resources import VideoStats as Counters
+
+logger = logging.getLogger(__name__)
+
+CALLS_PER_GROUP = 5
+"""Calls whose answers are stored together."""
+
+_MOST_WEIGHED = 20_000
+"""Due videos of a zone among which a short budget chooses."""
+_DOUBTED_ATTEMPTS = 1
+_STORING_TRIES = 4
+_REFUSALS = (RingClosed, QuotaExhausted, BadRequest, Gone, Transient, VaultError)
+_CLOSINGS = (RingClosed, QuotaExhausted)
+_ENDINGS = (RateLimited, KeyRejected)
+Item = Target | ChannelTarget
+AnItem = TypeVar("AnItem", Target, ChannelTarget)
+T = TypeVar("T")
+
+
+class EmptyAnswer(MaiaError):
+    """An answer left out all that it was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The videos and channels to sample now; none where `closing` says why."""
+
+    targets: tuple[Target, ...] = ()
+    channels: tuple[ChannelTarget, ...] = ()
+    due: Mapping[str, int] = field(default_factory=dict)
+    shortage: Shortage | None = None
+    closing: Closing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why some of a group could not be sampled."""
+
+    items: tuple[Item, ...]
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What became of a group; `ended_by` is what must end the cycle, though the rest is stored."""
+
+    settled: frozenset[str] = frozenset()
+    samples: int = 0
+    hidden: int = 0
+    missing: int = 0
+    gone: int = 0
+    refreshed: int = 0
+    breakouts: int = 0
+    skipped: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    refusals: tuple[Refusal, ...] = ()
+    ended_by: Exception | None = None
+
+
+class Steps(Protocol):
+    """The steps of a cycle: the tracker's own, or wrapped, as the flow does to show each as a task."""
+
+    async def fetch_targets(self, batch_size: int) -> Batch: ...
+    async def update_stats(self, targets: Sequence[Target]) -> Sampled: ...
+    async def update_channels(self, channels: Sequence[ChannelTarget]) -> Sampled: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics(CycleStatistics):
+    """What one or more cycles did; `due`, `deferred` and `starving` are the last one's.
+
+    `videos` + channels claimed = `samples` + `missing` + `channels` + the sum of `skipped`.
+    """
+
+    videos: int = 0
+    samples: int = 0
+    hidden: int = 0
+    missing: int = 0
+    gone: int = 0
+    refreshed: int = 0
+    breakouts: int = 0
+    channels: int = 0
+    degraded: int = 0
+    due: Mapping[str, int] = field(default_factory=dict)
+    deferred: Mapping[str, int] = field(default_factory=dict)
+    starving: int = 0
+
+    def then(self, later: Statistics) -> Statistics:
+        both = CycleStatistics.then(self, later)
+        return replace(both, due=later.due, deferred=later.deferred, starving=later.starving)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A group is through: `done` of `claimed` in this cycle, and what has come of all so far."""
+
+    cycle: int
+    samples: int
+    breakouts: int
+    skipped: int
+    done: int
+    claimed: int
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a call brought: readings, with the videos themselves where their metadata came too."""
+
+    readings: tuple[Reading, ...] = ()
+    videos: tuple[Video, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+
+
+class Tracker:
+    """The steps over an Atlas, and the cycle that they make up; one cycle at a time."""
+
+    def __init__(self, atlas: Atlas, youtube: YouTube, keys: KeyRing, dao: MaiaDAO) -> None:
+        self.atlas, self.youtube, self.keys, self.dao = atlas, youtube, keys, dao
+        self.settings = atlas.settings.tracker
+        self.session = str(uuid4())
+        self._meter = Meter(self.settings, Cohorts(()))
+        self._refreshable = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, atlas: Atlas) -> AsyncIterator[Tracker]:
+        """A tracker with a client of its own; ConfigError (EmptyKeyRing) if the settings allow none."""
+        keys = KeyRing("tracking", atlas=atlas)
+        dao = MaiaDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+        async with (
+            keys.settling_together(SETTLED_WITHIN_S),
+            YouTube.open(atlas.settings.youtube, keys, clock=atlas.clock) as youtube,
+        ):
+            yield cls(atlas, youtube, keys, dao)
+
+    async def cycle(
+        self,
+        batch_size: int | None = None,
+        *,
+        number: int = 1,
+        steps: Steps | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Statistics:
+        """Sample one batch (by default as large as the settings say) and write what became of it as an event.
+
+        Raises SystemExit(75) after a 429, KeyRejected when no key is left, and DatabaseError when the
+        database failed; every claim has then been given back if it answered.
+        """
+        cycle = _Cycle(self, steps or self, number, on_progress)
+        return await cycle.run(self.settings.batch_size if batch_size is None else batch_size)
+
+    # The steps
+
+    async def fetch_targets(self, batch_size: int) -> Batch:
+        """Claim due videos as far as the ring may pay for them, and due channels; none while it is closed."""
+        availability = await self.keys.availability("stats")
+        if not availability.open:
+            closed = RingClosed("tracking", "stats", availability.reopens_at, availability.reason)
+            return Batch(closing=Closing(closed.reopens_at, str(closed)))
+        ledger = await self.keys.ledger()
+        payable = IDS_PER_CALL * max(1, units_now(ledger, "stats"))
+        self._refreshable = units_now(ledger, "general")
+        due = await self.dao.count_due(payable + 1)
+        shortage = None
+        if sum(due.values()) > payable:
+            targets, shortage = await self._choose(batch_size, payable, ledger)
+        else:
+            targets = await self.dao.fetch_tracker_targets(batch_size) if any(due.values()) else []
+        most = min(batch_size, IDS_PER_CALL * self._refreshable)
+        channels = await self.dao.fetch_channel_targets(most) if most else []
+        if targets:
+            self._meter = Meter(self.settings, await self._cohorts(), saving=shortage is not None)
+        # Together at the end, so that few calls bring their metadata; the hot ones stay ahead.
+        targets.sort(key=self._is_stale)
+        return Batch(tuple(targets), tuple(channels), named(due), shortage)
+
+    async def update_stats(self, targets: Sequence[Target]) -> Sampled:
+        """Ask for the counts of a group, 50 a call, and store what came in one transaction."""
+        calls = [self._ask(chunk) for chunk in self._chunks(targets)]
+        answers, ended_by = await _all_until_ended(calls)
+        readings = [reading for answer in answers for reading in answer.readings]
+        videos = [video for answer in answers for video in answer.videos]
+        sampled = await self._measured_and_stored(readings, videos)
+        refusals = tuple(refusal for answer in answers for refusal in answer.refusals)
+        return replace(sampled, refusals=refusals, ended_by=ended_by)
+
+    async def update_channels(self, channels: Sequence[ChannelTarget]) -> Sampled:
+        """Ask in one call for what at most 50 channels count now, and store it."""
+        try:
+            answer = await self.youtube.channels(channel.id for channel in channels)
+        except _REFUSALS as error:
+            return Sampled(refusals=(Refusal(tuple(channels), error),))
+        except _ENDINGS as error:
+            return Sampled(ended_by=error)
+        believed, refusal = _believed(channels, bool(answer))
+        found, at = {channel.id: channel for channel in answer}, self.atlas.clock.now()
+        updates = [self._channel_stats(target, found.get(target.id), at) for target in believed]
+        stored = await self.dao.update_channel_stats_batch(updates)
+        return Sampled(
+            frozenset(update.id for update in updates),
+            samples=stored.samples,
+            skipped={"lease_lost": frozenset(stored.lost)},
+            refusals=refusal,
+        )
+
+    # Choosing
+
+    async def _choose(
+        self, batch_size: int, payable: int, ledger: Sequence[LedgerLine]
+    ) -> tuple[list[Target], Shortage]:
+        """Claim those of the due videos on which a budget of `payable` samples is spent best."""
+        counts = await self.dao.clock_counts()
+        due = await self.dao.due_targets(_MOST_WEIGHED)
+        now = self.atlas.clock.now()
+        chosen, shortage = choose(due, payable, now, counts, ledger, self.settings)
+        logger.warning(
+            "the quota pays for %d of the %d videos that are due; of those left out %d wait too long: "
+            "track fewer, or lengthen the zones' intervals",
+            len(chosen),
+            sum(count.due for count in counts),
+            shortage.starving,
+            extra={"action": "tracker_degraded", "deferred": dict(shortage.deferred)},
+        )
+        return await self.dao.claim_videos(chosen[:batch_size]), shortage
+
+    async def _cohorts(self) -> Cohorts:
+        today = self.atlas.clock.now().astimezone(UTC).date()
+        days = [today - timedelta(days=back) for back in range(self.settings.cohort_days)]
+        return Cohorts(await self.dao.cohorts(days))
+
+    # Asking
+
+    def _chunks(self, targets: Sequence[Target]) -> list[tuple[Sequence[Target], bool]]:
+        """What to ask for in a call each, and whether for metadata too; as few calls as may be."""
+        stale = [target for target in targets if self._is_stale(target)]
+        stale = stale[: IDS_PER_CALL * self._refreshable]
+        ids = {target.id for target in stale}
+        others = [target for target in targets if target.id not in ids]
+        refreshing = [(chunk, True) for chunk in _split(stale)]
+        self._refreshable -= len(refreshing)
+        return refreshing + [(chunk, False) for chunk in _split(others)]
+
+    def _is_stale(self, target: Target) -> bool:
+        """Whether title and tags are to be fetched anew."""
+        age = self.atlas.clock.now() - target.metadata_at
+        return age >= timedelta(days=self.settings.metadata_refresh_days)
+
+    async def _ask(self, call: tuple[Sequence[Target], bool]) -> _Answer:
+        """One call's answer, or why there is none; raises what must end the cycle, and database errors."""
+        targets, refresh = call
+        try:
+            if refresh:
+                try:
+                    return await self._refreshed(targets)
+                except _CLOSINGS as closed:
+                    # The sample is worth more than the metadata, which have five days left.
+                    logger.info("metadata wait, counts do not: %s", closed)
+                    self._refreshable = 0
+            batch = await self.youtube.batch_get_stats(target.id for target in targets)
+            return self._read(targets, {counters.id: counters for counters in batch.items})
+        except _REFUSALS as error:
+            return _Answer(refusals=(Refusal(tuple(targets), error),))
+
+    async def _refreshed(self, targets: Sequence[Target]) -> _Answer:
+        videos = await self.youtube.videos(target.id for target in targets)
+        await keep_answers(self.atlas.vault, videos)
+        answer = self._read(targets, {video.id: video for video in videos}, refreshed=True)
+        return replace(answer, videos=videos)
+
+    def _read(
+        self, targets: Sequence[Target], found: Mapping[str, Counters | Video], *, refreshed: bool = False
+    ) -> _Answer:
+        at = self.atlas.clock.now()
+        believed, refusals = _believed(targets, bool(found))
+        readings = (
+            Reading(target, at, _counts(found.get(target.id)), refreshed and target.id in found)
+            for target in believed
+        )
+        return _Answer(tuple(readings), refusals=refusals)
+
+    # Storing
+
+    async def _measured_and_stored(self, readings: Sequence[Reading], videos: Sequence[Video]) -> Sampled:
+        if not readings:
+            return Sampled()
+        norms = await self.dao.channel_norms(self._meter.norm_keys(readings))
+        measured = self._meter.measure(readings, norms)
+        stored, breakouts = await self._stored(measured, videos)
+        await self._announce(breakouts)
+        return _sampled(measured, stored, breakouts, len(videos))
+
+    async def _stored(
+        self, measured: Measured, videos: Sequence[Video]
+    ) -> tuple[BatchStored, Sequence[Breakout]]:
+        """All of it in one transaction, tried anew where another one's was in the way."""
+        async for trial in stamina.retry_context(
+            on=TransactionConflict, attempts=_STORING_TRIES, wait_initial=0.05, wait_max=0.5
+        ):
+            with trial:
+                if not videos and not measured.breakouts:
+                    return await self.dao.update_video_stats_batch(measured.updates), ()
+                async with self.atlas.db.transaction() as transaction:
+                    dao = MaiaDAO(transaction, clock=self.atlas.clock, settings=self.atlas.settings)
+                    if videos:
+                        await dao.ingest_video_metadata(videos)
+                    stored = await dao.update_video_stats_batch(measured.updates)
+                    breakouts = [each for each in measured.breakouts if each.id not in stored.lost]
+                    await self.atlas.events.append_many(
+                        [("tracker.breakout", breakout.as_dict()) for breakout in breakouts],
+                        agent="tracker",
+                        session=self.session,
+                        executor=transaction,
+                    )
+                return stored, breakouts
+        raise AssertionError("the last try raises or returns")
+
+    async def _announce(self, breakouts: Sequence[Breakout]) -> None:
+        """Tell people of breakouts that are stored."""
+        if not breakouts:
+            return
+        titles = await self.dao.video_titles([breakout.id for breakout in breakouts])
+        for breakout in breakouts:
+            times = f"{breakout.ratio:,.1f} times what was to be expected" if breakout.ratio else "unexpected"
+            speed = "unknown" if breakout.velocity is None else f"{breakout.velocity:,.0f} views an hour"
+            await self.atlas.notifier.notify(
+                f"Breakout: {titles.get(breakout.id) or breakout.id}",
+                f"https://www.youtube.com/watch?v={breakout.id} grows by {speed}, {times} at its age of "
+                f"{breakout.age_h:,.0f} h (computed by Pleiades, not by YouTube).",
+                level=self.settings.breakout_alert,
+                key=f"breakout {breakout.id} {breakout.at.isoformat()}",
+            )
+
+    def _channel_stats(self, target: ChannelTarget, channel: Channel | None, at: datetime) -> ChannelStats:
+        due_at = at + timedelta(hours=self.settings.channel_interval_h)
+        if channel is None:
+            misses = target.misses + 1
+            gone = misses >= self.settings.misses_before_gone
+            return ChannelStats(target.id, target.lease_token, None, due_at, misses=misses, gone=gone)
+        return ChannelStats(
+            target.id,
+            target.lease_token,
+            at,
+            due_at,
+            channel.subscriber_count,
+            channel.video_count,
+            channel.view_count,
+            channel.title,
+        )
+
+    async def keep_cohorts(self) -> None:
+        """Store what this cycle's videos add to the cohorts."""
+        await self.dao.merge_cohorts(self._meter.cohorts.take_added(), Cohorts.merged)
+
+    async def keep_house(self) -> None:
+        """Make tomorrow's partition ahead, and drop what is older than may be kept."""
+        today = self.atlas.clock.now().astimezone(UTC).date()
+        try:
+            await self.dao.ensure_partitions([today, today + timedelta(days=1)])
+            dropped = await self.dao.drop_samples_before(today - timedelta(days=self.settings.retention_days))
+        except DatabaseError as error:
+            logger.warning("old samples are still there: %s", error, extra={"action": "retention_failed"})
+            return
+        if dropped:
+            logger.info("dropped %s", ", ".join(dropped), extra={"action": "samples_dropped"})
+
+
+class _Cycle(Cycle[Target | ChannelTarget, Statistics]):
+    """One cycle under way, with the groups that wait for a worker and what the others brought."""
+
+    agent = "tracker"
+    idle = "nothing is due now"
+
+    def __init__(self, tracker: Tracker, steps: Steps, number: int, on_progress: OnProgress | None) -> None:
+        super().__init__(tracker.atlas, tracker.youtube, tracker.session)
+        self.tracker, self.steps, self.number, self.on_progress = tracker, steps, number, on_progress
+        self.batch = Batch()
+        self.videos: list[Sampled] = []
+        self.channels: list[Sampled] = []
+        self.begin_until_s = 0.0
+
+    async def _do(self, batch_size: int) -> None:
+        self._accept(await self.steps.fetch_targets(batch_size))
+        calls = self.atlas.settings.youtube.concurrency
+        groups = deque(_split(self.batch.targets, CALLS_PER_GROUP * IDS_PER_CALL))
+        workers = min(-(-calls // CALLS_PER_GROUP) + 1, len(groups))
+        await self._work_together(self._sample_videos(groups) for _ in range(workers))
+        chunks = deque(_split(self.batch.channels))
+        await self._work_together(self._sample_channels(chunks) for _ in range(min(calls, len(chunks))))
+        if self.claimed:
+            await self.tracker.keep_cohorts()
+            await self.tracker.keep_house()
+
+    def _accept(self, batch: Batch) -> None:
+        self.batch = batch
+        self.held = {("video", target.id): target for target in batch.targets}
+        self.held |= {("channel", channel.id): channel for channel in batch.channels}
+        self.claimed = len(self.held)
+        self.begin_until_s = time.monotonic() + self.tracker.settings.lease_s / 2
+        if batch.closing:
+            self._close(batch.closing)
+
+    def _may_begin(self) -> bool:
+        if self.stopped is None and time.monotonic() > self.begin_until_s:
+            self.stopped = "late"
+        return self.stopped is None
+
+    async def _sample_videos(self, groups: deque[Sequence[Target]]) -> None:
+        while groups and self._may_begin():
+            sampled = await self.steps.update_stats(groups.popleft())
+            self.videos.append(sampled)
+            await self._settle("video", sampled)
+
+    async def _sample_channels(self, chunks: deque[Sequence[ChannelTarget]]) -> None:
+        while chunks and self._may_begin():
+            sampled = await self.steps.update_channels(chunks.popleft())
+            self.channels.append(sampled)
+            await self._settle("channel", sampled)
+
+    async def _settle(self, kind: str, sampled: Sampled) -> None:
+        """Forget what is stored, do with the rest what the table at the head of this module says."""
+        for id_ in sampled.settled:
+            del self.held[kind, id_]
+        for reason, ids in sampled.skipped.items():
+            self._skip(reason, len(ids))
+        for refusal in sampled.refusals:
+            await self._refuse(kind, refusal)
+        self._report()
+        if sampled.ended_by is not None:
+            raise sampled.ended_by
+
+    async def _refuse(self, kind: str, refusal: Refusal) -> None:
+        reason, error = _reason_of(refusal.error), refusal.error
+        if reason == "ring_closed" and kind == "video":
+            # Stays held: given back at the end, together with what was not begun.
+            self._close(Closing(getattr(error, "reopens_at", None), str(error)))
+            return
+        logger.warning(
+            "skipped %d %ss (%s): %s", len(refusal.items), kind, reason, error,
+            extra={"action": f"skipped_{reason}"},
+        )  # fmt: skip
+        for item in refusal.items:
+            del self.held[kind, item.id]
+        self._skip(reason, len(refusal.items))
+        await self._put_back(
+            refusal.items,
+            error=str(error),
+            retry_after_s=self.tracker.settings.retry_after_s,
+            # That nobody could be reached says nothing of the videos.
+            count_attempt=reason in ("empty", "bad_request"),
+        )
+
+    async def _put_back(self, items: Sequence[Item], **how: Any) -> None:
+        videos = [item for item in items if isinstance(item, Target)]
+        channels = [item for item in items if isinstance(item, ChannelTarget)]
+        if videos:
+            await self.tracker.dao.release_videos(videos, **how)
+        if channels:
+            await self.tracker.dao.release_channels(channels, **how)
+
+    def _skip(self, reason: str, count: int) -> None:
+        if count:
+            self.skipped[reason] += count
+
+    async def _release(self, items: Sequence[Item]) -> None:
+        await self._put_back(items, count_attempt=False)
+
+    def _given_back(self, items: Sequence[Item], reason: str) -> None:
+        self._report()
+
+    def _report(self) -> None:
+        if self.on_progress is not None:
+            samples, breakouts = self._sum("samples"), self._sum("breakouts")
+            done = self.claimed - len(self.held)
+            skipped = self.skipped.total()
+            self.on_progress(Progress(self.number, samples, breakouts, skipped, done, self.claimed))
+
+    def _sum(self, name: str) -> int:
+        return sum(getattr(sampled, name) for sampled in self.videos)
+
+    def _counted(self) -> Statistics:
+        shortage = self.batch.shortage
+        return Statistics(
+            videos=len(self.batch.targets),
+            samples=self._sum("samples"),
+            hidden=self._sum("hidden"),
+            missing=self._sum("missing"),
+            gone=self._sum("gone"),
+            refreshed=self._sum("refreshed"),
+            breakouts=self._sum("breakouts"),
+            channels=sum(sampled.samples for sampled in self.channels),
+            degraded=int(shortage is not None),
+            due=self.batch.due,
+            deferred=shortage.deferred if shortage else {},
+            starving=shortage.starving if shortage else 0,
+        )
+
+    def _summary(self, statistics: Statistics) -> str:
+        left = sum(statistics.deferred.values())
+        return (
+            f"sampled {statistics.samples} of {statistics.videos} videos: {statistics.breakouts} breakouts, "
+            f"{statistics.gone} gone; {statistics.channels} channels"
+            + (f"; {left} due videos are left out, as the quota is short" if left else "")
+        )
+
+
+def _split(items: Sequence[T], size: int = IDS_PER_CALL) -> list[Sequence[T]]:
+    return [items[at : at + size] for at in range(0, len(items), size)]
+
+
+def _believed(asked: Sequence[AnItem], answered: bool) -> tuple[Sequence[AnItem], tuple[Refusal, ...]]:
+    """Whose absence from an answer counts: an answer without anything is doubted once for each of them."""
+    if answered:
+        return asked, ()
+    doubted = tuple(item for item in asked if item.attempts <= _DOUBTED_ATTEMPTS)
+    believed = [item for item in asked if item.attempts > _DOUBTED_ATTEMPTS]
+    return believed, (
+        Refusal(doubted, EmptyAnswer(f"none of {len(asked)} ids is in the answer")),
+    ) if doubted else ()
+
+
+def _counts(counters: Counters | Video | None) -> Counts | None:
+    if counters is None:
+        return None
+    return Counts(counters.view_count, counters.like_count, counters.comment_count)
+
+
+def _sampled(
+    measured: Measured, stored: BatchStored, breakouts: Sequence[Breakout], refreshed: int
+) -> Sampled:
+    kept = [update for update in measured.updates if update.id not in stored.lost]
+    absent = [update for update in kept if update.sampled_at is None and update.id not in measured.not_later]
+    return Sampled(
+        frozenset(update.id for update in measured.updates),
+        samples=stored.samples,
+        hidden=sum(update.sampled_at is not None and update.views is None for update in kept),
+        missing=len(absent),
+        gone=sum(update.gone for update in absent),
+        refreshed=refreshed,
+        breakouts=len(breakouts),
+        skipped={
+            "lease_lost": frozenset(stored.lost),
+            "not_later": measured.not_later - frozenset(stored.lost),
+        },
+    )
+
+
+def _reason_of(error: Exception) -> str:
+    match error:
+        case RingClosed() | QuotaExhausted():
+            return "ring_closed"
+        case EmptyAnswer():
+            return "empty"
+        case BadRequest() | Gone():
+            return "bad_request"
+        case VaultError():
+            return "vault"
+    return "network"
+
+
+async def _all_until_ended(calls: Iterable[Coroutine[Any, Any, T]]) -> tuple[list[T], Exception | None]:
+    """What the calls brought, and what must end the cycle, if one met it: the others are then cancelled.
+
+    Any other error is raised.
+    """
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    errors = [error for task in tasks if not task.cancelled() and (error := task.exception()) is not None]
+    errors.sort(key=lambda error: [isinstance(error, kind) for kind in _ENDINGS], reverse=True)
+    ending = errors[0] if errors else None
+    if ending is not None and not isinstance(ending, _ENDINGS):
+        raise ending
+    return [task.result() for task in tasks if not task.cancelled() and task.exception() is None], ending
+
+
+async def run(
+    atlas: Atlas,
+    *,
+    batch_size: int | None = None,
+    cycles: int = 1,
+    on_progress: OnProgress | None = None,
+    wrap: Callable[[Steps], Steps] | None = None,
+) -> dict[str, Any]:
+    """Sample up to `cycles` batches, fewer if the ring closes or nothing is due; returns the statistics.
+
+    `wrap` puts something around the steps. Raises as `Tracker.cycle` does.
+    """
+    refuse_nothing(batch_size, cycles)
+    async with Tracker.open(atlas) as tracker:
+        steps: Steps = wrap(tracker) if wrap else tracker
+
+        def cycle(number: int) -> Awaitable[Statistics]:
+            return tracker.cycle(batch_size, number=number, steps=steps, on_progress=on_progress)
+
+        return (await repeated(cycles, cycle, Statistics())).as_dict()
+
+
+async def run_direct(
+    settings: Settings,
+    batch_size: int | None = None,
+    cycles: int = 1,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Track without Prefect, and return the statistics.
+
+    The outcomes "unavailable" (exit status 69) and "keys_rejected" (78) are failures, every other one is a
+    success. Raises as `maia.cycles.directly` does.
+    """
+    return await directly(
+        settings, lambda atlas: run(atlas, batch_size=batch_size, cycles=cycles, on_progress=on_progress)
+    )
