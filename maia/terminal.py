@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -120,6 +121,15 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
+def print_line(value: Any) -> None:
+    """Print a value as one line of JSON, at once: whoever reads it may wait for it."""
+    import orjson
+
+    options = orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
+    sys.stdout.write(orjson.dumps(value, default=str, option=options).decode())
+    sys.stdout.flush()
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console that colours only on a terminal, and doesn't cut lines short elsewhere."""
     from rich.console import Console
@@ -128,6 +138,18 @@ def console(*, stderr: bool = False) -> Console:
     if not made.is_terminal:
         made = Console(stderr=stderr, highlight=False, width=WIDTH_WITHOUT_TERMINAL)
     return made
+
+
+@contextmanager
+def progress_bar(what: str, total: float | None) -> Iterator[Callable[[float], None]]:
+    """A bar on stderr while it is a terminal; call what is yielded with how much is done."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    shown_on = console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=shown_on, transient=True, disable=not shown_on.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
 
 
 def print_table(

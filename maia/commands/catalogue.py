@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from maia import terminal
-from maia.terminal import AsJson
+from maia.arguments import parse_moment
+from maia.terminal import AsJson, progress_bar
 
 if TYPE_CHECKING:
     from maia.youtube.importing import ImportReport
@@ -38,33 +37,6 @@ def parse_columns(mappings: list[str]) -> dict[str, str]:
             )
         columns[ours.strip()] = theirs.strip()
     return columns
-
-
-def parse_moment(text: str | None, option: str) -> datetime | None:
-    """An instant given on the command line; a zone must be said, so that nobody is an hour off."""
-    if text is None:
-        return None
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{text!r} is no instant such as 2026-11-02T08:00:00Z", param_hint=option
-        ) from error
-    if instant.tzinfo is None:
-        raise typer.BadParameter(f"{text!r} says no time zone: add Z for UTC", param_hint=option)
-    return instant.astimezone(UTC)
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr while it is a terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = terminal.console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
 
 
 class _BadRows:
@@ -127,7 +99,7 @@ def import_(
     reading = Reading(parse_columns(columns or []), year, moment, encoding, keep_zeros)
     bad_rows = _BadRows(show_bad)
     total = sum(file.stat().st_size for file in files if file.is_file())
-    with _progress("Importing", total) as progress:
+    with progress_bar("Importing", total) as progress:
         report = import_recordings(output, files, reading, on_bad_row=bad_rows, progress=progress)
     bad_rows.close()
     if as_json:
@@ -173,7 +145,7 @@ def synthesize(
     from maia.youtube.synthesis import synthesize as write
 
     begin = parse_moment(start, "--start") or DEFAULT_START
-    with _progress("Synthesizing", videos) as progress:
+    with progress_bar("Synthesizing", videos) as progress:
         write(output, videos=videos, channels=channels, days=days, seed=seed, start=begin, progress=progress)
     with Catalogue.open(output) as catalogue:
         _print_summary(catalogue.summary(), as_json=as_json)

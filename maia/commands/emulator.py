@@ -14,7 +14,7 @@ import orjson
 import typer
 
 from maia import terminal
-from maia.commands.catalogue import parse_moment
+from maia.arguments import parse_moment
 from maia.terminal import AsJson
 from maia.youtube.emulator.faults import LATENCY_HELP, MISHAPS, REFUSALS, Fault
 from maia.youtube.emulator.quota import Project
