@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import tempfile
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 DEFAULTS = {
@@ -22,6 +23,20 @@ def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
         environment.setdefault(name, value)
     if "PREFECT_HOME" not in environment and not _can_hold_files(Path.home() / ".prefect"):
         environment["PREFECT_HOME"] = str(_home_of_last_resort())
+
+
+def for_server(surroundings: Mapping[str, str]) -> dict[str, str]:
+    """What a Prefect server needs besides that: its UI, wherever it is reached, from files it can unpack."""
+    chosen = dict(surroundings)
+    # It would ask that server instead of being one.
+    chosen.pop("PREFECT_API_URL", None)
+    chosen.setdefault("PREFECT_UI_ENABLED", "1")
+    chosen.setdefault("PREFECT_UI_API_URL", "/api")
+    package = importlib.util.find_spec("prefect")
+    if package is not None and package.origin and not _can_hold_files(Path(package.origin).parent / "server"):
+        home = chosen.get("PREFECT_HOME", str(Path.home() / ".prefect"))
+        chosen.setdefault("PREFECT_UI_STATIC_DIRECTORY", str(Path(home) / "ui"))
+    return chosen
 
 
 def _can_hold_files(folder: Path) -> bool:

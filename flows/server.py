@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import socket
@@ -58,6 +59,38 @@ def reachable() -> Iterator[str]:
                     _deliver()
         finally:
             _stop(process)
+
+
+def required_url() -> str:
+    """PREFECT_API_URL; PrefectServerError says what to do where it is unset."""
+    url: str | None = PREFECT_API_URL.value()
+    if not url:
+        raise PrefectServerError(
+            "PREFECT_API_URL is not set: set it to your Prefect server, such as http://127.0.0.1:4200/api, "
+            "or let maia up start one"
+        )
+    return url
+
+
+async def wait_until_answering(url: str, limit_s: float) -> None:
+    """Wait for a server that may be starting; PrefectServerError when it takes longer than `limit_s`."""
+    deadline = time.monotonic() + limit_s
+    while not await answers(url):
+        if time.monotonic() > deadline:
+            raise PrefectServerError(
+                f"PREFECT_API_URL: {url} did not answer in {limit_s:g} s: start that server "
+                "(maia up, or prefect server start)"
+            )
+        await asyncio.sleep(_POLL_S)
+
+
+async def answers(url: str) -> bool:
+    """Whether a server answers there."""
+    try:
+        async with httpx.AsyncClient(timeout=_GRACE_S) as client:
+            return (await client.get(f"{url}/health")).is_success
+    except httpx.TransportError:
+        return False
 
 
 def _check(url: str) -> None:
