@@ -151,6 +151,20 @@ class Cycle(ABC, Generic[Held, Stats]):
             logger.info("%s", closing.text, extra={"action": "ring_closed"})
         self.stopped, self.closing = "ring_closed", closing
 
+    async def _fetch(self, step: Coroutine[Any, Any, T], accept: Callable[[T], None]) -> None:
+        """Accept what a step claims, even if cancelled meanwhile: nobody else could give it back."""
+        fetching = asyncio.create_task(step)
+        try:
+            batch = await asyncio.shield(fetching)
+        except asyncio.CancelledError:
+            await asyncio.wait({fetching}, timeout=RELEASE_GRACE_S / 2)
+            if not fetching.done():
+                fetching.cancel()
+            elif not fetching.cancelled() and fetching.exception() is None:
+                accept(fetching.result())
+            raise
+        accept(batch)
+
     async def _work_together(self, workers: Iterable[Coroutine[Any, Any, None]]) -> None:
         """Run workers side by side; the first failure, before others a 429, is raised."""
         self.workers = [asyncio.create_task(worker) for worker in workers]

@@ -328,7 +328,7 @@ class _Cycle(Cycle[Topic, Statistics]):
 
     async def _do(self, batch_size: int) -> None:
         """Take every topic through the steps; the first failure that is not a topic's own ends it."""
-        self._accept(await self.steps.fetch_batch(batch_size))
+        await self._fetch(self.steps.fetch_batch(batch_size), self._accept)
         workers = min(self.atlas.settings.youtube.concurrency, len(self.waiting))
         await self._work_together(self._work() for _ in range(workers))
 

@@ -453,7 +453,7 @@ class _Cycle(Cycle[Target | ChannelTarget, Statistics]):
         self.begin_until_s = 0.0
 
     async def _do(self, batch_size: int) -> None:
-        self._accept(await self.steps.fetch_targets(batch_size))
+        await self._fetch(self.steps.fetch_targets(batch_size), self._accept)
         calls = self.atlas.settings.youtube.concurrency
         groups = deque(_split(self.batch.targets, CALLS_PER_GROUP * IDS_PER_CALL))
         workers = min(-(-calls // CALLS_PER_GROUP) + 1, len(groups))

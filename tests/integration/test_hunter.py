@@ -693,6 +693,46 @@ async def test_cancelling_gives_every_claim_back(hunting: Hunting, emulator: Emu
     assert (told["outcome"], told["skipped"]) == ("interrupted", {"interrupted": 2})
 
 
+async def waits_for_a_lock(sql: Any) -> None:
+    """Return once somebody waits for a lock in this database."""
+    mine = "SELECT oid FROM pg_database WHERE datname = current_database()"
+    while not await sql.fetchval(f"SELECT count(*) FROM pg_locks WHERE NOT granted AND database = ({mine})"):
+        await asyncio.sleep(0.01)
+
+
+async def test_cancelling_a_claim_under_way_gives_it_back(hunting: Hunting, sql: Any) -> None:
+    async with hunting("cats", "gardens") as hunter:
+        block = sql.transaction()
+        await block.start()
+        await sql.execute("LOCK TABLE search_queue")
+        cycle = asyncio.create_task(hunter.cycle())
+        await waits_for_a_lock(sql)
+        cycle.cancel()
+        await asyncio.sleep(0)
+        await block.rollback()
+        with pytest.raises(asyncio.CancelledError):
+            await cycle
+    rows = await sql.fetch("SELECT attempts, lease_token FROM search_queue")
+    assert {tuple(row) for row in rows} == {(0, None)}
+    told = await verdict(sql)
+    assert (told["topics"], told["skipped"]) == (2, {"interrupted": 2})
+
+
+async def test_a_claim_that_takes_too_long_is_not_waited_for(
+    hunting: Hunting, sql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maia.cycles.RELEASE_GRACE_S", 0.2)
+    async with hunting("cats") as hunter, sql.transaction():
+        await sql.execute("LOCK TABLE search_queue")
+        cycle = asyncio.create_task(hunter.cycle())
+        await waits_for_a_lock(sql)
+        cycle.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cycle
+    assert (await topic_of(sql))["lease_token"] is None
+    assert (await verdict(sql))["outcome"] == "interrupted"
+
+
 PROGRAM = """
 import asyncio
 from atlas.config import Settings
