@@ -215,7 +215,14 @@ class TrackingDAO(DAO):
         rows = await self._executor.fetch(statement, what, self._owner, uuid4(), lease_s, now, self._alone)
         targets = [_target(row) for row in rows]
         targets.sort(key=lambda target: (target.zone, target.next_due_at))
+        # The count that ingestion told will be stored with the first sample.
+        untold = {target.last_at for target in targets if target.samples == 0}
+        await self._ensure_days_of(at for at in untold if at and at >= self._oldest())
         return targets
+
+    def _oldest(self) -> datetime:
+        """Of when the oldest sample is that retention keeps."""
+        return self._clock.now() - timedelta(days=self._settings.tracker.retention_days)
 
     async def count_due(self, most_per_zone: int) -> dict[int, int]:
         """How many videos of each zone are due and held by nobody, counted no further than that."""
@@ -270,18 +277,20 @@ class TrackingDAO(DAO):
         """
         if not updates:
             return BatchStored(0, ())
-        now, tracker = self._clock.now(), self._settings.tracker
+        epoch = self._settings.tracker.methodology_epoch
         columns = [*zip(*map(_video_row, updates), strict=True)]
         if len(set(columns[0])) < len(updates):
             raise DataRefused("a batch has two updates of one video: store them one after the other")
-        days = {update.sampled_at.astimezone(UTC).date() for update in updates if update.sampled_at}
-        await self.ensure_partitions(sorted(days))
-        oldest = now - timedelta(days=tracker.retention_days)
+        await self._ensure_days_of(update.sampled_at for update in updates if update.sampled_at)
         row = await self._executor.fetchrow(
-            "tracking.update_video_stats", oldest, tracker.methodology_epoch, now, *columns
+            "tracking.update_video_stats", self._oldest(), epoch, self._clock.now(), *columns
         )
         assert row is not None
         return BatchStored(row["samples"], tuple(row["lost"]))
+
+    async def _ensure_days_of(self, instants: Iterable[datetime]) -> None:
+        if days := {instant.astimezone(UTC).date() for instant in instants}:
+            await self.ensure_partitions(sorted(days))
 
     async def ensure_partitions(self, days: Sequence[date]) -> list[str]:
         """Make the log's partitions of these UTC days; the names of those that were missing."""

@@ -281,7 +281,7 @@ LIMIT $1;
 -- for keeps its old value: a part is recognised by a field that it always carries (snippet: category_id, statistics:
 -- view_count, contentDetails: duration_s); within a part, what is missing is gone or hidden, and becomes NULL.
 -- What is new joins the clock, its video hot up to $4 hours of age and warm up to $5 unless a watch pins it, due the
--- zone's interval ($6, three of hours) after the count that was fetched; a video that was gone is due at once.
+-- zone's interval ($6, three of hours) after the count that was fetched; what was gone is due at once.
 WITH item AS MATERIALIZED (
     SELECT *
     FROM json_to_recordset($1::text::json) AS item (
@@ -345,6 +345,14 @@ timed_channel AS (
     SELECT id, $2
     FROM stored_channel
     WHERE is_new
+),
+revived_channel AS (
+    UPDATE channel_clock AS c
+    SET status = 'live',
+        misses = 0,
+        next_due_at = $2
+    FROM stored_channel AS s
+    WHERE NOT s.is_new AND c.channel_id = s.id AND c.status = 'gone'
 ),
 timed_video AS (
     INSERT INTO video_clock (

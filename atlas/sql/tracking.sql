@@ -239,7 +239,7 @@ SELECT zone,
     count(*) FILTER (WHERE next_due_at <= $1) AS due,
     count(*) FILTER (WHERE lease_token IS NOT NULL AND lease_until >= clock_timestamp()) AS leased,
     count(*) FILTER (WHERE next_due_at < $1 - (($2::double precision - 1) * interval_h) * interval '1 hour') AS starving,
-    min(next_due_at) AS oldest_due_at,
+    min(next_due_at) FILTER (WHERE next_due_at <= $1) AS oldest_due_at,
     sum(1 / interval_h::double precision) AS demand_per_h
 FROM video_clock
 WHERE status = 'live'

@@ -210,7 +210,8 @@ BEGIN
         RETURN made;
     END IF;
     FOR day IN SELECT DISTINCT d FROM unnest(days) AS d WHERE to_regclass(samples_of(d)) IS NULL ORDER BY d LOOP
-        PERFORM pg_advisory_xact_lock(hashtextextended('maia.sample_days', 0));
+        -- One at a time; waiting for a lock of the log also shows what others have made meanwhile.
+        LOCK TABLE video_stats_log IN SHARE UPDATE EXCLUSIVE MODE;
         CONTINUE WHEN to_regclass(samples_of(day)) IS NOT NULL;
         -- CREATE TABLE … PARTITION OF would wait for every reader of the log, and make all others wait behind it.
         EXECUTE format('CREATE TABLE %I (LIKE video_stats_log)', samples_of(day));
