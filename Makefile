@@ -22,12 +22,12 @@ demo: $(VENV)/.product ## Hunt a synthetic catalogue into a real PostgreSQL, und
 test: $(VENV)/.dev ## Run every test and report coverage; ARGS="-k claims -n0" narrows it
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term $(ARGS)
 
-lint: $(VENV)/.dev ## Check form, types, import directions and workflows
+lint: $(VENV)/.dev ## Check form, types, import directions, and what Pleiades is deployed with
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/actionlint
+	.ci/deployments $(VENV)
 
 format: $(VENV)/.dev ## Lay out the code and mend what can be mended mechanically
 	$(BIN)/ruff check --fix-only
