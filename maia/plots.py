@@ -40,7 +40,8 @@ _LEAST_COLUMNS: Final = 20
 _VIEWS_ROWS, _VELOCITY_ROWS = 10, 8
 _WORLD_FONTS: Final = (
     "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans KR", "Source Han Sans", "WenQuanYi Zen Hei",
-    "IPAexGothic", "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS", "Unifont",
+    "IPAexGothic", "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS",
+    "Unifont",
 )  # fmt: skip
 _LARGE: Final = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
@@ -99,25 +100,28 @@ def _three_figures(size: float) -> str:
 # Sparklines
 
 
-def sparkline(curve: Curve, since_s: float, until_s: float, width: int) -> str:
-    """The views gained in each of `width` equal spans, as bars; blank where nothing was measured.
+def rates(curve: Curve, since_s: float, until_s: float, parts: int) -> Floats:
+    """Views per hour in each of so many equal parts of a span; NaN where nothing was measured.
 
-    Between two samples growth is even. A span in which views were taken back has the lowest bar.
+    Between two samples growth is even.
     """
-    edges = np.linspace(since_s, until_s, width + 1)
-    gained, seen_s = np.zeros(width), np.zeros(width)
+    edges = np.linspace(since_s, until_s, parts + 1)
+    gained, seen_s = np.zeros(parts), np.zeros(parts)
     for begin, end, velocity in curve.steps():
         inside = np.clip(np.minimum(edges[1:], end) - np.maximum(edges[:-1], begin), 0.0, None)
-        gained += velocity * inside / _HOUR_S
+        gained += velocity * inside
         seen_s += inside
-    rates = np.divide(gained, seen_s, out=np.full(width, np.nan), where=seen_s > 0)
-    most = np.nanmax(rates) if (seen_s > 0).any() else 0.0
-    return "".join(_bar(rate, float(most)) for rate in rates.tolist())
+    means: Floats = np.divide(gained, seen_s, out=np.full(parts, np.nan), where=seen_s > 0)
+    return means
+
+
+def bars_of(values: Sequence[float | None]) -> str:
+    """A sparkline: the greatest is the highest bar, zero and less the lowest, None a blank."""
+    most = max((value for value in values if value is not None), default=0.0)
+    return "".join(_UNSEEN if value is None else _bar(value, most) for value in values)
 
 
 def _bar(rate: float, most: float) -> str:
-    if np.isnan(rate):
-        return _UNSEEN
     if most <= 0 or rate <= 0:
         return _BARS[0]
     return _BARS[min(int(rate / most * len(_BARS)), len(_BARS) - 1)]
