@@ -8,7 +8,7 @@ What a failure means for its topic (`skipped` counts them by these names):
 
 ring_closed      no quota now: given back, as all that are left, until the ring reopens
 network          no answer, or none that is whole: tried again later; no answer at all never parks
-page_token       YouTube forgot the place in the results: the search begins anew
+page_token       YouTube forgot the place in the results: the search begins anew, up to three times a run
 bad_request      the query itself is refused: tried again later, parked when its attempts are used up
 vault            a required vault refused the page: given back, as all that are left
 database         the page could not be stored: tried again later, or given back if the server is away
@@ -62,6 +62,9 @@ from maia.youtube.errors import (
 from maia.youtube.resources import Video
 
 logger = logging.getLogger(__name__)
+
+MOST_RESTARTS = 3
+"""How often a run may begin anew because YouTube forgot its place; then what it found has to do."""
 
 _SKIPPED = (
     RingClosed, QuotaExhausted, BadRequest, Gone, Transient, VaultError, LeaseLost, DatabaseError,
@@ -237,15 +240,16 @@ class Hunter:
         return StoredPage(len(page.found.ids), ingested.new, ingested.updated, tags, exhausted)
 
     async def forget_token(self, topic: Topic, error: Exception) -> None:
-        """Give a topic back to begin its search anew."""
+        """Give a topic back to begin its search anew, or to rest if that was of no use before."""
+        again = topic.restarts < MOST_RESTARTS
         forgotten = TopicOutcome(
             topic.id,
             None,
             0,
-            TopicStatus.ACTIVE,
+            TopicStatus.ACTIVE if again else TopicStatus.COOLING,
             topic.lease_token,
             pages=0,
-            restarted=True,
+            restarted=again,
             error=str(error),
         )
         await self.dao.update_search_states([forgotten])

@@ -105,6 +105,7 @@ class Topic:
     pages: int
     results: int
     new_videos: int
+    restarts: int
     last_page_digest: str | None
     last_error: str | None
 

@@ -51,8 +51,10 @@ WHERE id = ANY (ARRAY(
     LIMIT (SELECT $1::bigint)
     FOR NO KEY UPDATE SKIP LOCKED
 ))
-RETURNING id, query, origin, priority, lease_token, claimed_at, attempts, page_token, page_params, page_issued_at,
-    published_after, searched_at, pages, results, new_videos, last_page_digest, last_error;
+-- As plain types: the driver asks every connection anew what a domain is, which takes longer than the claim.
+RETURNING id, query::text, origin::text, priority, lease_token, claimed_at, attempts::integer, page_token, page_params,
+    page_issued_at, published_after, searched_at, pages::integer, results::integer, new_videos::integer,
+    restarts::integer, last_page_digest, last_error;
 
 -- name: lock_snowball
 -- Taken before rows of the queue are locked in numbers, so that two such transactions never wait for each other's rows.
@@ -63,6 +65,8 @@ FROM queue_state;
 -- name: update_search_states
 -- Store what became of claimed topics (one array a column), or fail (PL001) if the lease token of one doesn't stand any
 -- more. The lock's shared form keeps transactions that add topics away, not other completions: those hold other rows.
+-- What begins anew without a page is a restart, of which a run may have a few. The sub-select hides how many topics there
+-- are, for which a plan would be made every time.
 WITH snowball AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(hashtextextended('maia.snowball', 0))),
 stored AS (
     UPDATE search_queue AS q
@@ -81,12 +85,17 @@ stored AS (
         results = CASE WHEN o.restarted THEN o.results ELSE q.results + o.results END,
         new_videos = CASE WHEN o.restarted THEN o.new_videos ELSE q.new_videos + o.new_videos END,
         last_page_digest = o.page_digest,
+        restarts = CASE
+            WHEN o.status = 'cooling' THEN 0
+            WHEN o.restarted AND o.pages = 0 THEN q.restarts + 1
+            ELSE q.restarts
+        END,
         pages_total = q.pages_total + o.pages,
         results_total = q.results_total + o.results,
         new_videos_total = q.new_videos_total + o.new_videos
     FROM unnest(
-        $1::bigint[], $2::uuid[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
-        $9::boolean[], $10::integer[], $11::integer[], $12::integer[], $13::text[]
+        (SELECT $1::bigint[]), $2::uuid[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[],
+        $8::timestamptz[], $9::boolean[], $10::integer[], $11::integer[], $12::integer[], $13::text[]
     ) AS o (
         id, lease_token, status, cool_until, error, page_token, page_params, page_issued_at,
         restarted, pages, results, new_videos, page_digest

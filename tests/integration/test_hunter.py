@@ -25,6 +25,7 @@ from atlas.composition import Atlas
 from atlas.errors import ConfigError, DatabaseError, DatabaseUnavailable, EmptyKeyRing, LeaseLost
 from atlas.testing import NOON, SettingsFactory
 from maia.hunter import (
+    MOST_RESTARTS,
     Batch,
     EnrichedPage,
     FoundPage,
@@ -257,6 +258,32 @@ async def test_a_token_that_youtube_forgot_is_dropped_and_the_topic_stays_active
     assert (refused.pages, refused.skipped) == (0, {"page_token": 1})
     assert (again.found, again.new, again.updated) == (50, 0, 50)
     assert ["pageToken" in search for search in searches(emulator)] == [False, True, False]
+
+
+async def test_a_search_whose_later_pages_are_always_refused_rests_with_what_it_found(
+    hunting: Hunting, emulator: Emulator, clock: FixedClock, sql: Any
+) -> None:
+    async def search(topic: Topic) -> None:
+        emulator.set_faults(["invalid-page-token:1:search.list"] if topic.pages == 2 else [])
+        if topic.pages == 0:
+            begun.append(topic.claimed_at)
+        clock.advance(timedelta(minutes=1))
+
+    begun: list[datetime] = []
+    async with hunting("cats", hunter={"tags_per_video": 0, "cooling_s": 3600}) as hunter:
+        steps = Between(hunter, search=search)
+        cycles = [await hunter.cycle(steps=steps) for _ in range(3 * (MOST_RESTARTS + 1))]
+        topic = await topic_of(sql)
+        assert (await hunter.cycle(steps=steps)).outcome == "idle"
+        clock.advance(timedelta(hours=2))
+        emulator.set_faults([])
+        again = await hunter.cycle()
+    assert sum(cycle.pages for cycle in cycles) == 2 * (MOST_RESTARTS + 1)
+    assert sum(cycle.skipped.get("page_token", 0) for cycle in cycles) == MOST_RESTARTS + 1
+    assert (topic["status"], topic["restarts"], topic["attempts"]) == ("cooling", 0, 0)
+    assert "invalidPageToken" in topic["last_error"]
+    assert again.pages == 1
+    assert (len(begun), (await topic_of(sql))["published_after"]) == (MOST_RESTARTS + 1, begun[-1])
 
 
 @pytest.mark.parametrize("fault", ["empty-page", "repeat-page"])
