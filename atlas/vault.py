@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, date, datetime
 from typing import Any, TypeAlias
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import orjson
 
@@ -37,6 +37,8 @@ _METADATA = "metadata"
 _OBJECTS_A_COMMIT = 100
 _DELETIONS_A_COMMIT = 1000
 _LEASE_S = 300
+# So many of a hundred's parts are refused where two objects are to blame; with more, all of them may be.
+_MOST_REFUSALS = 14
 _NONE_WAITS_S = 1.0
 
 
@@ -134,7 +136,8 @@ class Vault:
     async def retry_refused(self) -> int:
         """Store the waiting objects that are due, a hundred in a commit, until refused; returns how many.
 
-        Safe in many processes at once, and when killed: objects are leased, and forgotten only once stored.
+        An object that is refused for its own sake holds up none of those that share its commit. Safe in
+        many processes at once, and when killed: objects are leased, and forgotten only once stored.
         """
         stored = 0
         while not self._rests():
@@ -144,22 +147,39 @@ class Vault:
             )
             if not rows:
                 break
-            names = [row["name"] for row in rows]
-            try:
-                await self._write({row["name"]: row["body"] and zlib.decompress(row["body"]) for row in rows})
-            except VaultError as error:
-                logger.warning("the vault still refuses %d objects: %s", len(names), error)
-                wait_s = self._wait_s(error)
-                await self._db.execute(
-                    "vault.postpone_refused", names, token, str(error), wait_s, self._retry_s
-                )
+            objects = {row["name"]: row["body"] and zlib.decompress(row["body"]) for row in rows}
+            now_stored = await self._retry(objects, token)
+            stored += now_stored
+            if not now_stored:
                 break
-            stored += await self._db.execute("vault.complete_refused", names, token)
         return stored
 
     async def ping(self) -> None:
         """Touch the store; VaultError if it does not answer."""
         await self._store.check()
+
+    async def _retry(self, objects: Changes, token: UUID) -> int:
+        """Store leased objects, by halves where they are refused together; how many. The rest waits on."""
+        stored = refusals = 0
+        parts = [objects]
+        while parts:
+            part = parts.pop()
+            try:
+                await self._write(part)
+            except VaultError as error:
+                refusals += 1
+                if len(part) == 1 or refusals > _MOST_REFUSALS or isinstance(error, VaultUnavailable):
+                    await self._postpone(part, token, error)
+                else:
+                    parts += _halves(part)
+            else:
+                stored += await self._db.execute("vault.complete_refused", builtins.list(part), token)
+        return stored
+
+    async def _postpone(self, objects: Changes, token: UUID, error: VaultError) -> None:
+        logger.warning("the vault still refuses %d objects: %s", len(objects), error)
+        names, wait_s = builtins.list(objects), self._wait_s(error)
+        await self._db.execute("vault.postpone_refused", names, token, str(error), wait_s, self._retry_s)
 
     async def _keep(self, objects: Mapping[str, bytes]) -> None:
         """Store objects, or let them wait in the database if they are refused and may be."""
@@ -230,6 +250,12 @@ def metadata_name(video_id: str, instant: datetime) -> str:
     if not _VIDEO_ID.fullmatch(video_id):
         raise InvalidObjectName(f"{video_id!r} is no video id: 1 to 64 letters, digits, _ or -")
     return f"{_METADATA}/{instant.astimezone(UTC).date()}/{video_id}.json"
+
+
+def _halves(objects: Changes) -> tuple[Changes, Changes]:
+    items = builtins.list(objects.items())
+    middle = len(items) // 2
+    return dict(items[:middle]), dict(items[middle:])
 
 
 def _check_name(name: str) -> None:

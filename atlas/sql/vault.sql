@@ -49,8 +49,8 @@ RETURNING name, body;
 DELETE FROM vault_refused WHERE name = ANY($1::text[]) AND lease_token = $2;
 
 -- name: postpone_refused
--- Give leased objects back, to be tried after $4 seconds and up to ten times $5 more: the spread parts an object that
--- is refused for its own sake from those that only shared its commit.
+-- Give leased objects back, to be tried after $4 seconds and up to ten times $5 more: the spread parts those that are
+-- refused for their own sake from those that only shared their commit, where they were too many to be told apart.
 UPDATE vault_refused
 SET lease_owner = NULL, lease_token = NULL, last_error = $3,
     retry_at = clock_timestamp() + make_interval(secs => $4 + $5 * random() * least(attempts, 10))

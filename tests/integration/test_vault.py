@@ -49,6 +49,21 @@ class GatedStore(FileStore):
         await super().write(changes)
 
 
+class PoisonedStore(FileStore):
+    """A folder that refuses every write in which one of some objects is."""
+
+    def __init__(self, root: Path, poison: set[str]) -> None:
+        super().__init__(root)
+        self.poison = poison
+        self.writes: list[Changes] = []
+
+    async def write(self, changes: Changes) -> None:
+        self.writes.append(changes)
+        if self.poison & set(changes):
+            raise VaultError("HTTP 400")
+        await super().write(changes)
+
+
 @pytest.fixture
 def settings(settings_factory: SettingsFactory) -> Settings:
     return settings_factory(vault={"retry_s": 0.001})
@@ -219,6 +234,42 @@ class TestRefusals:
         await due(sql)
         assert await kept.retry_refused() == 1
         assert await kept.fetch(f"{TODAY}/a.json") == {"n": 1}
+
+    @pytest.mark.parametrize("poisonous", [{"v7"}, {"v0", "v99"}])
+    async def test_an_object_refused_for_its_own_sake_holds_up_no_other(
+        self, database: Database, clock: FixedClock, settings: Settings, tmp_path: Path, sql: Any,
+        poisonous: set[str],
+    ) -> None:  # fmt: skip
+        poison = {f"{TODAY}/{name}.json" for name in poisonous}
+        store = PoisonedStore(tmp_path / "vault", poison)
+        kept = Vault(store, database, clock, settings)
+        async with kept.batch() as batch:
+            for number in range(100):
+                batch.store_metadata(f"v{number}", {"n": number})
+        store.writes.clear()
+        await due(sql)
+
+        assert await kept.retry_refused() == 100 - len(poison)
+        assert len(store.writes) < 40
+        assert {row["name"] for row in await sql.fetch("SELECT name FROM vault_refused")} == poison
+        store.poison = set()
+        await due(sql)
+        assert await kept.retry_refused() == len(poison)
+
+    async def test_a_store_that_refuses_all_is_not_asked_for_each(
+        self, kept: Vault, store: GatedStore, sql: Any
+    ) -> None:
+        store.fault = VaultError("no space")
+        async with kept.batch() as batch:
+            for number in range(100):
+                batch.store_metadata(f"v{number}", {"n": number})
+        store.writes.clear()
+        await due(sql)
+
+        assert await kept.retry_refused() == 0
+        assert len(store.writes) < 40
+        told = await sql.fetch("SELECT DISTINCT attempts, lease_token, last_error FROM vault_refused")
+        assert [tuple(row) for row in told] == [(1, None, "no space")]
 
     async def test_what_is_not_due_is_left_alone(
         self, settings_factory: SettingsFactory, database: Database, store: GatedStore, clock: FixedClock
