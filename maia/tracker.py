@@ -42,6 +42,7 @@ from atlas.adapters.tracking import (
     ChannelStats,
     ChannelTarget,
     Target,
+    ZoneCounts,
 )
 from atlas.composition import Atlas
 from atlas.config import Settings
@@ -234,10 +235,11 @@ class Tracker:
         ledger = await self.keys.ledger()
         payable = IDS_PER_CALL * max(1, units_now(ledger, "stats"))
         self._refreshable = units_now(ledger, "general")
-        due = await self.dao.count_due(payable + 1)
-        shortage = None
+        due, shortage = await self.dao.count_due(payable + 1), None
         if sum(due.values()) > payable:
-            targets, shortage = await self._choose(batch_size, payable, ledger)
+            counts = await self.dao.clock_counts()
+            due = {count.zone: count.due for count in counts}
+            targets, shortage = await self._choose(batch_size, payable, counts, ledger)
         else:
             targets = await self.dao.fetch_tracker_targets(batch_size) if any(due.values()) else []
         most = min(batch_size, IDS_PER_CALL * self._refreshable)
@@ -280,10 +282,9 @@ class Tracker:
     # Choosing
 
     async def _choose(
-        self, batch_size: int, payable: int, ledger: Sequence[LedgerLine]
+        self, batch_size: int, payable: int, counts: Sequence[ZoneCounts], ledger: Sequence[LedgerLine]
     ) -> tuple[list[Target], Shortage]:
         """Claim those of the due videos on which a budget of `payable` samples is spent best."""
-        counts = await self.dao.clock_counts()
         due = await self.dao.due_targets(_MOST_WEIGHED)
         now = self.atlas.clock.now()
         chosen, shortage = choose(due, payable, now, counts, ledger, self.settings)
@@ -638,17 +639,18 @@ async def _all_until_ended(calls: Iterable[Coroutine[Any, Any, T]]) -> tuple[lis
     """
     tasks = [asyncio.create_task(call) for call in calls]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-    errors = [error for task in tasks if not task.cancelled() and (error := task.exception()) is not None]
-    errors.sort(key=lambda error: [isinstance(error, kind) for kind in _ENDINGS], reverse=True)
-    ending = errors[0] if errors else None
-    if ending is not None and not isinstance(ending, _ENDINGS):
-        raise ending
-    return [task.result() for task in tasks if not task.cancelled() and task.exception() is None], ending
+    # Those that met theirs before they were cancelled know more of it.
+    ended = [task for task in (*done, *pending) if not task.cancelled()]
+    errors = [error for task in ended if (error := task.exception()) is not None]
+    ending = next((each for kind in _ENDINGS for each in errors if isinstance(each, kind)), None)
+    if errors and ending is None:
+        raise errors[0]
+    return [task.result() for task in ended if task.exception() is None], ending
 
 
 async def run(
