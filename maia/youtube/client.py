@@ -48,6 +48,7 @@ from maia.youtube.methods import (
     CHART,
     PLAYLIST_ITEMS,
     SEARCH,
+    SEARCH_IDS,
     VIDEO_STATS,
     VIDEOS,
     Method,
@@ -196,8 +197,12 @@ class YouTube:
         channel_id: str | None = None,
         page_token: str | None = None,
         max_results: int = 50,
+        ids_only: bool = False,
     ) -> SearchPage:
-        """A page of videos. A `page_token` belongs to the very parameters that it was given for."""
+        """A page of videos. A `page_token` belongs to the very parameters that it was given for.
+
+        With `ids_only` nothing else is asked for, which makes the answer an eighth as long.
+        """
         params = query(
             type="video",
             q=q,
@@ -211,7 +216,7 @@ class YouTube:
             pageToken=page_token,
             maxResults=page_size(max_results),
         )
-        return await self._fresh(_Call(SEARCH, params, parse_search_page))
+        return await self._fresh(_Call(SEARCH_IDS if ids_only else SEARCH, params, parse_search_page))
 
     async def videos(self, ids: Iterable[str]) -> tuple[Video, ...]:
         """The videos of those ids in their order, each once; deleted and private ones are missing."""

@@ -31,6 +31,7 @@ _PAGE = "etag,nextPageToken,pageInfo/totalResults"
 SEARCH = Method(
     "search.list", "search", "search", "snippet", f"{_PAGE},items(id(kind,videoId),snippet({_SNIPPET}))"
 )
+SEARCH_IDS = Method("search.list", "search", "search", "snippet", "nextPageToken,items/id(kind,videoId)")
 VIDEOS = Method("videos.list", "videos", "general", "snippet,contentDetails,statistics", f"items({_VIDEO})")
 CHART = Method(
     "videos.list", "videos", "general", "snippet,contentDetails,statistics", f"{_PAGE},items({_VIDEO})"

@@ -23,7 +23,7 @@ from atlas.composition import Atlas
 from atlas.config import load
 from maia import hunter
 from maia.hunter import Batch, EnrichedPage, FoundPage, Progress, Steps, StoredPage
-from maia.youtube.methods import SEARCH, VIDEOS, query
+from maia.youtube.methods import SEARCH_IDS, VIDEOS, query
 
 FLOOR_TABLES = """
 CREATE TABLE video (
@@ -129,7 +129,7 @@ class Floor:
 
     async def work(self) -> None:
         for search in self.searches:
-            found = await self.get(SEARCH.path, SEARCH.part, SEARCH.fields, search)
+            found = await self.get(SEARCH_IDS.path, SEARCH_IDS.part, SEARCH_IDS.fields, search)
             ids = dict.fromkeys(item["id"]["videoId"] for item in found.get("items", ()))
             if not ids:
                 continue

@@ -272,6 +272,18 @@ async def test_a_request_carries_its_key_in_a_header_and_asks_only_for_what_is_r
     assert youtube.requests == {"search": 1}
 
 
+async def test_a_search_for_ids_asks_for_nothing_else() -> None:
+    found = {"items": [{"id": {"kind": "youtube#video", "videoId": "v1"}}], "nextPageToken": "CAUQAA"}
+    async with serving(answer(found)) as server, client(server, Ledger()) as youtube:
+        page = await youtube.search(q="cats", ids_only=True)
+    (hit,) = page.items
+    assert (hit.video_id, hit.title, hit.published_at) == ("v1", None, None)
+    assert (page.next_page_token, page.total_results) == ("CAUQAA", None)
+    (seen,) = server.seen
+    assert seen.query["fields"] == "nextPageToken,items/id(kind,videoId)"
+    assert seen.query["part"] == "snippet"
+
+
 async def test_compressed_answers_are_read() -> None:
     async with serving(videos_of) as server, client(server, Ledger()) as youtube:
         (video,) = await youtube.videos(["a"])
