@@ -34,7 +34,7 @@ COMMANDS = {
     "seed": "Put topics at the head of the search queue.",
     "queue": "List, retry and park topics of the search queue.",
     "keys": "Show the quota ledger: used, left and closed until when, by ring.",
-    "status": "Show the queue, what was found, today's quota and the last cycles.",
+    "status": "Show the queue, what was found, the clock, today's quota and the last cycles.",
     "migrate": "Bring the database's schema up to date.",
     "doctor": "Check everything Pleiades needs, and say what to do.",
     "config": "Show the settings in force, or describe them all.",
