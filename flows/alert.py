@@ -6,18 +6,25 @@ from prefect import flow
 
 from flows.steps import invoked
 
-RATE_LIMITED = "SystemExit(75)"
-"""How a run's state tells that a 429 ended it: planned for, and known to the ledger."""
+_EVENTS_LOOKED_AT = 100
 
 
 @flow(name="alert", persist_result=False, retries=0)
 async def alert(flow_name: str, run_name: str, run_id: str, state: str, message: str | None = None) -> bool:
-    """Alert by the notifier, once in its cool-down for each flow and state; returns whether it was sent."""
+    """Alert by the notifier, once in its cool-down for each flow and state; returns whether it was sent.
+
+    What the run's own event tells goes before Prefect's message: that one doesn't know a 429, which is
+    planned for and only worth a line of information.
+    """
     async with invoked() as (atlas, _):
-        expected = RATE_LIMITED in (message or "")
+        events = await atlas.events.latest(_EVENTS_LOOKED_AT, kinds=[f"{flow_name}.cycle"])
+        verdict = next((event.payload for event in events if event.session == run_id), {})
+        outcome, reason = verdict.get("outcome"), verdict.get("detail") or message or "no reason is known"
+        rate_limited = outcome == "rate_limited"
+        what = "was rate limited" if rate_limited else f"is {state.lower()}"
         return await atlas.notifier.notify(
-            f"{flow_name}: a run {'was rate limited' if expected else f'is {state.lower()}'}",
-            f"Run {run_name} ({run_id}): {message or 'no reason is known'}",
-            level="info" if expected else "error",
-            key=f"flow {flow_name} {'rate limited' if expected else state.lower()}",
+            f"{flow_name}: a run {what}",
+            f"Run {run_name} ({run_id}): {reason}",
+            level="info" if rate_limited else "error",
+            key=f"flow {flow_name} {what}",
         )

@@ -9,6 +9,8 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 DEFAULTS = {
+    # Servers, workers and the runs they start log as our own commands do.
+    "PREFECT_LOGGING_SETTINGS_PATH": str(Path(__file__).with_name("logging.yml")),
     # Its own default of 20 s is missed on a busy machine.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

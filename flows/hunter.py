@@ -8,6 +8,7 @@ from prefect import flow
 
 from atlas.adapters.maia import Topic
 from atlas.config import Settings
+from flows import artifacts
 from flows.steps import Count, StepTask, invoked, invoking
 from maia.hunter import Batch, EnrichedPage, FoundPage, OnProgress, Steps, StoredPage
 from maia.hunter import run as hunt
@@ -44,7 +45,11 @@ async def hunter(batch_size: Count | None = None, cycles: Count = 1) -> dict[str
     A 429 ends the run as Crashed, by SystemExit(75).
     """
     async with invoked() as (atlas, on_progress):
-        return await hunt(atlas, batch_size=batch_size, cycles=cycles, on_progress=on_progress, wrap=_Tasks)
+        statistics = await hunt(
+            atlas, batch_size=batch_size, cycles=cycles, on_progress=on_progress, wrap=_Tasks
+        )
+        await artifacts.leave(atlas, "hunter", "hunting", statistics)
+        return statistics
 
 
 async def run(

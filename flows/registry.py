@@ -42,7 +42,8 @@ class ServedFlow:
 
 AGENTS = (
     ServedFlow("hunter", 600, ("agent", "youtube")),
-)  # fmt: skip
+    ServedFlow("tracker", 600, ("agent", "youtube")),
+)
 """The agents, which run on a schedule."""
 
 ALERT = ServedFlow("alert", None, ("alert",))

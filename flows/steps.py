@@ -21,6 +21,7 @@ from pydantic import Field
 from atlas.composition import Atlas, current
 from atlas.config import Settings, settings
 from atlas.errors import NoCurrentAtlas
+from maia import sessions
 from maia.signals import cancelled_by_sigterm
 
 T = TypeVar("T")
@@ -98,8 +99,19 @@ async def invoked() -> AsyncIterator[tuple[Atlas, OnProgress | None]]:
     invocation = _invocation.get()
     with cancelled_by_sigterm(exits=invocation is not None):
         async with _atlas() as atlas:
-            with _logs_shown(atlas.settings.log.level):
+            with _session(), _logs_shown(atlas.settings.log.level):
                 yield atlas, invocation.on_progress if invocation else None
+
+
+@contextmanager
+def _session() -> Iterator[None]:
+    """Let events and logs name the flow run that they belong to."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        yield
+        return
+    with sessions.about(context.flow.name if context.flow else "flow", str(context.flow_run.id)):
+        yield
 
 
 @asynccontextmanager

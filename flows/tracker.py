@@ -9,6 +9,7 @@ from prefect import flow
 
 from atlas.adapters.tracking import ChannelTarget, Target
 from atlas.config import Settings
+from flows import artifacts
 from flows.steps import Count, StepTask, invoked, invoking
 from maia.tracker import Batch, OnProgress, Sampled, Steps
 from maia.tracker import run as track
@@ -47,7 +48,11 @@ async def tracker(batch_size: Count | None = None, cycles: Count = 1) -> dict[st
     A 429 ends the run as Crashed, by SystemExit(75).
     """
     async with invoked() as (atlas, on_progress):
-        return await track(atlas, batch_size=batch_size, cycles=cycles, on_progress=on_progress, wrap=_Tasks)
+        statistics = await track(
+            atlas, batch_size=batch_size, cycles=cycles, on_progress=on_progress, wrap=_Tasks
+        )
+        await artifacts.leave(atlas, "tracker", "tracking", statistics)
+        return statistics
 
 
 async def run(

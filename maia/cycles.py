@@ -21,6 +21,7 @@ from atlas.composition import Atlas
 from atlas.config import Bucket, Settings
 from atlas.errors import AtlasError, ConfigError, DatabaseError, EmptyKeyRing, InvalidObjectName
 from atlas.vault import Vault
+from maia import sessions
 from maia.signals import cancelled_by_sigterm
 from maia.youtube.client import YouTube
 from maia.youtube.errors import KeyRejected, RateLimited
@@ -106,6 +107,10 @@ class Cycle(ABC, Generic[Held, Stats]):
 
     async def run(self, batch_size: int) -> Stats:
         """Do it all; raises what ended it, SystemExit(75) for a 429, when it has been told and given back."""
+        with sessions.about(self.agent, self.session):
+            return await self._run(batch_size)
+
+    async def _run(self, batch_size: int) -> Stats:
         try:
             await self._do(batch_size)
             await self._give_back("database")

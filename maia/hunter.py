@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any, Protocol
-from uuid import uuid4
 
 from atlas.adapters.maia import MaiaDAO, Mention, ParkedTopic, Topic, TopicOutcome, TopicStatus
 from atlas.composition import Atlas
@@ -41,6 +40,7 @@ from atlas.errors import (
     VaultError,
 )
 from atlas.keyring import KeyRing, KeyState, LedgerLine
+from maia import sessions
 from maia.cycles import (
     SETTLED_WITHIN_S,
     Closing,
@@ -160,7 +160,7 @@ class Hunter:
     def __init__(self, atlas: Atlas, youtube: YouTube, keys: KeyRing, dao: MaiaDAO, rules: TagRules) -> None:
         self.atlas, self.youtube, self.keys, self.dao, self.rules = atlas, youtube, keys, dao, rules
         self.settings = atlas.settings.hunter
-        self.session = str(uuid4())
+        self.session = sessions.id_of_run()
 
     @classmethod
     @asynccontextmanager

@@ -11,13 +11,24 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
+from maia import sessions
+
 if TYPE_CHECKING:
     from atlas.config import Settings
 
 # Google's API keys have this form, so even one that is not in the settings is recognised.
 _ANY_API_KEY = re.compile(r"AIza[0-9A-Za-z_-]{35}")
+# Whoever the user is: a URL that is logged by a library may be of any service.
+_PASSWORD_IN_URL = re.compile(r"(?<=://)[^\s/@:\"']*:[^\s/@\"']+(?=@)")
+_KEY_IN_QUERY = re.compile(r"(?<=[?&]key=)[^\s&\"']+")
+# Others' secrets that stand in the environment of our processes.
+_SECRET_VARIABLES = (
+    "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING",
+    "PREFECT_SERVER_API_AUTH_STRING", "POSTGRES_PASSWORD", "PGPASSWORD",
+)  # fmt: skip
 _HIDDEN = "[hidden]"
 _SHORTEST_SECRET = 4
+_RUN_DIGITS = 8
 _COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
 _CHATTY = {
     "aiosqlite": logging.INFO,
@@ -36,17 +47,42 @@ def configure(settings: Settings) -> None:
 
 def configure_plainly(level: str) -> None:
     """Log readably at `level`, while there are no settings to go by."""
-    _install(level, json_lines=False, secrets={})
+    _install(level, json_lines=False, secrets=dict(_ambient_secrets()))
+
+
+def handler() -> StderrHandler:
+    """For processes that Prefect configures, by flows/logging.yml: servers, workers, and their runs."""
+    from atlas import config
+    from atlas.errors import ConfigError
+
+    try:
+        settings = config.load()
+    except ConfigError:
+        # Whoever uses the settings will tell what is wrong with them.
+        return _handler("INFO", json_lines=False, secrets=dict(_ambient_secrets()))
+    _quieten(settings.log.level)
+    made = _handler(settings.log.level, json_lines=settings.log.json_lines, secrets=dict(_secrets(settings)))
+    # There nobody else tells why a run failed.
+    made.filters[:] = [_tells_failures]
+    return made
 
 
 def _install(level: str, *, json_lines: bool, secrets: Mapping[str, str]) -> None:
-    handler = StderrHandler()
-    handler.setLevel(level)
-    handler.addFilter(_tells_enough)
-    handler.setFormatter(_JsonFormatter(secrets) if json_lines else _ConsoleFormatter(secrets))
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [_handler(level, json_lines=json_lines, secrets=secrets)]
     root.setLevel(level)
+    _quieten(level)
+
+
+def _handler(level: str, *, json_lines: bool, secrets: Mapping[str, str]) -> StderrHandler:
+    made = StderrHandler()
+    made.setLevel(level)
+    made.addFilter(_tells_enough)
+    made.setFormatter(_JsonFormatter(secrets) if json_lines else _ConsoleFormatter(secrets))
+    return made
+
+
+def _quieten(level: str) -> None:
     for name, least in _CHATTY.items():
         logging.getLogger(name).setLevel(logging.DEBUG if level == "DEBUG" else least)
 
@@ -56,6 +92,22 @@ def _tells_enough(record: logging.LogRecord) -> bool:
     if record.name.partition(".")[0] != "prefect" or logging.getLogger().isEnabledFor(logging.DEBUG):
         return True
     return record.levelno >= logging.WARNING and not record.name.startswith(_RUNS)
+
+
+def _tells_failures(record: logging.LogRecord) -> bool:
+    """Of what Prefect says, only what went wrong; its tasks are our steps, and maia tells of those."""
+    name, debugs = record.name, logging.getLogger("maia").isEnabledFor(logging.DEBUG)
+    if name.startswith("prefect") and not debugs:
+        return record.levelno >= logging.WARNING and not name.startswith("prefect.task_runs")
+    return True
+
+
+def _ambient_secrets() -> Iterator[tuple[str, str]]:
+    for name in _SECRET_VARIABLES:
+        if value := os.environ.get(name):
+            yield value, _HIDDEN
+            # USER:PASSWORD, as for basic authentication.
+            yield value.rpartition(":")[2], _HIDDEN
 
 
 def _secrets(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -68,6 +120,7 @@ def _secrets(settings: Settings) -> Iterator[tuple[str, str]]:
             yield from _parts_of_url(url.get_secret_value())
     if settings.hf_token is not None:
         yield settings.hf_token.get_secret_value(), _HIDDEN
+    yield from _ambient_secrets()
 
 
 def _parts_of_url(url: str) -> Iterator[tuple[str, str]]:
@@ -118,7 +171,9 @@ class _Redacting(logging.Formatter):
     def redact(self, text: str) -> str:
         if self._pattern is not None:
             text = self._pattern.sub(lambda match: self._substitutes[match[0]], text)
-        return _ANY_API_KEY.sub(_HIDDEN, text)
+        for secret in (_ANY_API_KEY, _PASSWORD_IN_URL, _KEY_IN_QUERY):
+            text = secret.sub(_HIDDEN, text)
+        return text
 
 
 def _forms(text: str) -> set[str]:
@@ -128,13 +183,15 @@ def _forms(text: str) -> set[str]:
 
 
 class _ConsoleFormatter(_Redacting):
-    """`12:00:01 WARNING maia.hunter: message`, coloured on a terminal."""
+    """`12:00:01 WARNING maia.hunter [4f1c9a02]: message`, in colours on a terminal; the run, if any."""
 
     def format(self, record: logging.LogRecord) -> str:
         level = record.levelname
         if record.levelno in _COLOURS and _may_colour():
             level = f"\x1b[{_COLOURS[record.levelno]}m{level}\x1b[0m"
-        text = f"{self.formatTime(record, '%H:%M:%S')} {level} {record.name}: {record.getMessage()}"
+        session = sessions.current()
+        run = f" [{session.id[-_RUN_DIGITS:]}]" if session else ""
+        text = f"{self.formatTime(record, '%H:%M:%S')} {level} {record.name}{run}: {record.getMessage()}"
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         return self.redact(text)
@@ -152,12 +209,18 @@ class _JsonFormatter(_Redacting):
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
+            **_session_fields(),
             **extra,
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         options = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
         return self.redact(orjson.dumps(line, default=str, option=options).decode())
+
+
+def _session_fields() -> dict[str, str]:
+    session = sessions.current()
+    return {"agent": session.agent, "run": session.id} if session else {}
 
 
 def _may_colour() -> bool:

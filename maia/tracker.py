@@ -32,7 +32,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
-from uuid import uuid4
 
 import stamina
 
@@ -48,6 +47,7 @@ from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.errors import DatabaseError, RingClosed, TransactionConflict, VaultError
 from atlas.keyring import KeyRing, LedgerLine
+from maia import sessions
 from maia.budget import Shortage, choose, named, units_now
 from maia.cycles import (
     SETTLED_WITHIN_S,
@@ -192,7 +192,7 @@ class Tracker:
     def __init__(self, atlas: Atlas, youtube: YouTube, keys: KeyRing, dao: MaiaDAO) -> None:
         self.atlas, self.youtube, self.keys, self.dao = atlas, youtube, keys, dao
         self.settings = atlas.settings.tracker
-        self.session = str(uuid4())
+        self.session = sessions.id_of_run()
         self._meter = Meter(self.settings, Cohorts(()))
         self._refreshable = 0
 

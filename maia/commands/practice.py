@@ -34,7 +34,7 @@ INTERVAL_S = 15
 UNITS_A_DAY = 2_000
 
 _SETTINGS = {
-    "PLEIADES_PREFECT__INTERVALS_S": json.dumps({"hunter": INTERVAL_S}),
+    "PLEIADES_PREFECT__INTERVALS_S": json.dumps({"hunter": INTERVAL_S, "tracker": INTERVAL_S}),
     "PLEIADES_PREFECT__POLL_S": "2",
     "PLEIADES_TRACKER__ROUND_S": str(INTERVAL_S * SPEED),
     "PLEIADES_QUOTA__LIMITS__SEARCH": str(UNITS_A_DAY),
@@ -82,7 +82,7 @@ class Practice:
         """What to type elsewhere to look at it."""
         program = Path(sys.argv[0])
         maia = shlex.quote(str(program.resolve())) if program.name == "maia" else f"{sys.executable} -m maia"
-        return [f". {shlex.quote(str(self.environment_file))}", f"{maia} status"]
+        return [f". {shlex.quote(str(self.environment_file))}", f"{maia} top"]
 
 
 @contextmanager
