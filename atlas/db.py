@@ -5,7 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import cache
 from hashlib import blake2b
@@ -72,6 +81,12 @@ class Executor(Protocol):
         """Load rows with COPY; returns how many."""
         ...
 
+    async def copy_out(
+        self, statement: str, *args: Any, sink: Callable[[bytes], Coroutine[Any, Any, None]]
+    ) -> int:
+        """Run a SELECT by COPY, its rows going to `sink` as CSV while they come; returns how many."""
+        ...
+
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """A transaction, or a savepoint within one: committed at the end, rolled back by an error."""
         ...
@@ -106,6 +121,16 @@ class _Runner(ABC):
             return connection.copy_records_to_table(table, columns=list(columns), records=records)
 
         return _rows_touched(await self._on_connection(f"COPY {table}", load))
+
+    async def copy_out(
+        self, statement: str, *args: Any, sink: Callable[[bytes], Coroutine[Any, Any, None]]
+    ) -> int:
+        sql = sql_of(statement)
+
+        def unload(connection: Connection) -> Awaitable[str]:
+            return connection.copy_from_query(sql, *args, output=sink, format="csv")
+
+        return _rows_touched(await self._on_connection(statement, unload))
 
 
 class Transaction(_Runner):

@@ -7,12 +7,13 @@ import builtins
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, assert_never
+from tempfile import NamedTemporaryFile
+from typing import Any, BinaryIO, Protocol, TypeVar, assert_never, cast
 from uuid import uuid4
 
 from atlas.config import Settings
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 _INCOMING = ".incoming"
 _ABANDONED_AFTER_S = 3600
+_BUFFER_BYTES = 1 << 20
 _FILES_AT_ONCE = 100
 _SYNCS_AT_ONCE = 8
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -40,6 +42,13 @@ class Store(Protocol):
         """Store every body and delete where it is None, in one commit where the service has commits.
 
         After an error some changes may stand; doing them all again is harmless.
+        """
+        ...
+
+    def writing(self, name: str) -> AbstractAsyncContextManager[BinaryIO]:
+        """A file, for a thread to write, that becomes the object when the body ends; none does if it raises.
+
+        It takes as much as there is in constant memory. The body's own OSErrors become the store's.
         """
         ...
 
@@ -76,6 +85,45 @@ def store_of(settings: Settings, db: Database) -> Store:
             assert_never(provider)
 
 
+def locate(to: str, settings: Settings, db: Database) -> tuple[Store, str]:
+    """The store and the object's name there that a path or URL means; ConfigError if it means none.
+
+    A path or file://…, s3://bucket/…, hf://datasets/owner/name/…, or vault:… for the vault of the settings.
+    """
+    scheme, separator, rest = to.partition(":")
+    rest = rest.removeprefix("//")
+    folder, _, name = rest.rpartition("/")
+    match scheme if separator else "":
+        case "vault":
+            store, name = store_of(settings, db), rest
+        case "s3":
+            store = S3Store(f"s3://{folder}", settings.vault.endpoint_url)
+        case "hf":
+            store, name = _dataset_of(rest, settings, db)
+        case "file" | "":
+            path = Path(rest if separator else to).expanduser().absolute()
+            if path.is_dir():
+                raise ConfigError(f"{to} is a folder: name a file in it")
+            return FileStore(path.parent, str(path.parent)), path.name
+        case _:
+            raise ConfigError(f"{to!r} is neither a path nor like s3://…, hf://datasets/… or vault:…")
+    if not name:
+        raise ConfigError(f"{to!r} names no object: let a name follow")
+    return store, name
+
+
+def _dataset_of(rest: str, settings: Settings, db: Database) -> tuple[Store, str]:
+    kind, _, path = rest.partition("/")
+    owner, _, within = path.partition("/")
+    dataset, _, name = within.partition("/")
+    if kind != "datasets" or not (owner and dataset):
+        raise ConfigError(f"'hf://{rest}' is not like hf://datasets/owner/name/file")
+    if settings.hf_token is None:
+        raise ConfigError("HF_TOKEN required to write to a Hugging Face dataset")
+    token, vault = settings.hf_token.get_secret_value(), settings.vault
+    return HubStore(f"{owner}/{dataset}", token, db, vault.endpoint_url, vault.commits_per_hour), name
+
+
 class FileStore:
     """Objects as files of a folder, each replaced atomically and durable when `write` returns.
 
@@ -83,13 +131,23 @@ class FileStore:
     could tear a file. Bodies are staged in `.incoming`, whose leftovers later processes clear away.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, label: str = "the vault") -> None:
+        self.root, self._label = root, label
         self._swept = False
         self._syncers = ThreadPoolExecutor(_SYNCS_AT_ONCE, "vault-sync")
 
     async def write(self, changes: Changes) -> None:
         await self._call("write", self._write, changes)
+
+    @asynccontextmanager
+    async def writing(self, name: str) -> AsyncIterator[BinaryIO]:
+        path, file = await self._call("write", self._begin)
+        try:
+            with self._ours("write"):
+                yield file
+            await self._call("write", self._finish, file, path, name)
+        finally:
+            await asyncio.to_thread(self._discard, file, path)
 
     async def read(self, name: str) -> bytes:
         return await self._call("read", self._read, name)
@@ -104,11 +162,39 @@ class FileStore:
         await self._call("write", self._check)
 
     async def _call(self, action: str, function: Callable[..., T], *args: Any) -> T:
-        try:
+        with self._ours(action):
             return await asyncio.to_thread(function, *args)
+
+    @contextmanager
+    def _ours(self, action: str) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             where = error.filename or self.root
-            raise VaultError(f"cannot {action} in the vault: {error.strerror or error}: {where}") from error
+            told = error.strerror or error
+            raise VaultError(f"cannot {action} in {self._label}: {told}: {where}") from error
+
+    def _begin(self) -> tuple[str, BinaryIO]:
+        """A new file among the staged ones."""
+        self._sweep()
+        path = f"{self.root}/{_INCOMING}/{uuid4().hex}"
+        return path, os.fdopen(self._stage(path), "wb", _BUFFER_BYTES)
+
+    def _finish(self, file: BinaryIO, path: str, name: str) -> None:
+        """Make the staged file the object, for good."""
+        file.flush()
+        os.fsync(file.fileno())
+        self._publish(path, f"{self.root}/{name}")
+        _sync_folder((self.root / name).parent)
+
+    def _discard(self, file: BinaryIO, path: str) -> None:
+        """Leave nothing behind: neither the file, if it wasn't published, nor an empty folder."""
+        # On a full disk closing fails as the last write did.
+        with suppress(OSError):
+            file.close()
+        with suppress(OSError):
+            Path(path).unlink(missing_ok=True)
+            (self.root / _INCOMING).rmdir()
 
     def _write(self, changes: Changes) -> None:
         self._sweep()
@@ -151,11 +237,12 @@ class FileStore:
             sync.result()
 
     def _stage(self, path: str) -> int:
-        try:
-            return os.open(path, _CREATE, 0o666)
-        except FileNotFoundError:
-            _make_folder(Path(path).parent)
-            return os.open(path, _CREATE, 0o666)
+        while True:
+            try:
+                return os.open(path, _CREATE, 0o666)
+            except FileNotFoundError:
+                # No such folder yet, or no more: whoever staged the last file removes it.
+                _make_folder(Path(path).parent)
 
     def _publish(self, staged: str, target: str) -> None:
         while True:
@@ -289,6 +376,10 @@ class HubStore:
         self._endpoint, self._commits_per_hour = endpoint, commits_per_hour
 
     async def write(self, changes: Changes) -> None:
+        await self._write(changes)
+
+    async def _write(self, changes: Mapping[str, bytes | str | None]) -> None:
+        """What `write` does, with paths of files for bodies, too."""
         import stamina
 
         async for attempt in stamina.retry_context(
@@ -310,6 +401,14 @@ class HubStore:
 
     async def check(self) -> None:
         await self._patiently(self._info)
+
+    @asynccontextmanager
+    async def writing(self, name: str) -> AsyncIterator[BinaryIO]:
+        # A commit needs the file's hash before its content, hence a temporary one.
+        with self._ours(), NamedTemporaryFile(prefix="pleiades-") as file:
+            yield cast(BinaryIO, file)
+            await asyncio.to_thread(file.flush)
+            await self._write({name: file.name})
 
     async def _spend_commit(self) -> None:
         """Take one of the hour's commits: every attempt may become one, even if its answer is an error."""
@@ -336,10 +435,15 @@ class HubStore:
         return await asyncio.to_thread(self._refined, function, *args)
 
     def _refined(self, function: Callable[..., T], *args: Any) -> T:
-        """Call the client with its errors turned into ours."""
+        with self._ours():
+            return function(*args)
+
+    @contextmanager
+    def _ours(self) -> Iterator[None]:
+        """Turn the client's errors into ours."""
         hub = _hub()
         try:
-            return function(*args)
+            yield
         except hub.errors.EntryNotFoundError as error:
             raise ObjectNotFound(f"dataset {self.dataset} holds no such object") from error
         except hub.errors.RepositoryNotFoundError as error:
@@ -358,7 +462,7 @@ class HubStore:
     def _api(self) -> Any:
         return _hub().HfApi(endpoint=self._endpoint, token=self._token, library_name="pleiades")
 
-    def _commit(self, changes: Changes) -> None:
+    def _commit(self, changes: Mapping[str, bytes | str | None]) -> None:
         hub, api = _hub(), self._api()
         deleted = [name for name, body in changes.items() if body is None]
         added = [hub.CommitOperationAdd(name, body) for name, body in changes.items() if body is not None]
@@ -468,7 +572,7 @@ class S3Store:
 
     def __init__(self, url: str, endpoint: str | None) -> None:
         if find_spec("s3fs") is None:
-            raise ConfigError("VAULT_PROVIDER=s3 needs another package: pip install pleiades[s3]")
+            raise ConfigError("S3 needs another package: pip install pleiades[s3]")
         scheme, _, self.root = url.rstrip("/").partition("://")
         if scheme != "s3" or not self.root:
             raise ConfigError(f"PLEIADES_VAULT__URL is {url!r}, not like s3://bucket/prefix")
@@ -477,6 +581,20 @@ class S3Store:
 
     async def write(self, changes: Changes) -> None:
         await self._call(self._write, changes)
+
+    @asynccontextmanager
+    async def writing(self, name: str) -> AsyncIterator[BinaryIO]:
+        # What a killed process has uploaded stays invisible, until a rule of the bucket clears it away.
+        file = await self._call(lambda: self._fs().open(f"{self.root}/{name}", "wb", autocommit=False))
+        try:
+            with self._ours():
+                yield file
+            await self._call(file.close)
+            await self._call(file.commit)
+        except BaseException:
+            with suppress(VaultError):
+                await self._call(file.discard)
+            raise
 
     async def read(self, name: str) -> bytes:
         return await self._call(self._read, name)
@@ -494,10 +612,15 @@ class S3Store:
         return await asyncio.to_thread(self._refined, function, *args)
 
     def _refined(self, function: Callable[..., T], *args: Any) -> T:
+        with self._ours():
+            return function(*args)
+
+    @contextmanager
+    def _ours(self) -> Iterator[None]:
         from botocore import exceptions as aws
 
         try:
-            return function(*args)
+            yield
         except (ConnectionError, TimeoutError, aws.ConnectionError, aws.HTTPClientError) as error:
             raise VaultUnavailable(f"s3://{self.root}: {error}") from error
         except (OSError, ValueError, aws.BotoCoreError, aws.ClientError) as error:
