@@ -1,10 +1,12 @@
 -- name: claim_due_videos
 -- Lease the $1 first due videos that nobody holds to $2 under token $3 for $4 seconds ($5 now): hot first, then warm,
--- then cold, the longest due first. With $6 it doesn't wait for the disk: a claim that a crash of the server forgets is
--- one that nobody holds, and the fence keeps its worker out.
+-- then cold, the longest due first. A sub-select a zone, as before PostgreSQL 18 no index scan skips from one to the next
+-- once it is told where to stop. With $6 it doesn't wait for the disk: a claim that a crash of the server forgets is one
+-- that nobody holds, and the fence keeps its worker out. The rows are found again where they were locked, which spares a
+-- thousand look-ups of their keys; one that moved between the statement's snapshot and its lock waits for the next claim.
 WITH hasty AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) WHERE $6),
 hot AS MATERIALIZED (
-    SELECT video_id
+    SELECT ctid AS place
     FROM video_clock
     WHERE status = 'live' AND zone = 0 AND next_due_at <= (SELECT $5::timestamptz)
         AND (lease_until IS NULL OR lease_until < clock_timestamp())
@@ -14,7 +16,7 @@ hot AS MATERIALIZED (
     FOR NO KEY UPDATE SKIP LOCKED
 ),
 warm AS MATERIALIZED (
-    SELECT video_id
+    SELECT ctid AS place
     FROM video_clock
     WHERE status = 'live' AND zone = 1 AND next_due_at <= (SELECT $5::timestamptz)
         AND (lease_until IS NULL OR lease_until < clock_timestamp())
@@ -23,7 +25,7 @@ warm AS MATERIALIZED (
     FOR NO KEY UPDATE SKIP LOCKED
 ),
 cold AS MATERIALIZED (
-    SELECT video_id
+    SELECT ctid AS place
     FROM video_clock
     WHERE status = 'live' AND zone = 2 AND next_due_at <= (SELECT $5::timestamptz)
         AND (lease_until IS NULL OR lease_until < clock_timestamp())
@@ -36,8 +38,8 @@ SET lease_owner = $2,
     lease_token = $3,
     lease_until = clock_timestamp() + make_interval(secs => $4),
     attempts = attempts + 1
-WHERE video_id = ANY (ARRAY(
-    SELECT video_id FROM hot UNION ALL SELECT video_id FROM warm UNION ALL SELECT video_id FROM cold
+WHERE ctid = ANY (ARRAY(
+    SELECT place FROM hot UNION ALL SELECT place FROM warm UNION ALL SELECT place FROM cold
 ))
 RETURNING video_id, channel_id, category_id, zone, pinned_zone, born_at, next_due_at, interval_h, lease_token, attempts,
     misses, samples, metadata_at, last_at, last_views, velocity, acceleration, weight, viral_score, age_class,
@@ -233,12 +235,14 @@ FROM unnest($1::text[], $2::uuid[]) AS claim (id, lease_token)
 WHERE c.video_id = claim.id AND c.lease_token = claim.lease_token;
 
 -- name: clock_counts
--- Each zone at $1, with a patience of $2 intervals; those of gone videos are left out.
+-- Each zone at $1, with a patience of $2 intervals; gone videos are left out. Reads the whole narrow table.
 SELECT zone,
     count(*) AS live,
     count(*) FILTER (WHERE next_due_at <= $1) AS due,
     count(*) FILTER (WHERE lease_token IS NOT NULL AND lease_until >= clock_timestamp()) AS leased,
-    count(*) FILTER (WHERE next_due_at < $1 - (($2::double precision - 1) * interval_h) * interval '1 hour') AS starving,
+    count(*) FILTER (
+        WHERE next_due_at <= $1 AND next_due_at < $1 - (($2::double precision - 1) * interval_h) * interval '1 hour'
+    ) AS starving,
     min(next_due_at) FILTER (WHERE next_due_at <= $1) AS oldest_due_at,
     sum(1 / interval_h::double precision) AS demand_per_h
 FROM video_clock
