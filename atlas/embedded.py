@@ -254,7 +254,7 @@ class EmbeddedServer:
             "shared_buffers": f"{self._settings.shared_buffers_mb}MB",
             "max_wal_size": "4GB",
             "checkpoint_timeout": "15min",
-            "wal_compression": "pglz",
+            "wal_compression": "off",
             "autovacuum_naptime": "5s",
             "idle_in_transaction_session_timeout": f"{self._settings.idle_transaction_timeout_s * 1000:.0f}",
             "jit": "off",

@@ -139,7 +139,7 @@ async def test_a_durable_server_has_the_settings_of_the_house(embedded_data_dir:
         "listen_addresses": "",
         "max_wal_size": "4GB",
         "checkpoint_timeout": "15min",
-        "wal_compression": "pglz",
+        "wal_compression": "off",
         "shared_buffers": "64MB",
         "unix_socket_permissions": "0700",
         "data_checksums": "on",
