@@ -12,7 +12,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -144,6 +144,7 @@ class KeyRing:
         self._ended: WeakSet[Grant] = WeakSet()
         self._gather_s = 0.0
         self._answered: list[Grant] = []
+        self._gathered = asyncio.Event()
         self._settler: asyncio.Task[None] | None = None
         if len(self._projects) > 1:
             logger.warning(
@@ -196,12 +197,14 @@ class KeyRing:
         Their units stay reserved meanwhile, and for good if the process dies, which errs on the safe side.
         """
         self._gather_s = within_s
+        self._gathered.clear()
         try:
             yield
         finally:
             self._gather_s = 0.0
+            self._gathered.set()
             if self._settler is not None:
-                await asyncio.wait({self._settler}, timeout=within_s + _SETTLING_GRACE_S)
+                await asyncio.wait({self._settler}, timeout=_SETTLING_GRACE_S)
                 self._settler.cancel()
 
     async def cancel(self, grant: Grant) -> None:
@@ -277,8 +280,12 @@ class KeyRing:
 
     async def availability(self, bucket: Bucket, units: int = 1) -> Availability:
         """Whether `acquire` would grant now, without reserving anything."""
+        return self.verdict(await self._lines([bucket], self._clock.now()), bucket, units)
+
+    def verdict(self, ledger: Sequence[LedgerLine], bucket: Bucket, units: int = 1) -> Availability:
+        """What `availability` says of a bucket, by a reading of the `ledger`."""
         now = self._clock.now()
-        verdicts = [self._judge(line, units, now) for line in await self._lines([bucket], now)]
+        verdicts = [self._judge(line, units, now) for line in ledger if line.bucket == bucket]
         return min(verdicts, key=lambda verdict: (verdict.reopens_at is None, verdict.reopens_at or now))
 
     async def ledger(self) -> list[LedgerLine]:
@@ -317,7 +324,8 @@ class KeyRing:
     async def _settle_gathered(self) -> None:
         """Settle what is gathered, until nothing is."""
         while self._answered:
-            await asyncio.sleep(self._gather_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._gathered.wait(), self._gather_s)
             accounts: dict[tuple[str, Bucket, date, str], list[int]] = {}
             for grant in self._answered:
                 account = (grant.project, grant.bucket, grant.day, grant.fingerprint)

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 RATE_LIMITED_STATUS = 75
 """EX_TEMPFAIL: what the process exits with after a 429."""
 
-SETTLED_WITHIN_S = 0.05
+SETTLED_WITHIN_S = 0.25
 """Until then an answered call's unit stays reserved, so that one statement settles many."""
 
 RELEASE_GRACE_S = 2.0

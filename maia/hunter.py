@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -39,8 +39,9 @@ from atlas.errors import (
     RingClosed,
     VaultError,
 )
-from atlas.keyring import KeyRing, KeyState, LedgerLine
+from atlas.keyring import KeyRing
 from maia import sessions
+from maia.budget import units_now
 from maia.cycles import (
     SETTLED_WITHIN_S,
     Closing,
@@ -193,13 +194,15 @@ class Hunter:
 
     async def fetch_batch(self, batch_size: int) -> Batch:
         """Claim as many topics as the ring may pay for now, up to `batch_size`; none while it is closed."""
+        ledger = await self.keys.ledger()
         for bucket in _SPENT_BUCKETS:
-            availability = await self.keys.availability(bucket)
+            availability = self.keys.verdict(ledger, bucket)
             if not availability.open:
                 closed = RingClosed("hunting", bucket, availability.reopens_at, availability.reason)
                 return Batch(closing=Closing(closed.reopens_at, str(closed)))
-        payable = _payable(await self.keys.ledger())
-        claim = await self.dao.claim_topics(min(batch_size, payable))
+        # None where all that may be done is to probe whether a key works again.
+        payable = min(units_now(ledger, bucket) for bucket in _SPENT_BUCKETS)
+        claim = await self.dao.claim_topics(min(batch_size, max(1, payable)))
         return Batch(claim.topics, claim.parked)
 
     async def search(self, topic: Topic) -> FoundPage:
@@ -215,6 +218,7 @@ class Hunter:
             relevance_language=self.settings.relevance_language,
             page_token=token,
             max_results=self.settings.results_per_page,
+            ids_only=True,
         )
         ids = tuple(dict.fromkeys(hit.video_id for hit in page.items))
         return FoundPage(topic, params, token is None, ids, page.next_page_token, asked_at)
@@ -290,15 +294,6 @@ class Hunter:
 
 
 _SPENT_BUCKETS: tuple[Bucket, ...] = ("search", "general")
-
-
-def _payable(ledger: Sequence[LedgerLine]) -> int:
-    """How many pages the ring may pay for now; 1 where it may only probe whether a key works again."""
-    units: Counter[Bucket] = Counter()
-    for line in ledger:
-        if line.closed_until is None and any(key.state is KeyState.ACTIVE for key in line.keys):
-            units[line.bucket] += max(0, min(line.allowed - line.used - line.reserved, line.left))
-    return max(1, min(units[bucket] for bucket in _SPENT_BUCKETS))
 
 
 def _outcome(page: FoundPage, exhausted: bool, new: int) -> TopicOutcome:

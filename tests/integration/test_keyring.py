@@ -119,7 +119,7 @@ class TestReserving:
         self, ring: MakeRing, sql: Sql
     ) -> None:
         hunting = ring(keys=["key-one", "key-two"])
-        async with hunting.settling_together(0.01):
+        async with hunting.settling_together(3600):
             grants = [await hunting.acquire(bucket) for bucket in ("search", "search", "general", "general")]
             for grant in (*grants[:3], grants[0]):
                 await hunting.settle(grant)
@@ -131,11 +131,20 @@ class TestReserving:
         await hunting.settle(await hunting.acquire("search"))
         assert await spent(sql) == (3, 0)
 
+    async def test_what_was_gathered_long_enough_is_settled(self, ring: MakeRing, sql: Sql) -> None:
+        hunting = ring()
+        async with hunting.settling_together(0.01):
+            await hunting.settle(await hunting.acquire("search"))
+            while await spent(sql) != (1, 0):
+                await asyncio.sleep(0.01)
+            await hunting.settle(await hunting.acquire("search"))
+        assert await spent(sql) == (2, 0)
+
     async def test_what_cannot_be_settled_together_stays_reserved(
         self, ring: MakeRing, sql: Sql, caplog: pytest.LogCaptureFixture
     ) -> None:
         hunting = ring()
-        async with hunting.settling_together(0.01):
+        async with hunting.settling_together(3600):
             await hunting.settle(await hunting.acquire("search"))
             await sql.execute("ALTER TABLE quota_ledger RENAME TO mislaid")
         await sql.execute("ALTER TABLE mislaid RENAME TO quota_ledger")
