@@ -210,7 +210,9 @@ class _Scale:
         known = values[np.isfinite(values)]
         low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
         if low == high:
-            low, high = low - 1, high + 1
+            # Enough to tell the two from each other as floats.
+            apart = max(1.0, abs(low) * 1e-3)
+            low, high = low - apart, high + apart
         step = _round_step((high - low) / max(rows // _ROWS_A_LABEL, 1))
         return cls(floor(low / step) * step, ceil(high / step) * step, step, rows)
 
