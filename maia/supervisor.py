@@ -31,6 +31,7 @@ LONGEST_PAUSE_S = 30.0
 _POLL_S = 0.1
 _REAP_S = 1.0
 _KILL_GRACE_S = 1.0
+_CHUNK_BYTES = 1 << 16
 
 Report = Callable[[str, Mapping[str, Any]], None]
 
@@ -205,9 +206,17 @@ class _Kept:
 
     async def _live(self) -> int:
         """One life, from its start to its end; returns the status."""
-        self._process = process = await self._spawn()
+        # A pipe that asyncio knows of would delay the news of the end until all who inherited it have ended.
+        printed, prints = os.pipe()
+        try:
+            self._process = process = await self._spawn(prints)
+        except BaseException:
+            os.close(printed)
+            raise
+        finally:
+            os.close(prints)
         self._report("started", {"name": self.child.name, "pid": process.pid})
-        attending = asyncio.create_task(self._attend(process))
+        attending = asyncio.create_task(self._attend(process, printed))
         try:
             return await process.wait()
         finally:
@@ -217,21 +226,21 @@ class _Kept:
             if not self.stopping:
                 await self._end_group(process.pid, _KILL_GRACE_S)
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
+    async def _spawn(self, stdout: int) -> asyncio.subprocess.Process:
         tether = (sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(int(signal.SIGTERM)))
         return await asyncio.create_subprocess_exec(
             *tether,
             *self.child.command,
             env={**self.child.environment, MARK: self._mark},
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
+            stdout=stdout,
             start_new_session=True,
         )
 
-    async def _attend(self, process: asyncio.subprocess.Process) -> None:
+    async def _attend(self, process: asyncio.subprocess.Process, printed: int) -> None:
         """Tell when it is ready, and kill it if it never is; pass on what it prints."""
         spoke = asyncio.Event()
-        printing = asyncio.create_task(self._pass_on(process, spoke))
+        printing = asyncio.create_task(self._pass_on(printed, spoke))
         try:
             async with asyncio.timeout(self._policy.start_timeout_s):
                 await self._become_ready(spoke)
@@ -246,6 +255,7 @@ class _Kept:
             _signal_group(process.pid, signal.SIGKILL)
         finally:
             printing.cancel()
+            await asyncio.wait({printing})
 
     async def _become_ready(self, spoke: asyncio.Event) -> None:
         if self.child.ready is None:
@@ -254,17 +264,27 @@ class _Kept:
         while not await self.child.ready():  # noqa: ASYNC110 - another process tells no event
             await asyncio.sleep(_POLL_S)
 
-    async def _pass_on(self, process: asyncio.subprocess.Process, spoke: asyncio.Event) -> None:
+    async def _pass_on(self, printed: int, spoke: asyncio.Event) -> None:
         """Its lines go to stderr, as stdout is the supervisor's own; the first may announce something."""
-        assert process.stdout is not None
-        async for line in process.stdout:
-            if not spoke.is_set():
-                self.announcement = line
-                spoke.set()
-                if self.child.ready is None:
-                    continue
-            sys.stderr.buffer.write(line)
-            sys.stderr.flush()
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(printed, "rb", buffering=0)
+        )
+        try:
+            text = b""
+            while chunk := await reader.read(_CHUNK_BYTES):
+                text += chunk
+                if not spoke.is_set() and self.child.ready is None:
+                    self.announcement, newline, text = text.partition(b"\n")
+                    if not newline:
+                        text = self.announcement
+                        continue
+                    spoke.set()
+                sys.stderr.write(text.decode(errors="replace"))
+                sys.stderr.flush()
+                text = b""
+        finally:
+            transport.close()
 
     async def stop(self, grace_s: float, hurried: asyncio.Event) -> None:
         process = self._process
