@@ -13,6 +13,7 @@ import secrets
 import signal
 import sys
 import time
+from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -271,7 +272,7 @@ class _Kept:
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(printed, "rb", buffering=0)
         )
         try:
-            text = b""
+            text, decode = b"", getincrementaldecoder("utf-8")("replace").decode
             while chunk := await reader.read(_CHUNK_BYTES):
                 text += chunk
                 if not spoke.is_set() and self.child.ready is None:
@@ -280,7 +281,7 @@ class _Kept:
                         text = self.announcement
                         continue
                     spoke.set()
-                sys.stderr.write(text.decode(errors="replace"))
+                sys.stderr.write(decode(text))
                 sys.stderr.flush()
                 text = b""
         finally:
