@@ -22,6 +22,9 @@ async def store_video(sql: Any, video_id: str, *, channel: str = "UC-one", **col
         f"Channel {channel}",
         NOON,
     )
+    clocks = {
+        name.removeprefix("clock_"): value for name, value in columns.items() if name.startswith("clock_")
+    }
     video = {
         "id": video_id, "channel_id": channel, "title": f"Video {video_id}", "discovered_at": NOON,
         "refreshed_at": NOON, "published_at": NOON - 24 * HOUR, "category_id": 10, "tags": ["lofi", "Jazz"],
@@ -31,7 +34,7 @@ async def store_video(sql: Any, video_id: str, *, channel: str = "UC-one", **col
         "video_id": video_id, "channel_id": channel, "category_id": video["category_id"], "zone": 0,
         "interval_h": 1.0, "born_at": video["published_at"] or NOON, "next_due_at": NOON + HOUR,
         "metadata_at": NOON,
-    } | {name.removeprefix("clock_"): value for name, value in columns.items() if name.startswith("clock_")}  # fmt: skip
+    } | clocks  # fmt: skip
     await _insert(sql, "video_clock", clock)
 
 
@@ -53,8 +56,8 @@ async def store_samples(sql: Any, video_id: str, counts: Counts, *, methodology:
     )
     if known is not None:
         await sql.execute(
-            "UPDATE video_clock SET samples = samples + $2, last_sampled_at = $3, last_at = $4, last_views = $5 "
-            "WHERE video_id = $1",
+            "UPDATE video_clock SET samples = samples + $2, last_sampled_at = $3, last_at = $4, "
+            "last_views = $5 WHERE video_id = $1",
             video_id,
             len(rows),
             counts[-1][0],
