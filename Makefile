@@ -16,7 +16,7 @@ export PIP_ROOT_USER_ACTION := ignore
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.product ## Hunt a synthetic catalogue into a real PostgreSQL, under 90 s after installation
+demo: $(VENV)/.product ## Hunt and track a synthetic catalogue, under 120 s after installation
 	$(BIN)/maia demo $(ARGS)
 
 test: $(VENV)/.dev ## Run every test and report coverage; ARGS="-k claims -n0" narrows it

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COMMANDS = {
-    "demo": "Hunt a catalogue into a throw-away database: no key, no network, nothing left behind.",
+    "demo": "Hunt and track a catalogue in a throw-away database: no key, nothing left behind.",
     "hunter": "Search YouTube for the queue's topics, store what is found, queue its tags.",
     "up": "Run everything on this machine: database, Prefect with its UI, every agent, metrics.",
     "serve": "Serve every agent on its schedule to a Prefect server.",

@@ -99,10 +99,12 @@ async def test_finds_videos_and_leaves_nothing(demo: DemoFactory) -> None:
     stdout, stderr = (stream.decode() for stream in await hunting.process.communicate())
 
     assert hunting.process.returncode == 0, stderr
-    for words in ("Most viewed", "Most frequent topics", "Quota of the hunting ring", "left today"):
+    for words in ("Most frequent topics", "Quota of the last day", "left today", "Last breakouts"):
         assert words in stdout
-    assert "* computed by Pleiades, not by YouTube" in stdout
+    board = stdout.index("Leading by views an hour now")
+    assert board < stdout.index("Velocity and what is made of it: computed by Pleiades, not by YouTube")
     assert "cycle 5 of 5" in stderr
+    assert "day 3 of 3" in stderr
     assert "Traceback" not in stderr
     assert "Error logging" not in stderr
     assert (hunting.processes(), hunting.files()) == ([], [])
@@ -110,14 +112,29 @@ async def test_finds_videos_and_leaves_nothing(demo: DemoFactory) -> None:
 
 async def test_hunts_a_catalogue_of_ones_own(demo: DemoFactory, synthetic: Catalogue) -> None:
     hunting = await demo(
-        "--catalogue", str(synthetic.path), "--topic", "animation", "--cycles", "2", "--json"
+        *(
+            "--catalogue",
+            str(synthetic.path),
+            "--topic",
+            "animation",
+            "--cycles",
+            "2",
+            "--days",
+            "1",
+            "--json",
+        )
     )
     stdout, stderr = (stream.decode() for stream in await hunting.process.communicate())
 
     assert hunting.process.returncode == 0, stderr
     harvest = json.loads(stdout)
     assert (harvest["statistics"]["cycles"], harvest["statistics"]["outcome"]) == (2, "done")
-    assert harvest["discoveries"]["videos"] == harvest["statistics"]["new"] > 0
+    assert harvest["discoveries"]["videos"] == harvest["statistics"]["new"] + harvest["tracking"]["found"] > 0
+    assert (
+        harvest["tracking"]["samples"] == harvest["tracking"]["videos"] - harvest["tracking"]["missing"] > 0
+    )
+    speeds = [video["velocity"] for video in harvest["leaderboard"]["videos"]]
+    assert speeds == sorted(speeds, reverse=True) != []
     assert harvest["videos"] == sorted(harvest["videos"], key=lambda video: -video["view_count"])
     assert all(synthetic.number(video["id"]) is not None for video in harvest["videos"])
     assert (hunting.processes(), hunting.files()) == ([], [])
@@ -131,12 +148,14 @@ async def test_hunts_a_catalogue_of_ones_own(demo: DemoFactory, synthetic: Catal
         ("are starting", signal.SIGINT, 130),
         ("cycle 1 of", signal.SIGTERM, 143),
         ("The emulator serves", signal.SIGTERM, 143),
+        ("day 1 of", signal.SIGINT, 130),
+        ("day 1 of", signal.SIGTERM, 143),
     ],
 )
 async def test_leaves_nothing_when_it_is_told_to_end(
     demo: DemoFactory, words: str, how: signal.Signals, status: int
 ) -> None:
-    hunting = await demo("--cycles", "100")
+    hunting = await demo("--cycles", "1" if words.startswith("day") else "100", "--days", "100")
     await hunting.until(words)
     assert len(hunting.processes()) > 1
     assert hunting.files() != []
