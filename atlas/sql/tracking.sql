@@ -53,10 +53,12 @@ SET lease_owner = $2,
     lease_token = $3,
     lease_until = clock_timestamp() + make_interval(secs => $4),
     attempts = attempts + 1
-WHERE video_id = ANY (ARRAY(
-    SELECT video_id
+WHERE ctid = ANY (ARRAY(
+    SELECT ctid
     FROM video_clock
-    WHERE video_id = ANY ($1::text[]) AND status = 'live' AND next_due_at <= (SELECT $5::timestamptz)
+    WHERE video_id = ANY ($1::text[])
+        -- Not for the planner to see: it would read all that is due from the index of that.
+        AND (status = 'live' AND next_due_at <= $5::timestamptz) IS TRUE
         AND (lease_until IS NULL OR lease_until < clock_timestamp())
         AND (SELECT count(*) FROM hasty) >= 0
     FOR NO KEY UPDATE SKIP LOCKED
