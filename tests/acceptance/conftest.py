@@ -20,6 +20,8 @@ from maia.youtube.catalogue import Catalogue
 from maia.youtube.emulator import Emulator, Project
 from maia.youtube.synthesis import synthesize
 
+KEYS = json.dumps([{"key": "lab-key", "project": "lab"}])
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -64,6 +66,9 @@ class Stage:
 
     async def hunt(self, *arguments: str) -> Finished:
         return await self.maia("hunter", "--direct", "--json", *arguments)
+
+    async def track(self, *arguments: str) -> Finished:
+        return await self.maia("tracker", "--direct", "--json", *arguments)
 
     async def rows(self, sql: str, *arguments: Any) -> list[Any]:
         connection = await asyncpg.connect(self.database_url)
@@ -110,7 +115,7 @@ async def stage_of(environment: dict[str, str]) -> AsyncIterator[StageFactory]:
                 Emulator.serve(catalogue, clock=clock, projects=[Project("lab", **quota)])
             )
             ours = {
-                "YOUTUBE_API_KEY_POOL_JSON": json.dumps([{"key": "lab-key", "project": "lab"}]),
+                "YOUTUBE_API_KEY_POOL_JSON": KEYS,
                 "PLEIADES_YOUTUBE__BASE_URL": emulator.url,
                 "PLEIADES_QUOTA__LIMITS__SEARCH": str(quota["search"]),
                 "PLEIADES_QUOTA__LIMITS__STATS": str(quota["stats"]),

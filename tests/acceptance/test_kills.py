@@ -21,38 +21,38 @@ SEARCHES = 60
 pytestmark = pytest.mark.acceptance
 
 
-async def watch_ledger(stage: Stage, done: asyncio.Event) -> list[tuple[int, int]]:
+async def watch_ledger(stage: Stage, done: asyncio.Event, bucket: str) -> list[tuple[int, int]]:
     """Compare, again and again, what the emulator counted (read first) with what the ledger holds."""
     readings = []
     while not done.is_set():
-        counted = stage.emulator.used("lab", "search")
-        rows = await stage.rows("SELECT used + reserved FROM quota_ledger WHERE bucket = 'search'")
+        counted = stage.emulator.used("lab", bucket)
+        rows = await stage.rows("SELECT used + reserved FROM quota_ledger WHERE bucket = $1", bucket)
         readings.append((counted, rows[0][0] if rows else 0))
         await asyncio.sleep(0.2)
     return readings
 
 
-async def keep_killing(stage: Stage) -> int:
-    """Run four hunters; every second kill one with SIGKILL and start another; how many were killed."""
+async def keep_killing(stage: Stage, agent: str, *options: str, processes: int) -> int:
+    """Run several of an agent; every second kill one with SIGKILL and start another; how many were killed."""
     choose = random.Random(11)
-    arguments = ("hunter", "--direct", "--json", "--cycles", "100000", "--batch-size", "10")
-    hunters = [await stage.start(*arguments) for _ in range(HUNTERS)]
+    arguments = (agent, "--direct", "--json", "--cycles", "100000", *options)
+    agents = [await stage.start(*arguments) for _ in range(processes)]
     killed, end = 0, time.monotonic() + KILLING_S
     while time.monotonic() < end:
         await asyncio.sleep(1)
-        victim = choose.randrange(HUNTERS)
-        if hunters[victim].returncode is None:
-            hunters[victim].kill()
+        victim = choose.randrange(processes)
+        if agents[victim].returncode is None:
+            agents[victim].kill()
             killed += 1
-        for place, hunter in enumerate(hunters):
-            if place == victim or hunter.returncode is not None:
-                await hunter.communicate()
-                hunters[place] = await stage.start(*arguments)
-    for hunter in hunters:
-        if hunter.returncode is None:
-            hunter.kill()
+        for place, process in enumerate(agents):
+            if place == victim or process.returncode is not None:
+                await process.communicate()
+                agents[place] = await stage.start(*arguments)
+    for process in agents:
+        if process.returncode is None:
+            process.kill()
             killed += 1
-        await hunter.communicate()
+        await process.communicate()
     return killed
 
 
@@ -72,8 +72,8 @@ async def test_kill_9_every_second_loses_nothing(stage_of: StageFactory, synthet
     assert (await stage.maia("seed", *seeds)).status == 0
 
     done = asyncio.Event()
-    watching = asyncio.create_task(watch_ledger(stage, done))
-    killed = await keep_killing(stage)
+    watching = asyncio.create_task(watch_ledger(stage, done, "search"))
+    killed = await keep_killing(stage, "hunter", "--batch-size", "10", processes=HUNTERS)
     done.set()
     readings = await watching
     assert killed >= KILLING_S / 2
