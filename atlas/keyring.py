@@ -13,7 +13,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -168,14 +168,27 @@ class KeyRing:
             raise ValueError(f"a call costs at least 1 unit, not {units}")
         await self._register()
         for _ in range(_TRIES):
-            if grant := await self._reserve(bucket, units):
-                return grant
+            if grants := await self._reserve([bucket], units):
+                return grants[0]
             # Open after all: another process took the place seen free, or has just left one.
             verdict = await self.availability(bucket, units)
             if not verdict.open:
                 raise RingClosed(self.name, bucket, verdict.reopens_at, verdict.reason)
         soon = self._clock.now() + timedelta(seconds=1)
         raise RingClosed(self.name, bucket, soon, "other processes take every unit as it comes free")
+
+    async def acquire_each(self, buckets: Sequence[Bucket]) -> list[Grant]:
+        """Reserve a unit of each bucket for calls of which one leads to the next, all or none, at once."""
+        await self._register()
+        if grants := await self._reserve(buckets, 1):
+            return grants
+        try:
+            for bucket in buckets:
+                grants.append(await self.acquire(bucket))
+        except RingClosed:
+            await self._cancel_all(grants)
+            raise
+        return grants
 
     async def settle(self, grant: Grant, units: int | None = None) -> None:
         """The call was answered: it used `units`, by default those granted, and its key works.
@@ -299,17 +312,31 @@ class KeyRing:
             await self._db.execute("keyring.register_keys", *self._key_columns)
             self._registered = True
 
-    async def _reserve(self, bucket: Bucket, units: int) -> Grant | None:
+    async def _reserve(self, buckets: Sequence[Bucket], units: int) -> list[Grant]:
+        """Grants of one key in the order of the buckets; none if one of them has no room."""
         now = self._clock.now()
         day = pacific_day(now)
-        allowances = [self._allowance(project, bucket) for project in self._projects]
-        limits, allowed = [a.limit for a in allowances], [a.at(now) for a in allowances]
-        offer = (self._projects, limits, allowed, *self._key_columns, self._probe_s)
-        row = await self._db.fetchrow("keyring.reserve", self.name, bucket, day, now, units, *offer)
-        if row is None:
-            return None
+        terms = [(p, b, self._allowance(p, b)) for p in self._projects for b in buckets]
+        columns = zip(*((p, b, a.limit, a.at(now)) for p, b, a in terms), strict=True)
+        offer = (*columns, *self._key_columns, self._probe_s)
+        rows = await self._db.fetch("keyring.reserve", self.name, day, now, units, *offer)
+        grants = [self._granted(row, units, day, now) for row in rows]
+        if len(grants) < len(buckets):
+            await self._cancel_all(grants)
+            return []
+        grants.sort(key=lambda grant: buckets.index(grant.bucket))
+        # The first call is the probe of an open circuit; the others are made once it was answered.
+        return grants[:1] + [replace(grant, probe=None) for grant in grants[1:]]
+
+    def _granted(self, row: Row, units: int, day: date, now: datetime) -> Grant:
         key = self._keys[row["fingerprint"]]
-        return Grant(self.name, bucket, units, key.project, key.key, key.fingerprint, day, now, row["probe"])
+        return Grant(
+            self.name, row["bucket"], units, key.project, key.key, key.fingerprint, day, now, row["probe"]
+        )
+
+    async def _cancel_all(self, grants: Iterable[Grant]) -> None:
+        for grant in grants:
+            await self.cancel(grant)
 
     async def _settle(
         self, executor: Executor, grant: Grant, units: int | None = None, *, answered: bool

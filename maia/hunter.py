@@ -39,7 +39,7 @@ from atlas.errors import (
     RingClosed,
     VaultError,
 )
-from atlas.keyring import KeyRing
+from atlas.keyring import Grant, KeyRing
 from maia import sessions
 from maia.budget import units_now
 from maia.cycles import (
@@ -91,6 +91,8 @@ class FoundPage:
     ids: tuple[str, ...]
     next_token: str | None
     asked_at: datetime
+    grant: Grant | None = None
+    """What pays for asking what its videos are."""
 
     @property
     def digest(self) -> str:
@@ -210,22 +212,30 @@ class Hunter:
         asked_at = self.atlas.clock.now()
         params = self._params(topic)
         token = self._token(topic, params, asked_at)
-        page = await self.youtube.search(
-            q=topic.query,
-            order=self.settings.order,
-            published_after=topic.published_after,
-            region_code=self.settings.region_code,
-            relevance_language=self.settings.relevance_language,
-            page_token=token,
-            max_results=self.settings.results_per_page,
-            ids_only=True,
-        )
+        searching, enriching = await self.keys.acquire_each(_SPENT_BUCKETS)
+        try:
+            page = await self.youtube.search(
+                q=topic.query,
+                order=self.settings.order,
+                published_after=topic.published_after,
+                region_code=self.settings.region_code,
+                relevance_language=self.settings.relevance_language,
+                page_token=token,
+                max_results=self.settings.results_per_page,
+                ids_only=True,
+                grant=searching,
+            )
+        except _SKIPPED:
+            await self._give_back(enriching)
+            raise
         ids = tuple(dict.fromkeys(hit.video_id for hit in page.items))
-        return FoundPage(topic, params, token is None, ids, page.next_page_token, asked_at)
+        if not ids:
+            await self._give_back(enriching)
+        return FoundPage(topic, params, token is None, ids, page.next_page_token, asked_at, enriching)
 
     async def enrich(self, page: FoundPage) -> EnrichedPage:
         """Ask for the tags, counts and durations of a page's videos."""
-        videos = await self.youtube.videos(page.ids) if page.ids else ()
+        videos = await self.youtube.videos(page.ids, grant=page.grant) if page.ids else ()
         return EnrichedPage(page, videos, self.atlas.clock.now())
 
     async def ingest(self, page: EnrichedPage) -> StoredPage:
@@ -257,6 +267,13 @@ class Hunter:
             error=str(error),
         )
         await self.dao.update_search_states([forgotten])
+
+    async def _give_back(self, grant: Grant) -> None:
+        """Cancel what a page needed no more; without the database its unit stays counted."""
+        try:
+            await self.keys.cancel(grant)
+        except DatabaseError as error:
+            logger.warning("a unit that was not spent stays reserved: %s", error)
 
     async def _snowball(self, dao: MaiaDAO, videos: Sequence[Video]) -> int:
         topics = [self.rules.topics(video.tags) for video in videos]

@@ -2,7 +2,7 @@
 -- where the server's default is otherwise. The statement that ends a grant within its day may be lost with the server's
 -- last half second: the units then stay reserved, which errs on the safe side, so it does not wait for the disk. The
 -- rest (closings, circuits, calls that ran past midnight) commits as the server is set.
--- Locks. Rows are taken in the order api_keys, quota_ledger (by day), so that no two statements deadlock.
+-- Locks. Rows are taken in the order api_keys, quota_ledger (by bucket, day), so that no two statements deadlock.
 
 -- name: register_keys
 -- Make the keys $1 of projects $2 known.
@@ -17,39 +17,45 @@ ORDER BY fingerprint
 ON CONFLICT (fingerprint) DO UPDATE SET project = EXCLUDED.project WHERE k.project <> EXCLUDED.project;
 
 -- name: reserve
--- Reserve $5 units for ring $1 of bucket $2 on Pacific day $3 at instant $4, in the project with most room and with a key
--- that may call; no row if refused. $6: projects, $7: their limits, $8: the ring's allowances so far; $9: keys, $10: their
--- projects. A key whose circuit is due for its probe goes first, and is kept from others for $11 seconds.
+-- Reserve $4 units for ring $1 on Pacific day $2 at instant $3 in each bucket of the project with most room and with a key
+-- that may call; no row if refused, else one for each bucket reserved, which may be fewer if others were faster. $5:
+-- projects and $6: their buckets, for which $7: the project's limits, $8: the ring's allowances so far; $9: keys, $10:
+-- their projects. A key whose circuit is due for its probe goes first, and is kept from others for $11 seconds.
 WITH durable AS MATERIALIZED (
     SELECT CASE current_setting('synchronous_commit')
         WHEN 'off' THEN set_config('synchronous_commit', 'local', true)
         ELSE current_setting('synchronous_commit')
     END
 ),
+term AS MATERIALIZED (
+    SELECT t.project, t.bucket, t.project_limit, t.allowance,
+        CASE WHEN l.closed_until > $3::timestamptz THEN 0 ELSE least(
+            t.project_limit - coalesce(l.used + l.reserved, 0),
+            t.allowance - coalesce(CASE $1::text
+                WHEN 'hunting' THEN l.hunting_used + l.hunting_reserved
+                WHEN 'tracking' THEN l.tracking_used + l.tracking_reserved
+                WHEN 'archeology' THEN l.archeology_used + l.archeology_reserved
+            END, 0)
+        ) END AS room
+    FROM unnest($5::text[], $6::text[], $7::integer[], $8::integer[]) AS t (project, bucket, project_limit, allowance)
+    LEFT JOIN quota_ledger AS l ON (l.project, l.bucket, l.pacific_day) = (t.project, t.bucket, $2::date)
+),
 offer AS (
-    SELECT o.project, o.project_limit, o.allowance, least(
-        o.project_limit - coalesce(l.used + l.reserved, 0),
-        o.allowance - coalesce(CASE $1::text
-            WHEN 'hunting' THEN l.hunting_used + l.hunting_reserved
-            WHEN 'tracking' THEN l.tracking_used + l.tracking_reserved
-            WHEN 'archeology' THEN l.archeology_used + l.archeology_reserved
-        END, 0)
-    ) AS room
-    FROM unnest($6::text[], $7::integer[], $8::integer[]) AS o (project, project_limit, allowance)
-    LEFT JOIN quota_ledger AS l ON (l.project, l.bucket, l.pacific_day) = (o.project, $2::text, $3::date)
-    WHERE l.closed_until IS NULL OR l.closed_until <= $4::timestamptz
+    SELECT project, min(room) AS room
+    FROM term
+    GROUP BY project
 ),
 pool AS (
     SELECT p.fingerprint, o.*
     FROM unnest($9::text[], $10::text[]) AS p (fingerprint, project)
     JOIN offer AS o USING (project)
-    WHERE o.room >= $5::integer
+    WHERE o.room >= $4::integer
 ),
 probe AS (
     SELECT k.fingerprint
     FROM pool
     JOIN api_keys AS k USING (fingerprint)
-    WHERE k.state IN ('open', 'half-open') AND k.retry_at <= $4
+    WHERE k.state IN ('open', 'half-open') AND k.retry_at <= $3
         AND (k.probe_until IS NULL OR k.probe_until < clock_timestamp())
     ORDER BY pool.room DESC, k.retry_at
     LIMIT 1
@@ -62,37 +68,41 @@ choice AS (
     LEFT JOIN api_keys AS k USING (fingerprint)
     WHERE probe.fingerprint IS NOT NULL OR k.state IS NULL OR k.state = 'active'
     ORDER BY pool.room DESC, probes DESC, k.failures NULLS FIRST,
-        CASE WHEN k.calls_day = $3 THEN k.calls ELSE 0 END, random()
+        CASE WHEN k.calls_day = $2 THEN k.calls ELSE 0 END, random()
     LIMIT 1
 ),
 reserved AS (
     INSERT INTO quota_ledger AS l
         (project, bucket, pacific_day, hunting_reserved, tracking_reserved, archeology_reserved)
-    SELECT project, $2, $3,
-        $5 * ($1 = 'hunting')::integer, $5 * ($1 = 'tracking')::integer, $5 * ($1 = 'archeology')::integer
-    FROM choice, durable
+    SELECT project, bucket, $2,
+        $4 * ($1 = 'hunting')::integer, $4 * ($1 = 'tracking')::integer, $4 * ($1 = 'archeology')::integer
+    FROM durable, choice JOIN term USING (project)
+    ORDER BY bucket
     ON CONFLICT (project, bucket, pacific_day) DO UPDATE SET
         hunting_reserved = l.hunting_reserved + EXCLUDED.hunting_reserved,
         tracking_reserved = l.tracking_reserved + EXCLUDED.tracking_reserved,
         archeology_reserved = l.archeology_reserved + EXCLUDED.archeology_reserved
-    WHERE (l.closed_until IS NULL OR l.closed_until <= $4)
-        AND l.used + l.reserved + $5 <= (SELECT project_limit FROM choice)
-        AND $5 + CASE $1
-            WHEN 'hunting' THEN l.hunting_used + l.hunting_reserved
-            WHEN 'tracking' THEN l.tracking_used + l.tracking_reserved
-            WHEN 'archeology' THEN l.archeology_used + l.archeology_reserved
-        END <= (SELECT allowance FROM choice)
-    RETURNING l.project
+    WHERE (l.closed_until IS NULL OR l.closed_until <= $3) AND EXISTS (
+        SELECT FROM term AS t
+        WHERE (t.project, t.bucket) = (l.project, l.bucket)
+            AND l.used + l.reserved + $4 <= t.project_limit
+            AND $4 + CASE $1
+                WHEN 'hunting' THEN l.hunting_used + l.hunting_reserved
+                WHEN 'tracking' THEN l.tracking_used + l.tracking_reserved
+                WHEN 'archeology' THEN l.archeology_used + l.archeology_reserved
+            END <= t.allowance
+    )
+    RETURNING l.bucket
 ),
 probing AS (
     UPDATE api_keys AS k
     SET state = 'half-open', probe_until = clock_timestamp() + make_interval(secs => $11::double precision)
-    FROM choice JOIN reserved USING (project)
-    WHERE choice.probes AND k.fingerprint = choice.fingerprint
+    FROM choice
+    WHERE choice.probes AND k.fingerprint = choice.fingerprint AND EXISTS (SELECT FROM reserved)
     RETURNING k.probe_until
 )
-SELECT choice.fingerprint, (SELECT probe_until FROM probing) AS probe
-FROM choice JOIN reserved USING (project);
+SELECT reserved.bucket, choice.fingerprint, (SELECT probe_until FROM probing) AS probe
+FROM choice, reserved;
 
 -- name: settle
 -- $10 calls were sent: ring $1's $5 reserved units of project $2, bucket $3 and day $4[1] become $6 used ones. A call that

@@ -115,6 +115,8 @@ class _Call(Generic[T]):
     params: Mapping[str, str]
     parse: Callable[[Mapping[str, Any]], T]
     etag: str | None = None
+    grant: Grant | None = None
+    """What pays for the first request, if the caller has it already."""
     refusals: dict[str, Verdict] = field(default_factory=dict)
     """What YouTube said of each key it refused, by fingerprint."""
 
@@ -198,10 +200,12 @@ class YouTube:
         page_token: str | None = None,
         max_results: int = 50,
         ids_only: bool = False,
+        grant: Grant | None = None,
     ) -> SearchPage:
         """A page of videos. A `page_token` belongs to the very parameters that it was given for.
 
-        With `ids_only` nothing else is asked for, which makes the answer an eighth as long.
+        With `ids_only` nothing else is asked for, which makes the answer an eighth as long. `grant` is spent
+        first, if the caller has one.
         """
         params = query(
             type="video",
@@ -216,13 +220,18 @@ class YouTube:
             pageToken=page_token,
             maxResults=page_size(max_results),
         )
-        return await self._fresh(_Call(SEARCH_IDS if ids_only else SEARCH, params, parse_search_page))
+        method = SEARCH_IDS if ids_only else SEARCH
+        return await self._fresh(_Call(method, params, parse_search_page, grant=grant))
 
-    async def videos(self, ids: Iterable[str]) -> tuple[Video, ...]:
-        """The videos of those ids in their order, each once; deleted and private ones are missing."""
-        wanted = distinct(ids)
+    async def videos(self, ids: Iterable[str], *, grant: Grant | None = None) -> tuple[Video, ...]:
+        """The videos of those ids in their order, each once; deleted and private ones are missing.
+
+        `grant` is spent first, if the caller has one.
+        """
+        wanted, paid = distinct(ids), iter([grant])
         answers = await self._each_chunk(
-            wanted, lambda chunk: self._fresh(_Call(VIDEOS, {"id": chunk}, parse_videos))
+            wanted,
+            lambda chunk: self._fresh(_Call(VIDEOS, {"id": chunk}, parse_videos, grant=next(paid, None))),
         )
         found = {video.id: video for answer in answers for video in answer}
         return tuple(found[id_] for id_ in wanted if id_ in found)
@@ -378,6 +387,9 @@ class YouTube:
             await self._refused(call, grant, answer)
 
     async def _grant(self, call: _Call[Any]) -> Grant:
+        if call.grant is not None:
+            grant, call.grant = call.grant, None
+            return grant
         try:
             grant = await self._keys.acquire(call.method.bucket)
         except RingClosed as closed:

@@ -357,6 +357,35 @@ async def test_no_more_is_claimed_than_the_ring_may_pay_for(
     assert await sql.fetchval("SELECT count(*) FROM search_queue WHERE pages_total = 1") == 3
 
 
+@pytest.mark.parametrize(("fault", "found"), [("empty-page:1", 0), ("500:1:search.list", None)])
+async def test_a_search_that_finds_nothing_pays_for_no_enrichment(
+    hunting: Hunting, emulator: Emulator, sql: Any, fault: str, found: int | None
+) -> None:
+    emulator.set_faults([fault])
+    async with hunting("cats") as hunter:
+        statistics = await hunter.cycle()
+        ledger = {line.bucket: line.used + line.reserved for line in await hunter.keys.ledger()}
+    assert [statistics.found] * statistics.pages == ([] if found is None else [found])
+    assert (ledger["general"], statistics.units.get("general", 0)) == (0, 0)
+    assert ledger["search"] == statistics.units["search"] == len(searches(emulator))
+
+
+async def test_a_unit_that_cannot_be_given_back_stays_counted(
+    hunting: Hunting, emulator: Emulator, sql: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    emulator.set_faults(["empty-page:1"])
+    async with hunting("cats") as hunter:
+        await sql.execute(
+            """CREATE TRIGGER stuck BEFORE UPDATE ON quota_ledger FOR EACH ROW
+               WHEN (NEW.hunting_reserved < OLD.hunting_reserved AND NEW.bucket = 'general')
+               EXECUTE FUNCTION refuse_to_rewrite_events()"""
+        )
+        statistics = await hunter.cycle()
+        ledger = {line.bucket: (line.used, line.reserved) for line in await hunter.keys.ledger()}
+    assert (statistics.pages, statistics.skipped, ledger["general"]) == (1, {}, (0, 1))
+    assert "a unit that was not spent stays reserved" in caplog.text
+
+
 async def test_a_spent_day_gives_the_topics_back_and_says_when_it_reopens(
     hunting: Hunting, emulator: Emulator, sql: Any
 ) -> None:

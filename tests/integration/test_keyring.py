@@ -104,6 +104,48 @@ class TestReserving:
         row = await row_of(sql)
         assert (row["hunting_used"], row["tracking_used"], row["archeology_used"]) == (1, 0, 0)
 
+    async def test_units_of_several_buckets_are_reserved_together(self, ring: MakeRing, sql: Sql) -> None:
+        hunting = ring()
+        search, general = await hunting.acquire_each(["search", "general"])
+        assert (search.bucket, general.bucket) == ("search", "general")
+        assert (await spent(sql), await spent(sql, "general")) == ((0, 1), (0, 1))
+        await hunting.settle(search)
+        await hunting.cancel(general)
+        assert (await spent(sql), await spent(sql, "general")) == ((1, 0), (0, 0))
+
+    @pytest.mark.parametrize("full", ["search", "general"])
+    async def test_of_several_buckets_either_all_pay_or_none(
+        self, ring: MakeRing, sql: Sql, full: str
+    ) -> None:
+        hunting = ring(limits={full: 0})
+        with pytest.raises(RingClosed, match="leave it none"):
+            await hunting.acquire_each(["search", "general"])
+        assert (await spent(sql), await spent(sql, "general")) == ((0, 0), (0, 0))
+
+    async def test_several_buckets_may_be_paid_for_by_several_projects(
+        self, ring: MakeRing, sql: Sql
+    ) -> None:
+        keys = [{"key": "key-a", "project": "a"}, {"key": "key-b", "project": "b"}]
+        projects = {"a": {"search": 100, "general": 0}, "b": {"search": 0, "general": 100}}
+        hunting = ring(keys=keys, projects=projects, separate_projects_permitted=True)
+        grants = await hunting.acquire_each(["search", "general"])
+        assert [grant.project for grant in grants] == ["a", "b"]
+
+    async def test_a_probe_of_several_buckets_is_one_call(
+        self, ring: MakeRing, clock: FixedClock, sql: Sql
+    ) -> None:
+        hunting = ring(failures_to_open=1)
+        await hunting.fail(await hunting.acquire("search"), "HTTP 503")
+        clock.advance(HOUR)
+        search, general = await hunting.acquire_each(["search", "general"])
+        assert (search.probe is not None, general.probe) == (True, None)
+        with pytest.raises(RingClosed, match="half-open"):
+            await ring().acquire_each(["search", "general"])
+        await hunting.fail(search, "HTTP 503")
+        await hunting.cancel(general)
+        [key] = (await hunting.ledger())[0].keys
+        assert (key.state, await spent(sql, "general")) == (KeyState.OPEN, (0, 0))
+
     async def test_a_failed_call_is_used_and_one_never_sent_is_not(self, ring: MakeRing, sql: Sql) -> None:
         hunting = ring()
         await hunting.fail(await hunting.acquire("search"), "HTTP 500")
@@ -228,14 +270,18 @@ class TestCrowds:
         async with sql.transaction():
             await sql.execute(change)
             calls = [asyncio.create_task(ring.acquire("search")) for ring in rings]
-            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = $1"
-            name = await observer.fetchval("SELECT current_database()")
-            while await observer.fetchval(waiting, name) < len(rings):
-                await asyncio.sleep(0.01)
+            await self.all_wait(observer, len(rings))
         await observer.close()
         answers = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(answer, (Grant, RingClosed)) for answer in answers), answers
         return [answer for answer in answers if isinstance(answer, Grant)]
+
+    async def all_wait(self, observer: Any, callers: int) -> None:
+        """Return once so many wait for a lock in this database."""
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = $1"
+        name = await observer.fetchval("SELECT current_database()")
+        while await observer.fetchval(waiting, name) < callers:
+            await asyncio.sleep(0.01)
 
     @pytest.mark.parametrize(
         ("change", "granted"),
@@ -267,6 +313,24 @@ class TestCrowds:
         grants = await self.grants_after(change, rings, sql, database_url)
         assert len(grants) == min(22, 100 - archeology_used)
         assert await spent(sql) == (archeology_used, len(grants))
+
+    async def test_it_keeps_nothing_of_what_it_gets_only_in_part(
+        self, ring: MakeRing, crowded: Database, sql: Sql, database_url: str
+    ) -> None:
+        await ring().settle(await ring().acquire("general"))
+        await ring().settle(await ring().acquire("search"))
+        rings = [ring(pacing=False, db=crowded) for _ in range(self.callers)]
+        observer = await asyncpg.connect(database_url)
+        async with sql.transaction():
+            await sql.execute("UPDATE quota_ledger SET hunting_used = 80 WHERE bucket = 'search'")
+            buckets: list[Any] = ["search", "general"]
+            calls = [asyncio.create_task(each.acquire_each(buckets)) for each in rings]
+            await self.all_wait(observer, len(rings))
+        await observer.close()
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(answer, (list, RingClosed)) for answer in answers), answers
+        assert sum(isinstance(answer, list) for answer in answers) == 5
+        assert (await spent(sql), await spent(sql, "general")) == ((80, 5), (1, 5))
 
     async def test_it_makes_the_first_reservation_of_a_day_once(
         self, ring: MakeRing, crowded: Database, sql: Sql
@@ -884,8 +948,8 @@ class TestOpening:
 class TestStatements:
     """What the statements promise beyond their results."""
 
-    reserve = ("hunting", "search", TODAY, datetime(2026, 11, 2, 12, tzinfo=UTC), 1,
-               ["default"], [100], [85], ["key-1"], ["default"], 45.0)  # fmt: skip
+    reserve = ("hunting", TODAY, datetime(2026, 11, 2, 12, tzinfo=UTC), 1,
+               ["default"], ["search"], [100], [85], ["key-1"], ["default"], 45.0)  # fmt: skip
 
     @pytest.mark.parametrize("server", ["off", "local", "on"])
     async def test_a_reservation_is_always_flushed_and_its_end_need_not_be(
