@@ -147,6 +147,7 @@ class Cohorts:
         return [
             StoredCohort(day, *key, measure, cohort.to_bytes())
             for (measure, day, key), cohort in added.items()
+            if len(cohort)
         ]
 
     @staticmethod

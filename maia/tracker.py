@@ -228,11 +228,11 @@ class Tracker:
 
     async def fetch_targets(self, batch_size: int) -> Batch:
         """Claim due videos as far as the ring may pay for them, and due channels; none while it is closed."""
-        availability = await self.keys.availability("stats")
+        ledger = await self.keys.ledger()
+        availability = self.keys.verdict(ledger, "stats")
         if not availability.open:
             closed = RingClosed("tracking", "stats", availability.reopens_at, availability.reason)
             return Batch(closing=Closing(closed.reopens_at, str(closed)))
-        ledger = await self.keys.ledger()
         payable = IDS_PER_CALL * max(1, units_now(ledger, "stats"))
         self._refreshable = units_now(ledger, "general")
         due, shortage = await self.dao.count_due(payable + 1), None
