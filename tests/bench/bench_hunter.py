@@ -8,45 +8,21 @@ bytes, unsynced.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from tests.bench.figures import Figure
-from tests.bench.stage import Cpu, Stage, child, staged, temporary_folder
+from tests.bench.stage import Run, Stage, staged, temporary_folder
 
+SIDES = "tests.bench.hunting"
 VIDEOS = 20_000
 SEEDS = ("music", "gaming", "news")
 CYCLES = 32
 ROUNDS = 5
 FEW_PAGES = 50
 MEMORY = Path("/dev/shm")
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run of either side: what its process measured, and the CPU of all three processes."""
-
-    measured: dict[str, Any]
-    pages: int
-    videos: int
-    client: Cpu
-    server: Cpu
-    emulator: Cpu
-
-    @property
-    def seconds(self) -> float:
-        return float(self.measured["seconds"])
-
-    @property
-    def videos_per_s(self) -> float:
-        return self.videos / self.seconds
-
-    @property
-    def cpu_s(self) -> float:
-        return (self.client + self.server + self.emulator).total_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,54 +56,32 @@ async def _round(stage: Stage, parent: Path | None) -> Round:
     with temporary_folder(parent) as vault, temporary_folder(parent) as plain:
         url = await stage.seeded_database(SEEDS)
         settings = {"DATABASE_URL": url, "PLEIADES_VAULT__PATH": str(vault)}
-        hunter = await _run(stage, "hunt", settings, {"cycles": CYCLES})
+        hunter = await stage.run(SIDES, "hunt", settings, {"cycles": CYCLES})
         job = {
             "searches": hunter.measured["searches"],
-            "base_url": stage.environment["PLEIADES_YOUTUBE__BASE_URL"],
+            "base_url": stage.emulator_url,
             "key": "lab-key",
             "database_url": await stage.bed.new_database(),
             "folder": None if parent else str(plain),
         }
-        return Round(hunter, await _run(stage, "floor", {}, job))
-
-
-async def _run(stage: Stage, side: str, settings: Mapping[str, str], job: Mapping[str, Any]) -> Run:
-    server, emulator = Cpu.of(stage.server_pid), Cpu.of(stage.emulator_pid)
-    measured = await child(
-        "tests.bench.hunting", side, environment={**stage.environment, **settings}, job=job
-    )
-    return Run(
-        measured,
-        measured["pages"],
-        measured["videos"],
-        Cpu(measured["user_s"], measured["system_s"]),
-        Cpu.of(stage.server_pid) - server,
-        Cpu.of(stage.emulator_pid) - emulator,
-    )
+        return Round(hunter, await stage.run(SIDES, "floor", {}, job))
 
 
 def _speed(place: str, rounds: Sequence[Round]) -> Figure:
     """The median round, by ratio, with where its CPU time went."""
     turn = sorted(rounds, key=lambda each: each.ratio)[len(rounds) // 2]
-    spent = "; ".join(f"{name} {_split(run)}" for name, run in (("ours", turn.hunter), ("floor", turn.floor)))
+    sides = (("ours", turn.hunter), ("floor", turn.floor))
+    spent = "; ".join(f"{name} {run.split(run.measured['pages'])}" for name, run in sides)
     ratios = ", ".join(f"{each.ratio:.2f}" for each in rounds)
     cpu = median(each.floor.cpu_s / each.hunter.cpu_s for each in rounds)
     return Figure(
         f"hunter end to end, {place}",
-        turn.hunter.videos_per_s,
+        turn.hunter.measured["videos"] / turn.hunter.seconds,
         "videos/s",
-        turn.floor.videos_per_s,
+        turn.floor.measured["videos"] / turn.floor.seconds,
         "bare fetch and COPY",
         goal=0.5,
         note=f"rounds {ratios}; by CPU time {cpu:.2f}; ms of CPU a page, user+system: {spent}",
-    )
-
-
-def _split(run: Run) -> str:
-    parts = (("client", run.client), ("server", run.server), ("emulator", run.emulator))
-    return ", ".join(
-        f"{name} {cpu.user_s / run.pages * 1000:.1f}+{cpu.system_s / run.pages * 1000:.1f}"
-        for name, cpu in parts
     )
 
 

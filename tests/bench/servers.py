@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import psutil
@@ -27,12 +28,18 @@ class Bed:
 
     server: EmbeddedServer
 
-    async def new_database(self) -> str:
-        """The URL of an empty database."""
+    async def new_database(self, like: str | None = None) -> str:
+        """The URL of an empty database, or of a copy of the one at another URL, which nobody may be using."""
         name = f"bench_{secrets.token_hex(4)}"
+        template = f" TEMPLATE {_name(like)}" if like else ""
         async with self.connection("postgres") as sql:
-            await sql.execute(f"CREATE DATABASE {name}")
+            await sql.execute(f"CREATE DATABASE {name}{template}")
         return self.server.dsn_of(name)
+
+    async def drop_database(self, url: str) -> None:
+        """Remove a database, whoever uses it."""
+        async with self.connection("postgres") as sql:
+            await sql.execute(f"DROP DATABASE {_name(url)} WITH (FORCE)")
 
     @asynccontextmanager
     async def connection(self, database: str) -> AsyncIterator[Any]:
@@ -43,6 +50,10 @@ class Bed:
             yield connection
         finally:
             await connection.close()
+
+
+def _name(url: str) -> str:
+    return urlsplit(url).path.lstrip("/")
 
 
 def settings_of(url: str, **groups: Any) -> Settings:

@@ -1,4 +1,4 @@
-"""What the hunter's benches stand on: a durable server, an emulator of its own process, and children."""
+"""What the benches of agents stand on: a durable server, an emulator of its own process, and children."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import psutil
 
 from atlas.adapters.maia import MaiaDAO
@@ -78,6 +80,7 @@ class Stage:
     """A running server and a running emulator, and the environment in which agents meet them."""
 
     bed: Bed
+    catalogue: Path
     emulator_pid: int
     environment: Mapping[str, str]
 
@@ -94,22 +97,75 @@ class Stage:
             await MaiaDAO(database, clock=SystemClock(), settings=settings).seed(seeds)
         return url
 
+    @property
+    def emulator_url(self) -> str:
+        return self.environment["PLEIADES_YOUTUBE__BASE_URL"]
+
+    async def strike_with(self, *faults: str) -> None:
+        """Let the emulator do wrong as `maia emulator --fault` says, from now on."""
+        control = f"{self.emulator_url}/_emulator"
+        async with aiohttp.ClientSession(raise_for_status=True) as session:
+            await session.post(control, json={"faults": [fault for fault in faults if fault]})
+
+    async def run(self, module: str, side: str, settings: Mapping[str, str], job: Mapping[str, Any]) -> Run:
+        """Let a child work, and account for it."""
+        server, emulator = Cpu.of(self.server_pid), Cpu.of(self.emulator_pid)
+        measured = await child(module, side, environment={**self.environment, **settings}, job=job)
+        return Run(
+            measured,
+            Cpu(measured["user_s"], measured["system_s"]),
+            Cpu.of(self.server_pid) - server,
+            Cpu.of(self.emulator_pid) - emulator,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a child measured, and the CPU of all three processes."""
+
+    measured: dict[str, Any]
+    client: Cpu
+    server: Cpu
+    emulator: Cpu
+
+    @property
+    def seconds(self) -> float:
+        return float(self.measured["seconds"])
+
+    @property
+    def cpu_s(self) -> float:
+        return (self.client + self.server + self.emulator).total_s
+
+    def split(self, pages: float) -> str:
+        """Milliseconds of CPU a page, in user and in system mode."""
+        parts = (("client", self.client), ("server", self.server), ("emulator", self.emulator))
+        return ", ".join(
+            f"{name} {cpu.user_s / pages * 1000:.1f}+{cpu.system_s / pages * 1000:.1f}" for name, cpu in parts
+        )
+
 
 @asynccontextmanager
-async def staged(videos: int) -> AsyncIterator[Stage]:
-    """A durable server, and an emulator over a synthesized catalogue whose quota nobody can spend."""
+async def staged(videos: int, clock: datetime | None = None) -> AsyncIterator[Stage]:
+    """A durable server, and an emulator over a synthesized catalogue whose quota nobody can spend.
+
+    It is the time of `clock` there, by default the catalogue's end.
+    """
     with temporary_folder() as folder:
         catalogue = folder / "catalogue"
         synthesize(catalogue, videos=videos, channels=videos // 10, days=60, seed=1)
-        async with bed() as server, emulator(catalogue) as (pid, environment):
-            yield Stage(server, pid, plain_environment() | environment | _WITHOUT_LIMITS)
+        async with bed() as server, emulator(catalogue, clock) as (pid, environment):
+            yield Stage(server, catalogue, pid, plain_environment() | environment | _WITHOUT_LIMITS)
 
 
 @asynccontextmanager
-async def emulator(catalogue: Path) -> AsyncIterator[tuple[int, dict[str, str]]]:
+async def emulator(
+    catalogue: Path, clock: datetime | None = None
+) -> AsyncIterator[tuple[int, dict[str, str]]]:
     """A running `maia emulator`: its process, and what agents need to be told of it."""
     limits = f"search={UNITS},stats={UNITS},general={UNITS}"
-    arguments = ("--catalogue", str(catalogue), "--port", "0", "--project", f"lab:{limits}", "--json")
+    arguments = ["--catalogue", str(catalogue), "--port", "0", "--project", f"lab:{limits}", "--json"]
+    if clock is not None:
+        arguments += ["--clock", clock.isoformat()]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "maia", "emulator", *arguments,
         env=plain_environment(), stdout=asyncio.subprocess.PIPE,
