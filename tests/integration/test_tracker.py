@@ -418,9 +418,7 @@ async def test_cohorts_and_norms_are_kept_for_those_who_come_later(
         videos = await sql.fetchval("SELECT sum(videos) FROM channel_norms")
     assert videos == 20
     digests = await sql.fetch("SELECT * FROM velocity_cohorts")
-    assert {(row["day"], row["measure"]) for row in digests} == {
-        (NOON.date(), "velocity"), (NOON.date(), "growth"),
-    }  # fmt: skip
+    assert {(row["day"], row["measure"]) for row in digests} == {(NOON.date(), "velocity")}
     assert {row["category_id"] for row in digests} == {10, 11}
     async with tracking() as tracker:
         clock.advance(HOUR)
