@@ -16,6 +16,7 @@ TERMINATED_STATUS = 128 + signal.SIGTERM
 def cancelled_by_sigterm(*, exits: bool = True) -> Iterator[None]:
     """Within it SIGTERM cancels the calling task, for SystemExit(143), or CancelledError if not `exits`.
 
+    Further ones change nothing, as whoever sends them to a group and to its members does: the task is ending.
     It works only in the main thread, as Python delivers signals nowhere else.
     """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
@@ -26,8 +27,9 @@ def cancelled_by_sigterm(*, exits: bool = True) -> Iterator[None]:
 
     def cancel() -> None:
         nonlocal terminated
-        terminated = True
-        task.cancel("SIGTERM")
+        if not terminated:
+            terminated = True
+            task.cancel("SIGTERM")
 
     previous = signal.getsignal(signal.SIGTERM)
     loop.add_signal_handler(signal.SIGTERM, cancel)

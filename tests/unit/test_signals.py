@@ -52,3 +52,23 @@ def test_other_threads_get_no_signals_and_do_their_work() -> None:
     thread.start()
     thread.join()
     assert done == [True]
+
+
+async def test_a_second_sigterm_does_not_disturb_the_end() -> None:
+    tidied = asyncio.Event()
+
+    async def work() -> None:
+        with cancelled_by_sigterm(exits=False):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+                await asyncio.sleep(0.05)
+                tidied.set()
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert tidied.is_set()
