@@ -16,14 +16,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
 
 import orjson
 
 from atlas.clock import Clock
+from atlas.config import Settings
 from atlas.db import Database
 from atlas.errors import ConfigError
-from atlas.stores import Store
+from atlas.hub import HubStore
+from atlas.stores import FileStore, S3Store, Store, store_of
+from atlas.vault import check_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -121,6 +125,50 @@ async def export(
                 if on_progress is not None:
                     on_progress(share, rows)
     return Exported(rows, counted.bytes)
+
+
+# Where to
+
+
+def locate(to: str, settings: Settings, db: Database) -> tuple[Store, str]:
+    """The store and the object's name there that a path or URL means; ConfigError if it means none.
+
+    A path or file://…, s3://bucket/…, hf://datasets/owner/name/…, or vault:… for the vault of the settings.
+    """
+    scheme, separator, rest = to.partition(":")
+    rest = rest.removeprefix("//")
+    folder, _, name = rest.rpartition("/")
+    store: Store
+    match scheme if separator else "":
+        case "vault":
+            check_name(rest)
+            return store_of(settings, db), rest
+        case "s3":
+            store = S3Store(f"s3://{folder}", settings.vault.endpoint_url)
+        case "hf":
+            store, name = _dataset_of(rest, settings, db)
+        case "file" | "":
+            path = Path(rest if separator else to).expanduser().absolute()
+            if path.is_dir():
+                raise ConfigError(f"{to} is a folder: name a file in it")
+            return FileStore(path.parent, str(path.parent)), path.name
+        case _:
+            raise ConfigError(f"{to!r} is neither a path nor like s3://…, hf://datasets/… or vault:…")
+    if not name:
+        raise ConfigError(f"{to!r} names no object: let a name follow")
+    return store, name
+
+
+def _dataset_of(rest: str, settings: Settings, db: Database) -> tuple[Store, str]:
+    kind, _, path = rest.partition("/")
+    owner, _, within = path.partition("/")
+    dataset, _, name = within.partition("/")
+    if kind != "datasets" or not (owner and dataset):
+        raise ConfigError(f"'hf://{rest}' is not like hf://datasets/owner/name/file")
+    if settings.hf_token is None:
+        raise ConfigError("HF_TOKEN required to write to a Hugging Face dataset")
+    token, vault = settings.hf_token.get_secret_value(), settings.vault
+    return HubStore(f"{owner}/{dataset}", token, db, vault.endpoint_url, vault.commits_per_hour), name
 
 
 # Reading, page by page

@@ -86,7 +86,7 @@ class Vault:
 
     async def fetch(self, name: str) -> Any:
         """The object of that name, decoded; ObjectNotFound if there is none, here or waiting."""
-        _check_name(name)
+        check_name(name)
         waiting = await self._db.fetchrow("vault.waiting", [name])
         if waiting is None:
             return _from_json(name, await self._store.read(name))
@@ -122,7 +122,7 @@ class Vault:
         """Delete objects, a thousand in a commit; names of none are passed over. VaultError if refused."""
         doomed = builtins.list(dict.fromkeys(names))
         for name in doomed:
-            _check_name(name)
+            check_name(name)
         for start in range(0, len(doomed), _DELETIONS_A_COMMIT):
             changes = dict.fromkeys(doomed[start : start + _DELETIONS_A_COMMIT])
             await self._supersede(changes)
@@ -258,7 +258,7 @@ def _halves(objects: Changes) -> tuple[Changes, Changes]:
     return dict(items[:middle]), dict(items[middle:])
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise InvalidObjectName(
             f"{name!r} is no object's name, such as metadata/2026-11-02/dQw4w9WgXcQ.json: segments of "

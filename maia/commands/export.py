@@ -72,8 +72,7 @@ def export(
         raise typer.BadParameter(f"--since {since} is not before --until {until}")
 
     async def write(atlas: Atlas) -> Exported:
-        from atlas.exports import Format, Selection, Table, export
-        from atlas.stores import locate
+        from atlas.exports import Format, Selection, Table, export, locate
 
         store, name = locate(to, atlas.settings, atlas.db)
         selection = Selection(Table(table), begin, end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -28,7 +29,8 @@ from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.db import Database
 from atlas.errors import ConfigError, ObjectNotFound, VaultError, VaultUnavailable
-from atlas.stores import FileStore, HubStore, S3Store, Store, store_of
+from atlas.hub import HubStore
+from atlas.stores import FileStore, S3Store, Store, store_of
 from atlas.testing import SettingsFactory
 
 pytestmark = pytest.mark.integration
@@ -53,7 +55,7 @@ class FakeHub:
         self.page_size = 2
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[self._gate])
+        app = web.Application(middlewares=[self._gate], client_max_size=1 << 26)
         api = "/api/datasets/{owner}/{name}"
         app.router.add_get(api, self._info)
         app.router.add_get(api + "/revision/main", self._info)
@@ -296,6 +298,43 @@ class TestEveryStore:
         assert await store.list("") == []
         assert await store.folders("metadata") == []
 
+    async def test_a_file_becomes_the_object_when_it_is_written(self, store: Store) -> None:
+        await store.write({"exports/a.bin": b"old"})
+        body = bytes(range(256)) * 40_000
+        async with store.writing("exports/a.bin") as file:
+            for start in range(0, len(body), 1 << 20):
+                file.write(body[start : start + (1 << 20)])
+                file.flush()
+            assert await store.read("exports/a.bin") == b"old"
+
+        assert await store.read("exports/a.bin") == body
+        assert await store.list("") == ["exports/a.bin"]
+
+    @pytest.mark.parametrize("size", [0, 1, 6_000_000])
+    async def test_a_file_that_ends_early_leaves_what_was_there(self, store: Store, size: int) -> None:
+        await store.write({"exports/a.bin": b"old"})
+        for name in ("exports/a.bin", "exports/b.bin"):
+            with pytest.raises(ZeroDivisionError):
+                async with store.writing(name) as file:
+                    file.write(b"new" * size)
+                    raise ZeroDivisionError
+
+        assert await store.list("") == ["exports/a.bin"]
+        assert await store.read("exports/a.bin") == b"old"
+
+    async def test_an_empty_file_is_an_object_too(self, store: Store) -> None:
+        async with store.writing("empty"):
+            pass
+
+        assert await store.read("empty") == b""
+
+    async def test_a_file_that_cannot_be_written_is_the_stores_error(self, store: Store) -> None:
+        with pytest.raises(VaultError, match="No space left"):
+            async with store.writing("a.bin"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        assert await store.list("") == []
+
     async def test_answers_when_checked(self, store: Store) -> None:
         await store.check()
 
@@ -365,6 +404,23 @@ class TestFileStore:
         with pytest.raises(VaultError, match="cannot write in the vault: No such file"):
             await file_store.write({"a.json": b"2"})
         assert await file_store.read("a.json") == b"1"
+
+    async def test_nothing_is_left_beside_a_written_file(self, file_store: FileStore) -> None:
+        async with file_store.writing("a.bin") as file:
+            file.write(b"1")
+            assert len(list((file_store.root / ".incoming").iterdir())) == 1
+
+        assert [path.name for path in file_store.root.iterdir()] == ["a.bin"]
+
+    async def test_files_are_written_side_by_side(self, file_store: FileStore) -> None:
+        async def write(number: int) -> None:
+            async with file_store.writing(f"{number % 5}/{number}.bin") as file:
+                file.write(str(number).encode())
+
+        await asyncio.gather(*(write(number) for number in range(100)))
+
+        assert len(await file_store.list("")) == 100
+        assert [path.name for path in file_store.root.iterdir() if path.name.startswith(".")] == []
 
     def test_a_full_disk_tears_nothing(self, tmp_path: Path) -> None:
         """The limit on a file's size fails a write half-way, as a full disk does."""

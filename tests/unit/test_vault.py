@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from atlas.clock import FixedClock
 from atlas.errors import ConfigError, InvalidObjectName, VaultError
 from atlas.stores import S3Store
-from atlas.vault import _PREFIX, Batch, _check_name, metadata_name
+from atlas.vault import _PREFIX, Batch, check_name, metadata_name
 
 NEW_YEARS_EVE_IN_NEW_YORK = datetime(2026, 12, 31, 20, tzinfo=timezone(timedelta(hours=-5)))
 ID_CHARACTERS = string.ascii_letters + string.digits + "_-"
@@ -27,7 +27,7 @@ def test_metadata_is_named_by_the_utc_date() -> None:
 
 @given(st.text(ID_CHARACTERS, min_size=1, max_size=64))
 def test_every_video_id_makes_a_name_that_can_be_fetched(video_id: str) -> None:
-    _check_name(metadata_name(video_id, NEW_YEARS_EVE_IN_NEW_YORK))
+    check_name(metadata_name(video_id, NEW_YEARS_EVE_IN_NEW_YORK))
 
 
 @given(st.text(max_size=70).filter(lambda text: not text or set(text) - set(ID_CHARACTERS) or len(text) > 64))
@@ -43,13 +43,13 @@ def test_anything_else_is_no_video_id(video_id: str) -> None:
 )  # fmt: skip
 def test_no_name_leaves_the_vault(name: str) -> None:
     with pytest.raises(InvalidObjectName, match="object's name"):
-        _check_name(name)
+        check_name(name)
 
 
 @given(st.text("ab./-_ ~\\\0", max_size=12))
 def test_a_name_that_passes_stays_beneath_its_folder(name: str) -> None:
     try:
-        _check_name(name)
+        check_name(name)
     except InvalidObjectName:
         return
     assert not name.startswith("/")

@@ -1,0 +1,234 @@
+"""The vault's objects as files of a Hugging Face dataset."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+
+from atlas.db import Database
+from atlas.errors import ObjectNotFound, VaultError, VaultUnavailable
+
+if TYPE_CHECKING:
+    from atlas.stores import Changes
+
+T = TypeVar("T")
+
+_HUB_TIMEOUT_S = 30
+_LONGEST_PAUSE_S = 15
+_PATHS_PER_QUERY = 500
+
+
+class _CommitsSpent(VaultUnavailable):
+    """The hour's commits are spent."""
+
+
+class HubStore:
+    """Objects as files of a Hugging Face dataset, by its official client.
+
+    Written and deleted by HfApi.create_commit: HfFileSystem commits once a file. Listed by HfApi too, as
+    HfFileSystem keeps listings that go stale and asks three times for each read. All processes together
+    commit at most `commits_per_hour` times an hour, which the database counts. Git's history keeps what was
+    deleted until it is squashed (HfApi.super_squash_history).
+    """
+
+    def __init__(
+        self, dataset: str, token: str, db: Database, endpoint: str | None, commits_per_hour: int
+    ) -> None:
+        self.dataset, self._token, self._db = dataset, token, db
+        self._endpoint, self._commits_per_hour = endpoint, commits_per_hour
+
+    async def write(self, changes: Changes) -> None:
+        await self._write(changes)
+
+    async def _write(self, changes: Mapping[str, bytes | str | None]) -> None:
+        """What `write` does, with paths of files for bodies, too."""
+        import stamina
+
+        async for attempt in stamina.retry_context(
+            on=_pause_s, attempts=4, timeout=60, wait_initial=0.5, wait_max=8, wait_jitter=1
+        ):
+            with attempt:
+                await self._spend_commit()
+                await self._call(self._commit, changes)
+
+    async def read(self, name: str) -> bytes:
+        return await self._patiently(self._read, name)
+
+    async def list(self, folder: str) -> builtins.list[str]:
+        return [path for path, is_file in await self._patiently(self._tree, folder, True) if is_file]
+
+    async def folders(self, folder: str) -> builtins.list[str]:
+        tree = await self._patiently(self._tree, folder, False)
+        return [path.rpartition("/")[2] for path, is_file in tree if not is_file]
+
+    async def check(self) -> None:
+        await self._patiently(self._info)
+
+    @asynccontextmanager
+    async def writing(self, name: str) -> AsyncIterator[BinaryIO]:
+        # A commit needs the file's hash before its content, hence a temporary one.
+        with self._ours(), NamedTemporaryFile(prefix="pleiades-") as file:
+            yield cast(BinaryIO, file)
+            await asyncio.to_thread(file.flush)
+            await self._write({name: file.name})
+
+    async def _spend_commit(self) -> None:
+        """Take one of the hour's commits: every attempt may become one, even if its answer is an error."""
+        repository = f"huggingface:{self.dataset}"
+        if not await self._db.fetchval("vault.grant_commit", repository, self._commits_per_hour):
+            wait_s = await self._db.fetchval("vault.commits_reopen", repository, self._commits_per_hour)
+            raise _CommitsSpent(
+                f"the {self._commits_per_hour} commits an hour to {self.dataset} are spent "
+                "(PLEIADES_VAULT__COMMITS_PER_HOUR)",
+                wait_s,
+            )
+
+    async def _patiently(self, function: Callable[..., T], *args: Any) -> T:
+        import stamina
+
+        async for attempt in stamina.retry_context(
+            on=_pause_s, attempts=4, timeout=60, wait_initial=0.5, wait_max=8, wait_jitter=1
+        ):
+            with attempt:
+                answer = await self._call(function, *args)
+        return answer
+
+    async def _call(self, function: Callable[..., T], *args: Any) -> T:
+        return await asyncio.to_thread(self._refined, function, *args)
+
+    def _refined(self, function: Callable[..., T], *args: Any) -> T:
+        with self._ours():
+            return function(*args)
+
+    @contextmanager
+    def _ours(self) -> Iterator[None]:
+        """Turn the client's errors into ours."""
+        hub = _hub()
+        try:
+            yield
+        except hub.errors.EntryNotFoundError as error:
+            raise ObjectNotFound(f"dataset {self.dataset} holds no such object") from error
+        except hub.errors.RepositoryNotFoundError as error:
+            raise VaultError(
+                f"dataset {self.dataset} does not exist or is closed to this token: create it, or set "
+                "HF_DATASET_ID and HF_TOKEN"
+            ) from error
+        except hub.errors.HfHubHTTPError as error:
+            status, told = error.response.status_code, error.server_message or str(error).strip()
+            message = f"dataset {self.dataset}: HTTP {status}: {told}"
+            # Somebody else is committing, or just did: both pass.
+            raise (VaultUnavailable(message) if status in {409, 412} else VaultError(message)) from error
+        except (ValueError, OSError) as error:
+            raise VaultError(f"dataset {self.dataset}: {error}") from error
+
+    def _api(self) -> Any:
+        return _hub().HfApi(endpoint=self._endpoint, token=self._token, library_name="pleiades")
+
+    def _commit(self, changes: Mapping[str, bytes | str | None]) -> None:
+        hub, api = _hub(), self._api()
+        deleted = [name for name, body in changes.items() if body is None]
+        added = [hub.CommitOperationAdd(name, body) for name, body in changes.items() if body is not None]
+        operations = added + [hub.CommitOperationDelete(name) for name in self._present(api, deleted)]
+        if not operations:
+            return
+        summary = f"Store {len(added)} and delete {len(deleted)} objects"
+        try:
+            api.create_commit(self.dataset, operations, commit_message=summary, repo_type="dataset")
+        except hub.errors.EntryNotFoundError as error:
+            raise VaultUnavailable(f"dataset {self.dataset}: a file was deleted by somebody else") from error
+        if any(operation._should_ignore for operation in added):
+            raise VaultError(f"dataset {self.dataset}: its .gitignore keeps objects out: remove those lines")
+
+    def _present(self, api: Any, names: Sequence[str]) -> builtins.list[str]:
+        """Those of the names that exist: deleting any other fails a whole commit."""
+        present: builtins.list[str] = []
+        for start in range(0, len(names), _PATHS_PER_QUERY):
+            paths = list(names[start : start + _PATHS_PER_QUERY])
+            present += [info.path for info in api.get_paths_info(self.dataset, paths, repo_type="dataset")]
+        return present
+
+    def _read(self, name: str) -> bytes:
+        hub = _hub()
+        url = hub.hf_hub_url(self.dataset, name, repo_type="dataset", endpoint=self._endpoint)
+        response = hub.get_session().get(url, headers=hub.utils.build_hf_headers(token=self._token))
+        hub.utils.hf_raise_for_status(response)
+        content: bytes = response.content
+        return content
+
+    def _tree(self, folder: str, recursive: bool) -> builtins.list[tuple[str, bool]]:
+        hub = _hub()
+        try:
+            entries = self._api().list_repo_tree(
+                self.dataset, folder or None, recursive=recursive, repo_type="dataset"
+            )
+            return [(entry.path, isinstance(entry, hub.RepoFile)) for entry in entries]
+        except hub.errors.EntryNotFoundError:
+            return []
+
+    def _info(self) -> None:
+        self._api().repo_info(self.dataset, repo_type="dataset")
+
+
+def _pause_s(error: Exception) -> bool | float:
+    """Whether to try again, and after how long if the service said so; not if it takes too long."""
+    if not isinstance(error, VaultUnavailable) or isinstance(error, _CommitsSpent):
+        return False
+    if error.retry_after_s is None:
+        return True
+    return error.retry_after_s if error.retry_after_s <= _LONGEST_PAUSE_S else False
+
+
+def _hub() -> Any:
+    """The official client, set up at its first use: no telemetry, no progress bars, no retries of its own."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import huggingface_hub
+    from huggingface_hub.utils import _http
+
+    if _http._GLOBAL_CLIENT_FACTORY is not _one_try_client:
+        huggingface_hub.utils.disable_progress_bars()  # type: ignore[attr-defined]
+        huggingface_hub.set_client_factory(_one_try_client)
+    return huggingface_hub
+
+
+def _one_try_client() -> Any:
+    """An HTTP client that raises VaultUnavailable at once where the hub's would sleep and try for minutes.
+
+    Retries belong to us, who can wait without holding a thread; and the hub's own client waits for ever.
+    """
+    from huggingface_hub.utils._http import default_client_factory
+
+    client: Any = default_client_factory()
+    client.timeout = _HUB_TIMEOUT_S
+    send = client.send
+
+    def send_once(request: Any, **options: Any) -> Any:
+        try:
+            response = send(request, **options)
+        except Exception as error:
+            # The transport's own errors: of httpx or httpx2, as the client's version has it.
+            raise VaultUnavailable(f"{request.url.host}: {type(error).__name__}: {error}") from error
+        if response.status_code in {408, 429} or response.status_code >= 500:
+            response.close()
+            raise VaultUnavailable(
+                f"{request.url.host}: HTTP {response.status_code}: {response.reason_phrase}",
+                _retry_after_s(response.headers),
+            )
+        return response
+
+    client.send = send_once
+    return client
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
+
+    told = headers.get("retry-after", "").strip()
+    if told.isdigit():
+        return float(told)
+    limit = parse_ratelimit_headers(headers)
+    return float(limit.reset_in_seconds) if limit is not None and limit.remaining == 0 else None
