@@ -11,16 +11,25 @@ ARGS ?=
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench docs constraints wheel clean
+.PHONY: help demo test test-images test-units test-monitoring lint format bench docs constraints wheel clean
 
 help: ## Say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.product ## Hunt and track a synthetic catalogue, under 120 s after installation
 	$(BIN)/maia demo $(ARGS)
 
 test: $(VENV)/.dev ## Run every test and report coverage; ARGS="-k claims -n0" narrows it
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term $(ARGS)
+
+test-images: $(VENV)/.dev ## Build the image and run the stack of compose.yaml with podman; see docs/deployment.md
+	$(BIN)/python -m pytest -n 0 --no-cov -v tests/images $(ARGS)
+
+test-units: $(VENV)/.dev ## Boot the systemd units in a container of Debian; see docs/deployment.md
+	$(BIN)/python -m pytest -n 0 --no-cov -v tests/units $(ARGS)
+
+test-monitoring: $(VENV)/.dev ## Run every rule and every panel's query in a real Prometheus
+	$(BIN)/python -m pytest -n 0 --no-cov -v tests/monitoring $(ARGS)
 
 lint: $(VENV)/.dev ## Check form, types, import directions, and what Pleiades is deployed with
 	$(BIN)/ruff check
