@@ -12,7 +12,6 @@ ring_closed      no quota now: given back, as all that are left, until the ring 
 network          no answer, or none that is whole: tried again later, the clock unmoved
 empty            an answer without any of them: doubted once, so tried again later
 bad_request      the request is refused: tried again later, ever more rarely
-vault            a required vault refused the metadata that came along: tried again later
 not_later        the last sample is no earlier than this one: due again after the interval
 lease_lost       it took too long and somebody else has the video
 late             the batch took half its lease: what was not begun by then is given back
@@ -23,15 +22,14 @@ A database that fails ends the cycle: the error is raised, and no group is half 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import stamina
 
@@ -45,7 +43,7 @@ from atlas.adapters.tracking import (
 )
 from atlas.composition import Atlas
 from atlas.config import Settings
-from atlas.errors import DatabaseError, RingClosed, TransactionConflict, VaultError
+from atlas.errors import DatabaseError, RingClosed, TransactionConflict
 from atlas.keyring import KeyRing, LedgerLine
 from maia import sessions
 from maia.budget import Shortage, choose, named, units_now
@@ -55,23 +53,13 @@ from maia.cycles import (
     Cycle,
     CycleStatistics,
     directly,
-    keep_answers,
     refuse_nothing,
     repeated,
 )
-from maia.errors import MaiaError
-from maia.measuring import Breakout, Cohorts, Counts, Measured, Meter, Reading
+from maia.measuring import Breakout, Cohorts, Measured, Meter, Reading
+from maia.sampling import ENDINGS, REFUSALS, Item, Refusal, Sampler, believed_of, reason_of, split
 from maia.youtube.client import IDS_PER_CALL, YouTube
-from maia.youtube.errors import (
-    BadRequest,
-    Gone,
-    KeyRejected,
-    QuotaExhausted,
-    RateLimited,
-    Transient,
-)
 from maia.youtube.resources import Channel, Video
-from maia.youtube.resources import VideoStats as Counters
 
 logger = logging.getLogger(__name__)
 
@@ -80,18 +68,7 @@ CALLS_PER_GROUP = 5
 
 _MOST_WEIGHED = 20_000
 """Due videos of a zone among which a short budget chooses."""
-_DOUBTED_ATTEMPTS = 1
 _STORING_TRIES = 4
-_REFUSALS = (RingClosed, QuotaExhausted, BadRequest, Gone, Transient, VaultError)
-_CLOSINGS = (RingClosed, QuotaExhausted)
-_ENDINGS = (RateLimited, KeyRejected)
-Item = Target | ChannelTarget
-AnItem = TypeVar("AnItem", Target, ChannelTarget)
-T = TypeVar("T")
-
-
-class EmptyAnswer(MaiaError):
-    """An answer left out all that it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +80,6 @@ class Batch:
     due: Mapping[str, int] = field(default_factory=dict)
     shortage: Shortage | None = None
     closing: Closing | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why some of a group could not be sampled."""
-
-    items: tuple[Item, ...]
-    error: Exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,15 +146,6 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What a call brought: readings, with the videos themselves where their metadata came too."""
-
-    readings: tuple[Reading, ...] = ()
-    videos: tuple[Video, ...] = ()
-    refusals: tuple[Refusal, ...] = ()
-
-
 class Tracker:
     """The steps over an Atlas, and the cycle that they make up; one cycle at a time."""
 
@@ -193,8 +153,9 @@ class Tracker:
         self.atlas, self.youtube, self.keys, self.dao = atlas, youtube, keys, dao
         self.settings = atlas.settings.tracker
         self.session = sessions.id_of_run()
-        self._meter = Meter(self.settings, Cohorts(()))
-        self._refreshable = 0
+        self._sampler = Sampler(atlas, youtube)
+        self._cohorts, self._cohorts_at = Cohorts(()), datetime.min.replace(tzinfo=UTC)
+        self._meter = Meter(self.settings, self._cohorts)
 
     @classmethod
     @asynccontextmanager
@@ -234,7 +195,7 @@ class Tracker:
             closed = RingClosed("tracking", "stats", availability.reopens_at, availability.reason)
             return Batch(closing=Closing(closed.reopens_at, str(closed)))
         payable = IDS_PER_CALL * max(1, units_now(ledger, "stats"))
-        self._refreshable = units_now(ledger, "general")
+        self._sampler.refreshable = units_now(ledger, "general")
         due, shortage = await self.dao.count_due(payable + 1), None
         if sum(due.values()) > payable:
             counts = await self.dao.clock_counts()
@@ -242,33 +203,30 @@ class Tracker:
             targets, shortage = await self._choose(batch_size, payable, counts, ledger)
         else:
             targets = await self.dao.fetch_tracker_targets(batch_size) if any(due.values()) else []
-        most = min(batch_size, IDS_PER_CALL * self._refreshable)
+        most = min(batch_size, IDS_PER_CALL * self._sampler.refreshable)
         channels = await self.dao.fetch_channel_targets(most) if most else []
         if targets:
-            self._meter = Meter(self.settings, await self._cohorts(), saving=shortage is not None)
+            await self._know_cohorts()
+            self._meter = Meter(self.settings, self._cohorts, saving=shortage is not None)
         # Together at the end, so that few calls bring their metadata; the hot ones stay ahead.
-        targets.sort(key=self._is_stale)
+        targets.sort(key=self._sampler.is_stale)
         return Batch(tuple(targets), tuple(channels), named(due), shortage)
 
     async def update_stats(self, targets: Sequence[Target]) -> Sampled:
         """Ask for the counts of a group, 50 a call, and store what came in one transaction."""
-        calls = [self._ask(chunk) for chunk in self._chunks(targets)]
-        answers, ended_by = await _all_until_ended(calls)
-        readings = [reading for answer in answers for reading in answer.readings]
-        videos = [video for answer in answers for video in answer.videos]
-        sampled = await self._measured_and_stored(readings, videos)
-        refusals = tuple(refusal for answer in answers for refusal in answer.refusals)
-        return replace(sampled, refusals=refusals, ended_by=ended_by)
+        asked = await self._sampler.ask(targets)
+        sampled = await self._measured_and_stored(asked.readings, asked.videos)
+        return replace(sampled, refusals=asked.refusals, ended_by=asked.ended_by)
 
     async def update_channels(self, channels: Sequence[ChannelTarget]) -> Sampled:
         """Ask in one call for what at most 50 channels count now, and store it."""
         try:
             answer = await self.youtube.channels(channel.id for channel in channels)
-        except _REFUSALS as error:
+        except REFUSALS as error:
             return Sampled(refusals=(Refusal(tuple(channels), error),))
-        except _ENDINGS as error:
+        except ENDINGS as error:
             return Sampled(ended_by=error)
-        believed, refusal = _believed(channels, bool(answer))
+        believed, refusal = believed_of(channels, bool(answer))
         found, at = {channel.id: channel for channel in answer}, self.atlas.clock.now()
         updates = [self._channel_stats(target, found.get(target.id), at) for target in believed]
         stored = await self.dao.update_channel_stats_batch(updates)
@@ -298,60 +256,13 @@ class Tracker:
         )
         return await self.dao.claim_videos(chosen[:batch_size]), shortage
 
-    async def _cohorts(self) -> Cohorts:
-        today = self.atlas.clock.now().astimezone(UTC).date()
-        days = [today - timedelta(days=back) for back in range(self.settings.cohort_days)]
-        return Cohorts(await self.dao.cohorts(days))
-
-    # Asking
-
-    def _chunks(self, targets: Sequence[Target]) -> list[tuple[Sequence[Target], bool]]:
-        """What to ask for in a call each, and whether for metadata too; as few calls as may be."""
-        stale = [target for target in targets if self._is_stale(target)]
-        stale = stale[: IDS_PER_CALL * self._refreshable]
-        ids = {target.id for target in stale}
-        others = [target for target in targets if target.id not in ids]
-        refreshing = [(chunk, True) for chunk in _split(stale)]
-        self._refreshable -= len(refreshing)
-        return refreshing + [(chunk, False) for chunk in _split(others)]
-
-    def _is_stale(self, target: Target) -> bool:
-        """Whether title and tags are to be fetched anew."""
-        age = self.atlas.clock.now() - target.metadata_at
-        return age >= timedelta(days=self.settings.metadata_refresh_days)
-
-    async def _ask(self, call: tuple[Sequence[Target], bool]) -> _Answer:
-        """One call's answer, or why there is none; raises what must end the cycle, and database errors."""
-        targets, refresh = call
-        try:
-            if refresh:
-                try:
-                    return await self._refreshed(targets)
-                except _CLOSINGS as closed:
-                    # The sample is worth more than the metadata, which have five days left.
-                    logger.info("metadata wait, counts do not: %s", closed)
-                    self._refreshable = 0
-            batch = await self.youtube.batch_get_stats(target.id for target in targets)
-            return self._read(targets, {counters.id: counters for counters in batch.items})
-        except _REFUSALS as error:
-            return _Answer(refusals=(Refusal(tuple(targets), error),))
-
-    async def _refreshed(self, targets: Sequence[Target]) -> _Answer:
-        videos = await self.youtube.videos(target.id for target in targets)
-        await keep_answers(self.atlas.vault, videos)
-        answer = self._read(targets, {video.id: video for video in videos}, refreshed=True)
-        return replace(answer, videos=videos)
-
-    def _read(
-        self, targets: Sequence[Target], found: Mapping[str, Counters | Video], *, refreshed: bool = False
-    ) -> _Answer:
-        at = self.atlas.clock.now()
-        believed, refusals = _believed(targets, bool(found))
-        readings = (
-            Reading(target, at, _counts(found.get(target.id)), refreshed and target.id in found)
-            for target in believed
-        )
-        return _Answer(tuple(readings), refusals=refusals)
+    async def _know_cohorts(self) -> None:
+        """Read the cohorts of the last days, once a round: what others add meanwhile can wait."""
+        now = self.atlas.clock.now()
+        if now - self._cohorts_at >= timedelta(seconds=self.settings.round_s):
+            today = now.astimezone(UTC).date()
+            days = [today - timedelta(days=back) for back in range(self.settings.cohort_days)]
+            self._cohorts, self._cohorts_at = Cohorts(await self.dao.cohorts(days)), now
 
     # Storing
 
@@ -424,7 +335,7 @@ class Tracker:
 
     async def keep_cohorts(self) -> None:
         """Store what this cycle's videos add to the cohorts."""
-        await self.dao.merge_cohorts(self._meter.cohorts.take_added(), Cohorts.merged)
+        await self.dao.merge_cohorts(self._cohorts.take_added(), Cohorts.merged)
 
     async def keep_house(self) -> None:
         """Make tomorrow's partition ahead, and drop what is older than may be kept."""
@@ -456,10 +367,10 @@ class _Cycle(Cycle[Target | ChannelTarget, Statistics]):
     async def _do(self, batch_size: int) -> None:
         await self._fetch(self.steps.fetch_targets(batch_size), self._accept)
         calls = self.atlas.settings.youtube.concurrency
-        groups = deque(_split(self.batch.targets, CALLS_PER_GROUP * IDS_PER_CALL))
+        groups = deque(split(self.batch.targets, CALLS_PER_GROUP * IDS_PER_CALL))
         workers = min(-(-calls // CALLS_PER_GROUP) + 1, len(groups))
         await self._work_together(self._sample_videos(groups) for _ in range(workers))
-        chunks = deque(_split(self.batch.channels))
+        chunks = deque(split(self.batch.channels))
         await self._work_together(self._sample_channels(chunks) for _ in range(min(calls, len(chunks))))
         if self.claimed:
             await self.tracker.keep_cohorts()
@@ -504,7 +415,7 @@ class _Cycle(Cycle[Target | ChannelTarget, Statistics]):
             raise sampled.ended_by
 
     async def _refuse(self, kind: str, refusal: Refusal) -> None:
-        reason, error = _reason_of(refusal.error), refusal.error
+        reason, error = reason_of(refusal.error), refusal.error
         if reason == "ring_closed" and kind == "video":
             # Stays held: given back at the end, together with what was not begun.
             self._close(Closing(getattr(error, "reopens_at", None), str(error)))
@@ -578,27 +489,6 @@ class _Cycle(Cycle[Target | ChannelTarget, Statistics]):
         )
 
 
-def _split(items: Sequence[T], size: int = IDS_PER_CALL) -> list[Sequence[T]]:
-    return [items[at : at + size] for at in range(0, len(items), size)]
-
-
-def _believed(asked: Sequence[AnItem], answered: bool) -> tuple[Sequence[AnItem], tuple[Refusal, ...]]:
-    """Whose absence from an answer counts: an answer without anything is doubted once for each of them."""
-    if answered:
-        return asked, ()
-    doubted = tuple(item for item in asked if item.attempts <= _DOUBTED_ATTEMPTS)
-    believed = [item for item in asked if item.attempts > _DOUBTED_ATTEMPTS]
-    return believed, (
-        Refusal(doubted, EmptyAnswer(f"none of {len(asked)} ids is in the answer")),
-    ) if doubted else ()
-
-
-def _counts(counters: Counters | Video | None) -> Counts | None:
-    if counters is None:
-        return None
-    return Counts(counters.view_count, counters.like_count, counters.comment_count)
-
-
 def _sampled(
     measured: Measured, stored: BatchStored, breakouts: Sequence[Breakout], refreshed: int
 ) -> Sampled:
@@ -617,40 +507,6 @@ def _sampled(
             "not_later": measured.not_later - frozenset(stored.lost),
         },
     )
-
-
-def _reason_of(error: Exception) -> str:
-    match error:
-        case RingClosed() | QuotaExhausted():
-            return "ring_closed"
-        case EmptyAnswer():
-            return "empty"
-        case BadRequest() | Gone():
-            return "bad_request"
-        case VaultError():
-            return "vault"
-    return "network"
-
-
-async def _all_until_ended(calls: Iterable[Coroutine[Any, Any, T]]) -> tuple[list[T], Exception | None]:
-    """What the calls brought, and what must end the cycle, if one met it: the others are then cancelled.
-
-    Any other error is raised.
-    """
-    tasks = [asyncio.create_task(call) for call in calls]
-    try:
-        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-    # Those that met theirs before they were cancelled know more of it.
-    ended = [task for task in (*done, *pending) if not task.cancelled()]
-    errors = [error for task in ended if (error := task.exception()) is not None]
-    ending = next((each for kind in _ENDINGS for each in errors if isinstance(each, kind)), None)
-    if errors and ending is None:
-        raise errors[0]
-    return [task.result() for task in ended if task.exception() is None], ending
 
 
 async def run(

@@ -663,16 +663,17 @@ async def test_a_refused_request_is_tried_ever_more_rarely(
     assert "invalidParameter" in row["last_error"]
 
 
-async def test_a_required_vault_that_refuses_costs_only_what_it_was_to_keep(
-    tracking: Tracking, clock: FixedClock, tmp_path: Path, sql: Any
+async def test_a_required_vault_that_refuses_leaves_the_metadata_for_later(
+    tracking: Tracking, clock: FixedClock, tmp_path: Path, sql: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     occupied = tmp_path / "occupied"
     occupied.write_text("a file, not a folder")
     async with tracking(*STEADY[-3:], vault={"path": str(occupied), "required": True}) as tracker:
         clock.advance(25 * DAY)
-        await sql.execute("UPDATE video_clock SET metadata_at = $1 WHERE video_id = $2", clock.now(), NEWEST)
         statistics = await tracker.cycle()
-    assert (statistics.samples, statistics.refreshed, statistics.skipped) == (1, 0, {"vault": 2})
+    assert (statistics.samples, statistics.refreshed, statistics.skipped) == (3, 0, {})
+    assert (await clock_of(sql))["metadata_at"] == NOON
+    assert "metadata wait for the vault, counts do not" in caplog.text
 
 
 async def test_a_ring_whose_keys_are_all_refused_is_a_clear_error(
