@@ -673,7 +673,8 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 
 def _is_known(variable: str) -> bool:
     name = variable.upper().removeprefix("PLEIADES_").lower()
-    if name in {"config", "secrets_dir"}:
+    # The image is for whatever starts containers.
+    if name in {"config", "secrets_dir", "image"}:
         return True
     group, _, rest = name.partition("__")
     field = Settings.model_fields.get(group)

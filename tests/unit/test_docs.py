@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 # Read by the settings' own sources, or by Prefect.
 PACKAGES = ("atlas", "flows", "maia")
-BESIDES_SETTINGS = {"PLEIADES_CONFIG", "PLEIADES_SECRETS_DIR", "PLEIADES_"}
+BESIDES_SETTINGS = {"PLEIADES_CONFIG", "PLEIADES_SECRETS_DIR", "PLEIADES_IMAGE", "PLEIADES_"}
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
