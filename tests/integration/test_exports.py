@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import gc
 import io
 import json
 import os
@@ -270,23 +271,31 @@ class TestVideosAndChannels:
 
 
 class TestFailures:
+    @pytest.mark.parametrize("format_", Format)
     async def test_a_failing_database_leaves_the_old_file(
-        self, exporter: Exporter, sql: Any, monkeypatch: pytest.MonkeyPatch
+        self, exporter: Exporter, sql: Any, monkeypatch: pytest.MonkeyPatch, format_: Format
     ) -> None:
         await fill(sql, videos=2)
-        await exporter.write()
-        before = (exporter.folder / "samples.csv").read_bytes()
+        await exporter.write(format_)
+        path = exporter.folder / f"samples.{format_}"
+        before = path.read_bytes()
         monkeypatch.setattr(exports, "_WIDEST", HOUR)
-        await sql.execute("DROP TABLE video_stats_log_20261101 CASCADE")
-        await sql.execute(
-            "CREATE TABLE video_stats_log_20261101 PARTITION OF video_stats_log "
-            "FOR VALUES FROM ('2026-11-01Z') TO ('2026-11-02Z')"
-        )
-        await sql.execute("ALTER TABLE video_stats_log RENAME COLUMN velocity TO pace")
+        pages = 0
+
+        class Failing(_Slow):
+            async def copy_out(self, *args: Any, **options: Any) -> int:
+                nonlocal pages
+                pages += 1
+                if pages == 3:
+                    await sql.execute("ALTER TABLE video_stats_log RENAME COLUMN velocity TO pace")
+                return await super().copy_out(*args, **options)
+
+        failing, store = Failing(exporter.db, lambda: True), FileStore(exporter.folder)
         with pytest.raises(DatabaseError, match="velocity"):
-            await exporter.write()
-        assert (exporter.folder / "samples.csv").read_bytes() == before
-        assert [path.name for path in exporter.folder.iterdir()] == ["samples.csv"]
+            await export(failing, exporter.clock, store, path.name, Selection(), format_)  # type: ignore[arg-type]
+        gc.collect()
+        assert path.read_bytes() == before
+        assert list(exporter.folder.iterdir()) == [path]
 
     async def test_a_cancelled_export_leaves_nothing(self, exporter: Exporter, sql: Any) -> None:
         await fill(sql, videos=2)
