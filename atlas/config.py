@@ -84,7 +84,9 @@ class Group(BaseModel):
 class DatabaseSettings(Group):
     """PostgreSQL, embedded or given by DATABASE_URL."""
 
-    pool_size: int = Field(default=8, ge=1, le=200, description="Most connections a process holds.")
+    pool_size: int = Field(
+        default=4, ge=1, le=200, description="Most connections a process holds; each plans all anew."
+    )
     statement_timeout_s: float = Field(default=30, gt=0, description="Longest a statement may run.")
     lock_timeout_s: float = Field(default=5, gt=0, description="Longest a statement may wait for a lock.")
     idle_transaction_timeout_s: float = Field(

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -325,6 +326,7 @@ def _category(item: Json) -> VideoCategory:
 
 _NOTHING: Json = {}
 _LONGEST_ID = 64
+_MOST_REMEMBERED = 10_000
 # What an integer and a bigint of the database hold.
 _LARGEST_INT, _LARGEST = 2**31 - 1, 2**63 - 1
 _DURATION = re.compile(
@@ -333,6 +335,7 @@ _DURATION = re.compile(
 )
 
 
+@lru_cache(_MOST_REMEMBERED)
 def seconds_of(duration: str) -> int | None:
     """The seconds of an ISO 8601 duration, such as 253 for "PT4M13S"; None if it is none."""
     parts = _DURATION.fullmatch(duration)
