@@ -41,9 +41,10 @@ from atlas.adapters.tracking import (
     Target,
     ZoneCounts,
 )
+from atlas.adapters.watches import WatchesDAO
 from atlas.composition import Atlas
 from atlas.config import Settings
-from atlas.errors import DatabaseError, RingClosed, TransactionConflict
+from atlas.errors import DatabaseError, RingClosed, TransactionConflict, VaultError
 from atlas.keyring import KeyRing, LedgerLine
 from maia import sessions
 from maia.budget import Shortage, choose, named, units_now
@@ -53,6 +54,7 @@ from maia.cycles import (
     Cycle,
     CycleStatistics,
     directly,
+    keep_answers,
     refuse_nothing,
     repeated,
 )
@@ -108,7 +110,7 @@ class Steps(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics(CycleStatistics):
-    """What one or more cycles did; `due`, `deferred` and `starving` are the last one's.
+    """What one or more cycles did; `due`, `deferred` and `starving` are of the last that looked.
 
     `videos` + channels claimed = `samples` + `missing` + `channels` + the sum of `skipped`.
     """
@@ -128,7 +130,8 @@ class Statistics(CycleStatistics):
 
     def then(self, later: Statistics) -> Statistics:
         both = CycleStatistics.then(self, later)
-        return replace(both, due=later.due, deferred=later.deferred, starving=later.starving)
+        looked = later if later.due else self
+        return replace(both, due=looked.due, deferred=looked.deferred, starving=looked.starving)
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +336,26 @@ class Tracker:
             channel.title,
         )
 
+    async def meet_watched(self) -> None:
+        """Fetch and store watched videos that nobody has met yet, those whose turn it is, in one call."""
+        if self._sampler.refreshable < 1:
+            return
+        watches = WatchesDAO(self.atlas.db, clock=self.atlas.clock, settings=self.atlas.settings)
+        ids = await watches.claim_unknown_videos(IDS_PER_CALL)
+        if not ids:
+            return
+        try:
+            videos = await self.youtube.videos(ids)
+            await keep_answers(self.atlas.vault, videos)
+        except (*REFUSALS, VaultError) as error:
+            logger.warning("watched videos wait: %s", error, extra={"action": "watches_refused"})
+            return
+        if videos:
+            await self.dao.ingest_video_metadata(videos)
+        logger.info(
+            "met %d of %d watched videos", len(videos), len(ids), extra={"action": "watched_videos_met"}
+        )
+
     async def keep_cohorts(self) -> None:
         """Store what this cycle's videos add to the cohorts."""
         await self.dao.merge_cohorts(self._cohorts.take_added(), Cohorts.merged)
@@ -372,6 +395,8 @@ class _Cycle(Cycle[Target | ChannelTarget, Statistics]):
         await self._work_together(self._sample_videos(groups) for _ in range(workers))
         chunks = deque(split(self.batch.channels))
         await self._work_together(self._sample_channels(chunks) for _ in range(min(calls, len(chunks))))
+        if self.stopped is None:
+            await self.tracker.meet_watched()
         if self.claimed:
             await self.tracker.keep_cohorts()
             await self.tracker.keep_house()
