@@ -41,9 +41,9 @@ SET lease_owner = $2,
 WHERE ctid = ANY (ARRAY(
     SELECT place FROM hot UNION ALL SELECT place FROM warm UNION ALL SELECT place FROM cold
 ))
-RETURNING video_id, channel_id, category_id, zone, pinned_zone, born_at, next_due_at, interval_h, lease_token, attempts,
-    misses, samples, metadata_at, last_at, last_views, velocity, acceleration, weight, viral_score, age_class,
-    watch_level, watch_variance, watch_seen_h, watch_evidence_h, watch_open_h, watch_open_views, watch_risen_h, watch_peak;
+RETURNING video_id, channel_id, category_id, zone, pinned_zone, born_at, next_due_at, interval_h, attempts, misses, samples,
+    metadata_at, last_at, last_views, velocity, acceleration, weight, viral_score, age_class, watch_level, watch_variance,
+    watch_seen_h, watch_evidence_h, watch_open_h, watch_open_views, watch_risen_h, watch_peak;
 
 -- name: claim_videos
 -- The same of the videos $1, those of them that are due and that nobody holds.
@@ -63,9 +63,9 @@ WHERE ctid = ANY (ARRAY(
         AND (SELECT count(*) FROM hasty) >= 0
     FOR NO KEY UPDATE SKIP LOCKED
 ))
-RETURNING video_id, channel_id, category_id, zone, pinned_zone, born_at, next_due_at, interval_h, lease_token, attempts,
-    misses, samples, metadata_at, last_at, last_views, velocity, acceleration, weight, viral_score, age_class,
-    watch_level, watch_variance, watch_seen_h, watch_evidence_h, watch_open_h, watch_open_views, watch_risen_h, watch_peak;
+RETURNING video_id, channel_id, category_id, zone, pinned_zone, born_at, next_due_at, interval_h, attempts, misses, samples,
+    metadata_at, last_at, last_views, velocity, acceleration, weight, viral_score, age_class, watch_level, watch_variance,
+    watch_seen_h, watch_evidence_h, watch_open_h, watch_open_views, watch_risen_h, watch_peak;
 
 -- name: count_due
 -- How many videos of each zone are due at $2 and held by nobody, counted no further than $1.
