@@ -1,0 +1,167 @@
+"""The image and its stack: small, without rights, root not written to; 75 brings a fresh start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from tests.images.stack import PROJECT, Engine, Stack
+from tests.waiting import until
+
+pytestmark = pytest.mark.timeout(1800)
+
+CONFINED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")
+SLIM_BYTES = 130_000_000
+"""What Docker's slim image of Python takes, of which the stand-in is twice the size."""
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(stack: Stack, image: str) -> Run:
+    """Runs a command in a container of its own that meets database and emulator."""
+
+    def in_container(*command: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        practice = dict(entry.split("=", 1) for entry in stack.container("seed")["Config"]["Env"])
+        environment = {
+            "DATABASE_URL": practice["DATABASE_URL"],
+            "YOUTUBE_API_KEY_POOL_JSON": '[{"key": "demo-1", "project": "demo"}]',
+            "PLEIADES_YOUTUBE__BASE_URL": "http://emulator:8780",
+            "PLEIADES_QUOTA__PACING": "false",
+            "PLEIADES_TRACKER__COLD_INTERVAL_H": "0.001",
+        }
+        networks = (f"--network={PROJECT}_data", f"--network={PROJECT}_outside")
+        given = [word for name, value in environment.items() for word in ("--env", f"{name}={value}")]
+        return stack.engine.podman(
+            "run", *CONFINED, *networks, *given, *options, image, *command, check=False
+        )
+
+    return in_container
+
+
+def test_the_image_is_small_and_tells_what_it_is(engine: Engine, base: str, image: str) -> None:
+    described = engine.inspect(image)
+    own_bytes = described["Size"] - engine.inspect(base)["Size"]
+    print(f"{own_bytes / 1e6:.0f} MB beside the base")
+    assert own_bytes + SLIM_BYTES < 500_000_000
+    labels = described["Labels"]
+    assert labels["org.opencontainers.image.title"] == "Pleiades"
+    assert labels["org.opencontainers.image.revision"] == "0123abc"
+    assert described["User"] == "10001:10001"
+    assert described["Config"]["Entrypoint"][0] == "tini"
+    assert described["Healthcheck"]["Test"] == ["CMD", "maia", "migrate", "--check"]
+
+
+def test_it_runs_for_nobody_on_a_root_that_cannot_be_written(engine: Engine, image: str) -> None:
+    answer = engine.podman("run", "--rm", *CONFINED, image, "maia", "--version")
+    assert answer.stdout.startswith("pleiades ")
+    told = engine.podman("run", "--rm", *CONFINED, image, "sh", "-c", "id -un; touch /srv/x", check=False)
+    assert told.stdout == "pleiades\n"
+    assert told.returncode == 1
+    assert "Read-only file system" in told.stderr
+
+
+def test_hunter_and_tracker_do_their_work_in_it(run: Run) -> None:
+    hunted = run("python", "-m", "maia", "hunter", "--direct", "--json", options=("--rm",))
+    assert hunted.returncode == 0, hunted.stderr
+    assert json.loads(hunted.stdout)["new"] > 0
+    for _ in range(5):
+        tracked = run("python", "-m", "maia", "tracker", "--direct", "--json", options=("--rm",))
+        assert tracked.returncode == 0, tracked.stderr
+        if json.loads(tracked.stdout)["samples"]:
+            return
+    pytest.fail("the tracker took no sample")
+
+
+def test_a_flow_needs_no_server_but_the_one_it_brings(run: Run) -> None:
+    answer = run("python", "-m", "maia", "hunter", "--json", options=("--rm",))
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["outcome"] in {"done", "idle"}
+
+
+def test_75_brings_a_fresh_container(stack: Stack, run: Run) -> None:
+    stack.set_faults("429-minute:1")
+    name = f"{PROJECT}-limited"
+    try:
+        options = ("--detach", "--name", name, "--restart=on-failure:2")
+        run("every", "1", "python", "-m", "maia", "hunter", "--direct", options=options)
+        restarted = until("a restart", lambda: stack.engine.inspect(name)["RestartCount"])
+        assert restarted >= 1
+        said = stack.engine.podman("logs", name)
+        assert "rate_limited" in said.stdout + said.stderr
+    finally:
+        stack.engine.podman("rm", "--force", "--time", "20", name)
+        stack.set_faults()
+
+
+def test_the_stack_comes_up_and_works(stack: Stack) -> None:
+    services = ("hunter", "tracker", "metrics", "server", "provision", "worker", "prometheus")
+    stack.compose("--profile", "redis", "up", "--detach", "--no-build", *services, "redis")
+    for service in ("postgres", "metrics", "server", "worker", "prometheus", "redis", "hunter", "tracker"):
+        state = until(f"{service} is healthy", lambda s=service: healthy(stack, s))
+        assert state["Status"] == "running", service
+    for service in ("migrate", "provision"):
+        assert stack.container(service)["State"]["ExitCode"] == 0, stack.logs(service)
+    assert stack.execute("redis", "redis-cli", "ping") == "PONG\n"
+
+
+def healthy(stack: Stack, service: str) -> dict[str, str] | None:
+    state: dict[str, dict[str, str]] = stack.container(service)["State"]
+    return state if state["Health"]["Status"] == "healthy" else None  # type: ignore[return-value]
+
+
+def test_every_container_of_the_stack_is_confined(stack: Stack) -> None:
+    for service in ("postgres", "hunter", "tracker", "metrics", "server", "worker", "prometheus", "redis"):
+        described = stack.container(service)
+        limits = described["HostConfig"]
+        assert limits["ReadonlyRootfs"], service
+        assert "no-new-privileges" in limits["SecurityOpt"], service
+        assert described["EffectiveCaps"] in ([], None), service
+        assert min(limits["Memory"], limits["NanoCpus"], limits["PidsLimit"]) > 0, service
+        assert described["Config"]["User"] not in {"", "root", "0"}, service
+
+
+def test_a_deployment_runs_on_the_worker(stack: Stack) -> None:
+    said = stack.execute("worker", "prefect", "deployment", "run", "hunter/default", "--watch")
+    assert "finished successfully" in said
+
+
+def test_the_pages_of_prefect_are_there(stack: Stack) -> None:
+    assert "<!DOCTYPE html>" in stack.ask("server", "http://127.0.0.1:4200/")
+    assert json.loads(stack.ask("server", "http://127.0.0.1:4200/ui-settings"))["api_url"] == "/api"
+
+
+def test_prometheus_sees_every_agent(stack: Stack) -> None:
+    query = "http://prometheus:9090/api/v1/query?query=sum+by+(agent)(pleiades_cycles_total)"
+
+    def agents() -> bool:
+        found = json.loads(stack.ask("metrics", query))["data"]["result"]
+        return {entry["metric"]["agent"] for entry in found} == {"hunter", "tracker"}
+
+    until("figures of both agents", agents)
+    rules = json.loads(stack.ask("metrics", "http://prometheus:9090/api/v1/rules"))["data"]["groups"]
+    assert {rule["health"] for group in rules for rule in group["rules"]} <= {"ok", "unknown"}
+
+
+def test_rate_limits_restart_the_agents_of_the_stack_and_are_counted(stack: Stack) -> None:
+    stack.set_faults("429-minute:1")
+    try:
+        until("the tracker begins anew", lambda: stack.container("tracker")["RestartCount"])
+        until(
+            "it is counted",
+            lambda: "pleiades_churns_total{" in stack.ask("metrics", "http://127.0.0.1:9464/metrics"),
+        )
+    finally:
+        stack.set_faults()
+    assert until("the tracker is well again", lambda: healthy(stack, "tracker"))
+
+
+def test_agents_give_back_their_claims_when_they_are_stopped(stack: Stack) -> None:
+    stack.compose("stop", "--timeout", "30", "hunter", "tracker", "worker")
+    for service in ("hunter", "tracker"):
+        assert stack.container(service)["State"]["ExitCode"] == 143, stack.logs(service)
+    leased = json.loads(stack.execute("metrics", "maia", "status", "--json"))
+    assert leased["queue"]["leased"] == 0
