@@ -299,6 +299,9 @@ class TrackingDAO(DAO):
     async def drop_samples_before(self, day: date) -> list[str]:
         """Forget the samples from before this UTC day, and cohorts that the settings no longer compare with;
         the names of the partitions dropped.
+
+        Dropping one waits until nobody reads the log: StatementTimeout, and nothing dropped, if that takes
+        too long.
         """
         cohorts_from = self._clock.now().date() - timedelta(days=self._settings.tracker.cohort_days)
         async with self._atomic() as executor:

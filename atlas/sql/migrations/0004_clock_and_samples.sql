@@ -158,12 +158,12 @@ DO $$
 DECLARE
     columns CONSTANT text := '
         video_id    text COLLATE "C" NOT NULL,
+        methodology smallint NOT NULL,
         sampled_at  timestamptz NOT NULL,
         views       viewers,
         likes       viewers,
         comments    viewers,
         velocity    finite,
-        methodology smallint NOT NULL,
         PRIMARY KEY (video_id, sampled_at)';
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
