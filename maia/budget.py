@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,6 +10,7 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from atlas.adapters.tracking import DueVideo, ZoneCounts
+from atlas.clock import next_reset
 from atlas.config import Bucket, TrackerSettings
 from atlas.keyring import KeyState, LedgerLine
 from maia.learning.zones import Stretches, Zone, ZoneSettings, allocate, stretches
@@ -54,6 +56,33 @@ def samples_per_h(ledger: Sequence[LedgerLine]) -> float:
     """Samples an hour that a day's units of the stats bucket pay for."""
     units = sum(line.ring_limit for line in ledger if line.bucket == "stats" and _is_usable(line))
     return units * IDS_PER_CALL / _DAY_H
+
+
+def spendable(
+    ledger: Sequence[LedgerLine],
+    hot_due: int,
+    counts: Sequence[ZoneCounts],
+    now: datetime,
+    tracker: TrackerSettings,
+) -> int:
+    """How many samples to take now: what is paid for, less what the hot ones will need until the reset.
+
+    A call costs the same for one video as for fifty, so what is kept is a whole number of calls for each
+    round to come. Where the ring may only probe whether a key works again, a call.
+    """
+    units = units_now(ledger, "stats")
+    if not units:
+        return IDS_PER_CALL
+    left = sum(line.left for line in ledger if line.bucket == "stats" and _is_usable(line))
+    hot_per_h = sum(count.demand_per_h for count in counts if count.zone == Zone.HOT)
+    round_h = tracker.round_s / 3600
+    rounds = math.floor((next_reset(now) - now) / _HOUR / round_h)
+    hot_now, kept = _calls(hot_due), _calls(hot_per_h * round_h) * rounds
+    return IDS_PER_CALL * min(units, hot_now + max(0, left - hot_now - kept))
+
+
+def _calls(videos: float) -> int:
+    return math.ceil(videos / IDS_PER_CALL)
 
 
 def slowing(

@@ -91,7 +91,7 @@ class Cycle(ABC, Generic[Held, Stats]):
     """One cycle under way: what it holds, what it skipped, and why it takes no more."""
 
     agent: ClassVar[str]
-    idle: ClassVar[str]
+    idle: str
     """What to say where nothing could be claimed."""
 
     def __init__(self, atlas: Atlas, youtube: YouTube, session: str) -> None:

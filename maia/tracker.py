@@ -47,7 +47,7 @@ from atlas.config import Settings
 from atlas.errors import DatabaseError, RingClosed, TransactionConflict, VaultError
 from atlas.keyring import KeyRing, LedgerLine
 from maia import sessions
-from maia.budget import Shortage, choose, named, units_now
+from maia.budget import Shortage, choose, named, spendable, units_now
 from maia.cycles import (
     SETTLED_WITHIN_S,
     Closing,
@@ -58,6 +58,7 @@ from maia.cycles import (
     refuse_nothing,
     repeated,
 )
+from maia.learning.zones import Zone
 from maia.measuring import Breakout, Cohorts, Measured, Meter, Reading
 from maia.sampling import ENDINGS, REFUSALS, Item, Refusal, Sampler, believed_of, reason_of, split
 from maia.youtube.client import IDS_PER_CALL, YouTube
@@ -71,6 +72,7 @@ CALLS_PER_GROUP = 5
 _MOST_WEIGHED = 20_000
 """Due videos of a zone among which a short budget chooses."""
 _STORING_TRIES = 4
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,8 @@ class Tracker:
         self.settings = atlas.settings.tracker
         self.session = sessions.id_of_run()
         self._sampler = Sampler(atlas, youtube)
-        self._cohorts, self._cohorts_at = Cohorts(()), datetime.min.replace(tzinfo=UTC)
+        self._cohorts, self._cohorts_at = Cohorts(()), _NEVER
+        self._counts, self._counts_at = list[ZoneCounts](), _NEVER
         self._meter = Meter(self.settings, self._cohorts)
 
     @classmethod
@@ -197,15 +200,15 @@ class Tracker:
         if not availability.open:
             closed = RingClosed("tracking", "stats", availability.reopens_at, availability.reason)
             return Batch(closing=Closing(closed.reopens_at, str(closed)))
-        payable = IDS_PER_CALL * max(1, units_now(ledger, "stats"))
         self._sampler.refreshable = units_now(ledger, "general")
-        due, shortage = await self.dao.count_due(payable + 1), None
-        if sum(due.values()) > payable:
-            counts = await self.dao.clock_counts()
-            due = {count.zone: count.due for count in counts}
-            targets, shortage = await self._choose(batch_size, payable, counts, ledger)
-        else:
-            targets = await self.dao.fetch_tracker_targets(batch_size) if any(due.values()) else []
+        due, targets, shortage = await self._due(ledger), list[Target](), None
+        if any(due.values()):
+            budget = spendable(ledger, due[Zone.HOT], self._counts, self.atlas.clock.now(), self.settings)
+            if sum(due.values()) > budget:
+                targets, shortage = await self._choose(batch_size, budget, ledger)
+                due = {count.zone: count.due for count in self._counts}
+            else:
+                targets = await self.dao.fetch_tracker_targets(batch_size)
         most = min(batch_size, IDS_PER_CALL * self._sampler.refreshable)
         channels = await self.dao.fetch_channel_targets(most) if most else []
         if targets:
@@ -242,22 +245,30 @@ class Tracker:
 
     # Choosing
 
-    async def _choose(
-        self, batch_size: int, payable: int, counts: Sequence[ZoneCounts], ledger: Sequence[LedgerLine]
-    ) -> tuple[list[Target], Shortage]:
-        """Claim those of the due videos on which a budget of `payable` samples is spent best."""
-        due = await self.dao.due_targets(_MOST_WEIGHED)
+    async def _due(self, ledger: Sequence[LedgerLine]) -> dict[int, int]:
+        """How much is due by zone, counted as far as the ring could pay for; the zones are known then."""
+        due = await self.dao.count_due(IDS_PER_CALL * units_now(ledger, "stats") + IDS_PER_CALL)
         now = self.atlas.clock.now()
-        chosen, shortage = choose(due, payable, now, counts, ledger, self.settings)
+        if any(due.values()) and now - self._counts_at >= timedelta(seconds=self.settings.round_s):
+            self._counts, self._counts_at = await self.dao.clock_counts(), now
+        return due
+
+    async def _choose(
+        self, batch_size: int, budget: int, ledger: Sequence[LedgerLine]
+    ) -> tuple[list[Target], Shortage]:
+        """Claim those of the due videos on which a budget of so many samples is spent best."""
+        due, now = await self.dao.due_targets(_MOST_WEIGHED), self.atlas.clock.now()
+        self._counts, self._counts_at = await self.dao.clock_counts(), now
+        chosen, shortage = choose(due, budget, now, self._counts, ledger, self.settings)
         logger.warning(
             "the quota pays for %d of the %d videos that are due; of those left out %d wait too long: "
             "track fewer, or lengthen the zones' intervals",
             len(chosen),
-            sum(count.due for count in counts),
+            sum(count.due for count in self._counts),
             shortage.starving,
             extra={"action": "tracker_degraded", "deferred": dict(shortage.deferred)},
         )
-        return await self.dao.claim_videos(chosen[:batch_size]), shortage
+        return await self.dao.claim_videos(chosen[:batch_size]) if chosen else [], shortage
 
     async def _know_cohorts(self) -> None:
         """Read the cohorts of the last days, once a round: what others add meanwhile can wait."""
@@ -407,6 +418,8 @@ class _Cycle(Cycle[Target | ChannelTarget, Statistics]):
         self.held |= {("channel", channel.id): channel for channel in batch.channels}
         self.claimed = len(self.held)
         self.begin_until_s = time.monotonic() + self.tracker.settings.lease_s / 2
+        if batch.shortage:
+            self.idle = "what is due waits: until the reset the quota is kept for hot videos"
         if batch.closing:
             self._close(batch.closing)
 

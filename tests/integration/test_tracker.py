@@ -578,16 +578,18 @@ async def test_a_short_budget_keeps_the_hot_ones_first_and_says_what_it_leaves_o
         clock.advance(DAY - HOUR)
         statistics = await tracker.cycle()
         counts = {count.zone: count for count in await tracker.dao.clock_counts()}
-        closed = await tracker.cycle()
-    assert (statistics.samples, statistics.degraded, statistics.units["stats"]) == (100, 1, 2)
+        kept = await tracker.cycle()
+    # The other unit is kept for the hot ones' next hour.
+    assert (statistics.samples, statistics.degraded, statistics.units["stats"]) == (50, 1, 1)
     assert statistics.due == {"hot": 23, "warm": 145, "cold": 0}
     assert sum(statistics.deferred.values()) == sum(count.due for count in counts.values())
     assert statistics.deferred["hot"] == 0
     hot = await sql.fetch("SELECT samples FROM video_clock WHERE born_at > $1", NOON - DAY)
     assert {row["samples"] for row in hot} == {1}
-    assert "the quota pays for 100 of the" in caplog.text
+    assert "the quota pays for 50 of the 168 videos that are due" in caplog.text
     assert (await events(sql))[0]["deferred"] == statistics.deferred
-    assert (closed.outcome, closed.degraded) == ("closed", 0)
+    assert (kept.outcome, kept.samples, kept.degraded) == ("idle", 0, 1)
+    assert kept.detail == "what is due waits: until the reset the quota is kept for hot videos"
 
 
 # The network and the API

@@ -9,7 +9,7 @@ from atlas.adapters.tracking import DueVideo, ZoneCounts
 from atlas.config import TrackerSettings
 from atlas.keyring import KeyState, KeyStatus, LedgerLine
 from atlas.testing import NOON
-from maia.budget import choose, samples_per_h, slowing, units_now
+from maia.budget import choose, samples_per_h, slowing, spendable, units_now
 from maia.learning.zones import Zone
 
 SETTINGS = TrackerSettings()
@@ -41,6 +41,23 @@ def test_units_are_those_that_pace_allows_of_buckets_that_are_open():
     resting = replace(KEY, state=KeyState.OPEN)
     assert units_now([replace(STATS, keys=(resting,))], "stats") == 0
     assert samples_per_h([STATS]) == 200
+
+
+def test_what_the_hot_ones_will_need_until_the_reset_is_kept_for_them():
+    # NOON is 20 hours before the reset: 120 rounds of ten minutes.
+    plenty = replace(STATS, limit=1000, ring_limit=1000, allowed=500, used=0, reserved=0, left=1000)
+    assert spendable([plenty], 0, counted((2, 10**6, 10**6)), NOON, SETTINGS) == 500 * 50
+    hot = counted((0, 2400, 400), (2, 10**6, 10**6))
+    # 400 a round are 8 calls, and 960 until the reset: 32 remain besides those of now.
+    assert spendable([plenty], 400, hot, NOON, SETTINGS) == 40 * 50
+    assert spendable([replace(plenty, left=500)], 400, hot, NOON, SETTINGS) == 8 * 50
+    assert spendable([replace(plenty, left=500)], 0, hot, NOON, SETTINGS) == 0
+    assert spendable([replace(plenty, allowed=3)], 400, hot, NOON, SETTINGS) == 3 * 50
+
+
+def test_a_ring_that_may_only_probe_a_key_samples_by_one_call():
+    resting = replace(STATS, keys=(replace(KEY, state=KeyState.OPEN),))
+    assert spendable([resting], 0, counted((2, 10, 10)), NOON, SETTINGS) == 50
 
 
 def test_hot_ones_go_first_then_those_that_would_starve_then_those_that_tell_most():
