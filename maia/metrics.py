@@ -44,9 +44,10 @@ SECONDS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 COUNTS_KEPT_S = 60.0
 """How long a count of whole tables is good for; it reads them."""
 
-# What single topics and videos are skipped for, and how whole cycles end, that counts as an error.
-_FAILING_REASONS = frozenset(
-    {"network", "page_token", "bad_request", "vault", "database", "lease_lost", "missing", "refused"}
+# What single topics and videos are skipped for without an error of theirs: the quota, the time, a later sample, or the
+# end of the whole cycle, which counts once by its outcome.
+_NO_ERRORS = frozenset(
+    {"ring_closed", "late", "not_later", "rate_limited", "keys_rejected", "interrupted", "failed"}
 )
 _FAILING_OUTCOMES = frozenset({"rate_limited", "keys_rejected", "failed"})
 _TOLD_AS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -282,7 +283,7 @@ def _of_totals(totals: Iterable[Total]) -> dict[str, list[Sample]]:
         agent = str(total.labels.get("agent", ""))
         if total.metric == "cycles" and reason == "rate_limited":
             samples["pleiades_churns_total"].append(((agent,), total.total))
-        if reason in (_FAILING_OUTCOMES if total.metric == "cycles" else _FAILING_REASONS):
+        if reason in _FAILING_OUTCOMES if total.metric == "cycles" else reason and reason not in _NO_ERRORS:
             errors[agent, str(reason)] += int(total.total)
     samples["pleiades_errors_total"] = [(label, float(count)) for label, count in sorted(errors.items())]
     return samples

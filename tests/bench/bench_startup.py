@@ -1,4 +1,4 @@
-"""How long commands take that do next to nothing: help, and a cycle of the hunter that finds no topic.
+"""How long commands take that do next to nothing: help, an idle cycle of the hunter, all of `maia up`.
 
 Rounds alternate, and each command's best counts, as neighbours disturb them all.
 """
@@ -23,8 +23,10 @@ from tests.bench.stage import plain_environment, temporary_folder
 
 ROUNDS = 5
 SLOW_ROUNDS = 3
+FRESH_ROUNDS = 2
 HELP_GOAL_S = 0.5
 IDLE_GOAL_S = 1.5
+UP_GOAL_S = 25
 _PREFECT_START_S = 120
 
 
@@ -64,24 +66,67 @@ async def figures() -> AsyncIterator[Figure]:
         yield _figure(help_, took, python, HELP_GOAL_S)
         yield _figure(direct, took, python, IDLE_GOAL_S, "starts and stops the embedded server")
         async with EmbeddedServer.open(folder / "data", DatabaseSettings()):
-            for figure in await _with_server(environment, python, prefect):
+            for figure in await _with_server(environment, python, prefect, folder):
                 yield figure
+        for figure in await _up(environment, prefect):
+            yield figure
 
 
-async def _with_server(environment: Mapping[str, str], python: Command, prefect: Command) -> list[Figure]:
+async def _with_server(
+    environment: Mapping[str, str], python: Command, prefect: Command, folder: Path
+) -> list[Figure]:
     """What an idle cycle takes while PostgreSQL runs: directly, and as a flow."""
     direct = _hunter("idle maia hunter --direct, PostgreSQL running", environment, "--direct")
-    ephemeral = _hunter("idle maia hunter, Prefect server for the while", environment)
+    ephemeral = _hunter("idle maia hunter, Prefect server for the while, its home migrated", environment)
+    fresh = [
+        _hunter(
+            "idle maia hunter, Prefect server for the while, its home new",
+            {**environment, "PREFECT_HOME": home},
+        )
+        for home in (str(folder / f"home-{nth}") for nth in range(FRESH_ROUNDS))
+    ]
     await ephemeral.seconds()  # migrates Prefect's own database
     async with _prefect_server(environment) as url:
         flow = _hunter("idle maia hunter, Prefect server running", {**environment, "PREFECT_API_URL": url})
         took = await _in_turns((python, prefect, direct, flow), SLOW_ROUNDS)
     took |= await _in_turns((ephemeral,), SLOW_ROUNDS)
+    took[fresh[0].name] = [await one.seconds() for one in fresh]
     return [
         _figure(direct, took, python),
         _figure(flow, took, prefect),
         _figure(ephemeral, took, prefect),
+        _figure(fresh[0], took, prefect),
     ]
+
+
+async def _up(environment: Mapping[str, str], prefect: Command) -> list[Figure]:
+    """From its start until `maia up` is ready, for the first time and later."""
+    names = ("maia up until it is ready, the first time", "maia up until it is ready, the second time")
+    took = {name: [await _seconds_until_up(environment)] for name in names}
+    took[prefect.name] = [await prefect.seconds()]
+    commands = [Command(name, (), environment) for name in names]
+    return [
+        _figure(commands[0], took, prefect, note="migrates Prefect's database"),
+        _figure(commands[1], took, prefect, UP_GOAL_S),
+    ]
+
+
+async def _seconds_until_up(environment: Mapping[str, str]) -> float:
+    ports = {"PLEIADES_PREFECT__PORT": str(_free_port()), "PLEIADES_METRICS__PORT": str(_free_port())}
+    began_s = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "maia", "up", "--json", env={**environment, **ports},
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        async for line in process.stdout:
+            if json.loads(line)["event"] == "up":
+                return time.perf_counter() - began_s
+        raise RuntimeError("maia up ended before it was ready")
+    finally:
+        process.terminate()
+        await process.communicate()
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -128,9 +173,7 @@ def _figure(
 @asynccontextmanager
 async def _prefect_server(environment: Mapping[str, str]) -> AsyncIterator[str]:
     """A Prefect server that answers; yields the URL of its API."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-ui",
         env=dict(environment), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
@@ -144,6 +187,13 @@ async def _prefect_server(environment: Mapping[str, str]) -> AsyncIterator[str]:
         if process.returncode is None:
             process.terminate()
         await process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 async def _listens(port: int) -> bool:
