@@ -44,8 +44,8 @@ SECONDS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 COUNTS_KEPT_S = 60.0
 """How long a count of whole tables is good for; it reads them."""
 
-# What single topics and videos are skipped for without an error of theirs: the quota, the time, a later sample, or the
-# end of the whole cycle, which counts once by its outcome.
+# What single topics and videos are skipped for without an error of theirs: the quota, the time, a later
+# sample, or the end of the whole cycle, which counts once by its outcome.
 _NO_ERRORS = frozenset(
     {"ring_closed", "late", "not_later", "rate_limited", "keys_rejected", "interrupted", "failed"}
 )
