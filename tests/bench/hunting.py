@@ -32,6 +32,11 @@ CREATE TABLE video (
     title text, live_broadcast_content text, default_language text, etag text, tags text[], description text
 );
 CREATE TABLE channel (id text, title text, discovered_at timestamptz);
+CREATE TABLE video_clock (
+    video_id text, channel_id text, category_id integer, born_at timestamptz, next_due_at timestamptz,
+    metadata_at timestamptz, last_at timestamptz, last_views bigint, last_likes bigint, last_comments bigint
+);
+CREATE TABLE channel_clock (channel_id text, next_due_at timestamptz);
 CREATE TABLE topic (query text, mentions integer, created_at timestamptz);
 """
 _COLUMNS = {
@@ -41,6 +46,11 @@ _COLUMNS = {
         "etag", "tags", "description",
     ),
     "channel": ("id", "title", "discovered_at"),
+    "video_clock": (
+        "video_id", "channel_id", "category_id", "born_at", "next_due_at", "metadata_at", "last_at",
+        "last_views", "last_likes", "last_comments",
+    ),
+    "channel_clock": ("channel_id", "next_due_at"),
     "topic": ("query", "mentions", "created_at"),
 }  # fmt: skip
 TAGS_PER_VIDEO = 10
@@ -153,12 +163,17 @@ class Floor:
     async def copy(self, query: str, items: list[Any]) -> None:
         """Write every row that the hunter writes, be it to insert or to refresh: a page, a transaction."""
         now = datetime.now().astimezone()
-        fresh = [item["snippet"] for item in items if self.new(item["id"])]
-        mentions = Counter(tag for snippet in fresh for tag in snippet.get("tags", ())[:TAGS_PER_VIDEO])
-        channels = {item["snippet"]["channelId"]: item["snippet"]["channelTitle"] for item in items}
+        videos = {item["id"]: _video(item, now) for item in items}
+        fresh = [item for item in items if self.new(item["id"])]
+        tags = [item["snippet"].get("tags", ())[:TAGS_PER_VIDEO] for item in fresh]
+        mentions = Counter(tag for of_video in tags for tag in of_video)
+        titles = {item["snippet"]["channelId"]: item["snippet"]["channelTitle"] for item in items}
+        channels = [(id_, title, now) for id_, title in titles.items() if self.new(id_)]
         rows = {
-            "video": [_video(item, now) for item in items],
-            "channel": [(id_, title, now) for id_, title in channels.items() if self.new(id_)],
+            "video": [*videos.values()],
+            "channel": channels,
+            "video_clock": [_timed(videos[item["id"]], now) for item in fresh],
+            "channel_clock": [(id_, now) for id_, _, _ in channels],
             "topic": [(query, 0, now), *((tag, count, now) for tag, count in mentions.items())],
         }
         async with self.pool.acquire() as connection, connection.transaction():
@@ -181,6 +196,11 @@ def _video(item: Any, now: datetime) -> tuple[Any, ...]:
         snippet["liveBroadcastContent"], snippet.get("defaultLanguage"), item["etag"],
         snippet.get("tags", []), snippet["description"],
     )  # fmt: skip
+
+
+def _timed(video: tuple[Any, ...], now: datetime) -> tuple[Any, ...]:
+    id_, channel_id, published_at, _, _, category_id, _, *counts = video[:10]
+    return (id_, channel_id, category_id, published_at, now, now, now, *counts)
 
 
 async def floor(job: Mapping[str, Any]) -> dict[str, Any]:
