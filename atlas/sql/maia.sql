@@ -272,7 +272,7 @@ FROM search_queue;
 
 -- name: tag_mentions
 -- How often each of the queries $1 that the queue knows was mentioned.
-SELECT query, mention_count
+SELECT query::text, mention_count
 FROM search_queue
 WHERE query = ANY ($1::text[]);
 
@@ -385,24 +385,33 @@ timed_video AS (
     CROSS JOIN LATERAL (SELECT ($6::double precision[])[placed.zone + 1]) AS waits (interval_h)
     WHERE is_new
 ),
-retimed_video AS (
-    UPDATE video_clock AS c
-    SET channel_id = v.channel_id,
-        category_id = v.category_id,
-        metadata_at = CASE WHEN item.category_id IS NULL THEN c.metadata_at ELSE greatest(c.metadata_at, $2) END,
-        status = 'live',
-        misses = CASE c.status WHEN 'gone' THEN 0 ELSE c.misses END,
-        gone_at = NULL,
-        zone = CASE c.status WHEN 'gone' THEN coalesce(c.pinned_zone, zone_of($2 - c.born_at, $4, $5)) ELSE c.zone END,
-        next_due_at = CASE c.status WHEN 'gone' THEN $2 ELSE c.next_due_at END
+-- Waits for nobody: whoever stores samples holds clocks in an order of its own. What is held keeps the old copies until
+-- the video is found again; one that is gone is held by nobody.
+retimed_video AS MATERIALIZED (
+    SELECT c.video_id, v.channel_id, v.category_id, item.category_id IS NOT NULL AS is_whole
     FROM stored_video AS v
     JOIN item ON item.id = v.id
-    WHERE NOT v.is_new AND c.video_id = v.id AND (
+    JOIN video_clock AS c ON c.video_id = v.id
+    WHERE NOT v.is_new AND (
         c.status = 'gone'
         OR c.channel_id <> v.channel_id
         OR c.category_id IS DISTINCT FROM v.category_id
         OR (c.metadata_at < $2::timestamptz - interval '1 day' AND item.category_id IS NOT NULL)
     )
+    FOR NO KEY UPDATE OF c SKIP LOCKED
+),
+retimed AS (
+    UPDATE video_clock AS c
+    SET channel_id = r.channel_id,
+        category_id = r.category_id,
+        metadata_at = CASE WHEN r.is_whole THEN greatest(c.metadata_at, $2) ELSE c.metadata_at END,
+        status = 'live',
+        misses = CASE c.status WHEN 'gone' THEN 0 ELSE c.misses END,
+        gone_at = NULL,
+        zone = CASE c.status WHEN 'gone' THEN coalesce(c.pinned_zone, zone_of($2 - c.born_at, $4, $5)) ELSE c.zone END,
+        next_due_at = CASE c.status WHEN 'gone' THEN $2 ELSE c.next_due_at END
+    FROM retimed_video AS r
+    WHERE c.video_id = r.video_id
 )
 SELECT array_agg(id) FILTER (WHERE is_new) AS new_ids,
     count(*) AS stored,

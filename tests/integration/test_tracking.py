@@ -209,6 +209,21 @@ async def test_what_the_clock_copies_follows_the_video(dao: MaiaDAO, sql: Any, c
     assert (row["metadata_at"], row["category_id"]) == (NOON + 26 * HOUR, 10)
 
 
+async def test_a_page_waits_for_nobody_who_stores_samples(dao: MaiaDAO, sql: Any, clock: FixedClock) -> None:
+    """Else the two, each with many videos in an order of its own, could wait for each other."""
+    await dao.ingest_video_metadata([found("a"), found("b")])
+    clock.advance(2 * DAY)
+    async with sql.transaction():
+        await sql.execute("UPDATE video_clock SET last_views = 7 WHERE video_id = 'a'")
+        await dao.ingest_video_metadata([found("a"), found("b")])
+    assert (await clock_row(sql, "a"))["metadata_at"] == NOON
+    assert (await clock_row(sql, "b"))["metadata_at"] == clock.now()
+    clock.advance(HOUR)
+    await dao.ingest_video_metadata([found("a"), found("b")])
+    assert (await clock_row(sql, "a"))["metadata_at"] == clock.now()
+    assert (await clock_row(sql, "b"))["metadata_at"] == clock.now() - HOUR
+
+
 async def test_an_ingestion_that_fails_enrols_nobody(dao: MaiaDAO, sql: Any) -> None:
     with pytest.raises(DataRefused):
         await dao.ingest_video_metadata([found("v"), found("w", view_count=-1)])
