@@ -5,14 +5,15 @@ Nothing here waits or writes. A `Meter` belongs to one cycle and works on column
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from atlas.adapters.tracking import ChannelNorm, Measure, Target, VideoStats, Watched
+from atlas.adapters.tracking import ChannelNorm, Measure, Target, VideoStats
 from atlas.adapters.tracking import Cohort as StoredCohort
 from atlas.config import TrackerSettings
 from maia.budget import zone_settings
@@ -32,6 +33,7 @@ from maia.learning.velocity import (
     nullable,
     percentiles,
     relative_velocity,
+    to_scale,
     viral_score,
 )
 from maia.learning.zones import Booleans, interval_h, zone_of
@@ -41,10 +43,10 @@ NormKey = tuple[str, int]
 CohortKey = tuple[int, int]
 """An age class and a category; 0 is the unknown one."""
 _HOUR_S = 3600.0
+_NO_NORM = ChannelNorm(0, 0.0, 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """A video's counters; None is hidden."""
 
     views: int | None
@@ -52,8 +54,7 @@ class Counts:
     comments: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What an answer told of a claimed video, and when; no counts: it was left out.
 
     `refreshed` says that title and tags came with them.
@@ -111,24 +112,23 @@ class Cohorts:
             key = (row.age_class, row.category_id)
             digests[row.measure].setdefault(key, []).append(Cohort.from_bytes(row.digest))
         self._known = {
-            measure: {key: Cohort.merge(days) for key, days in by_key.items()}
+            measure: defaultdict(Cohort, {key: Cohort.merge(days) for key, days in by_key.items()})
             for measure, by_key in digests.items()
         }
-        self._added: dict[tuple[Measure, date, CohortKey], Cohort] = {}
+        self._added = defaultdict[tuple[Measure, date, CohortKey], Cohort](Cohort)
 
     def observe(
         self, measure: Measure, days: Sequence[date], keys: Sequence[CohortKey], values: Floats
     ) -> None:
         """Take in a value a row."""
-        rows: dict[tuple[date, CohortKey], list[int]] = {}
-        for row, of_day in enumerate(zip(days, keys, strict=True)):
-            rows.setdefault(of_day, []).append(row)
-        for (day, key), members in rows.items():
-            for cohort in (
-                self._known[measure].setdefault(key, Cohort()),
-                self._added.setdefault((measure, day, key), Cohort()),
-            ):
-                cohort.observe(values[members])
+        scaled = to_scale(values)
+        numbers = scaled.tolist()
+        known: dict[tuple[date, CohortKey], list[float]] = {}
+        for row in np.flatnonzero(np.isfinite(scaled)).tolist():
+            known.setdefault((days[row], keys[row]), []).append(numbers[row])
+        for (day, key), of_cohort in known.items():
+            self._known[measure][key].observe_scaled(of_cohort)
+            self._added[measure, day, key].observe_scaled(of_cohort)
 
     def percentiles(self, measure: Measure, keys: Sequence[CohortKey], values: Floats) -> Floats:
         """Each value's percentile in its cohort; NaN where there is none."""
@@ -143,7 +143,7 @@ class Cohorts:
 
     def take_added(self) -> list[StoredCohort]:
         """What was observed since the last time, for storage."""
-        added, self._added = self._added, {}
+        added, self._added = self._added, defaultdict(Cohort)
         return [
             StoredCohort(day, *key, measure, cohort.to_bytes())
             for (measure, day, key), cohort in added.items()
@@ -164,6 +164,7 @@ class _Sampled:
     age_h: Floats
     zones: Integers
     classes: Integers
+    cohort_keys: Sequence[CohortKey]
     advanced: Advance
     watched: Observation
 
@@ -175,11 +176,6 @@ class _Sampled:
     @property
     def velocity(self) -> Floats:
         return self.advanced.tracks.velocity
-
-    @property
-    def cohort_keys(self) -> list[CohortKey]:
-        pairs = zip(self.classes.tolist(), self.readings, strict=True)
-        return [(of_age, reading.target.category_id or 0) for of_age, reading in pairs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +197,8 @@ class Meter:
         self.cohorts = cohorts
         self._zones, self._saving = zone_settings(tracker), saving
         self._misses_before_gone = tracker.misses_before_gone
-        epoch_s = tracker.methodology_epoch.timestamp()
-        self._velocity = VelocitySettings(tracker.half_life_h, epoch_s)
+        self._epoch = tracker.methodology_epoch
+        self._velocity = VelocitySettings(tracker.half_life_h, self._epoch.timestamp())
         self._breakouts = BreakoutSettings(
             false_alarms_per_month=tracker.false_alarms_per_month,
             least_rise=tracker.least_rise,
@@ -246,23 +242,21 @@ class Meter:
         )
 
     def _sampled(self, readings: Sequence[Reading]) -> _Sampled:
-        targets = [reading.target for reading in readings]
-        tracks = Tracks.of(
-            [target.last_at.timestamp() if target.last_at else None for target in targets],
-            [target.last_views for target in targets],
-            [target.velocity for target in targets],
-            [target.acceleration for target in targets],
-            [target.weight for target in targets],
-        )
+        # One target whose fields are the columns of all.
+        of: Any = Target._make(zip(*(reading.target for reading in readings), strict=True))
+        last_s = [at and at.timestamp() for at in of.last_at]
+        tracks = Tracks.of(last_s, of.last_views, of.velocity, of.acceleration, of.weight)
         at_s = [reading.at.timestamp() for reading in readings]
         views = [reading.counts.views if reading.counts else None for reading in readings]
         advanced = advance(tracks, at_s, views, self._velocity)
         age_h = _ages_h(readings)
-        watch = Watch.of(*zip(*(target.watch for target in targets), strict=True))
+        watch = Watch.of(*zip(*of.watch, strict=True))
         restarted = advanced.step == Step.EPOCH
         watched = observe(watch, age_h, advanced.hours, advanced.gained, self._breakouts, restarted=restarted)
-        zones = zone_of(age_h, self._zones, pinned=[target.pinned_zone for target in targets])
-        return _Sampled(readings, age_h, zones, age_class(age_h), advanced, watched)
+        zones, classes = zone_of(age_h, self._zones, pinned=of.pinned_zone), age_class(age_h)
+        categories = (category_id or 0 for category_id in of.category_id)
+        cohort_keys = [*zip(classes.tolist(), categories, strict=True)]
+        return _Sampled(readings, age_h, zones, classes, cohort_keys, advanced, watched)
 
     def _observe(self, sampled: _Sampled) -> None:
         """Count each video once a UTC day in its cohort, lest those sampled often outweigh the others."""
@@ -293,68 +287,33 @@ class Meter:
             waits_h = np.maximum(waits_h, np.array(self._zones.intervals_h)[sampled.zones])
         return _Compared(relative.ratio, score, waits_h)
 
-    def _updates(self, sampled: _Sampled, compared: _Compared) -> list[VideoStats]:
+    def _updates(self, sampled: _Sampled, compared: _Compared) -> Iterator[VideoStats]:
         """The columns as rows."""
-        advanced, tracks = sampled.advanced, sampled.advanced.tracks
-        counted = np.log1p(np.maximum(sampled.velocity, 0.0))
-        return [
-            self._update(*row)
-            for row in zip(
-                sampled.readings, advanced.step.tolist(), nullable(advanced.velocity),
-                sampled.zones.tolist(), compared.waits_h.tolist(), sampled.classes.tolist(), counted.tolist(),
-                zip(
-                    nullable(tracks.velocity), nullable(tracks.acceleration), nullable(tracks.weight),
-                    nullable(compared.relative), nullable(compared.score), strict=True,
-                ),
-                zip(*map(nullable, sampled.watched.watch.columns()), strict=True),
-                strict=True,
-            )
-        ]  # fmt: skip
-
-    def _update(
-        self,
-        reading: Reading,
-        step: int,
-        velocity_of_step: float | None,
-        zone: int,
-        wait_h: float,
-        of_age: int,
-        counted: float,
-        growth: tuple[float | None, ...],
-        watch: Watched,
-    ) -> VideoStats:
-        target, at, counts = reading.target, reading.at, reading.counts
-        assert counts is not None
-        due_at = at + timedelta(hours=wait_h)
-        if step == Step.NOT_LATER:
-            return VideoStats(target.id, target.lease_token, None, due_at, zone, wait_h, misses=target.misses)
-        velocity, acceleration, weight, relative, score = growth
-        joins = step == Step.MEASURED and of_age != target.age_class
-        known = counts.views is not None
-        return VideoStats(
-            target.id,
-            target.lease_token,
-            at,
-            due_at,
-            zone,
-            wait_h,
-            counts.views,
-            counts.likes,
-            counts.comments,
-            velocity_of_step,
-            1 if at.timestamp() < self._velocity.methodology_epoch_s else 2,
-            last_at=at if known else target.last_at,
-            last_views=counts.views if known else target.last_views,
-            velocity=velocity,
-            acceleration=acceleration,
-            weight=weight,
-            relative_velocity=relative,
-            viral_score=score,
-            age_class=of_age if joins else target.age_class,
-            watch=watch,
-            counted=(of_age, counted) if joins else None,
-            metadata_at=at if reading.refreshed else None,
-        )
+        steps, tracks = sampled.advanced.step.tolist(), sampled.advanced.tracks
+        logs = np.log1p(np.maximum(sampled.velocity, 0.0)).tolist()
+        for (
+            reading, step, of_age, log, zone, wait_h, of_step, smoothed, change, weight, ratio, score, watch
+        ) in zip(
+            sampled.readings, steps, sampled.classes.tolist(), logs, sampled.zones.tolist(),
+            compared.waits_h.tolist(), nullable(sampled.advanced.velocity), nullable(tracks.velocity),
+            nullable(tracks.acceleration), nullable(tracks.weight), nullable(compared.relative),
+            nullable(compared.score), zip(*map(nullable, sampled.watched.watch.columns()), strict=True),
+            strict=True,
+        ):  # fmt: skip
+            target, at, counts, refreshed = reading
+            id_, token, due_at = target.id, target.lease_token, at + timedelta(hours=wait_h)
+            if step == Step.NOT_LATER:
+                yield VideoStats(id_, token, None, due_at, zone, wait_h, misses=target.misses)
+                continue
+            views, likes, comments = counts
+            last_at, last_views = (target.last_at, target.last_views) if views is None else (at, views)
+            joins = step == Step.MEASURED and of_age != target.age_class
+            yield VideoStats(
+                id_, token, at, due_at, zone, wait_h, views, likes, comments, of_step,
+                1 if at < self._epoch else 2, 0, False, last_at, last_views, smoothed, change, weight, ratio,
+                score, of_age if joins else target.age_class, at if refreshed else None, watch,
+                (of_age, log) if joins else None,
+            )  # fmt: skip
 
 
 def _ages_h(readings: Sequence[Reading]) -> Floats:
@@ -372,11 +331,11 @@ def _is_first_of_day(reading: Reading, of_age: int) -> bool:
 
 
 def _channel_norms(sampled: _Sampled, norms: Mapping[NormKey, ChannelNorm]) -> Norms:
-    columns = np.zeros((3, len(sampled.readings)))
-    for row, (reading, of_age) in enumerate(zip(sampled.readings, sampled.classes.tolist(), strict=True)):
-        if norm := norms.get((reading.target.channel_id, of_age)):
-            columns[:, row] = norm.videos, norm.mean, norm.squares
-    return Norms(*columns)
+    targets = (reading.target for reading in sampled.readings)
+    keys = (
+        (target.channel_id, of_age) for target, of_age in zip(targets, sampled.classes.tolist(), strict=True)
+    )
+    return Norms(*np.array([norms.get(key, _NO_NORM) for key in keys], dtype=np.float64).T)
 
 
 def _breakouts(sampled: _Sampled, compared: _Compared) -> Iterable[Breakout]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 from uuid import UUID, uuid4
 
 from atlas.adapters.dao import DAO, clean_text
@@ -35,8 +35,7 @@ Measure = Literal["velocity", "growth"]
 NEVER_WATCHED: Watched = (None,) * 8
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A claimed video and its clock, as the claim returns it."""
 
     id: str
@@ -75,8 +74,7 @@ class DueVideo:
     acceleration: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class VideoStats:
+class VideoStats(NamedTuple):
     """What sampling brought of a claimed video, and its clock from then on.
 
     `sampled_at` None says that the answer left the video out: then only `misses`, `next_due_at` and `gone`
@@ -105,16 +103,9 @@ class VideoStats:
     relative_velocity: float | None = None
     viral_score: float | None = None
     age_class: int | None = None
+    metadata_at: datetime | None = None
     watch: Watched = NEVER_WATCHED
     counted: tuple[int, float] | None = None
-    metadata_at: datetime | None = None
-
-
-_video_columns = attrgetter(
-    "id", "lease_token", "sampled_at", "views", "likes", "comments", "velocity_of_step", "methodology",
-    "zone", "interval_h", "next_due_at", "misses", "gone", "last_at", "last_views", "velocity",
-    "acceleration", "weight", "relative_velocity", "viral_score", "age_class", "metadata_at",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +140,7 @@ class Cohort:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelNorm:
+class ChannelNorm(NamedTuple):
     """Count, mean and squared deviations of log(1 + views/h) over a channel's videos of one age class."""
 
     videos: int
@@ -278,7 +268,9 @@ class TrackingDAO(DAO):
         if not updates:
             return BatchStored(0, ())
         epoch = self._settings.tracker.methodology_epoch
-        columns = [*zip(*map(_video_row, updates), strict=True)]
+        *columns, watched, counted = zip(*updates, strict=True)
+        columns += zip(*watched, strict=True)
+        columns += zip(*(each or (None, None) for each in counted), strict=True)
         if len(set(columns[0])) < len(updates):
             raise DataRefused("a batch has two updates of one video: store them one after the other")
         await self._ensure_days_of(update.sampled_at for update in updates if update.sampled_at)
@@ -393,14 +385,7 @@ class TrackingDAO(DAO):
 
 def _target(row: Row, token: UUID) -> Target:
     """Without the token, which is the same in every row, and decoding it costs as much as five numbers."""
-    state: Any = (*row[:8], token, *row[8:19], row[19:])
-    return Target(*state)
-
-
-def _video_row(update: VideoStats) -> tuple[object, ...]:
-    """The update as the statement takes it, in the order of its parameters."""
-    counted = update.counted or (None, None)
-    return (*_video_columns(update), *counted, *update.watch)
+    return Target._make((*row[:8], token, *row[8:19], row[19:]))
 
 
 def _channel_row(update: ChannelStats) -> tuple[object, ...]:

@@ -105,18 +105,18 @@ ORDER BY due.zone, due.next_due_at;
 WITH batch AS MATERIALIZED (
     SELECT *
     FROM unnest(
-        $4::text[], $5::uuid[], $6::timestamptz[], $7::bigint[], $8::bigint[], $9::bigint[], $10::double precision[],
-        $11::smallint[], $12::smallint[], $13::real[], $14::timestamptz[], $15::smallint[], $16::boolean[],
+        $4::text[], $5::uuid[], $6::timestamptz[], $7::timestamptz[], $8::smallint[], $9::real[], $10::bigint[],
+        $11::bigint[], $12::bigint[], $13::double precision[], $14::smallint[], $15::smallint[], $16::boolean[],
         $17::timestamptz[], $18::bigint[], $19::double precision[], $20::double precision[], $21::double precision[],
-        $22::double precision[], $23::double precision[], $24::smallint[], $25::timestamptz[], $26::smallint[],
-        $27::double precision[], $28::double precision[], $29::double precision[], $30::double precision[],
-        $31::double precision[], $32::double precision[], $33::double precision[], $34::double precision[],
-        $35::double precision[]
+        $22::double precision[], $23::double precision[], $24::smallint[], $25::timestamptz[],
+        $26::double precision[], $27::double precision[], $28::double precision[], $29::double precision[],
+        $30::double precision[], $31::double precision[], $32::double precision[], $33::double precision[],
+        $34::smallint[], $35::double precision[]
     ) AS b (
-        id, lease_token, sampled_at, views, likes, comments, step_velocity, methodology, zone, interval_h,
-        next_due_at, misses, gone, last_at, last_views, velocity, acceleration, weight, relative_velocity,
-        viral_score, age_class, metadata_at, counted_class, counted_log, watch_level, watch_variance, watch_seen_h,
-        watch_evidence_h, watch_open_h, watch_open_views, watch_risen_h, watch_peak
+        id, lease_token, sampled_at, next_due_at, zone, interval_h, views, likes, comments, step_velocity,
+        methodology, misses, gone, last_at, last_views, velocity, acceleration, weight, relative_velocity,
+        viral_score, age_class, metadata_at, watch_level, watch_variance, watch_seen_h, watch_evidence_h,
+        watch_open_h, watch_open_views, watch_risen_h, watch_peak, counted_class, counted_log
     )
 ),
 -- Locks the video before its clock, as ingestion does.

@@ -117,9 +117,10 @@ def column(values: Column) -> Floats:
 
 def nullable(values: Floats) -> list[float | None]:
     """For the database: NaN, and anything else that is not finite, as None."""
-    return [
-        value if finite else None for value, finite in zip(values.tolist(), np.isfinite(values), strict=True)
-    ]
+    finite, numbers = np.isfinite(values), values.tolist()
+    if finite.all():
+        return list[float | None](numbers)
+    return [value if known else None for value, known in zip(numbers, finite.tolist(), strict=True)]
 
 
 def advance(tracks: Tracks, at_s: Column, views: Column, settings: VelocitySettings | None = None) -> Advance:
@@ -300,20 +301,27 @@ class Cohort:
     last days.
     """
 
-    __slots__ = ("_digest",)
+    __slots__ = ("_digest", "_norm")
 
     def __init__(self, centroids: int = 100) -> None:
         self._digest = TDigest(max_centroids=centroids)
+        self._norm: tuple[float, float, float] | None = None
 
     def __len__(self) -> int:
         return self._digest.n_values
 
     def observe(self, values: Column) -> None:
         """Take in velocities; unknown ones are left out."""
-        known = column(values)
-        known = known[np.isfinite(known)]
-        if len(known):
-            self._digest.batch_update(np.arcsinh(known).tolist())
+        scaled = to_scale(values)
+        self.observe_scaled(scaled[np.isfinite(scaled)].tolist())
+
+    def observe_scaled(self, known: list[float]) -> None:
+        """Take in what `to_scale` gave."""
+        if not known:
+            return
+        self._digest.batch_update(known)
+        if self._norm is not None:
+            self._norm = _merged(self._norm, *_moments(_log_velocity(np.sinh(known)), np.ones(len(known))))
 
     def percentile(self, values: Column) -> Floats:
         """The share in (0, 1) of the cohort below each value, ties half; NaN for NaN or while the cohort
@@ -321,23 +329,21 @@ class Cohort:
 
         Drawn to ½ by half a video at either end, so that a small cohort says little and no share is 0 or 1.
         """
-        scaled = np.arcsinh(column(values))
-        shares, known = np.full(len(scaled), np.nan), np.isfinite(scaled)
-        if not len(self) or not known.any():
-            return shares
-        below = self._digest.cdf_vec(np.nextafter(scaled[known], -np.inf).tolist())
-        upto = self._digest.cdf_vec(np.nextafter(scaled[known], np.inf).tolist())
-        shares[known] = (len(self) * (column(below) + column(upto)) / 2 + 0.5) / (len(self) + 1)
-        return shares
+        return percentiles([None] * len(column(values)), values, {None: self})
 
     def norm(self) -> tuple[float, float, float]:
         """Count, mean and squared deviations of log(1 + views/h), a row of `Norms`, to a centroid's width."""
         if not len(self):
             return 0.0, 0.0, 0.0
-        centres, weights = np.array(self._digest.centroids, dtype=np.float64).T
-        logs = _log_velocity(np.sinh(centres))
-        mean = float(np.average(logs, weights=weights))
-        return float(len(self)), mean, float(weights @ (logs - mean) ** 2)
+        if self._norm is None:
+            centres, weights = np.array(self._digest.centroids, dtype=np.float64).T
+            self._norm = _moments(_log_velocity(np.sinh(centres)), weights)
+        return self._norm
+
+    def below(self, scaled: list[float]) -> list[float]:
+        """How many of the cohort's values are no greater than each of these, which are on its scale."""
+        values = len(self)
+        return [values * share for share in self._digest.cdf_vec(scaled)]
 
     @classmethod
     def merge(cls, cohorts: Iterable[Cohort], centroids: int = 100) -> Self:
@@ -363,14 +369,39 @@ class Cohort:
 
 def percentiles(keys: Sequence[Key], values: Column, cohorts: Mapping[Key, Cohort]) -> Floats:
     """Each value's percentile in its key's cohort, (age class, category) say; NaN where there is none."""
-    numbers, shares = column(values), np.full(len(keys), np.nan)
+    scaled, shares = to_scale(values), np.full(len(keys), np.nan)
+    ends = np.nextafter(scaled, [[-np.inf], [np.inf]]).tolist()
     rows: dict[Key, list[int]] = {}
-    for row, key in enumerate(keys):
-        rows.setdefault(key, []).append(row)
+    for row in np.flatnonzero(np.isfinite(scaled)).tolist():
+        rows.setdefault(keys[row], []).append(row)
     for key, members in rows.items():
-        if (cohort := cohorts.get(key)) is not None:
-            shares[members] = cohort.percentile(numbers[members])
+        if cohort := cohorts.get(key):
+            below = cohort.below([end[row] for end in ends for row in members])
+            ties_half = zip(below, below[len(members) :], strict=False)
+            shares[members] = [((under + upto) / 2 + 0.5) / (len(cohort) + 1) for under, upto in ties_half]
     return shares
+
+
+def to_scale(values: Column) -> Floats:
+    """Velocities, or growth rates, on a cohort's scale."""
+    scaled: Floats = np.arcsinh(column(values))
+    return scaled
+
+
+def _moments(logs: Floats, weights: Floats) -> tuple[float, float, float]:
+    """Weight, mean and squared deviations."""
+    total = float(weights.sum())
+    mean = float(logs @ weights) / total
+    return total, mean, float(weights @ (logs - mean) ** 2)
+
+
+def _merged(
+    norm: tuple[float, float, float], count: float, mean: float, squares: float
+) -> tuple[float, float, float]:
+    """As `Norms.merge` does, of one row."""
+    total, apart = norm[0] + count, mean - norm[1]
+    share = count / total
+    return total, norm[1] + apart * share, norm[2] + squares + apart**2 * norm[0] * share
 
 
 def growth_rate(velocity: Column, acceleration: Column) -> Floats:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import date, datetime, timedelta
 from itertools import pairwise
 from types import SimpleNamespace
@@ -420,8 +419,8 @@ async def test_the_next_claim_returns_what_the_last_sample_left(dao: MaiaDAO, cl
     )  # fmt: skip
     clock.advance(HOUR)
     target = await claim_one(dao)
-    expected = replace(
-        first, next_due_at=NOON + 2 * HOUR, lease_token=target.lease_token, samples=1, last_at=NOON + HOUR,
+    expected = first._replace(
+        next_due_at=NOON + 2 * HOUR, lease_token=target.lease_token, samples=1, last_at=NOON + HOUR,
         last_views=350, velocity=250.0, acceleration=1.0, weight=0.1, viral_score=0.5, age_class=1,
         watch=watch,
     )  # fmt: skip

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -32,7 +31,7 @@ def meter(*stored: StoredCohort, saving: bool = False, **settings: object) -> Me
 
 
 def target(id_: str = "video", **known: object) -> Target:
-    return replace(NEVER, id=id_, **known)
+    return NEVER._replace(id=id_, **known)
 
 
 def reading(of: Target, at: datetime, views: int | None = 0, **rest: object) -> Reading:
@@ -41,8 +40,8 @@ def reading(of: Target, at: datetime, views: int | None = 0, **rest: object) -> 
 
 def following(before: Target, update: VideoStats) -> Target:
     """The claim after an update, as the clock would return it."""
-    return replace(
-        before, zone=update.zone, next_due_at=update.next_due_at, interval_h=update.interval_h,
+    return before._replace(
+        zone=update.zone, next_due_at=update.next_due_at, interval_h=update.interval_h,
         last_at=update.last_at, last_views=update.last_views, velocity=update.velocity,
         acceleration=update.acceleration, weight=update.weight, viral_score=update.viral_score,
         age_class=update.age_class, watch=update.watch, misses=update.misses, samples=before.samples + 1,
@@ -113,8 +112,8 @@ def test_zones_follow_the_age_and_pins_overrule_them():
         for each in (
             target(),
             old,
-            replace(old, born_at=NOON - timedelta(days=8)),
-            replace(old, pinned_zone=0),
+            old._replace(born_at=NOON - timedelta(days=8)),
+            old._replace(pinned_zone=0),
         )
     ]
     assert zones == [0, 1, 2, 0]
@@ -125,7 +124,7 @@ def test_while_the_budget_is_short_nobody_is_sampled_faster_than_the_zone():
     usual = measured(meter(), reading(quickening, NOON, 5000)).updates[0]
     short = measured(meter(saving=True), reading(quickening, NOON, 5000)).updates[0]
     assert (usual.interval_h, short.interval_h) == (pytest.approx(0.5, rel=0.01), 1.0)
-    dead = replace(quickening, velocity=0.0, acceleration=0.0)
+    dead = quickening._replace(velocity=0.0, acceleration=0.0)
     assert measured(meter(saving=True), reading(dead, NOON, 0)).updates[0].interval_h == 3.0
 
 
