@@ -33,7 +33,8 @@ POOLS = ("process", "docker", "kubernetes")
 ZOMBIES = "pleiades: silent runs have crashed"
 FAILURES = "pleiades: tell of failed runs"
 
-_TERMINAL = ("Completed", "Failed", "Crashed", "Cancelled")
+_BEGINNING = {f"prefect.flow-run.{state}" for state in ("Pending", "Running")}
+_TERMINAL = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled")}
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 
 
@@ -102,13 +103,17 @@ async def automate(zombie_after_s: float) -> list[Provision]:
 
 
 def _zombies(after_s: float) -> AutomationCore:
-    """A run whose process is gone without a word stays Running for ever, unless somebody notices."""
+    """A run whose process is gone without a word stays Running for ever, unless somebody notices.
+
+    Heartbeats are the process's own and may be lost with it, the first one too; what the server says of
+    the run's state begins the watch as well.
+    """
     return AutomationCore(
         name=ZOMBIES,
         description="A run that gives no sign of life any more is Crashed; the next one does its work.",
         trigger=EventTrigger(
-            after={_HEARTBEAT},
-            expect={_HEARTBEAT, *(f"prefect.flow-run.{state}" for state in _TERMINAL)},
+            after={_HEARTBEAT, *_BEGINNING},
+            expect={_HEARTBEAT, *_BEGINNING, *_TERMINAL},
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,

@@ -159,3 +159,109 @@ async def start_up(tmp_path: Path) -> AsyncIterator[UpFactory]:
             for pid in family:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+
+class Prefect:
+    """A Prefect server with its automations, and workers of ours."""
+
+    def __init__(self, api: str, environment: dict[str, str], folder: Path) -> None:
+        self.api, self.environment, self.folder = api, environment, folder
+        self.processes: list[asyncio.subprocess.Process] = []
+
+    async def start(self, *command: str, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
+        """Start a program that talks to the server, in a group of its own."""
+        with (self.folder / f"log-{len(self.processes)}").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", *command,
+                env={**environment, **self.environment}, cwd=self.folder,
+                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    async def run(self, *command: str, environment: Mapping[str, str]) -> tuple[int, str]:
+        """Run a program to its end: its status, and all it printed."""
+        process = await self.start(*command, environment=environment)
+        log = self.folder / f"log-{len(self.processes) - 1}"
+        status = await process.wait()
+        return status, await asyncio.to_thread(log.read_text)
+
+    async def worker(self, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
+        """A worker of the pool "process" that looks for work every second."""
+        return await self.start(
+            "prefect", "worker", "start", "--pool", "process", "--limit", "4",
+            environment={**environment, "PREFECT_WORKER_QUERY_SECONDS": "1"},
+        )  # fmt: skip
+
+    async def post(self, path: str, **body: Any) -> Any:
+        import aiohttp
+
+        async with aiohttp.ClientSession() as session, session.post(f"{self.api}{path}", json=body) as answer:
+            assert answer.ok, await answer.text()
+            return await answer.json(content_type=None)
+
+    async def ask_for(self, deployment: str, **parameters: Any) -> str:
+        """Ask for a run now; its id."""
+        import aiohttp
+
+        url = f"{self.api}/deployments/name/{deployment}"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            found = await answer.json()
+        wanted = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+        return str((await self.post(f"/deployments/{found['id']}/create_flow_run", **wanted))["id"])
+
+    async def state_of(self, run_id: str) -> dict[str, Any]:
+        import aiohttp
+
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{self.api}/flow_runs/{run_id}") as answer,
+        ):
+            return dict((await answer.json())["state"])
+
+    async def ended(self, run_id: str) -> dict[str, Any]:
+        """The state in which a run ended."""
+
+        async def final() -> dict[str, Any] | None:
+            state = await self.state_of(run_id)
+            return state if state["type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"} else None
+
+        return dict(await until(final))
+
+    async def end(self) -> None:
+        for process in self.processes:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+@pytest_asyncio.fixture
+async def prefect_server(
+    postgres: ThrowAwayServer, prefect_database: str, environment: dict[str, str], tmp_path: Path
+) -> AsyncIterator[Prefect]:
+    """A Prefect server of this test, which looks twice a second for runs that fell silent."""
+    port = free_port()
+    api = f"http://127.0.0.1:{port}/api"
+    ours = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    prefect = Prefect(api, ours, tmp_path)
+    serving = {
+        "PREFECT_API_DATABASE_CONNECTION_URL": sqlalchemy_url(postgres.dsn_of(prefect_database)),
+        "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT0.5S",
+    }
+    await prefect.start(
+        "prefect", "server", "start", "--port", str(port), "--no-ui", environment=environment | serving
+    )
+
+    async def answers() -> bool:
+        import aiohttp
+
+        try:
+            async with aiohttp.ClientSession() as session, session.get(f"{api}/health") as answer:
+                return answer.ok
+        except aiohttp.ClientError:
+            return False
+
+    await until(answers)
+    prefect.environment["PREFECT_API_URL"] = api
+    yield prefect
+    await prefect.end()
