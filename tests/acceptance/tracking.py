@@ -25,14 +25,14 @@ HOT, WARM, COLD = 0, 1, 2
 _SLOTS = """
 CREATE TABLE slots (
     nth bigint GENERATED ALWAYS AS IDENTITY, video_id text, born_at timestamptz, pinned_zone smallint,
-    due_at timestamptz, sampled_at timestamptz, sampled boolean, zone smallint, interval_h real,
-    next_due_at timestamptz
+    waited_h real, due_at timestamptz, sampled_at timestamptz, sampled boolean, zone smallint,
+    interval_h real, next_due_at timestamptz
 );
 CREATE FUNCTION note_slot() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO slots
-        (video_id, born_at, pinned_zone, due_at, sampled_at, sampled, zone, interval_h, next_due_at)
-    VALUES (NEW.video_id, NEW.born_at, NEW.pinned_zone, OLD.next_due_at, NEW.last_sampled_at,
+        (video_id, born_at, pinned_zone, waited_h, due_at, sampled_at, sampled, zone, interval_h, next_due_at)
+    VALUES (NEW.video_id, NEW.born_at, NEW.pinned_zone, OLD.interval_h, OLD.next_due_at, NEW.last_sampled_at,
             NEW.samples > OLD.samples, NEW.zone, NEW.interval_h, NEW.next_due_at);
     RETURN NULL;
 END
@@ -43,11 +43,12 @@ CREATE TRIGGER note_slot AFTER UPDATE OF next_due_at ON video_clock FOR EACH ROW
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A move of a video's clock: when it was due, when it was sampled, and what followed from that."""
+    """A move of a video's clock: after which interval it was due, when it was sampled, what follows."""
 
     video_id: str
     born_at: datetime
     pinned_zone: int | None
+    waited_h: float
     due_at: datetime
     sampled_at: datetime
     sampled: bool
@@ -105,8 +106,8 @@ async def note_slots(sql: Any) -> None:
 async def slots_of(sql: Any) -> list[Slot]:
     """The moves in their order."""
     rows = await sql.fetch(
-        "SELECT video_id, born_at, pinned_zone, due_at, sampled_at, sampled, zone, interval_h, next_due_at"
-        " FROM slots ORDER BY nth"
+        "SELECT video_id, born_at, pinned_zone, waited_h, due_at, sampled_at, sampled, zone, interval_h,"
+        " next_due_at FROM slots ORDER BY nth"
     )
     return [Slot(*row) for row in rows]
 
