@@ -42,7 +42,7 @@ SECONDS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Upper bounds of the histogram of cycles' seconds."""
 
 COUNTS_KEPT_S = 60.0
-"""How long a count of whole tables is good for; it reads them."""
+"""How long a look through whole tables is good for."""
 
 # What single topics and videos are skipped for without an error of theirs: the quota, the time, a later
 # sample, or the end of the whole cycle, which counts once by its outcome.
@@ -57,7 +57,7 @@ _TOLD_AS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "units": ("pleiades_calls_total", ("agent", "bucket")),
     "new": ("pleiades_videos_found_total", ("agent",)),
     "samples": ("pleiades_samples_total", ("agent",)),
-    "taken_over": ("pleiades_lease_expiries_total", ("agent",)),
+    "lapses": ("pleiades_lease_expiries_total", ("agent",)),
     "breakouts": ("pleiades_breakouts_total", ()),
 }
 
@@ -125,7 +125,7 @@ FAMILIES = (
         "pleiades_lease_expiries_total",
         "counter",
         ("agent",),
-        "Claims taken over from processes that vanished.",
+        "Claims whose lease ran out, as their processes vanished.",
     ),
     Family(
         "pleiades_errors_total",
@@ -188,12 +188,13 @@ class Exporter:
         return generate_latest(registry) + generate_latest(self._process)
 
     async def _collect(self) -> dict[str, list[Sample]]:
+        tables = await self._tables()
         await self._metrics.fold(SECONDS)
         samples = _of_totals(await self._metrics.totals())
         samples |= await self._quota()
         samples |= await self._queue_and_clock()
         samples |= await self._database()
-        for name, count in (await self._tables()).items():
+        for name, count in tables.items():
             samples[name] = [((), count)]
         samples["pleiades_up"] = [((), 1.0)]
         return samples
@@ -244,8 +245,9 @@ class Exporter:
         return {name: [((), float(value))] for name, value in told.items()}
 
     async def _tables(self) -> Mapping[str, float]:
-        """How many rows the large tables have, counted once in a while."""
+        """How many rows the large tables have, and which claims in them lapsed, looked at once in a while."""
         if self._counts is None or time.monotonic() - self._counts[0] > COUNTS_KEPT_S:
+            await self._metrics.count_lapses()
             found = await self._maia.discoveries()
             counts = {"pleiades_videos": float(found.videos), "pleiades_channels": float(found.channels)}
             self._counts = (time.monotonic(), counts)

@@ -55,6 +55,14 @@ class MetricsDAO:
             if until >= watermark:
                 return max(cursor, until)
 
+    async def count_lapses(self) -> None:
+        """Add the claims that lapsed since the last look to the totals.
+
+        It reads whole tables, as claims stand in no index. One that another process takes over before anybody
+        looked is missed.
+        """
+        await self._db.execute("metrics.count_lapses")
+
     async def totals(self) -> list[Total]:
         """Every total, as of the last fold."""
         rows = await self._db.fetch("metrics.totals")

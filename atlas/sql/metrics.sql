@@ -24,7 +24,7 @@ WITH fresh AS MATERIALIZED (
     UNION ALL
     SELECT agent, key, NULL, NULL, value
     FROM cycle CROSS JOIN jsonb_each(payload)
-    WHERE key IN ('new', 'samples', 'taken_over')
+    WHERE key IN ('new', 'samples')
 ), counted (metric, labels, total) AS (
     SELECT 'cycles', jsonb_build_object('agent', agent, 'outcome', outcome), count(*)
     FROM cycle GROUP BY agent, outcome
@@ -62,3 +62,35 @@ SELECT project, bucket, closed_until,
 FROM quota_ledger
 WHERE pacific_day = $1
 ORDER BY project, bucket;
+
+-- name: count_lapses
+-- Add the claims whose lease ran out, and that nobody has taken over yet, to the totals of their agents, each once: a
+-- claim has one token, however many rows it holds. What was seen two days ago is forgotten: nothing waits that long.
+WITH lapsed AS (
+    SELECT DISTINCT 'hunter' AS agent, lease_token
+    FROM search_queue
+    WHERE status = 'active' AND lease_token IS NOT NULL AND lease_until < clock_timestamp()
+    UNION
+    SELECT DISTINCT 'tracker', lease_token
+    FROM video_clock
+    WHERE status = 'live' AND lease_token IS NOT NULL AND lease_until < clock_timestamp()
+    UNION
+    SELECT DISTINCT 'tracker', lease_token
+    FROM channel_clock
+    WHERE status = 'live' AND lease_token IS NOT NULL AND lease_until < clock_timestamp()
+), seen AS (
+    INSERT INTO metric_lapses (lease_token, seen_at)
+    SELECT DISTINCT lease_token, clock_timestamp() FROM lapsed
+    ON CONFLICT (lease_token) DO NOTHING
+    RETURNING lease_token
+), forgotten AS (
+    DELETE FROM metric_lapses AS old
+    WHERE seen_at < clock_timestamp() - interval '2 days'
+        AND NOT EXISTS (SELECT FROM lapsed WHERE lapsed.lease_token = old.lease_token)
+)
+INSERT INTO metric_totals AS t (metric, labels, total)
+SELECT 'lapses', jsonb_build_object('agent', agent), count(*)
+FROM lapsed
+JOIN seen USING (lease_token)
+GROUP BY agent
+ON CONFLICT (metric, labels) DO UPDATE SET total = t.total + EXCLUDED.total;

@@ -229,8 +229,30 @@ class TestStanding:
         assert age_s is not None
         assert age_s >= 0.05
 
-    async def test_everything_told_is_described_and_the_other_way_round(self, atlas: Atlas) -> None:
-        await hunted(atlas, cycle("rate_limited", taken_over=1), cycle(samples=1), agent="tracker")
+    async def test_a_lapsed_claim_is_counted_once_however_much_it_holds(
+        self, atlas: Atlas, sql: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("maia.metrics.COUNTS_KEPT_S", 0.0)
+        exporter = Exporter(atlas)
+        async with Hunter.open(atlas) as hunter:
+            await hunter.dao.seed(["cats", "city gardens", "trains"])
+            await hunter.dao.claim_topics(2)
+            assert value(await told_by(exporter), "pleiades_lease_expiries_total", agent="hunter") is None
+            for lapsed in (1, 1, 2):
+                if lapsed == 2:
+                    await hunter.dao.claim_topics(3)
+                await sql.execute("UPDATE search_queue SET lease_until = clock_timestamp() - interval '1 s' "
+                                  "WHERE lease_token IS NOT NULL")  # fmt: skip
+                told = await told_by(exporter)
+                assert value(told, "pleiades_lease_expiries_total", agent="hunter") == lapsed
+                assert value(told, "pleiades_lease_expiries_total", agent="tracker") is None
+
+    async def test_everything_told_is_described_and_the_other_way_round(self, atlas: Atlas, sql: Any) -> None:
+        await hunted(atlas, cycle("rate_limited"), cycle(samples=1), agent="tracker")
+        async with Hunter.open(atlas) as hunter:
+            await hunter.dao.seed(["cats"])
+            await hunter.dao.claim_topics(1)
+        await sql.execute("UPDATE search_queue SET lease_until = clock_timestamp() - interval '1 second'")
         await atlas.events.append("tracker.breakout", {"id": "a"})
         keys = KeyRing("hunting", atlas=atlas)
         await keys.settle(await keys.acquire("search"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from maia import cli
+from maia import cli, metrics
 from maia.commands.config import documentation, every_setting
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -106,6 +106,11 @@ def test_modules_exist(page: Path) -> None:
 
 def test_the_settings_page_is_up_to_date() -> None:
     assert (ROOT / "docs/configuration.md").read_text("utf-8") == documentation(), "run make docs"
+
+
+def test_the_metrics_page_is_up_to_date() -> None:
+    page = (ROOT / "docs/operations.md").read_text("utf-8")
+    assert metrics.documentation() in page, "put there what maia.metrics.documentation() says"
 
 
 def test_every_setting_says_what_it_is_for() -> None:
