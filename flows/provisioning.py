@@ -130,12 +130,16 @@ def _zombies(after_s: float) -> AutomationCore:
 
 def _failures(teller: UUID) -> AutomationCore:
     """Only the agents' own runs: a failed alert must not ask for another."""
+    told = {
+        "flow_name": "flow.name",
+        "run_name": "flow_run.name",
+        "run_id": "flow_run.id",
+        "state": "flow_run.state.name",
+        "message": "flow_run.state.message",
+    }
+    # A bare "{{ … }}" would be rendered as JSON, which ids are not.
     parameters = {
-        "flow_name": "{{ flow.name }}",
-        "run_name": "{{ flow_run.name }}",
-        "run_id": "{{ flow_run.id }}",
-        "state": "{{ flow_run.state.name }}",
-        "message": "{{ flow_run.state.message }}",
+        name: {"__prefect_kind": "jinja", "template": f"{{{{ {value} }}}}"} for name, value in told.items()
     }
     return AutomationCore(
         name=FAILURES,

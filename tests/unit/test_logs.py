@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
 from atlas.config import LogSettings, Settings
 from atlas.testing import IsolatedSettings
-from maia import logs
+from maia import logs, sessions
 
 KEY = "top-secret-key-0001"
 TOKEN = 'hf_"zy\\xw\tv'
@@ -70,6 +75,123 @@ class TestRedaction:
         logging.getLogger("maia.test").warning("%s was refused", KEY)
 
         assert f"{configured.key_pool['hunting'][0].fingerprint} was refused" in capsys.readouterr().err
+
+    def test_secrets_of_others_in_the_environment_are_hidden(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, json_lines: bool
+    ) -> None:
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
+        monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "admin:letmein99")
+        logs.configure(settings(json_lines=json_lines))
+        logging.getLogger("maia.test").warning("%s, %s", "wJalrXUtnFEMI", {"password": "letmein99"})
+
+        written = capsys.readouterr().err
+        assert "wJalrXUtnFEMI" not in written
+        assert "letmein99" not in written
+
+    @pytest.mark.parametrize(
+        ("told", "hidden"),
+        [
+            ("no answer from postgresql+asyncpg://prefect:s3cr3t@db:5432/prefect", "s3cr3t"),
+            ("GET https://www.googleapis.com/youtube/v3/search?part=id&key=whatever1&q=x", "whatever1"),
+        ],
+    )
+    def test_what_looks_like_a_secret_in_a_url_is_hidden_whosever_it_is(
+        self, capsys: pytest.CaptureFixture[str], json_lines: bool, told: str, hidden: str
+    ) -> None:
+        logs.configure(settings(json_lines=json_lines))
+        logging.getLogger("any.library").warning(told)
+
+        written = capsys.readouterr().err
+        assert hidden not in written
+        assert "[hidden]" in written
+        assert all(part in written for part in told.replace(hidden, "\0").split("\0")[1:])
+
+
+class TestRuns:
+    """The run and agent on each record."""
+
+    def test_a_line_for_people_names_the_run(self, capsys: pytest.CaptureFixture[str]) -> None:
+        logs.configure(settings())
+        with sessions.about("hunter", "0197-4f1c9a02"):
+            logging.getLogger("maia.hunter").info("found")
+        logging.getLogger("maia.hunter").info("alone")
+
+        first, second = capsys.readouterr().err.splitlines()
+        assert first.endswith(" INFO maia.hunter [4f1c9a02]: found")
+        assert second.endswith(" INFO maia.hunter: alone")
+
+    def test_a_line_for_machines_names_run_and_agent(self, capsys: pytest.CaptureFixture[str]) -> None:
+        logs.configure(settings(json_lines=True))
+        with sessions.about("tracker", "run-1"):
+            logging.getLogger("atlas.db").warning("slow")
+        logging.getLogger("atlas.db").warning("alone")
+
+        first, second = map(json.loads, capsys.readouterr().err.splitlines())
+        assert (first["agent"], first["run"]) == ("tracker", "run-1")
+        assert first.keys() - second.keys() == {"agent", "run"}
+
+    async def test_tasks_of_two_runs_at_once_keep_theirs(self, capsys: pytest.CaptureFixture[str]) -> None:
+        async def work(agent: str) -> None:
+            with sessions.about(agent, f"run-of-{agent}"):
+                await asyncio.sleep(0)
+                await asyncio.create_task(say())
+
+        async def say() -> None:
+            await asyncio.sleep(0)
+            logging.getLogger("maia.test").info("here")
+
+        logs.configure(settings(json_lines=True))
+        await asyncio.gather(work("hunter"), work("tracker"))
+        told = {
+            (line["agent"], line["run"]) for line in map(json.loads, capsys.readouterr().err.splitlines())
+        }
+        assert told == {("hunter", "run-of-hunter"), ("tracker", "run-of-tracker")}
+
+    def test_a_run_takes_the_id_of_the_session_around_it(self) -> None:
+        with sessions.about("hunter", "run-1"):
+            assert sessions.id_of_run() == "run-1"
+        assert sessions.current() is None
+        assert sessions.id_of_run() != sessions.id_of_run()
+
+
+class TestUnderPrefect:
+    """What processes log that Prefect configures by flows/logging.yml."""
+
+    PROGRAM = """
+import logging
+from prefect.logging.configuration import setup_logging
+from maia import sessions
+setup_logging()
+logging.getLogger("maia.hunter").setLevel("INFO")
+logging.getLogger("prefect.flow_runs").info("beginning")
+logging.getLogger("prefect.task_runs").error("a step failed")
+logging.getLogger("prefect.flow_runs").error("it failed with top-secret-key-0001")
+logging.getLogger("httpx").info("GET /")
+with sessions.about("hunter", "run-1"):
+    logging.getLogger("maia.hunter").info("found")
+"""
+
+    def logged(self, **environment: str) -> list[str]:
+        from flows import environment as surroundings
+
+        chosen = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        chosen |= {"YOUTUBE_API_KEY_POOL_JSON": json.dumps([KEY]), "PREFECT_LOGGING_TO_API_ENABLED": "0"}
+        surroundings.prepare(chosen)
+        finished = subprocess.run(
+            [sys.executable, "-c", self.PROGRAM], env=chosen | environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert finished.returncode == 0, finished.stderr
+        return finished.stderr.splitlines()
+
+    def test_lines_for_machines_without_secrets_and_chatter(self, tmp_path: Path) -> None:
+        lines = self.logged(PLEIADES_LOG__JSON_LINES="true", PREFECT_HOME=str(tmp_path))
+        failed, found = map(json.loads, lines)
+        assert failed["message"].startswith("it failed with key-")
+        assert (found["message"], found["agent"], found["run"]) == ("found", "hunter", "run-1")
+
+    def test_settings_that_are_wrong_leave_it_readable(self, tmp_path: Path) -> None:
+        lines = self.logged(PLEIADES_LOG__LEVEL="LOUD", PREFECT_HOME=str(tmp_path))
+        assert lines[-1].endswith(" INFO maia.hunter [run-1]: found")
 
 
 class TestForms:
