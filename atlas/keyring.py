@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -146,6 +147,8 @@ class KeyRing:
         self._answered: list[Grant] = []
         self._gathered = asyncio.Event()
         self._settler: asyncio.Task[None] | None = None
+        self._waiting: dict[Bucket, deque[asyncio.Future[Grant]]] = {}
+        self._buyers: dict[Bucket, asyncio.Task[None]] = {}
         if len(self._projects) > 1:
             logger.warning(
                 "ring %r spends the quota of several projects (%s), which are separate, permitted clients "
@@ -167,6 +170,11 @@ class KeyRing:
         if units < 1:
             raise ValueError(f"a call costs at least 1 unit, not {units}")
         await self._register()
+        if self._gather_s and units == 1:
+            return await self._acquire_together(bucket)
+        return await self._acquire_alone(bucket, units)
+
+    async def _acquire_alone(self, bucket: Bucket, units: int) -> Grant:
         for _ in range(_TRIES):
             if grants := await self._reserve([bucket], units):
                 return grants[0]
@@ -190,6 +198,42 @@ class KeyRing:
             raise
         return grants
 
+    async def _acquire_together(self, bucket: Bucket) -> Grant:
+        """Wait for a grant out of the next statement that reserves for all who wait."""
+        waiting = self._waiting.setdefault(bucket, deque())
+        granted: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
+        waiting.append(granted)
+        if bucket not in self._buyers:
+            self._buyers[bucket] = asyncio.create_task(self._buy(bucket, waiting))
+        return await granted
+
+    async def _buy(self, bucket: Bucket, waiting: deque[asyncio.Future[Grant]]) -> None:
+        """Reserve for those who wait, until nobody does; what refuses one refuses all who wait just now."""
+        try:
+            while waiting:
+                grants = await self._acquire_some(bucket, len(waiting))
+                for granted in _drained(waiting, len(grants)):
+                    granted.set_result(grants.pop())
+                # Of calls that were cancelled meanwhile.
+                await self._cancel_all(grants)
+        except Exception as error:  # noqa: BLE001 - it is handed to those who asked
+            for granted in _drained(waiting, len(waiting)):
+                granted.set_exception(error)
+        finally:
+            # At once, lest somebody wait for a buyer that is through.
+            del self._buyers[bucket]
+
+    async def _acquire_some(self, bucket: Bucket, most: int) -> list[Grant]:
+        """Grants of a unit each by one statement; a single one where there is no room for all."""
+        if most > 1 and (reserved := await self._reserve([bucket], most)):
+            grants = [replace(reserved[0], units=1) for _ in range(most)]
+            if reserved[0].probe is None:
+                return grants
+            # One call at a time tests an open circuit.
+            await self._cancel_all(replace(grant, probe=None) for grant in grants[1:])
+            return grants[:1]
+        return [await self._acquire_alone(bucket, 1)]
+
     async def settle(self, grant: Grant, units: int | None = None) -> None:
         """The call was answered: it used `units`, by default those granted, and its key works.
 
@@ -205,7 +249,8 @@ class KeyRing:
 
     @asynccontextmanager
     async def settling_together(self, within_s: float) -> AsyncIterator[None]:
-        """Within it, answered calls are gathered for `within_s` and settled by one statement.
+        """Within it, answered calls are gathered for `within_s` and settled by one statement, and calls that
+        ask for a unit at the same time are granted by one.
 
         Their units stay reserved meanwhile, and for good if the process dies, which errs on the safe side.
         """
@@ -480,6 +525,15 @@ def _key_status(row: Row, now: datetime) -> KeyStatus:
         calls=row["calls"],
         retry_at=retry_at,
     )
+
+
+def _drained(waiting: deque[asyncio.Future[Grant]], most: int) -> Iterator[asyncio.Future[Grant]]:
+    """The first of those who wait, out of the queue, without those who wait no more."""
+    while waiting and most:
+        granted = waiting.popleft()
+        if not granted.done():
+            most -= 1
+            yield granted
 
 
 def _first_usable(keys: Iterable[KeyStatus], now: datetime) -> datetime | None:

@@ -34,6 +34,9 @@ TODAY = date(2026, 11, 2)
 SPRING, AUTUMN = date(2026, 3, 8), date(2026, 11, 1)
 
 
+NONE_BUT_SEARCH = {"hunting": {"search": 1}, "archeology": {"search": 0}}
+
+
 def fingerprint(key: str) -> str:
     return ApiKey(key=SecretStr(key)).fingerprint
 
@@ -192,6 +195,86 @@ class TestReserving:
         await sql.execute("ALTER TABLE mislaid RENAME TO quota_ledger")
         assert "1 units stay reserved" in caplog.text
         assert await spent(sql) == (0, 1)
+
+    async def test_calls_that_ask_at_once_are_granted_by_one_statement(
+        self, ring: MakeRing, sql: Sql, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hunting, statements = ring(), []
+        reserve = hunting._reserve
+
+        async def counted(buckets: Any, units: int) -> list[Grant]:
+            statements.append(units)
+            return await reserve(buckets, units)
+
+        monkeypatch.setattr(hunting, "_reserve", counted)
+        async with hunting.settling_together(3600):
+            earlier = await hunting.acquire("search")
+            grants = await asyncio.gather(*(hunting.acquire("search") for _ in range(5)))
+            assert await spent(sql) == (0, 6)
+            for grant in (earlier, *grants[1:]):
+                await hunting.settle(grant)
+            await hunting.cancel(grants[0])
+        assert statements == [1, 5]
+        assert {grant.units for grant in grants} == {1}
+        assert await spent(sql) == (5, 0)
+
+    async def test_of_calls_that_ask_at_once_so_many_are_granted_as_there_is_room_for(
+        self, ring: MakeRing, sql: Sql
+    ) -> None:
+        hunting = ring(limits={"search": 4}, reserve=0, pacing=False, shares=NONE_BUT_SEARCH)
+        async with hunting.settling_together(3600):
+            granted = await asyncio.gather(
+                *(hunting.acquire("search") for _ in range(7)), return_exceptions=True
+            )
+        assert sum(isinstance(each, Grant) for each in granted) == 4
+        assert sum(isinstance(each, RingClosed) for each in granted) == 3
+        assert await spent(sql) == (0, 4)
+
+    async def test_units_of_calls_that_gave_up_waiting_are_given_back(self, ring: MakeRing, sql: Sql) -> None:
+        hunting = ring()
+        lock = sql.transaction()
+        async with hunting.settling_together(3600):
+            await hunting.settle(await hunting.acquire("search"))
+            await lock.start()
+            await sql.execute("LOCK TABLE quota_ledger")
+            calls = [asyncio.create_task(hunting.acquire("search")) for _ in range(3)]
+            await asyncio.sleep(0.1)
+            calls[0].cancel()
+            await lock.rollback()
+            assert len([await call for call in calls[1:]]) == 2
+            while await spent(sql) != (0, 3):
+                await asyncio.sleep(0.01)
+        assert await spent(sql) == (1, 2)
+
+    async def test_only_one_of_the_calls_that_ask_at_once_tests_an_open_circuit(
+        self, ring: MakeRing, clock: FixedClock, sql: Sql
+    ) -> None:
+        hunting = ring(failures_to_open=1)
+        await hunting.fail(await hunting.acquire("search"), "HTTP 500")
+        clock.advance(HOUR)
+        async with hunting.settling_together(3600):
+            granted = await asyncio.gather(
+                *(hunting.acquire("search") for _ in range(4)), return_exceptions=True
+            )
+        (probe,) = (each for each in granted if isinstance(each, Grant))
+        assert probe.probe is not None
+        assert sum(isinstance(each, RingClosed) for each in granted) == 3
+        assert await spent(sql) == (1, 1)
+
+    async def test_a_ledger_that_fails_fails_all_who_ask_at_once_and_none_who_ask_later(
+        self, ring: MakeRing, sql: Sql
+    ) -> None:
+        hunting = ring()
+        async with hunting.settling_together(3600):
+            await hunting.acquire("search")
+            await sql.execute("ALTER TABLE quota_ledger RENAME TO mislaid")
+            failed = await asyncio.gather(
+                *(hunting.acquire("search") for _ in range(3)), return_exceptions=True
+            )
+            await sql.execute("ALTER TABLE mislaid RENAME TO quota_ledger")
+            await hunting.acquire("search")
+        assert [type(each).__name__ for each in failed] == ["DatabaseError"] * 3
+        assert await spent(sql) == (0, 2)
 
     async def test_only_the_first_end_of_a_grant_moves_units(self, ring: MakeRing, sql: Sql) -> None:
         hunting = ring()

@@ -884,7 +884,7 @@ async def test_a_process_that_is_told_to_stop_gives_its_claims_back(
     assert (await events(sql))[0]["outcome"] == "interrupted"
 
 
-async def test_the_command_tracks_directly_and_leaves_with_75_after_a_429(
+async def test_commands_track_tell_the_status_and_leave_with_75_after_a_429(
     tracking: Tracking,
     emulator: Emulator,
     clock: FixedClock,
@@ -897,20 +897,35 @@ async def test_the_command_tracks_directly_and_leaves_with_75_after_a_429(
 
     async def maia(*arguments: str) -> tuple[int | None, str, str]:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "maia", "tracker", "--direct", *arguments, env=process_environment(),
-            cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            sys.executable, "-m", "maia", *arguments, env=process_environment(), cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         output, errors = await process.communicate()
         return process.returncode, output.decode(), errors.decode()
 
-    status, output, errors = await maia("--json", "--batch-size", "10", "--cycles", "9")
+    direct = ("tracker", "--direct")
+    status, output, errors = await maia(*direct, "--json", "--batch-size", "10", "--cycles", "9")
     assert status == 0, errors
     statistics = json.loads(output)
     assert (statistics["samples"], statistics["cycles"], statistics["outcome"]) == (23, 4, "idle")
     clock.advance(2 * HOUR)
+
+    status, output, errors = await maia("status", "--json")
+    assert status == 0, errors
+    report = json.loads(output)
+    hot = report["tracking"]["zones"][0]
+    assert (hot["zone"], hot["live"], hot["due"], hot["starving"], hot["slowed"]) == ("hot", 22, 22, 0, 1)
+    assert hot["lag_h"] == pytest.approx(1, abs=0.1)
+    assert report["tracking"]["paid_per_h"] == pytest.approx(8550 * 50 / 24)
+    assert [cycle["samples"] for cycle in report["tracker_cycles"]] == [0, 3, 10, 10]
+    status, output, errors = await maia("status")
+    assert status == 0, errors
+    assert "The quota pays for 17,812 samples an hour; the clock asks for" in output
+    assert "Last tracker cycles" in output
+
     emulator.set_faults(["429-day:1"])
-    assert (await maia())[0] == 75
-    status, output, _ = await maia()
+    assert (await maia(*direct))[0] == 75
+    status, output, _ = await maia(*direct)
     assert status == 0
     assert "ring 'tracking' is closed for bucket 'stats' until 2026-11-03 08:00:00 UTC" in output
 
