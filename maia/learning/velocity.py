@@ -14,6 +14,7 @@ smoothed velocity over the step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -321,7 +322,7 @@ class Cohort:
             return
         self._digest.batch_update(known)
         if self._norm is not None:
-            self._norm = _merged(self._norm, *_moments(_log_velocity(np.sinh(known)), np.ones(len(known))))
+            self._norm = _with(self._norm, known)
 
     def percentile(self, values: Column) -> Floats:
         """The share in (0, 1) of the cohort below each value, ties half; NaN for NaN or while the cohort
@@ -337,7 +338,9 @@ class Cohort:
             return 0.0, 0.0, 0.0
         if self._norm is None:
             centres, weights = np.array(self._digest.centroids, dtype=np.float64).T
-            self._norm = _moments(_log_velocity(np.sinh(centres)), weights)
+            logs = _log_velocity(np.sinh(centres))
+            mean = float(logs @ weights) / len(self)
+            self._norm = float(len(self)), mean, float(weights @ (logs - mean) ** 2)
         return self._norm
 
     def below(self, scaled: list[float]) -> list[float]:
@@ -388,20 +391,15 @@ def to_scale(values: Column) -> Floats:
     return scaled
 
 
-def _moments(logs: Floats, weights: Floats) -> tuple[float, float, float]:
-    """Weight, mean and squared deviations."""
-    total = float(weights.sum())
-    mean = float(logs @ weights) / total
-    return total, mean, float(weights @ (logs - mean) ** 2)
-
-
-def _merged(
-    norm: tuple[float, float, float], count: float, mean: float, squares: float
-) -> tuple[float, float, float]:
-    """As `Norms.merge` does, of one row."""
-    total, apart = norm[0] + count, mean - norm[1]
-    share = count / total
-    return total, norm[1] + apart * share, norm[2] + squares + apart**2 * norm[0] * share
+def _with(norm: tuple[float, float, float], scaled: Iterable[float]) -> tuple[float, float, float]:
+    """A norm with a few more values of a cohort's scale (Welford, 1962)."""
+    count, mean, squares = norm
+    for value in scaled:
+        log = math.log1p(math.sinh(value)) if value > 0 else 0.0
+        count, apart = count + 1, log - mean
+        mean += apart / count
+        squares += apart * (log - mean)
+    return count, mean, squares
 
 
 def growth_rate(velocity: Column, acceleration: Column) -> Floats:
