@@ -28,6 +28,7 @@ _ABANDONED_AFTER_S = 3600
 _BUFFER_BYTES = 1 << 20
 _FILES_AT_ONCE = 100
 _SYNCS_AT_ONCE = 8
+_MOST_VANISHED = 1000
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _KEYS_PER_DELETION = 1000
 
@@ -284,11 +285,16 @@ def _raise_unless_missing(error: OSError) -> None:
 
 def _make_folder(path: Path) -> None:
     """Make a folder and its parents, each durable, however often others remove it meanwhile."""
+    vanished = 0
     while not path.is_dir():
         _make_folder(path.parent)
         try:
             path.mkdir()
         except FileNotFoundError:
+            # There are file systems, such as /proc, that say so of every new folder.
+            vanished += 1
+            if vanished > _MOST_VANISHED:
+                raise
             continue
         except FileExistsError:
             if _is_in_the_way(path):

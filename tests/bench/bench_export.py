@@ -99,7 +99,7 @@ async def _fill(sql: Any) -> None:
     """Hourly samples of as many videos, with counts that rise by what each video's audience is."""
     await sql.execute("SELECT ensure_sample_days(ARRAY['2026-11-01', '2026-11-02', '2026-11-03']::date[])")
     await sql.execute(
-        "INSERT INTO video_stats_log "
+        "INSERT INTO video_stats_log (video_id, sampled_at, views, likes, comments, velocity, methodology) "
         "SELECT substr(md5(v::text), 1, 11), "
         "'2026-11-01Z'::timestamptz + h * interval '1 hour' + v * interval '90 ms', "
         "(exp(8 * (v % 997) / 997.0) * (h + random()))::bigint, (v % 997) * h, v % 50 + h, "

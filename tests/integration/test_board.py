@@ -217,7 +217,9 @@ class TestPlans:
             "SELECT ensure_sample_days(ARRAY['2026-10-30', '2026-10-31', '2026-11-01']::date[])"
         )
         await sql.execute(
-            "INSERT INTO video_stats_log SELECT 'v' || n, day + n * interval '1 second', n, n, n, 1, 2 "
+            "INSERT INTO video_stats_log "
+            "(video_id, sampled_at, views, likes, comments, velocity, methodology) "
+            "SELECT 'v' || n, day + n * interval '1 second', n, n, n, 1, 2 "
             "FROM generate_series(1, 20000) AS n, "
             "generate_series('2026-10-30'::timestamptz, '2026-11-01', '1 day') AS day"
         )

@@ -156,7 +156,9 @@ class TestSamples:
         monkeypatch.setattr(exports, "_PART_BYTES", 1000)
         await sql.execute("SELECT ensure_sample_days(ARRAY['2026-10-20', '2026-11-01']::date[])")
         await sql.execute(
-            "INSERT INTO video_stats_log SELECT 'v' || n, day + (n % 7) * interval '3 hours', n, 1, 1, 1, 2 "
+            "INSERT INTO video_stats_log "
+            "(video_id, sampled_at, views, likes, comments, velocity, methodology) "
+            "SELECT 'v' || n, day + (n % 7) * interval '3 hours', n, 1, 1, 1, 2 "
             "FROM generate_series(1, 900) AS n, "
             "unnest(ARRAY['2026-10-20Z', '2026-11-01Z']::timestamptz[]) AS day"
         )
@@ -333,6 +335,7 @@ class TestFailures:
                     await sql.execute("SELECT ensure_sample_days(ARRAY['2026-11-01']::date[])")
                     await sql.execute(
                         "INSERT INTO video_stats_log "
+            "(video_id, sampled_at, views, likes, comments, velocity, methodology) "
                         "SELECT md5(n::text), '2026-11-01Z', n, n, n, random(), 2 "
                         "FROM generate_series(1, 20000) AS n"
                     )
