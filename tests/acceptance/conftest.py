@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from atlas.clock import Clock
+from atlas.testing import ThrowAwayServer
 from maia.youtube.catalogue import Catalogue
 from maia.youtube.emulator import Emulator, Project
 from maia.youtube.synthesis import synthesize
@@ -132,6 +133,12 @@ async def stage_of(environment: dict[str, str]) -> AsyncIterator[StageFactory]:
             return stage
 
         yield build
+
+
+@pytest.fixture
+def restartable(own_postgres: ThrowAwayServer) -> tuple[ThrowAwayServer, str]:
+    """A server that a test may restart and crash, and a migrated database on it."""
+    return own_postgres, own_postgres.dsn_of(own_postgres.create_database(own_postgres.migrated_template()))
 
 
 @pytest.fixture(scope="session")

@@ -105,11 +105,6 @@ async def test_an_api_that_is_away_is_waited_for(stage_of: StageFactory, synthet
     assert (back.status, back.json["pages"]) == (0, 3), back.stderr
 
 
-@pytest.fixture
-def restartable(own_postgres: ThrowAwayServer) -> tuple[ThrowAwayServer, str]:
-    return own_postgres, own_postgres.dsn_of(own_postgres.create_database(own_postgres.migrated_template()))
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["restart", "crash"])
 async def test_a_database_restart_in_mid_cycle_loses_nothing(

@@ -1,0 +1,246 @@
+"""What a tracker meets outside its own process ends as the error table says, and nothing is half-written."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from atlas.testing import SettingsFactory, ThrowAwayServer
+from maia.youtube.catalogue import Catalogue
+from tests.acceptance.conftest import Finished, Stage, StageFactory
+from tests.acceptance.tracking import (
+    DAY,
+    enrol_on,
+)
+
+pytestmark = pytest.mark.acceptance
+
+VIDEOS = 120
+NOON = datetime(2026, 2, 15, 20, tzinfo=UTC)
+MIDNIGHT = datetime(2026, 2, 16, 8, tzinfo=UTC)
+"""The Pacific one that follows."""
+SAMPLES = (
+    "video_stats_log", "channel_stats_log", "channel_norms", "velocity_cohorts", "videos", "channels",
+)  # fmt: skip
+CLOCKS = {
+    "video_clock": "video_id, zone, status, misses, samples, interval_h, next_due_at, last_sampled_at,"
+    " last_at, last_views, velocity, acceleration, weight, viral_score, watch_evidence_h",
+    "channel_clock": "channel_id, status, misses, next_due_at, last_at, views",
+}
+OF_CHANNELS = {"channel_stats_log", "channel_clock", "channels"}
+HELD = "SELECT count(*) FROM video_clock WHERE lease_token IS NOT NULL"
+Picture = dict[str, list[str]]
+
+
+async def picture(stage: Stage) -> Picture:
+    """All that sampling writes, but for who holds what."""
+    shown = dict.fromkeys(SAMPLES, "*") | CLOCKS
+    return {
+        name: sorted(map(repr, await stage.rows(f"SELECT {columns} FROM {name}")))
+        for name, columns in shown.items()
+    }
+
+
+@pytest.fixture
+def due(stage_of: StageFactory, synthetic: Catalogue, settings_factory: SettingsFactory) -> Any:
+    """Sets a stage on which `VIDEOS` videos and their channels are due since an hour."""
+
+    async def build(**settings: str) -> Stage:
+        ours = {"PLEIADES_TRACKER__RETRY_AFTER_S": "0", "PLEIADES_QUOTA__FAILURES_TO_OPEN": "100"}
+        stage: Stage = await stage_of(synthetic, now=NOON - 2 * DAY, settings=ours | settings)
+        stage.database_url = settings.get("DATABASE_URL", stage.database_url)
+        stays = {*synthetic.visible_ids(NOON + 3 * DAY)}
+        ids = [id_ for id_ in synthetic.visible_ids(NOON - 2 * DAY) if id_ in stays]
+        await enrol_on(stage, settings_factory, ids[-VIDEOS:])
+        stage.set_clock(NOON)
+        stage.emulator.requests.clear()
+        return stage
+
+    return build
+
+
+async def assert_all_is_sampled(stage: Stage) -> None:
+    """As if nothing had happened."""
+    mended = await stage.track("--cycles", "5")
+    assert (mended.status, mended.json["outcome"], mended.json["samples"]) == (0, "idle", VIDEOS), (
+        mended.stderr
+    )
+    log = await stage.rows("SELECT video_id, count(*) FROM video_stats_log GROUP BY video_id")
+    assert {count for _, count in log} == {2}
+    assert len(log) == VIDEOS
+
+
+async def assert_closed(stage: Stage, calls: int) -> Finished:
+    """The ring is closed: no call, exit 0, and it says until when."""
+    closed = await stage.track("--cycles", "50")
+    assert (closed.status, closed.json["outcome"]) == (0, "closed"), closed.stderr
+    assert len(stage.emulator.calls) == calls
+    return closed
+
+
+async def test_429_by_day_ends_with_75_once_and_closes_until_the_pacific_midnight(due: Any) -> None:
+    stage: Stage = await due()
+    before = await picture(stage)
+    stage.emulator.set_faults(["429-day:1:videos.batchGetStats"])
+    limited = await stage.track("--cycles", "50")
+    assert limited.status == 75, limited.stderr
+    assert "Traceback" not in limited.stderr
+    assert await stage.rows(HELD) == [(0,)]
+    calls = len(stage.emulator.calls)
+    for instant in (NOON + timedelta(minutes=5), MIDNIGHT - timedelta(minutes=1)):
+        stage.set_clock(instant)
+        closed = await assert_closed(stage, calls)
+        assert datetime.fromisoformat(closed.json["reopens_at"]) == MIDNIGHT
+    assert await picture(stage) == before
+    verdicts = await stage.rows(
+        "SELECT payload ->> 'outcome' FROM events WHERE kind = 'tracker.cycle' ORDER BY id"
+    )
+    assert verdicts == [("rate_limited",), ("closed",), ("closed",)]
+
+    stage.emulator.set_faults([])
+    stage.set_clock(MIDNIGHT + timedelta(minutes=1))
+    await assert_all_is_sampled(stage)
+
+
+async def test_403_by_day_stops_for_the_day_with_0(due: Any) -> None:
+    stage: Stage = await due()
+    before = await picture(stage)
+    stage.emulator.set_faults(["403-quota:1:videos.batchGetStats"])
+    stopped = await stage.track("--cycles", "50")
+    assert (stopped.status, stopped.json["outcome"], stopped.json["samples"]) == (0, "closed", 0), (
+        stopped.stderr
+    )
+    assert datetime.fromisoformat(stopped.json["reopens_at"]) == MIDNIGHT
+    assert await stage.rows(HELD) == [(0,)]
+    stage.set_clock(MIDNIGHT - timedelta(minutes=1))
+    await assert_closed(stage, len(stage.emulator.calls))
+    after = await picture(stage)
+    assert {name for name in before if after[name] != before[name]} <= OF_CHANNELS
+    stage.emulator.set_faults([])
+    stage.set_clock(MIDNIGHT + timedelta(minutes=1))
+    await assert_all_is_sampled(stage)
+
+
+async def test_429_by_minute_ends_with_75_and_cools_down(due: Any) -> None:
+    stage: Stage = await due()
+    before = await picture(stage)
+    stage.emulator.set_faults(["429-minute:1:videos.batchGetStats"])
+    limited = await stage.track("--cycles", "50")
+    assert limited.status == 75, limited.stderr
+    assert await stage.rows(HELD) == [(0,)]
+    closed = await assert_closed(stage, len(stage.emulator.calls))
+    reopens_at = datetime.fromisoformat(closed.json["reopens_at"])
+    assert NOON < reopens_at <= NOON + timedelta(minutes=10)
+    assert await picture(stage) == before
+    stage.emulator.set_faults([])
+    stage.set_clock(reopens_at + timedelta(seconds=1))
+    await assert_all_is_sampled(stage)
+
+
+@pytest.mark.parametrize("kind", ["503", "truncated"])
+async def test_a_network_that_fails_moves_no_clock(due: Any, kind: str) -> None:
+    stage: Stage = await due()
+    before = await picture(stage)
+    stage.emulator.set_faults([f"{kind}:1"])
+    failed = await stage.track()
+    assert (failed.status, failed.json["outcome"], failed.json["samples"]) == (69, "unavailable", 0), (
+        failed.stderr
+    )
+    assert await stage.rows(HELD) == [(0,)]
+    assert await picture(stage) == before
+    stage.emulator.set_faults([])
+    await assert_all_is_sampled(stage)
+
+
+async def test_a_network_that_is_away_costs_no_unit_and_moves_no_clock(due: Any) -> None:
+    stage: Stage = await due()
+    before, ledger = await picture(stage), "SELECT bucket, used, reserved FROM quota_ledger ORDER BY 1"
+    spent, url = await stage.rows(ledger), stage.environment["PLEIADES_YOUTUBE__BASE_URL"]
+    stage.environment["PLEIADES_YOUTUBE__BASE_URL"] = "http://127.0.0.1:9"
+    away = await stage.track()
+    assert (away.status, away.json["outcome"], away.json["samples"]) == (69, "unavailable", 0), away.stderr
+    assert await picture(stage) == before
+    assert [row for row in await stage.rows(ledger) if row not in spent and row[1:] != (0, 0)] == []
+    stage.environment["PLEIADES_YOUTUBE__BASE_URL"] = url
+    await assert_all_is_sampled(stage)
+
+
+async def test_an_answer_without_anything_is_doubted_once_and_then_a_miss(due: Any) -> None:
+    stage: Stage = await due()
+    before = await picture(stage)
+    # Only the emulator lives before all of it was published.
+    stage.emulator.set_clock(stage.emulator.catalogue.span[0] - DAY, 1)
+    doubted = await stage.track()
+    assert (doubted.status, doubted.json["samples"], doubted.json["missing"]) == (0, 0, 0), doubted.stderr
+    assert doubted.json["skipped"]["empty"] >= VIDEOS
+    assert "none of" in doubted.stderr
+    after = await picture(stage)
+    assert {name for name in before if after[name] != before[name]} <= OF_CHANNELS
+    missed = await stage.track()
+    assert (missed.status, missed.json["missing"], missed.json["gone"]) == (0, VIDEOS, 0), missed.stderr
+    assert await stage.rows("SELECT count(*) FROM video_stats_log") == [(0,)]
+    assert await stage.rows("SELECT status, misses, count(*) FROM video_clock GROUP BY 1, 2") == [
+        ("live", 1, VIDEOS)
+    ]
+
+    stage.set_clock(NOON + 2 * DAY)
+    await assert_all_is_sampled(stage)
+    assert await stage.rows("SELECT misses, count(*) FROM video_clock GROUP BY 1") == [(0, VIDEOS)]
+
+
+async def assert_whole(stage: Stage) -> None:
+    """What belongs together is there together: samples, clocks and norms."""
+    torn = await stage.rows(
+        "SELECT c.video_id FROM video_clock AS c LEFT JOIN LATERAL ("
+        "   SELECT count(*) AS rows, max(sampled_at) AS last,"
+        "       (array_agg(views ORDER BY sampled_at DESC))[1] AS views"
+        "   FROM video_stats_log AS l WHERE l.video_id = c.video_id"
+        ") AS l ON true WHERE l.rows <> c.samples + (c.samples > 0)::integer"
+        " OR c.samples > 0 AND (l.last, l.views) IS DISTINCT FROM (c.last_sampled_at, c.last_views)"
+    )
+    assert torn == []
+    [[counted, joined]] = await stage.rows(
+        "SELECT (SELECT coalesce(sum(videos), 0)::integer FROM channel_norms), count(age_class) FROM video_clock"
+    )
+    assert counted == joined
+    [[channels]] = await stage.rows(
+        "SELECT count(*) FROM channel_clock AS c LEFT JOIN channel_stats_log AS l USING (channel_id)"
+        " WHERE l.sampled_at IS DISTINCT FROM c.last_at"
+    )
+    assert channels == 0
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["restart", "crash"])
+async def test_a_database_restart_in_mid_cycle_leaves_nothing_half_written(
+    due: Any, restartable: tuple[ThrowAwayServer, str], how: signal.Signals
+) -> None:
+    server, url = restartable
+    stage: Stage = await due(DATABASE_URL=url, PLEIADES_TRACKER__LEASE_S="3")
+    stage.emulator.set_faults(["latency-300ms:1"])
+    tracker = await stage.start("tracker", "--direct", "--json", "--cycles", "1000", "--batch-size", "3")
+    while not (done := await stage.rows("SELECT count(*) FROM video_stats_log")) or done == [(0,)]:
+        assert tracker.returncode is None
+        await asyncio.sleep(0.1)
+    for _ in range(2):
+        await asyncio.to_thread(server.restart, how)
+        await assert_whole(stage)
+        await asyncio.sleep(1)
+    if tracker.returncode is None:
+        tracker.terminate()
+    _, stderr = await tracker.communicate()
+    assert b"Traceback" not in stderr, stderr.decode()
+    await assert_whole(stage)
+    stage.emulator.set_faults([])
+    await asyncio.sleep(3)
+    clean = await stage.track("--cycles", "50")
+    assert (clean.status, clean.json["outcome"]) == (0, "idle"), clean.stderr
+    assert await stage.rows(HELD) == [(0,)]
+    await assert_whole(stage)
+    assert await stage.rows("SELECT samples, count(*) FROM video_clock GROUP BY 1") == [(1, VIDEOS)]
+    [[held]] = await stage.rows("SELECT used + reserved FROM quota_ledger WHERE bucket = 'stats'")
+    assert held >= stage.emulator.used("lab", "stats")
