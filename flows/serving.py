@@ -61,7 +61,7 @@ async def serve(settings: Settings, ready: Callable[[Sequence[ServedFlow]], None
     ready(agents)
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    await end_runs(RUNS_GRACE_S)
+    await end_runs(psutil.Process(), RUNS_GRACE_S)
     serving.cancel()
     with suppress(asyncio.CancelledError):
         await serving
@@ -77,11 +77,11 @@ async def _told_to_stop(runner: Runner, serving: asyncio.Task[None]) -> None:
     await told.wait()
 
 
-async def end_runs(grace_s: float) -> None:
-    """Let every run under way give back what it holds; kill those that have not when the grace is over."""
+async def end_runs(runner: psutil.Process, grace_s: float) -> None:
+    """Let every run of a runner give back what it holds; kill those that have not when the grace is over."""
     deadline_s = time.monotonic() + grace_s
     asked: set[psutil.Process] = set()
-    while running := _under_way():
+    while running := _under_way(runner):
         late = time.monotonic() > deadline_s
         for run in running:
             with suppress(psutil.NoSuchProcess):
@@ -96,9 +96,9 @@ async def end_runs(grace_s: float) -> None:
         await asyncio.sleep(_POLL_S)
 
 
-def _under_way() -> list[psutil.Process]:
+def _under_way(runner: psutil.Process) -> list[psutil.Process]:
     found = []
-    for process in psutil.Process().children(recursive=True):
+    for process in runner.children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             if process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
