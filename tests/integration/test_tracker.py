@@ -525,6 +525,20 @@ async def test_a_429_releases_every_claim_and_ends_the_process(
     assert told[1]["reopens_at"] == until.isoformat()
 
 
+async def test_a_429_for_channels_ends_the_process_with_the_videos_stored(
+    tracking: Tracking, emulator: Emulator, clock: FixedClock, sql: Any
+) -> None:
+    async with tracking(*STEADY[-3:]) as tracker:
+        clock.advance(HOUR)
+        emulator.set_faults(["429-day:1:channels.list"])
+        with pytest.raises(SystemExit) as ended:
+            await tracker.cycle()
+    assert ended.value.code == 75
+    (told,) = await events(sql)
+    assert (told["samples"], told["channels"], told["skipped"]) == (3, 0, {"rate_limited": 3})
+    assert await sql.fetchval("SELECT count(*) FROM channel_clock WHERE lease_token IS NOT NULL") == 0
+
+
 async def test_what_was_answered_before_a_429_is_stored(
     tracking: Tracking, emulator: Emulator, clock: FixedClock, sql: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -715,6 +729,30 @@ async def test_a_database_that_refuses_a_group_ends_the_cycle_with_nothing_half_
         assert await sql.fetchval(f"SELECT count(*) FROM {table}") == 0
     (told,) = await events(sql)
     assert (told["outcome"], told["skipped"]) == ("failed", {"failed": 28})
+
+
+async def test_a_ledger_that_cannot_grant_ends_the_cycle_too(
+    tracking: Tracking, clock: FixedClock, sql: Any
+) -> None:
+    async def mislay(targets: Sequence[Target]) -> None:
+        await sql.execute("ALTER TABLE quota_ledger RENAME TO mislaid")
+
+    async with tracking(*STEADY[-120:]) as tracker:
+        clock.advance(6 * HOUR)
+        with pytest.raises(DatabaseError, match="quota_ledger"):
+            await tracker.cycle(steps=Between(tracker, update_stats=mislay))
+    assert await leases(sql) == {(0, None, None)}
+    assert [cycle["outcome"] for cycle in await events(sql)] == ["failed"]
+
+
+async def test_what_cannot_be_dropped_is_no_reason_to_fail(
+    tracking: Tracking, clock: FixedClock, sql: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with tracking(*STEADY[-3:]) as tracker:
+        clock.advance(HOUR)
+        await sql.execute("DROP FUNCTION drop_sample_days")
+        assert (await tracker.cycle()).outcome == "done"
+    assert "old samples are still there" in caplog.text
 
 
 async def test_a_breakout_is_not_told_if_its_sample_is_not_stored(
