@@ -10,7 +10,8 @@ ORDER BY id;
 -- since $7, each where it is given. A scan of the narrow clock: an index on what every sample changes would cost each of
 -- them more than the few looks at a board are worth.
 WITH led AS (
-    SELECT c.*, lead.value AS leads_by
+    -- Of so many rows, only what ranks them: the rest is read for the leaders.
+    SELECT c.video_id, lead.value AS leads_by
     FROM video_clock AS c
     -- OFFSET keeps this from being looked up video by video, as the planner can't tell how rare a tag is.
     LEFT JOIN (
@@ -37,12 +38,12 @@ WITH led AS (
     ORDER BY lead.value DESC, c.video_id
     LIMIT $2
 )
-SELECT led.video_id AS id, v.title, led.channel_id, h.title AS channel_title, led.category_id, v.published_at, led.zone,
-    led.last_at, led.last_views AS views, led.velocity, led.acceleration, led.relative_velocity, led.viral_score,
-    led.leads_by
+SELECT c.video_id AS id, v.title, c.channel_id, h.title AS channel_title, c.category_id, v.published_at, c.zone, c.last_at,
+    c.last_views AS views, c.velocity, c.acceleration, c.relative_velocity, c.viral_score, led.leads_by
 FROM led
+JOIN video_clock AS c ON c.video_id = led.video_id
 JOIN videos AS v ON v.id = led.video_id
-JOIN channels AS h ON h.id = led.channel_id
+JOIN channels AS h ON h.id = c.channel_id
 ORDER BY led.leads_by DESC, led.video_id;
 
 -- name: top_grown
@@ -58,7 +59,7 @@ WITH seen AS (
     GROUP BY video_id
 ),
 led AS (
-    SELECT c.*, lead.value AS leads_by
+    SELECT c.video_id, lead.value AS leads_by
     FROM seen
     JOIN video_clock AS c ON c.video_id = seen.video_id
     LEFT JOIN (
@@ -79,12 +80,12 @@ led AS (
     ORDER BY lead.value DESC, c.video_id
     LIMIT $1
 )
-SELECT led.video_id AS id, v.title, led.channel_id, h.title AS channel_title, led.category_id, v.published_at, led.zone,
-    led.last_at, led.last_views AS views, led.velocity, led.acceleration, led.relative_velocity, led.viral_score,
-    led.leads_by
+SELECT c.video_id AS id, v.title, c.channel_id, h.title AS channel_title, c.category_id, v.published_at, c.zone, c.last_at,
+    c.last_views AS views, c.velocity, c.acceleration, c.relative_velocity, c.viral_score, led.leads_by
 FROM led
+JOIN video_clock AS c ON c.video_id = led.video_id
 JOIN videos AS v ON v.id = led.video_id
-JOIN channels AS h ON h.id = led.channel_id
+JOIN channels AS h ON h.id = c.channel_id
 ORDER BY led.leads_by DESC, led.video_id;
 
 -- name: samples

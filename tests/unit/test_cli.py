@@ -77,7 +77,9 @@ class TestHelp:
         assert "typer" in imported
         assert imported.isdisjoint(HEAVY)
 
-    @pytest.mark.parametrize("name", ["hunter", "status", "doctor", "seed", "demo"])
+    @pytest.mark.parametrize(
+        "name", ["hunter", "status", "doctor", "seed", "demo", "top", "video", "watch", "export"]
+    )
     def test_a_commands_help_imports_no_agent(self, name: str) -> None:
         code = (
             "import sys; from maia.cli import main\n"
