@@ -204,7 +204,8 @@ async def assert_whole(stage: Stage) -> None:
     )
     assert torn == []
     [[counted, joined]] = await stage.rows(
-        "SELECT (SELECT coalesce(sum(videos), 0)::integer FROM channel_norms), count(age_class) FROM video_clock"
+        "SELECT (SELECT coalesce(sum(videos), 0)::integer FROM channel_norms), count(age_class)"
+        " FROM video_clock"
     )
     assert counted == joined
     [[channels]] = await stage.rows(
