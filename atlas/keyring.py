@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakSet
 
 from pydantic import SecretStr
@@ -147,8 +147,8 @@ class KeyRing:
         self._answered: list[Grant] = []
         self._gathered = asyncio.Event()
         self._settler: asyncio.Task[None] | None = None
-        self._waiting: dict[Bucket, deque[asyncio.Future[Grant]]] = {}
-        self._buyers: dict[Bucket, asyncio.Task[None]] = {}
+        self._waiting: dict[tuple[Bucket, ...], _Waiting] = {}
+        self._buyers: dict[tuple[Bucket, ...], asyncio.Task[None]] = {}
         if len(self._projects) > 1:
             logger.warning(
                 "ring %r spends the quota of several projects (%s), which are separate, permitted clients "
@@ -169,9 +169,8 @@ class KeyRing:
         """
         if units < 1:
             raise ValueError(f"a call costs at least 1 unit, not {units}")
-        await self._register()
         if self._gather_s and units == 1:
-            return await self._acquire_together(bucket)
+            return (await self._acquire_together((bucket,)))[0]
         return await self._acquire_alone(bucket, units)
 
     async def _acquire_alone(self, bucket: Bucket, units: int) -> Grant:
@@ -187,52 +186,57 @@ class KeyRing:
 
     async def acquire_each(self, buckets: Sequence[Bucket]) -> list[Grant]:
         """Reserve a unit of each bucket for calls of which one leads to the next, all or none, at once."""
-        await self._register()
-        if grants := await self._reserve(buckets, 1):
+        if self._gather_s:
+            return await self._acquire_together(tuple(buckets))
+        return await self._acquire_bundle(tuple(buckets))
+
+    async def _acquire_bundle(self, buckets: tuple[Bucket, ...]) -> list[Grant]:
+        if len(buckets) > 1 and (grants := await self._reserve(buckets, 1)):
             return grants
+        grants = []
         try:
             for bucket in buckets:
-                grants.append(await self.acquire(bucket))
+                grants.append(await self._acquire_alone(bucket, 1))
         except RingClosed:
             await self._cancel_all(grants)
             raise
         return grants
 
-    async def _acquire_together(self, bucket: Bucket) -> Grant:
-        """Wait for a grant out of the next statement that reserves for all who wait."""
-        waiting = self._waiting.setdefault(bucket, deque())
-        granted: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
+    async def _acquire_together(self, buckets: tuple[Bucket, ...]) -> list[Grant]:
+        """Wait for a grant of each bucket out of the next statement that reserves for all who wait."""
+        waiting = self._waiting.setdefault(buckets, deque())
+        granted: asyncio.Future[list[Grant]] = asyncio.get_running_loop().create_future()
         waiting.append(granted)
-        if bucket not in self._buyers:
-            self._buyers[bucket] = asyncio.create_task(self._buy(bucket, waiting))
+        if buckets not in self._buyers:
+            self._buyers[buckets] = asyncio.create_task(self._buy(buckets, waiting))
         return await granted
 
-    async def _buy(self, bucket: Bucket, waiting: deque[asyncio.Future[Grant]]) -> None:
+    async def _buy(self, buckets: tuple[Bucket, ...], waiting: _Waiting) -> None:
         """Reserve for those who wait, until nobody does; what refuses one refuses all who wait just now."""
         try:
             while waiting:
-                grants = await self._acquire_some(bucket, len(waiting))
-                for granted in _drained(waiting, len(grants)):
-                    granted.set_result(grants.pop())
+                bundles = await self._acquire_some(buckets, len(waiting))
+                for granted in _drained(waiting, len(bundles)):
+                    granted.set_result(bundles.pop())
                 # Of calls that were cancelled meanwhile.
-                await self._cancel_all(grants)
+                await self._cancel_all(grant for bundle in bundles for grant in bundle)
         except Exception as error:  # noqa: BLE001 - it is handed to those who asked
             for granted in _drained(waiting, len(waiting)):
                 granted.set_exception(error)
         finally:
             # At once, lest somebody wait for a buyer that is through.
-            del self._buyers[bucket]
+            del self._buyers[buckets]
 
-    async def _acquire_some(self, bucket: Bucket, most: int) -> list[Grant]:
-        """Grants of a unit each by one statement; a single one where there is no room for all."""
-        if most > 1 and (reserved := await self._reserve([bucket], most)):
-            grants = [replace(reserved[0], units=1) for _ in range(most)]
+    async def _acquire_some(self, buckets: tuple[Bucket, ...], most: int) -> list[list[Grant]]:
+        """Grants of a unit each by one statement; those of one call where there is no room for all."""
+        if most > 1 and (reserved := await self._reserve(buckets, most)):
+            bundles = [[replace(grant, units=1) for grant in reserved] for _ in range(most)]
             if reserved[0].probe is None:
-                return grants
+                return bundles
             # One call at a time tests an open circuit.
-            await self._cancel_all(replace(grant, probe=None) for grant in grants[1:])
-            return grants[:1]
-        return [await self._acquire_alone(bucket, 1)]
+            await self._cancel_all(replace(grant, probe=None) for bundle in bundles[1:] for grant in bundle)
+            return bundles[:1]
+        return [await self._acquire_bundle(buckets)]
 
     async def settle(self, grant: Grant, units: int | None = None) -> None:
         """The call was answered: it used `units`, by default those granted, and its key works.
@@ -359,6 +363,7 @@ class KeyRing:
 
     async def _reserve(self, buckets: Sequence[Bucket], units: int) -> list[Grant]:
         """Grants of one key in the order of the buckets; none if one of them has no room."""
+        await self._register()
         now = self._clock.now()
         day = pacific_day(now)
         terms = [(p, b, self._allowance(p, b)) for p in self._projects for b in buckets]
@@ -527,7 +532,10 @@ def _key_status(row: Row, now: datetime) -> KeyStatus:
     )
 
 
-def _drained(waiting: deque[asyncio.Future[Grant]], most: int) -> Iterator[asyncio.Future[Grant]]:
+_Waiting: TypeAlias = deque[asyncio.Future[list[Grant]]]
+
+
+def _drained(waiting: _Waiting, most: int) -> Iterator[asyncio.Future[list[Grant]]]:
     """The first of those who wait, out of the queue, without those who wait no more."""
     while waiting and most:
         granted = waiting.popleft()

@@ -218,6 +218,30 @@ class TestReserving:
         assert {grant.units for grant in grants} == {1}
         assert await spent(sql) == (5, 0)
 
+    async def test_pages_that_ask_at_once_are_granted_by_one_statement(
+        self, ring: MakeRing, sql: Sql, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hunting, statements = ring(limits={"general": 20}, pacing=False), []
+        reserve = hunting._reserve
+
+        async def counted(buckets: Any, units: int) -> list[Grant]:
+            statements.append((buckets, units))
+            return await reserve(buckets, units)
+
+        monkeypatch.setattr(hunting, "_reserve", counted)
+        async with hunting.settling_together(3600):
+            pages = (hunting.acquire_each(["search", "general"]) for _ in range(5))
+            grants = await asyncio.gather(*pages)
+            assert statements == [(("search", "general"), 5)]
+            assert [[grant.bucket for grant in page] for page in grants] == [["search", "general"]] * 5
+            for search, general in grants[1:]:
+                await hunting.settle(search)
+                await hunting.cancel(general)
+            more = (hunting.acquire_each(["search", "general"]) for _ in range(5))
+            answers = await asyncio.gather(*more, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [list] * 5
+        assert (await spent(sql), await spent(sql, "general")) == ((4, 6), (0, 6))
+
     async def test_of_calls_that_ask_at_once_so_many_are_granted_as_there_is_room_for(
         self, ring: MakeRing, sql: Sql
     ) -> None:
