@@ -11,7 +11,7 @@ from tests import packages
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-INCLUDED = "systemd,systemd-sysv,dbus,python3,python3-venv,ca-certificates,postgresql"
+INCLUDED = "systemd,systemd-sysv,dbus,python3,python3-venv,ca-certificates,postgresql,procps"
 # The newest whose systemd also boots where control groups are of the old kind.
 RELEASE = "bookworm"
 SETTINGS = {
