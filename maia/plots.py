@@ -37,6 +37,7 @@ _TIME_STEPS_S: Final = tuple(
 _TIME_LABEL_COLUMNS: Final = 14
 _ROWS_A_LABEL: Final = 3
 _LEAST_COLUMNS: Final = 20
+_TITLE_CELLS: Final = 84
 _VIEWS_ROWS, _VELOCITY_ROWS = 10, 8
 _WORLD_FONTS: Final = (
     "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans KR", "Source Han Sans", "WenQuanYi Zen Hei",
@@ -313,11 +314,18 @@ def _draw(figure: Figure, curve: Curve, title: str, subtitle: str, marks: Sequen
     _date_axis(lower, at)
     # No formula: titles may hold dollar signs.
     plain = {"parse_math": False, "fontfamily": _families()}
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", **plain)
+    figure.suptitle(_shortened(title), x=0.01, ha="left", fontsize=13, fontweight="bold", **plain)
     upper.set_title(subtitle, loc="left", fontsize=9, color="#555555", **plain)
     figure.supxlabel(
         f"Velocity is {ATTRIBUTION}. Times are UTC.", x=0.99, ha="right", fontsize=8, color="#777777"
     )
+
+
+def _shortened(title: str) -> str:
+    """What of a title has room in a line."""
+    from rich.cells import cell_len, set_cell_size
+
+    return title if cell_len(title) <= _TITLE_CELLS else f"{set_cell_size(title, _TITLE_CELLS - 1).rstrip()}…"
 
 
 def _as_columns(steps: Iterable[tuple[float, float, float]]) -> tuple[list[datetime], list[float]]:

@@ -128,10 +128,10 @@ def _draw(report: _Report, png: Path) -> None:
     found = report.video
     if not report.samples:
         raise PlotError(f"{found.id} has no sample to draw yet: {_when_sampled(report)}")
-    title = " · ".join(part for part in (found.title or found.id, found.channel_title) if part)
-    velocity = "" if found.velocity is None else f" · {found.velocity:,.0f} views/h now"
-    subtitle = f"{found.id} · {zone_name(found.zone) or found.status}{velocity}"
-    save_png(report.curve(), png, title=title, subtitle=subtitle, marks=report.marks())
+    velocity = None if found.velocity is None else f"{found.velocity:,.0f} views/h now"
+    parts = (found.channel_title, found.id, zone_name(found.zone) or found.status, velocity)
+    subtitle = " · ".join(part for part in parts if part)
+    save_png(report.curve(), png, title=found.title or found.id, subtitle=subtitle, marks=report.marks())
 
 
 def _as_dict(report: _Report) -> dict[str, Any]:

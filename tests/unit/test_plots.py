@@ -205,6 +205,14 @@ class TestPicture:
         save_png(curve_of(1, None, 3), path, title=title, subtitle="")
         assert path.stat().st_size > 10_000
 
+    def test_a_long_title_ends_within_the_picture(self, tmp_path: Path) -> None:
+        from matplotlib.image import imread
+
+        save_png(curve_of(1, 2), tmp_path / "curve.png", title="A long title, " * 20, subtitle="")
+        picture: Any = imread(tmp_path / "curve.png")
+        assert (picture[:40, -30:, :3] == 1).all()
+        assert (picture[:40, 300:600, :3] < 0.5).any()
+
     def test_says_what_to_install(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(plots, "find_spec", lambda name: None)
         with pytest.raises(PlotError, match=r"pip install 'pleiades\[plots\]'"):
