@@ -211,8 +211,10 @@ class _Kept:
         printed, prints = os.pipe()
         try:
             self._process = process = await self._spawn(prints)
-        except BaseException:
+        except BaseException as error:
             os.close(printed)
+            if isinstance(error, OSError):
+                raise ChildError(f"{self.child.name} cannot be started: {error}") from error
             raise
         finally:
             os.close(prints)

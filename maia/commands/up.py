@@ -213,25 +213,29 @@ async def _keep_answering(atlas: Atlas) -> None:
 
 def _check_ports(settings: Settings) -> None:
     ports = {"PLEIADES_PREFECT__PORT": settings.prefect.port, "PLEIADES_METRICS__PORT": settings.metrics.port}
-    taken = [
-        f"{settings.host}:{port} ({name})" for name, port in ports.items() if _taken(settings.host, port)
-    ]
     if settings.prefect.port == settings.metrics.port:
-        taken = [f"{settings.host}:{settings.prefect.port} ({' and '.join(ports)})"]
-    if taken:
-        raise PortInUse(f"in use: {', '.join(taken)}: end what listens there, or set another port")
+        raise PortInUse(
+            f"{' and '.join(ports)} are the same, {settings.prefect.port}: set one to another port"
+        )
+    hindered = [
+        f"{settings.host}:{port} ({name}): {reason}"
+        for name, port in ports.items()
+        if (reason := _hindrance(settings.host, port))
+    ]
+    if hindered:
+        raise PortInUse(f"{'; '.join(hindered)}: end what listens there, or set another port")
 
 
-def _taken(host: str, port: int) -> bool:
+def _hindrance(host: str, port: int) -> str | None:
+    """Why nobody can listen there now, if so."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            logger.debug("%s:%d: %s", host, port, error)
-            return True
-    return False
+            return error.strerror or str(error)
+    return None
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -158,7 +158,10 @@ async def test_a_port_in_use_is_named_before_anything_starts(
         listener.listen()
         up = await start_up({**environment, "PLEIADES_PREFECT__PORT": str(port)})
         assert await up.end() == 1
-    assert f"in use: 127.0.0.1:{port} (PLEIADES_PREFECT__PORT)" in await up.complaints()
+    expected = (
+        f"maia: 127.0.0.1:{port} (PLEIADES_PREFECT__PORT): Address already in use: end what listens there"
+    )
+    assert expected in await up.complaints()
     assert up.events == []
 
 
