@@ -366,7 +366,9 @@ class TrackingDAO(DAO):
         """Store samples and clocks of channels in one statement; those whose lease was lost are left out."""
         if not updates:
             return BatchStored(0, ())
-        columns = zip(*map(_channel_row, updates), strict=True)
+        # In the order in which pages that are ingested lock channels.
+        ordered = sorted(updates, key=attrgetter("id"))
+        columns = zip(*map(_channel_row, ordered), strict=True)
         row = await self._executor.fetchrow("tracking.update_channel_stats", *columns)
         assert row is not None
         return BatchStored(row["samples"], tuple(row["lost"]))

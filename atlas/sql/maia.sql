@@ -350,18 +350,15 @@ stored_video AS (
     RETURNING id, channel_id, category_id, published_at, view_count, like_count, comment_count, (xmax = 0) AS is_new
 ),
 timed_channel AS (
-    INSERT INTO channel_clock (channel_id, next_due_at)
+    INSERT INTO channel_clock AS c (channel_id, next_due_at)
     SELECT id, $2
     FROM stored_channel
-    WHERE is_new
-),
-revived_channel AS (
-    UPDATE channel_clock AS c
+    ORDER BY id
+    ON CONFLICT (channel_id) DO UPDATE
     SET status = 'live',
         misses = 0,
-        next_due_at = $2
-    FROM stored_channel AS s
-    WHERE NOT s.is_new AND c.channel_id = s.id AND c.status = 'gone'
+        next_due_at = excluded.next_due_at
+    WHERE c.status = 'gone'
 ),
 timed_video AS (
     INSERT INTO video_clock (

@@ -167,7 +167,8 @@ async def test_ingestion_reads_only_the_rows_it_writes(long_queue: Any, mode: st
     await long_queue.execute(
         "INSERT INTO watches SELECT 'video', 'v' || i, 0, $1 FROM generate_series(1, 5000) AS i", NOON
     )
-    await long_queue.execute("VACUUM ANALYZE channels, videos, video_clock, watches")
+    await long_queue.execute("INSERT INTO channel_clock SELECT id, 'gone', 2, $1 FROM channels", NOON)
+    await long_queue.execute("VACUUM ANALYZE channels, videos, video_clock, channel_clock, watches")
     page = json.dumps(
         [{"id": f"v{i}", "channel_id": f"UC{i}", "channel_title": "t", "tags": []} for i in range(50)]
     )
@@ -175,7 +176,7 @@ async def test_ingestion_reads_only_the_rows_it_writes(long_queue: Any, mode: st
         long_queue, "maia.ingest_videos", f"'{page}', '{NOON}', NULL, 24, 168, '{{1,6,24}}'", mode
     )
     assert {index for _, index in scans(plan, "")} == {"channels_pkey", "video_clock_pkey", "watches_pkey"}
-    for table in ("channels", "videos", "video_clock", "watches"):
+    for table in ("channels", "videos", "video_clock", "channel_clock", "watches"):
         assert ("Seq Scan", None) not in scans(plan, table)
 
 
