@@ -42,7 +42,7 @@ EVENING = timedelta(hours=6)
 HOUR = timedelta(hours=1)
 
 _MOST_TAGGED_VIDEOS = 20_000
-_MOST_CYCLES_AN_HOUR = 100
+_MOST_AN_HOUR = 20_000
 _SUMMED = ("videos", "samples", "hidden", "missing", "gone", "breakouts", "channels", "degraded")
 _FOREIGN_NAMES = ("DATABASE_URL", "YOUTUBE_API_KEY_POOL_JSON", "VAULT_PROVIDER", "HF_DATASET_ID", "HF_TOKEN",
                   "REDIS_URL", "NODE_ID", "HOST", "PORT")  # fmt: skip
@@ -239,7 +239,7 @@ async def _pass_an_hour(atlas: Atlas, hour: int, before: dict[str, Any]) -> dict
     counts = Counter({name: value for name, value in before.items() if isinstance(value, int)})
     if hour % 24 == 0:
         counts["found"] += (await hunter.run(atlas, batch_size=BATCH_SIZE, cycles=CYCLES_A_DAY))["new"]
-    statistics = await tracker.run(atlas, cycles=_MOST_CYCLES_AN_HOUR)
+    statistics = await tracker.run(atlas, batch_size=_MOST_AN_HOUR)
     counts.update({name: statistics[name] for name in _SUMMED})
     return dict(counts) | {"deferred": statistics["deferred"]}
 
