@@ -83,7 +83,7 @@ class Sampler:
         stale = [target for target in targets if self.is_stale(target)]
         stale = stale[: IDS_PER_CALL * self.refreshable]
         ids = {target.id for target in stale}
-        others = [target for target in targets if target.id not in ids]
+        others = [target for target in targets if target.id not in ids] if ids else targets
         refreshing = [(chunk, True) for chunk in split(stale)]
         self.refreshable -= len(refreshing)
         return refreshing + [(chunk, False) for chunk in split(others)]

@@ -66,7 +66,7 @@ from maia.youtube.resources import Channel, Video
 
 logger = logging.getLogger(__name__)
 
-CALLS_PER_GROUP = 5
+CALLS_PER_GROUP = 10
 """Calls whose answers are stored together."""
 
 _MOST_WEIGHED = 20_000

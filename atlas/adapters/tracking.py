@@ -188,6 +188,8 @@ _channel_columns = attrgetter(
 class TrackingDAO(DAO):
     """The clock, the log of samples, norms and cohorts."""
 
+    _ensured: frozenset[date] = frozenset()
+
     # Claims
 
     async def fetch_tracker_targets(self, batch_size: int) -> list[Target]:
@@ -268,9 +270,7 @@ class TrackingDAO(DAO):
         if not updates:
             return BatchStored(0, ())
         epoch = self._settings.tracker.methodology_epoch
-        *columns, watched, counted = zip(*updates, strict=True)
-        columns += zip(*watched, strict=True)
-        columns += zip(*(each or (None, None) for each in counted), strict=True)
+        columns = _video_columns(updates)
         if len(set(columns[0])) < len(updates):
             raise DataRefused("a batch has two updates of one video: store them one after the other")
         await self._ensure_days_of(update.sampled_at for update in updates if update.sampled_at)
@@ -281,8 +281,11 @@ class TrackingDAO(DAO):
         return BatchStored(row["samples"], tuple(row["lost"]))
 
     async def _ensure_days_of(self, instants: Iterable[datetime]) -> None:
-        if days := {instant.astimezone(UTC).date() for instant in instants}:
+        """Make their partitions, each once; again in every transaction, as that may be rolled back."""
+        if days := {instant.astimezone(UTC).date() for instant in set(instants)} - self._ensured:
             await self.ensure_partitions(sorted(days))
+            if self._alone:
+                self._ensured |= days
 
     async def ensure_partitions(self, days: Sequence[date]) -> list[str]:
         """Make the log's partitions of these UTC days; the names of those that were missing."""
@@ -388,6 +391,14 @@ class TrackingDAO(DAO):
 def _target(row: Row, token: UUID) -> Target:
     """Without the token, which is the same in every row, and decoding it costs as much as five numbers."""
     return Target._make((*row[:8], token, *row[8:19], row[19:]))
+
+
+def _video_columns(updates: Sequence[VideoStats]) -> list[tuple[object, ...]]:
+    """The updates as the statement takes them, in the order of its parameters."""
+    *columns, watched, counted = zip(*updates, strict=True)
+    columns += zip(*watched, strict=True)
+    columns += zip(*(each or (None, None) for each in counted), strict=True)
+    return columns
 
 
 def _channel_row(update: ChannelStats) -> tuple[object, ...]:

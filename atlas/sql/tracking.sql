@@ -261,7 +261,7 @@ WHERE id = ANY ($1::text[]);
 -- name: channel_norms
 -- The norms of the channels $1 in the age classes $2, pair by pair.
 SELECT n.channel_id, n.age_class, n.videos, n.mean, n.squares
-FROM (SELECT DISTINCT * FROM unnest($1::text[], $2::smallint[])) AS wanted (channel_id, age_class)
+FROM unnest($1::text[], $2::smallint[]) AS wanted (channel_id, age_class)
 JOIN channel_norms AS n ON n.channel_id = wanted.channel_id AND n.age_class = wanted.age_class;
 
 -- name: cohorts
