@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from atlas.adapters.maia import MaiaDAO
-from atlas.adapters.tracking import Target, VideoStats, _video_row
+from atlas.adapters.tracking import Target, VideoStats, _video_columns
 from atlas.clock import FixedClock
 from atlas.db import Transaction, sql_of
 from atlas.testing import NOON, SettingsFactory
@@ -19,7 +19,7 @@ from tests.integration.test_tracking import found, missing, sampled
 
 pytestmark = pytest.mark.integration
 
-VIDEOS = 50_000
+VIDEOS = 20_000
 HOUR = timedelta(hours=1)
 
 FILL = """
@@ -136,7 +136,7 @@ async def test_storing_samples_reads_only_the_rows_it_writes(
     targets = await dao.fetch_tracker_targets(200)
     updates = [state_of(target, clock, counted=(3, 2.5)) for target in targets[:150]]
     updates += [missing(target, clock.now(), gone=True) for target in targets[150:]]
-    columns = [*zip(*map(_video_row, updates), strict=True)]
+    columns = _video_columns(updates)
     await long_clock.execute(f"SET plan_cache_mode = {mode}")
     statement = await long_clock.prepare(
         f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql_of('tracking.update_video_stats')}"
@@ -191,7 +191,7 @@ async def test_a_claim_reads_as_few_pages_after_many_as_at_first(
 ) -> None:
     """Samples move videos from the head of the index to its tail: what they leave there must not be read."""
     first = await plan_of(long_clock, "tracking.claim_due_videos", CLAIM, "force_generic_plan")
-    for _ in range(30):
+    for _ in range(15):
         targets = await dao.fetch_tracker_targets(1000)
         assert len(targets) == 1000
         await dao.update_video_stats_batch([state_of(target, clock) for target in targets])
@@ -203,7 +203,7 @@ async def test_a_claim_reads_as_few_pages_after_many_as_at_first(
 
 async def test_a_claim_reads_hardly_more_of_a_longer_clock(long_clock: Any) -> None:
     long = await plan_of(long_clock, "tracking.claim_due_videos", CLAIM, "force_generic_plan")
-    await fill(long_clock, VIDEOS // 10)
+    await fill(long_clock, VIDEOS // 5)
     short = await plan_of(long_clock, "tracking.claim_due_videos", CLAIM, "force_generic_plan")
     assert scans(long, "video_clock") == scans(short, "video_clock")
     assert pages_read(long) < 1.5 * pages_read(short)
