@@ -1,7 +1,8 @@
 """Exports: rows a second and peak memory, against DuckDB on the same rows in PostgreSQL, and psql's COPY.
 
 Each contestant is a process of its own, which tells how long it took from connecting to a complete file;
-psql is timed from outside. Rounds alternate; the best time and the highest memory count. DuckDB reads by its
+psql is timed from outside; its CPU is its whole process's, as is theirs, start-up and all. Rounds alternate;
+the best time and CPU and the highest memory count. DuckDB reads by its
 own extension, with the domains of the log's columns cast to what they are made of, which it would take for
 texts; it writes rows as they come, while ours are in the order of their instants.
 """
@@ -48,11 +49,13 @@ class Contestant:
     name: str
     rates: list[float] = field(default_factory=list)
     peaks_mb: list[float] = field(default_factory=list)
+    cpu_us: list[float] = field(default_factory=list)
+    """A row, in its own process: what the server spends comes on top."""
 
     async def round(self, url: str, folder: Path, rows: int = ROWS) -> None:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.bench.bench_export",
-            self.name, url, str(folder / self.name), str(rows),
+            self.name, url, str(folder / f"{self.name}-{rows}"), str(rows),
             stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         output, _ = await process.communicate()
@@ -63,6 +66,7 @@ class Contestant:
             raise RuntimeError(f"{self.name} exported {told['rows']} of {rows} rows")
         self.rates.append(rows / told["seconds"])
         self.peaks_mb.append(told["peak_mb"])
+        self.cpu_us.append(told["cpu_s"] / rows * 1e6)
 
 
 async def figures() -> AsyncIterator[Figure]:
@@ -77,12 +81,14 @@ async def figures() -> AsyncIterator[Figure]:
                 for contestant in (parquet, duckdb, csv, psql):
                     await contestant.round(url, folder)
                 await quarter.round(url, folder, ROWS // 4)
-            sizes = {name: (folder / name).stat().st_size / ROWS for name in ("parquet", "duckdb")}
+            names = ("parquet", "duckdb")
+            sizes = {name: (folder / f"{name}-{ROWS}").stat().st_size / ROWS for name in names}
     for ours, peer, called in ((parquet, duckdb, "DuckDB"), (csv, psql, "psql \\copy")):
         what = f"samples exported as {ours.name}"
         yield Figure(
             what, max(ours.rates), "rows/s", max(peer.rates), called, GOAL if peer is duckdb else None
         )
+        yield Figure(f"{what}: CPU", min(ours.cpu_us), "µs a row", min(peer.cpu_us), called, at_most=True)
         yield Figure(
             f"{what}: peak memory", max(ours.peaks_mb), "MB", max(peer.peaks_mb), called, at_most=True
         )
@@ -165,8 +171,9 @@ def _main(name: str, url: str, path: Path, rows: int) -> None:
         exported = _ours(Format(name), url, path, rows)
     took_s = time.perf_counter() - began
     who = resource.RUSAGE_CHILDREN if name == "psql" else resource.RUSAGE_SELF
-    peak_mb = resource.getrusage(who).ru_maxrss / 1024
-    json.dump({"rows": exported, "seconds": took_s, "peak_mb": peak_mb}, sys.stdout)
+    used = resource.getrusage(who)
+    told = {"rows": exported, "seconds": took_s, "cpu_s": used.ru_utime + used.ru_stime}
+    json.dump(told | {"peak_mb": used.ru_maxrss / 1024}, sys.stdout)
 
 
 if __name__ == "__main__":
