@@ -1,10 +1,10 @@
 """Exports: rows a second and peak memory, against DuckDB on the same rows in PostgreSQL, and psql's COPY.
 
-Each contestant is a process of its own, which tells how long it took from connecting to a complete file;
-psql is timed from outside; its CPU is its whole process's, as is theirs, start-up and all. Rounds alternate;
-the best time and CPU and the highest memory count. DuckDB reads by its
-own extension, with the domains of the log's columns cast to what they are made of, which it would take for
-texts; it writes rows as they come, while ours are in the order of their instants.
+Each contestant is a process of its own, which tells how long it took from connecting to a complete file; psql
+is timed from outside. CPU is the whole process's, start-up and all; what the server spends comes on top.
+Rounds alternate; the best time and CPU and the highest memory count. DuckDB reads by its own extension, with
+the domains of the log's columns cast to what they are made of, which it would take for texts; it writes rows
+as they come, while ours are in the order of their instants.
 """
 
 from __future__ import annotations
