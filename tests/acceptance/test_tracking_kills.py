@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from atlas.clock import pacific_day
+from atlas.clock import next_reset, pacific_day
 from atlas.config import TrackerSettings
 from atlas.testing import SettingsFactory
 from maia.youtube.catalogue import Catalogue
@@ -111,7 +111,7 @@ async def assert_ledger_is_the_emulators(stage: Stage) -> None:
 async def test_four_trackers_share_what_is_due_and_never_overspend(
     stage_of: StageFactory, synthetic: Catalogue, settings_factory: SettingsFactory, sql: Any
 ) -> None:
-    """A day that pays for half of what is due ends with its last unit, whoever spends it."""
+    """The last minutes of a day, for which nothing is kept, end with its last unit, whoever spends it."""
     stage = await tracked(stage_of, synthetic, settings_factory, sql)
     [[videos]] = await stage.rows("SELECT count(*) FROM video_clock")
     calls = videos // IDS_PER_CALL // 2
@@ -119,7 +119,7 @@ async def test_four_trackers_share_what_is_due_and_never_overspend(
         "PLEIADES_QUOTA__LIMITS__STATS": str(calls), "PLEIADES_QUOTA__SHARES__TRACKING__STATS": "1",
         "PLEIADES_QUOTA__SHARES__ARCHEOLOGY__STATS": "0",
     }  # fmt: skip
-    stage.set_clock(beginning(synthetic) + 2 * DAY)
+    stage.set_clock(next_reset(beginning(synthetic) + 2 * DAY) - timedelta(minutes=8))
     finished = await asyncio.gather(
         *(stage.track("--cycles", "100", "--batch-size", "50") for _ in range(TRACKERS))
     )
