@@ -114,7 +114,7 @@ class Steps(Protocol):
 class Statistics(CycleStatistics):
     """What one or more cycles did; `due`, `deferred` and `starving` are of the last that looked.
 
-    `videos` + channels claimed = `samples` + `missing` + `channels` + the sum of `skipped`.
+    `skipped` counts videos and channels alike.
     """
 
     videos: int = 0
