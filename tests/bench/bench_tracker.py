@@ -31,7 +31,7 @@ CATALOGUE_VIDEOS, VIDEOS, DAYS = 30_000, 20_000, 9
 BEGIN = datetime(2026, 11, 14, 9, tzinfo=UTC)
 NOW = BEGIN + timedelta(days=DAYS + 1)
 ROUNDS = 3
-SCRIPT_VIDEOS_AFAR = 4_000
+SCRIPT_VIDEOS_AFAR = 2_000
 AFAR = "latency-100ms:1"
 FEW_CYCLES, MANY_CYCLES = 5, 50
 KEY = "lab-key"
@@ -44,7 +44,7 @@ GOALS: Mapping[str, Mapping[str, float | None]] = {
 }
 # Channels are sampled once in all those days.
 _TRACKER = {"channel_interval_h": "10000", "breakout_alert": "info"}
-_LOG_BYTES = "SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('video_stats_log')"
+_LOG_BYTES = "SELECT sum(pg_total_relation_size(relid))::bigint FROM pg_partition_tree('video_stats_log')"
 
 
 @dataclass(frozen=True, slots=True)
