@@ -139,9 +139,10 @@ async def test_every_video_of_the_daily_set_is_sampled_in_the_first_round_in_whi
 @dataclass(frozen=True, slots=True)
 class Event:
     """What happens after a pause: all that is due is sampled, or a tracker is killed after `share` of a
-    batch, or the leases of killed ones end; with everything opened anew if `restarted`."""
+    batch, or the leases of killed ones end; with everything opened anew if `restarted`. A `pause` of None
+    lasts until the next video is due."""
 
-    pause: timedelta
+    pause: timedelta | None
     what: str
     batch_size: int
     share: float
@@ -149,6 +150,7 @@ class Event:
 
 
 PAUSES = st.one_of(
+    st.none(),
     st.timedeltas(timedelta(0), 2 * MINUTE),
     st.timedeltas(MINUTE, 2 * HOUR),
     st.timedeltas(HOUR, 4 * DAY),
@@ -190,7 +192,7 @@ class Lives:
         self.tracker = await self.stack.enter_async_context(opening)
 
     async def live(self, event: Event) -> None:
-        self.clock.advance(event.pause)
+        await self.wait(event.pause)
         if event.restarted:
             await self.restart()
         match event.what:
@@ -203,6 +205,12 @@ class Lives:
             case _:
                 await run(self.tracker.atlas, batch_size=event.batch_size, cycles=MANY)
                 assert await self.waiting() == 0
+
+    async def wait(self, pause: timedelta | None) -> None:
+        if pause is not None:
+            self.clock.advance(pause)
+        elif next_due_at := await self.sql.fetchval("SELECT min(next_due_at) FROM video_clock"):
+            self.clock.instant = max(self.clock.instant, next_due_at)
 
     async def end_leases(self) -> None:
         await self.sql.execute("UPDATE video_clock SET lease_until = clock_timestamp() - interval '1 second'")
