@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ from atlas.errors import ConfigError
 
 if TYPE_CHECKING:
     from prefect import Flow
+
+ANCHOR = datetime(2026, 1, 1, tzinfo=UTC)
+"""Schedules count from here: from its own start, what is restarted often would never come to run."""
 
 DEPLOYMENT = "default"
 """Each flow has one deployment of this name: `hunter/default`."""

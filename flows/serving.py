@@ -12,11 +12,12 @@ from contextlib import suppress
 import psutil
 from prefect.deployments.runner import RunnerDeployment
 from prefect.runner import Runner
+from prefect.schedules import Interval
 from prefect.types.entrypoint import EntrypointType
 
 from atlas.config import Settings
 from flows import provisioning, server
-from flows.registry import ALERT, DEPLOYMENT, ServedFlow, chosen
+from flows.registry import ALERT, ANCHOR, DEPLOYMENT, ServedFlow, chosen
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def deployment_of(served: ServedFlow) -> RunnerDeployment:
     return RunnerDeployment.from_flow(
         served.load(),
         name=DEPLOYMENT,
-        interval=served.interval_s,
+        schedule=Interval(served.interval_s, anchor_date=ANCHOR) if served.interval_s else None,
         parameters=dict(served.parameters),
         tags=list(served.tags),
         enforce_parameter_schema=True,

@@ -19,7 +19,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.schedules import IntervalSchedule
 
 from flows import provisioning
-from flows.registry import AGENTS
+from flows.registry import AGENTS, ANCHOR
 from flows.serving import end_runs
 
 pytestmark = [
@@ -84,6 +84,8 @@ async def test_every_agent_is_served_as_often_as_the_settings_say(
         [schedule] = [each.schedule for each in hunter.schedules]
         assert isinstance(schedule, IntervalSchedule)
         assert schedule.interval == timedelta(hours=1)
+        # Not from its own start, or what is restarted every hour would never run.
+        assert schedule.anchor_date == ANCHOR
         assert hunter.parameter_openapi_schema["properties"]["batch_size"]["anyOf"][0]["minimum"] == 1
         alert = await client.read_deployment_by_name("alert/default")
         assert alert.schedules == []

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from atlas.errors import ConfigError
-from flows.registry import AGENTS, ALERT, chosen
+from flows.registry import AGENTS, ALERT, ANCHOR, chosen
 
 FILE = Path(__file__).resolve().parents[2] / "deployments" / "prefect.yaml"
 
@@ -30,7 +30,7 @@ def test_prefect_yaml_and_the_registry_say_the_same(described: dict[str, Any]) -
         flow.entrypoint: (
             "default",
             list(flow.tags),
-            [{"interval": flow.interval_s}] if flow.interval_s else [],
+            [{"interval": flow.interval_s, "anchor_date": ANCHOR.isoformat()}] if flow.interval_s else [],
             dict(flow.parameters),
         )
         for flow in (*AGENTS, ALERT)
