@@ -127,6 +127,8 @@ def test_every_container_of_the_stack_is_confined(stack: Stack) -> None:
 def test_a_deployment_runs_on_the_worker(stack: Stack) -> None:
     said = stack.execute("worker", "prefect", "deployment", "run", "hunter/default", "--watch")
     assert "finished successfully" in said
+    lines = [json.loads(line) for line in stack.logs("worker").splitlines() if line.startswith("{")]
+    assert "maia.hunter" in {line["logger"] for line in lines}
 
 
 def test_the_pages_of_prefect_are_there(stack: Stack) -> None:
