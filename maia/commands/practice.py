@@ -30,7 +30,7 @@ BEGINS = timedelta(days=6)
 SPEED = 360
 """A virtual day lasts four minutes, an hour ten seconds."""
 
-INTERVAL_S = 15
+INTERVAL_S = 10
 UNITS_A_DAY = 2_000
 
 _SETTINGS = {
@@ -39,6 +39,9 @@ _SETTINGS = {
     "PLEIADES_TRACKER__ROUND_S": str(INTERVAL_S * SPEED),
     "PLEIADES_QUOTA__LIMITS__SEARCH": str(UNITS_A_DAY),
 }
+_KEPT = ("HOST", "PLEIADES_PREFECT__PORT", "PLEIADES_METRICS__PORT", "PLEIADES_LOG__JSON_LINES")
+"""What a user may say about the demo too: where it listens, and how it logs."""
+
 _EXPORTED = ("DATABASE_URL", "NODE_ID", "PLEIADES_", "PREFECT_API_URL", "YOUTUBE_API_KEY_POOL_JSON")
 
 
@@ -65,10 +68,12 @@ class Practice:
         return load_settings()
 
     async def prepare(self, atlas: Atlas, api_url: str) -> None:
-        """Put the first topics into the queue, and down in a file how others reach the same data."""
+        """Hunt the first topics, to have something to track at once; tell in a file how to reach it all."""
         from atlas.adapters.maia import MaiaDAO
+        from maia import hunter
 
         await MaiaDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).seed(self._topics)
+        await hunter.run(atlas)
         known = dict(os.environ) | {"DATABASE_URL": atlas.db.url_of(), "PREFECT_API_URL": api_url}
         lines = [
             f"export {name}={shlex.quote(value)}\n"
@@ -91,8 +96,9 @@ def practising() -> Iterator[Practice]:
     from maia.youtube.catalogue import Catalogue
     from maia.youtube.synthesis import synthesize
 
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     with _workshop() as folder:
-        os.environ.update(_SETTINGS)
+        os.environ.update(_SETTINGS | kept)
         os.environ["PLEIADES_LOG__LEVEL"] = os.environ.get("PLEIADES_LOG__LEVEL", "WARNING")
         path = folder / "synthetic.catalogue"
         synthesize(path, videos=VIDEOS, channels=CHANNELS, days=DAYS, seed=SEED)
