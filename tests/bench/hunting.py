@@ -24,6 +24,7 @@ from atlas.config import load
 from maia import hunter
 from maia.hunter import Batch, EnrichedPage, FoundPage, Progress, Steps, StoredPage
 from maia.youtube.methods import SEARCH_IDS, VIDEOS, query
+from tests.bench.stage import Cpu
 
 FLOOR_TABLES = """
 CREATE TABLE video (
@@ -57,19 +58,22 @@ TAGS_PER_VIDEO = 10
 
 
 class Meter:
-    """Wall time, this process's CPU, and its peak memory by how many pages were done."""
+    """Wall time, CPU of this process and of those the job names, and peak memory by pages done."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: Mapping[str, Any]) -> None:
         self.peak_mib: dict[int, float] = {}
+        self.others = {name: (pid, Cpu.of(pid)) for name, pid in job["others"].items()}
         self.began_s, self._before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
 
     def note_memory(self, pages: int) -> None:
         self.peak_mib[pages] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     def reading(self) -> dict[str, Any]:
-        after = resource.getrusage(resource.RUSAGE_SELF)
+        after, seconds = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter() - self.began_s
+        spent = {name: Cpu.of(pid) - before for name, (pid, before) in self.others.items()}
         return {
-            "seconds": time.perf_counter() - self.began_s,
+            "seconds": seconds,
+            "others": {name: (cpu.user_s, cpu.system_s) for name, cpu in spent.items()},
             "user_s": after.ru_utime - self._before.ru_utime,
             "system_s": after.ru_stime - self._before.ru_stime,
             "peak_mib": self.peak_mib,
@@ -116,7 +120,7 @@ async def hunt(job: Mapping[str, Any]) -> dict[str, Any]:
             meter.note_memory(pages)
 
     async with Atlas.open(load()) as atlas:
-        meter = Meter()
+        meter = Meter(job)
         statistics = await hunter.run(
             atlas, cycles=job["cycles"], batch_size=job.get("batch_size"), on_progress=count, wrap=recorded
         )
@@ -216,7 +220,7 @@ async def floor(job: Mapping[str, Any]) -> dict[str, Any]:
     ):
         await pool.execute(FLOOR_TABLES)
         run = Floor(session, pool, job)
-        meter = Meter()
+        meter = Meter(job)
         await asyncio.gather(*(run.work() for _ in range(concurrency)))
         reading = meter.reading()
     return reading | {"pages": run.pages, "videos": run.videos}

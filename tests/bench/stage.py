@@ -109,14 +109,11 @@ class Stage:
 
     async def run(self, module: str, side: str, settings: Mapping[str, str], job: Mapping[str, Any]) -> Run:
         """Let a child work, and account for it."""
-        server, emulator = Cpu.of(self.server_pid), Cpu.of(self.emulator_pid)
-        measured = await child(module, side, environment={**self.environment, **settings}, job=job)
-        return Run(
-            measured,
-            Cpu(measured["user_s"], measured["system_s"]),
-            Cpu.of(self.server_pid) - server,
-            Cpu.of(self.emulator_pid) - emulator,
-        )
+        others = {"server": self.server_pid, "emulator": self.emulator_pid}
+        environment = {**self.environment, **settings}
+        measured = await child(module, side, environment=environment, job={**job, "others": others})
+        spent = (Cpu(*measured["others"][name]) for name in others)
+        return Run(measured, Cpu(measured["user_s"], measured["system_s"]), *spent)
 
 
 @dataclass(frozen=True, slots=True)

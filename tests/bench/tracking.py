@@ -1,7 +1,8 @@
 """What a process of the tracker's bench does: track, or get the same bare, or as a plain script does it.
 
-`python -m tests.bench.tracking track|store|floor|script` reads its job from stdin and writes what it measured
-to stdout. `store` is the tracker whose answers are there already, and `script` can have them likewise.
+`python -m tests.bench.tracking track|store|write|floor|script` reads its job from stdin and writes what it
+measured to stdout. `store` is the tracker whose answers are there already, `write` only how it stores them;
+`script` can have its answers likewise.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from atlas.clock import Clock, FixedClock
 from atlas.composition import Atlas, clock_of
 from atlas.config import Bucket, Settings, load
 from atlas.keyring import KeyRing
+from maia.measuring import Cohorts, Counts, Reading
+from maia.measuring import Meter as Measuring
 from maia.tracker import CALLS_PER_GROUP, Progress, Tracker, run
 from maia.youtube.catalogue import Catalogue
 from maia.youtube.client import IDS_PER_CALL
@@ -139,7 +142,7 @@ async def track(job: Mapping[str, Any]) -> dict[str, Any]:
         meter.note_memory(progress.cycle)
 
     async with Atlas.open(load()) as atlas:
-        meter = Meter()
+        meter = Meter(job)
         statistics = await run(atlas, cycles=10_000, batch_size=job.get("batch_size"), on_progress=note)
         reading = meter.reading()
     return reading | {"samples": statistics["samples"], "calls": statistics["units"]["stats"]}
@@ -150,9 +153,29 @@ async def store(job: Mapping[str, Any]) -> dict[str, Any]:
     async with Atlas.open(load()) as atlas:
         with Catalogue.open(job["catalogue"]) as catalogue:
             youtube = Recorded(catalogue, catalogue.visible_ids(atlas.clock.now()), atlas.clock.now())
-        meter = Meter()
+        meter = Meter(job)
         counted = await tracked(atlas, youtube)
         return meter.reading() | {"samples": counted["samples"], "calls": youtube.requests["stats"]}
+
+
+async def write(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Store what was claimed, answered and measured before, by one connection."""
+    async with Atlas.open(load()) as atlas:
+        now, settings = atlas.clock.now(), atlas.settings
+        dao = MaiaDAO(atlas.db, clock=atlas.clock, settings=settings)
+        with Catalogue.open(job["catalogue"]) as catalogue:
+            youtube = Recorded(catalogue, catalogue.visible_ids(now), now)
+        days = [now.date() - timedelta(days=back) for back in range(settings.tracker.cohort_days)]
+        measuring, groups = Measuring(settings.tracker, Cohorts(await dao.cohorts(days))), []
+        while targets := await dao.fetch_tracker_targets(CALLS_PER_GROUP * PAGE):
+            counts = {id_: Counts(*rest) for id_, *rest in youtube.answer([target.id for target in targets])}
+            readings = [Reading(target, now, counts.get(target.id)) for target in targets]
+            norms = await dao.channel_norms(measuring.norm_keys(readings))
+            groups.append(measuring.measure(readings, norms).updates)
+        meter, samples = Meter(job), 0
+        for group in groups:
+            samples += (await dao.update_video_stats_batch(group)).samples
+        return meter.reading() | {"samples": samples, "calls": -(-samples // PAGE)}
 
 
 class Floor:
@@ -202,7 +225,7 @@ async def floor(job: Mapping[str, Any]) -> dict[str, Any]:
     ):
         await pool.execute(FLOOR_TABLE)
         bare = Floor(session, pool, job, clock_of(settings))
-        meter = Meter()
+        meter = Meter(job)
         await asyncio.gather(*(bare.work() for _ in range(-(-concurrency // CALLS_PER_GROUP) + 1)))
         return meter.reading() | {"samples": bare.samples, "calls": bare.calls}
 
@@ -260,7 +283,7 @@ async def script(job: Mapping[str, Any]) -> dict[str, Any]:
     with psycopg.connect(job["database_url"]) as connection, _asking(job, now) as ask:
         connection.execute(SCRIPT_TABLES)
         connection.commit()
-        meter = Meter()
+        meter = Meter(job)
         samples = Script(connection, ask, now, job["by_executemany"]).run(job["most"])
         return meter.reading() | {"samples": samples, "calls": -(-samples // PAGE)}
 
@@ -285,7 +308,7 @@ def _split(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[at : at + size] for at in range(0, len(items), size)]
 
 
-SIDES = {"track": track, "store": store, "floor": floor, "script": script}
+SIDES = {"track": track, "store": store, "write": write, "floor": floor, "script": script}
 
 if __name__ == "__main__":
     measured = asyncio.run(SIDES[sys.argv[1]](orjson.loads(sys.stdin.buffer.read())))
