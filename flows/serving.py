@@ -43,7 +43,7 @@ def deployment_of(served: ServedFlow) -> RunnerDeployment:
 async def serve(settings: Settings, ready: Callable[[Sequence[ServedFlow]], None]) -> None:
     """Serve until SIGTERM or Ctrl-C, then end the runs under way; PrefectServerError without a server.
 
-    `ready` is called once the flows are known to the server, and its automations with them.
+    `ready` is called once the server knows the flows and their automations, and signals are heeded.
     """
     url = server.required_url()
     agents = chosen(settings.prefect.agents, settings.prefect.intervals_s)
@@ -58,8 +58,7 @@ async def serve(settings: Settings, ready: Callable[[Sequence[ServedFlow]], None
         await runner.aadd_deployment(deployment_of(flow))
     await provisioning.automate(settings.prefect.zombie_after_s)
     serving = asyncio.create_task(runner.start())
-    stopping = asyncio.create_task(_told_to_stop(runner, serving))
-    ready(agents)
+    stopping = asyncio.create_task(_told_to_stop(runner, serving, lambda: ready(agents)))
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     await end_runs(psutil.Process(), RUNS_GRACE_S)
@@ -68,13 +67,14 @@ async def serve(settings: Settings, ready: Callable[[Sequence[ServedFlow]], None
         await serving
 
 
-async def _told_to_stop(runner: Runner, serving: asyncio.Task[None]) -> None:
+async def _told_to_stop(runner: Runner, serving: asyncio.Task[None], heeding: Callable[[], None]) -> None:
     # The runner takes SIGTERM for itself when it starts, and would leave runs behind.
     while not runner.started and not serving.done():  # noqa: ASYNC110 - it tells no event
         await asyncio.sleep(_POLL_S)
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
+    heeding()
     await told.wait()
 
 

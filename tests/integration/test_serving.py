@@ -30,16 +30,16 @@ pytestmark = [
     ),
 ]
 
-STUBBORN = """
+STUBBORN = r"""
 import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print("stubborn", os.getpid(), flush=True)
+os.write(1, b"stubborn %d\n" % os.getpid())
 time.sleep(600)
 """
-POLITE = """
+POLITE = r"""
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("gave back", flush=True)))
-print("polite", os.getpid(), flush=True)
+os.write(1, b"polite %d\n" % os.getpid())
 time.sleep(600)
 """
 
