@@ -116,6 +116,11 @@ class ThrowAwayServer:
     async def _execute(self, sql: str) -> None:
         await (await self._administer()).execute(sql)
 
+    async def _keep_still(self) -> None:
+        """Without autovacuum: its snapshots come when they like, and what is pruned then depends on them."""
+        await self._execute("ALTER SYSTEM SET autovacuum = off")
+        await self._execute("SELECT pg_reload_conf()")
+
     async def _disconnect(self) -> None:
         if self._admin is not None:
             await self._admin.close()
@@ -147,6 +152,7 @@ def throw_away_server(folder: Path | None = None) -> Iterator[ThrowAwayServer]:
         context = EmbeddedServer.open(claimed, DatabaseSettings(), durable=False)
         embedded = run(context.__aenter__())
         server = ThrowAwayServer(embedded, run)
+        run(server._keep_still())
         try:
             yield server
         finally:

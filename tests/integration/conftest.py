@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from atlas.testing import ThrowAwayServer, throw_away_server
+
 
 @pytest.fixture(scope="session")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -19,3 +21,18 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         url = settings.PREFECT_API_URL.value()
         assert url is not None
         yield url
+
+
+@pytest.fixture(scope="module")
+def still_server() -> Iterator[ThrowAwayServer]:
+    """A server of one module's tests: a long transaction of others, in any database, holds up pruning."""
+    with throw_away_server() as server:
+        yield server
+
+
+@pytest.fixture
+def still_database_url(still_server: ThrowAwayServer) -> Iterator[str]:
+    """A migrated database on a server where nothing else is done."""
+    name = still_server.create_database(still_server.migrated_template())
+    yield still_server.dsn_of(name)
+    still_server.drop_database(name)

@@ -49,6 +49,11 @@ async def fill(sql: Any, topics: int) -> None:
     await sql.execute("VACUUM ANALYZE search_queue")
 
 
+@pytest.fixture
+def database_url(still_database_url: str) -> str:
+    return still_database_url
+
+
 @pytest_asyncio.fixture
 async def long_queue(sql: Any) -> AsyncIterator[Any]:
     await sql.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)

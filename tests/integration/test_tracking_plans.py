@@ -53,6 +53,11 @@ async def fill(sql: Any, videos: int) -> None:
     await sql.execute("VACUUM ANALYZE channels, videos, video_clock, channel_clock")
 
 
+@pytest.fixture
+def database_url(still_database_url: str) -> str:
+    return still_database_url
+
+
 @pytest_asyncio.fixture
 async def long_clock(sql: Any) -> Any:
     await fill(sql, VIDEOS)
