@@ -11,7 +11,7 @@ ARGS ?=
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-images test-units test-monitoring lint format bench docs constraints wheel clean
+.PHONY: help demo test test-stack test-images test-units test-monitoring lint format bench docs constraints wheel clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,8 +19,11 @@ help: ## Say what each target does
 demo: $(VENV)/.product ## Hunt and track a synthetic catalogue, under 120 s after installation
 	$(BIN)/maia demo $(ARGS)
 
-test: $(VENV)/.dev ## Run every test and report coverage; ARGS="-k claims -n0" narrows it
+test: $(VENV)/.dev ## Run the tests and report coverage; ARGS="-k claims -n0" narrows it
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term $(ARGS)
+
+test-stack: $(VENV)/.dev ## Drive maia up, and workers of a Prefect server, from outside
+	$(BIN)/python -m pytest -n 0 --no-cov -v tests/acceptance/stack $(ARGS)
 
 test-images: $(VENV)/.dev ## Build the image and run the stack of compose.yaml with podman; see docs/deployment.md
 	$(BIN)/python -m pytest -n 0 --no-cov -v tests/images $(ARGS)
