@@ -90,9 +90,9 @@ def demo(
     virtual days, and each evening the hunter goes out again: the same programs as in production.
     """
     say = console(stderr=True).print
-    with _workshop() as folder:
+    with workshop() as folder:
         path = catalogue or _synthesized(folder, say)
-        topics, begin = _prospects(path, topic, days)
+        topics, begin = prospects(path, topic, days)
         with _emulator(path, begin, folder) as environment:
             os.environ.update(environment | {"PLEIADES_TRACKER__BREAKOUT_ALERT": "info"})
             say(f"The emulator serves {path.name} at {environment['PLEIADES_YOUTUBE__BASE_URL']}.")
@@ -108,7 +108,7 @@ def demo(
 
 
 @contextmanager
-def _workshop() -> Iterator[Path]:
+def workshop() -> Iterator[Path]:
     """A folder for everything, in an environment without the user's own Pleiades and Prefect."""
     before, place = dict(os.environ), Path.cwd()
     folder = Path(tempfile.mkdtemp(prefix="pleiades-demo-"))
@@ -144,7 +144,7 @@ def _synthesized(folder: Path, say: Callable[[str], None]) -> Path:
     return path
 
 
-def _prospects(path: Path, topics: Sequence[str] | None, days: int = 0) -> tuple[list[str], datetime]:
+def prospects(path: Path, topics: Sequence[str] | None, days: int = 0) -> tuple[list[str], datetime]:
     """The topics to begin with, and the first Pacific evening with no more than `days` recorded after it.
 
     Of what was recorded over a shorter time than twice that, all is before the evening.

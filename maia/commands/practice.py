@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maia.commands.demo import _prospects, _workshop
+from maia.commands.demo import prospects, workshop
 from maia.terminal import console, load_settings
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def practising() -> Iterator[Practice]:
     from maia.youtube.synthesis import synthesize
 
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    with _workshop() as folder:
+    with workshop() as folder:
         os.environ.update(_SETTINGS | kept)
         os.environ["PLEIADES_LOG__LEVEL"] = os.environ.get("PLEIADES_LOG__LEVEL", "WARNING")
         path = folder / "synthetic.catalogue"
@@ -106,7 +106,7 @@ def practising() -> Iterator[Practice]:
             f"Synthesized {VIDEOS:,} videos of {CHANNELS:,} channels from seed {SEED}; a virtual day lasts "
             f"{86400 / SPEED:.0f} s. PostgreSQL and Prefect are starting …"
         )
-        topics, _ = _prospects(path, None)
+        topics, _ = prospects(path, None)
         with Catalogue.open(path) as opened:
             begin = opened.span[0] + BEGINS
         yield Practice(folder, path, topics, begin)
