@@ -1,4 +1,4 @@
-"""Atlas: everything of Pleiades that must survive a process."""
+"""Atlas: the storage and services that Pleiades' agents share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Atlas", "current", "events", "notifier", "vault"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use, so that a process pays only for what it touches."""
+    """Import on first use, so that a process loads only what it needs."""
     from importlib import import_module
 
     if name in {"Atlas", "current"}:

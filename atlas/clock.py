@@ -1,4 +1,4 @@
-"""Time as an argument: the clocks that agents are given, and the Pacific day that quotas are counted by."""
+"""Clocks that are passed to agents, so that time can be simulated; and the Pacific day that quotas follow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PACIFIC = ZoneInfo("America/Los_Angeles")
 
 
 class Clock(Protocol):
-    """Tells the instant, aware and in UTC."""
+    """Returns the current instant, aware and in UTC."""
 
     def now(self) -> datetime: ...
 
@@ -36,7 +36,7 @@ class VirtualClock:
 
 
 class FixedClock:
-    """A clock that stands still until it is moved."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self, instant: datetime) -> None:
         self.instant = instant.astimezone(UTC)
@@ -61,9 +61,3 @@ def pacific_midnight(day: date) -> datetime:
 def next_reset(instant: datetime) -> datetime:
     """The instant, in UTC, at which every bucket refills: the next Pacific midnight."""
     return pacific_midnight(pacific_day(instant) + timedelta(days=1))
-
-
-def day_fraction(instant: datetime) -> float:
-    """How much of its Pacific day has passed at `instant`, in [0, 1); days last 23, 24 or 25 hours."""
-    start = pacific_midnight(pacific_day(instant))
-    return (instant - start) / (next_reset(instant) - start)

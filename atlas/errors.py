@@ -1,21 +1,25 @@
-"""Everything that Atlas raises.
+"""The exceptions that Atlas raises.
 
 AtlasError
 ├── ConfigError              settings are missing, malformed or contradict each other
+│   ├── ClockSkew            this machine's clock and the database's disagree
 │   └── EmptyKeyRing         a ring has no key to call with
 ├── DatabaseError            PostgreSQL refused or failed a statement
-│   ├── DatabaseUnavailable  no connection can be had, or it broke
+│   ├── CannotStore          PostgreSQL has no space or is read-only: nothing can be stored now
+│   ├── DatabaseUnavailable  no connection can be opened, or it broke
 │   ├── DataRefused          a value violates a type, CHECK, key or NOT NULL
 │   ├── EmbeddedServerError  the embedded server cannot be installed, started or reached
 │   ├── MigrationError       the schema cannot be brought to this version
 │   ├── StatementTimeout     a statement, or its wait for a lock, took longer than the settings allow
-│   └── TransactionConflict  a deadlock or a serialization failure: do the transaction again
-├── LeaseLost                a claim expired and somebody else may hold it now
+│   └── TransactionConflict  a deadlock or a serialization failure: run the transaction again
+├── LeaseLost                a claim expired, and another process may hold it now
 ├── RingClosed               the ledger grants no call now; says when it will
 ├── VaultError               object storage refused or failed
 │   ├── InvalidObjectName    a name that no object may have
 │   ├── ObjectNotFound       no object has that name
-│   └── VaultUnavailable     it takes nothing just now; says when it may
+│   ├── ReaderLeft           the pipe being written has no reader any more
+│   ├── VaultBroken          the settings require the vault, but it cannot store
+│   └── VaultUnavailable     it cannot store at the moment; may say when to retry
 └── NoCurrentAtlas           an Atlas service was used outside `Atlas.open`
 """
 
@@ -35,6 +39,10 @@ class ConfigError(AtlasError):
     """The settings are not usable."""
 
 
+class ClockSkew(ConfigError):
+    """This machine's clock and the database's disagree."""
+
+
 class EmptyKeyRing(ConfigError):
     """Empty KeyRing: no API key is configured for it."""
 
@@ -43,11 +51,15 @@ class DatabaseError(AtlasError):
     """PostgreSQL failed a statement."""
 
 
-class DatabaseUnavailable(DatabaseError):
-    """PostgreSQL cannot be reached; `passing` unless only another configuration can help."""
+class CannotStore(DatabaseError):
+    """PostgreSQL cannot store anything now: no space, no memory, or it is read-only."""
 
-    def __init__(self, message: str | None = None, *, passing: bool = True) -> None:
-        self.passing = passing
+
+class DatabaseUnavailable(DatabaseError):
+    """PostgreSQL cannot be reached; `transient` is False if only a change of configuration can help."""
+
+    def __init__(self, message: str | None = None, *, transient: bool = True) -> None:
+        self.transient = transient
         super().__init__(message)
 
 
@@ -68,7 +80,7 @@ class StatementTimeout(DatabaseError):
 
 
 class TransactionConflict(DatabaseError):
-    """The transaction met another one's: do it again."""
+    """The transaction conflicted with another one: run it again."""
 
 
 class LeaseLost(AtlasError):
@@ -76,7 +88,7 @@ class LeaseLost(AtlasError):
 
 
 class RingClosed(AtlasError):
-    """The ledger grants this ring no call until `reopens_at` (aware UTC; None: not by itself)."""
+    """The ledger grants this ring no call until `reopens_at` (aware, UTC; None until an operator acts)."""
 
     def __init__(self, ring: str, bucket: str, reopens_at: datetime | None, reason: str) -> None:
         self.ring, self.bucket, self.reopens_at, self.reason = ring, bucket, reopens_at, reason
@@ -89,15 +101,23 @@ class VaultError(AtlasError):
 
 
 class InvalidObjectName(VaultError):
-    """The name is none that an object may have."""
+    """No object may have this name."""
 
 
 class ObjectNotFound(VaultError):
     """The vault has no such object."""
 
 
+class ReaderLeft(VaultError):
+    """The pipe has no reader any more."""
+
+
+class VaultBroken(VaultError):
+    """The settings require the vault, but it cannot store."""
+
+
 class VaultUnavailable(VaultError):
-    """The vault cannot be reached or takes nothing just now; `retry_after_s` is None where it did not say."""
+    """The vault can't be reached or can't store now; `retry_after_s` is None if it did not say."""
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         self.retry_after_s = retry_after_s

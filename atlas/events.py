@@ -1,4 +1,4 @@
-"""The event log: append-only, read by a cursor that never skips, followed live."""
+"""The event log: append events, and read or follow them with a cursor that never skips one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _RECONNECT_S = 1
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened; `id` is the cursor that continues after it."""
+    """One entry of the log; its `id` is the cursor that continues after it."""
 
     id: int
     at: datetime
@@ -42,12 +42,12 @@ class Event:
 
 
 class EventLog:
-    """Appends events and reads them in the order of their ids, complete at every cursor.
+    """Appends events, and reads them in the order of their ids without gaps.
 
-    Ids are taken before their transactions commit, so a later id may be visible first. Every appender
-    therefore holds a shared advisory lock that tells a floor beneath its ids, and readers stop at the lowest
-    floor in flight. A transaction that stays open delays what is read after it, but stops no other appender,
-    and nothing is skipped.
+    An id is assigned before its transaction commits, so a higher id may become visible before a lower one. To
+    keep readers from skipping the lower one, every appender holds a shared advisory lock whose key is a lower
+    bound of its ids, and readers stop at the lowest bound still locked. An open transaction therefore delays
+    readers, but not other appenders.
     """
 
     def __init__(self, db: Database, clock: Clock, *, node_id: str) -> None:
@@ -62,7 +62,7 @@ class EventLog:
         session: str | None = None,
         executor: Executor | None = None,
     ) -> int:
-        """Append one event, in the executor's transaction if given; returns its id."""
+        """Append one event, in the executor's transaction if one is given; returns its id."""
         [event_id] = await self.append_many(
             [(kind, payload)], agent=agent, session=session, executor=executor
         )
@@ -76,7 +76,7 @@ class EventLog:
         session: str | None = None,
         executor: Executor | None = None,
     ) -> list[int]:
-        """Append (kind, payload) pairs as of now in one statement; returns their ids, in order."""
+        """Append (kind, payload) pairs with the current time in one statement; returns their ids in order."""
         pairs = [(_checked(kind), _to_json(kind, payload)) for kind, payload in events]
         if not pairs:
             return []
@@ -89,7 +89,7 @@ class EventLog:
     async def since(
         self, cursor: int, *, kinds: Iterable[str] | None = None, limit: int = _PAGE
     ) -> list[Event]:
-        """At most `limit` events after a cursor (0: from the first), oldest first; of some kinds if given."""
+        """At most `limit` events after a cursor (0 for all), oldest first; only of some kinds if given."""
         watermark, _ = await self._watermark()
         return await self._read(cursor, watermark, kinds, limit)
 
@@ -100,16 +100,17 @@ class EventLog:
         return [Event(**row) for row in rows]
 
     async def cursor(self) -> int:
-        """The cursor after everything that can be read now."""
+        """The cursor after the last event that can be read now."""
         watermark, _ = await self._watermark()
         return watermark
 
     async def follow(
         self, cursor: int | None = None, *, kinds: Iterable[str] | None = None
     ) -> AsyncGenerator[Event, None]:
-        """Yield events after a cursor as they are committed, through restarts of the server.
+        """Yield events after a cursor as they are committed, reconnecting when the server restarts.
 
-        None begins when the iteration does. Close it (contextlib.aclosing) when done.
+        Without a cursor, begin with events appended after the iteration starts. Close the iterator
+        (contextlib.aclosing) when done.
         """
         wanted = None if kinds is None else [_checked(kind) for kind in kinds]
         if cursor is None:
@@ -128,8 +129,8 @@ class EventLog:
                             cursor = event.id
                     cursor, unsettled = max(cursor, watermark), watermark < last_id
                 except DatabaseUnavailable as error:
-                    await _sit_out(error)
-                await _first(listener, woken, _UNSETTLED_POLL_S if unsettled else _IDLE_POLL_S)
+                    await _wait_to_reconnect(error)
+                await _wait_for_either(listener, woken, _UNSETTLED_POLL_S if unsettled else _IDLE_POLL_S)
         finally:
             listener.cancel()
             await asyncio.wait([listener])
@@ -141,7 +142,7 @@ class EventLog:
                     async for _ in notices:
                         woken.set()
             except DatabaseUnavailable as error:
-                await _sit_out(error)
+                await _wait_to_reconnect(error)
 
     async def _watermark(self) -> tuple[int, int]:
         row = await self._db.fetchrow("events.watermark")
@@ -158,15 +159,15 @@ class EventLog:
         return [Event(**row) for row in rows]
 
 
-async def _sit_out(error: DatabaseUnavailable) -> None:
-    if not error.passing:
+async def _wait_to_reconnect(error: DatabaseUnavailable) -> None:
+    if not error.transient:
         raise error
-    logger.warning("following events is interrupted, and goes on: %s", error)
+    logger.warning("Following events is interrupted, reconnecting: %s", error)
     await asyncio.sleep(_RECONNECT_S)
 
 
-async def _first(listener: asyncio.Task[None], woken: asyncio.Event, timeout_s: float) -> None:
-    """Wait to be woken, at most for a while; raises what ended the listener."""
+async def _wait_for_either(listener: asyncio.Task[None], woken: asyncio.Event, timeout_s: float) -> None:
+    """Wait for a notice, the listener's end or the timeout; re-raise the error that ended the listener."""
     waiter = asyncio.create_task(woken.wait())
     try:
         await asyncio.wait([waiter, listener], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -178,7 +179,7 @@ async def _first(listener: asyncio.Task[None], woken: asyncio.Event, timeout_s: 
 
 def _checked(kind: str) -> str:
     if len(kind) > 100 or not _KIND.fullmatch(kind):
-        raise DataRefused(f"{kind!r} is no kind of event: dotted lower-case words, such as hunter.cycle")
+        raise DataRefused(f"{kind!r} is no kind of event: use dotted lower-case words, such as hunter.cycle")
     return kind
 
 
@@ -191,8 +192,8 @@ def _to_json(kind: str, payload: Mapping[str, Any]) -> str:
 
 def _refuse(value: Any) -> Any:
     if isinstance(value, (SecretStr, SecretBytes)):
-        raise TypeError("its payload holds a secret: name it by its fingerprint instead")
-    raise TypeError(f"its payload holds a {type(value).__name__}, which JSON has not")
+        raise TypeError("its payload contains a secret: use its fingerprint instead")
+    raise TypeError(f"its payload contains a {type(value).__name__}, which JSON can't express")
 
 
 def _current() -> EventLog:

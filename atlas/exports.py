@@ -1,45 +1,55 @@
-"""Exports: samples, videos or channels as one Parquet or CSV object, through the vault's storage layer.
+"""Export samples, videos or channels as one Parquet or CSV object, to a local file or an object store.
 
-However much there is, memory stays constant and no snapshot lives longer than a page: each page is a
-statement of its own, as one long one would make claims many times dearer while it lasts. An export is
-therefore no image of an instant: rows that are stored while it runs may be in it or not. Ended samples, those
-of a span that is over, are complete. The object appears when the export is done; one that ends before leaves
-nothing, and is begun anew.
+Memory stays constant however much is exported. Each page is read by its own statement, because a single long
+one would keep old row versions alive and make agents' claims many times slower. An export is therefore not a
+snapshot: rows stored while it runs may or may not be included, but samples of a past time span are complete.
+The object appears only when the export is done; an interrupted export leaves nothing and starts over.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+import csv
+import io
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, Protocol
 
 import orjson
 
+from atlas import csvform, foreign
 from atlas.clock import Clock
 from atlas.config import Settings
+from atlas.csvform import CsvForm
 from atlas.db import Database
 from atlas.errors import ConfigError
+from atlas.extras import how_to_install
 from atlas.hub import HubStore
-from atlas.stores import FileStore, S3Store, Store, store_of
+from atlas.local import LocalFile, StandardOutput
+from atlas.stores import Destination, S3Store, store_of
 from atlas.vault import check_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _PART_BYTES: Final = 8 << 20
-"""What is encoded at once, and a Parquet row group: some 100,000 samples."""
-_MOST_BYTES: Final = 8 * _PART_BYTES
+"""The size of a part, which is encoded at once and becomes a Parquet row group: some 100,000 samples."""
+_MAX_BUFFERED_BYTES: Final = 8 * _PART_BYTES
 _ROWS_A_PAGE: Final = 100_000
-_ROWS_WITH_TEXTS: Final = 5_000
+_VIDEO_ROWS_A_PAGE: Final = 5_000
 _FIRST_WIDTH: Final = timedelta(minutes=15)
 _WIDEST, _NARROWEST = timedelta(days=1), timedelta(seconds=1)
+
+_NOT_PLAIN: Final = re.compile(rb'["\x00-\x09\x0b-\x1f\x7f-\xff]')
+_COPIED_INSTANT: Final = re.compile(rb"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d(?:\.\d+)?)\+00(?=[,\n])")
+_FORMULA_ID: Final = re.compile(rb"^(?=[=+@'-])", re.MULTILINE)
 
 OnProgress = Callable[[float | None, int], None]
 
@@ -50,6 +60,7 @@ class Table(StrEnum):
     SAMPLES = "samples"
     VIDEOS = "videos"
     CHANNELS = "channels"
+    CHANNEL_SAMPLES = "channel-samples"
 
 
 class Format(StrEnum):
@@ -61,20 +72,31 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What is exported: samples of [since, until), or what was discovered in it; None is unbounded."""
+    """What to export: samples taken in [since, until), or videos or channels discovered in it.
+
+    None is unbounded. Videos and their samples can be filtered by length and broadcast like leaderboards.
+    """
 
     table: Table = Table.SAMPLES
     since: datetime | None = None
     until: datetime | None = None
+    length: Literal["short", "long"] | None = None
+    broadcast: Literal["none", "live", "upcoming"] | None = None
+    short_at_most_s: int = 180
+
+    @property
+    def video_conditions(self) -> tuple[str | None, str | None, int]:
+        """The filters on videos, as arguments of the statements."""
+        return self.length, self.broadcast, self.short_at_most_s
 
 
 _INSTANT: Final = "timestamp"
 _NUMBERED, _REPEATED = (_INSTANT, "int64", "int32"), ("string", "list", "int16")
-# The names and types of the columns that the statements return, in their order.
+# The names and types of the columns that the statements return, in order.
 COLUMNS: Final[Mapping[Table, Mapping[str, str]]] = {
     Table.SAMPLES: {
         "video_id": "string", "sampled_at": _INSTANT, "views": "int64", "likes": "int64", "comments": "int64",
-        "velocity_by_pleiades": "float64", "methodology": "int16",
+        "velocity_by_pleiades": "float64", "methodology": "int16", "source": "string",
     },
     Table.VIDEOS: {
         "id": "string", "channel_id": "string", "channel_title": "string", "title": "string",
@@ -88,6 +110,10 @@ COLUMNS: Final[Mapping[Table, Mapping[str, str]]] = {
     Table.CHANNELS: {
         "id": "string", "title": "string", "discovered_at": _INSTANT, "refreshed_at": _INSTANT,
         "status": "string", "counted_at": _INSTANT, "subscribers": "int64", "videos": "int64",
+        "views": "int64",
+    },
+    Table.CHANNEL_SAMPLES: {
+        "channel_id": "string", "sampled_at": _INSTANT, "subscribers": "int64", "videos": "int64",
         "views": "int64",
     },
 }  # fmt: skip
@@ -105,46 +131,51 @@ class Exported:
 async def export(
     db: Database,
     clock: Clock,
-    store: Store,
+    target: Destination,
     name: str,
     selection: Selection,
     format_: Format,
     on_progress: OnProgress | None = None,
+    *,
+    csv_form: CsvForm = CsvForm.GUARDED,
 ) -> Exported:
-    """Write a selection as one object; VaultError if the store refuses it, and then there is none.
+    """Write a selection as one object; if the target refuses it, VaultError is raised and no object exists.
 
-    `on_progress` hears which share is done, None where that can't be told, and how many rows.
+    `on_progress` is called with the fraction done (None if unknown) and the number of rows so far.
     """
-    encoder_of = _encoder_of(format_)
+    encoder_of = _encoder_of(format_, csv_form)
     rows = 0
-    async with store.writing(name) as file:
-        counted = _Counted(file)
+    async with target.writing(name) as file:
+        counting = _CountingFile(file)
         try:
-            encoder = await asyncio.to_thread(encoder_of, counted, selection)
+            encoder = await asyncio.to_thread(encoder_of, counting, selection)
             async with _Writer(encoder).running() as writer:
-                async for share, more in _pages(db, clock, selection, writer.take):
+                async for share, more in _pages(db, clock, selection, writer.receive):
                     await writer.catch_up()
                     rows += more
                     if on_progress is not None:
                         on_progress(share, rows)
         except BaseException:
-            counted.give_up()
+            counting.discard_writes()
             raise
-    return Exported(rows, counted.bytes)
+    return Exported(rows, counting.bytes)
 
 
 # Where to
 
 
-def locate(to: str, settings: Settings, db: Database) -> tuple[Store, str]:
-    """The store and the object's name there that a path or URL means; ConfigError if it means none.
+def locate(to: str, settings: Settings, db: Database) -> tuple[Destination, str]:
+    """The destination that a path or URL names, and the object's name there; ConfigError if it is neither.
 
-    A path or file://…, s3://bucket/…, hf://datasets/owner/name/…, or vault:… for the vault of the settings.
+    It is a path or file://…, s3://bucket/…, hf://datasets/owner/name/…, vault:… for the configured vault, or
+    - for standard output.
     """
+    if to == "-":
+        return StandardOutput(), to
     scheme, separator, rest = to.partition(":")
     rest = rest.removeprefix("//")
     folder, _, name = rest.rpartition("/")
-    store: Store
+    store: Destination
     match scheme if separator else "":
         case "vault":
             check_name(rest)
@@ -154,25 +185,22 @@ def locate(to: str, settings: Settings, db: Database) -> tuple[Store, str]:
         case "hf":
             store, name = _dataset_of(rest, settings, db)
         case "file" | "":
-            path = Path(rest if separator else to).expanduser().absolute()
-            if path.is_dir():
-                raise ConfigError(f"{to} is a folder: name a file in it")
-            return FileStore(path.parent, str(path.parent)), path.name
+            return LocalFile(rest if separator else to), to
         case _:
             raise ConfigError(f"{to!r} is neither a path nor like s3://…, hf://datasets/… or vault:…")
     if not name:
-        raise ConfigError(f"{to!r} names no object: let a name follow")
+        raise ConfigError(f"{to!r} names no object: add a name to it")
     return store, name
 
 
-def _dataset_of(rest: str, settings: Settings, db: Database) -> tuple[Store, str]:
+def _dataset_of(rest: str, settings: Settings, db: Database) -> tuple[Destination, str]:
     kind, _, path = rest.partition("/")
     owner, _, within = path.partition("/")
     dataset, _, name = within.partition("/")
     if kind != "datasets" or not (owner and dataset):
         raise ConfigError(f"'hf://{rest}' is not like hf://datasets/owner/name/file")
     if settings.hf_token is None:
-        raise ConfigError("HF_TOKEN required to write to a Hugging Face dataset")
+        raise ConfigError("HF_TOKEN is required to write to a Hugging Face dataset")
     token, vault = settings.hf_token.get_secret_value(), settings.vault
     return HubStore(f"{owner}/{dataset}", token, db, vault.endpoint_url, vault.commits_per_hour), name
 
@@ -185,20 +213,25 @@ _Sink = Callable[[bytes], Any]
 def _pages(
     db: Database, clock: Clock, selection: Selection, sink: _Sink
 ) -> AsyncIterator[tuple[float | None, int]]:
-    """Read page after page into the sink; which share of all is done, and the page's rows."""
-    if selection.table is Table.SAMPLES:
-        return _samples(db, clock, selection, sink)
-    return _by_id(db, selection, sink)
+    """Read page after page into the sink; yields the fraction done and the page's number of rows."""
+    if selection.table in (Table.SAMPLES, Table.CHANNEL_SAMPLES):
+        return _pages_by_time(db, clock, selection, sink)
+    return _pages_by_id(db, selection, sink)
 
 
-async def _samples(
+async def _pages_by_time(
     db: Database, clock: Clock, selection: Selection, sink: _Sink
 ) -> AsyncIterator[tuple[float | None, int]]:
-    """Read by time, the order in which they lie in the log: half as dear as by video, and no index but BRIN.
+    """Read samples by time, which is the order in the log.
 
-    The span that is read at once adapts to how densely it is filled.
+    That takes half as long as reading by video and needs no index but BRIN. The span of a page adapts to the
+    density of the samples.
     """
-    first = await db.fetchval("exports.first_sample")
+    conditions: tuple[object, ...]
+    statement, first_of, conditions = "exports.samples", "exports.first_sample", selection.video_conditions
+    if selection.table is Table.CHANNEL_SAMPLES:
+        statement, first_of, conditions = "exports.channel_samples", "exports.first_channel_sample", ()
+    first = await db.fetchval(first_of)
     until = selection.until or clock.now()
     if first is None or first >= until:
         return
@@ -206,7 +239,7 @@ async def _samples(
     width = _FIRST_WIDTH
     while at < until:
         end = min(at + width, until)
-        rows = await db.copy_out("exports.samples", at, end, sink=sink)
+        rows = await db.copy_out(statement, at, end, *conditions, sink=sink)
         at = end
         yield (at - begin) / (until - begin), rows
         if rows > _ROWS_A_PAGE:
@@ -215,12 +248,16 @@ async def _samples(
             width = min(width * 2, _WIDEST)
 
 
-async def _by_id(db: Database, selection: Selection, sink: _Sink) -> AsyncIterator[tuple[float | None, int]]:
+async def _pages_by_id(
+    db: Database, selection: Selection, sink: _Sink
+) -> AsyncIterator[tuple[float | None, int]]:
     table = selection.table
-    most = _ROWS_WITH_TEXTS if table is Table.VIDEOS else _ROWS_A_PAGE
+    most = _VIDEO_ROWS_A_PAGE if table is Table.VIDEOS else _ROWS_A_PAGE
     last = ""
     while (end := await db.fetchval(f"exports.{table}_end", last, most)) is not None:
-        rows = await db.copy_out(f"exports.{table}", last, end, selection.since, selection.until, sink=sink)
+        bounds = (last, end, selection.since, selection.until)
+        conditions = selection.video_conditions if table is Table.VIDEOS else ()
+        rows = await db.copy_out(f"exports.{table}", *bounds, *conditions, sink=sink)
         last = end
         yield None, rows
 
@@ -229,27 +266,27 @@ async def _by_id(db: Database, selection: Selection, sink: _Sink) -> AsyncIterat
 
 
 class _Encoder(Protocol):
-    """Writes parts of whole CSV records."""
+    """Converts CSV from COPY, in parts of whole records, to the export's format."""
 
     def write(self, part: bytes) -> None: ...
 
     def close(self) -> None: ...
 
 
-class _Counted:
-    """A file that counts; all that Parquet's writer asks of one."""
+class _CountingFile:
+    """A file that counts its bytes, with the methods that Parquet's writer needs."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self.bytes, self.closed = file, 0, False
-        self._given_up = False
+        self._discards = False
 
-    def give_up(self) -> None:
-        """Let what is still written come to nothing: a Parquet writer that is forgotten ends its file."""
-        self._given_up = True
+    def discard_writes(self) -> None:
+        """Ignore further writes: after an error, garbage collection of Parquet's writer ends the file."""
+        self._discards = True
 
     def write(self, body: Any) -> int:
         size = len(memoryview(body).cast("B"))
-        if not self._given_up:
+        if not self._discards:
             self._file.write(body)
             self.bytes += size
         return size
@@ -258,7 +295,7 @@ class _Counted:
         return self.bytes
 
     def flush(self) -> None:
-        if not self._given_up:
+        if not self._discards:
             self._file.flush()
 
     def writable(self) -> bool:
@@ -275,113 +312,148 @@ class _Counted:
 
 
 class _Writer:
-    """Gathers what COPY sends, and has each part encoded in a thread while the next one comes in."""
+    """Buffers what COPY sends, and encodes each part in a thread while the next one arrives."""
 
     def __init__(self, encoder: _Encoder) -> None:
         self._encoder = encoder
-        self._gathered = bytearray()
-        self._under_way: asyncio.Future[None] | None = None
-        # One and the same thread for all parts: each that Arrow meets keeps memory of its own.
+        self._buffer = bytearray()
+        self._encoding: asyncio.Future[None] | None = None
+        # A single thread for all parts, because Arrow keeps memory for each thread that uses it.
         self._thread = ThreadPoolExecutor(1, "export")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[_Writer]:
-        """Write the rest at the end; whatever happens, no thread is left at work on the file."""
+        """Write the rest at the end; even after an error, leave no thread working on the file."""
         try:
             yield self
-            await self._written()
-            self._start(len(self._gathered))
-            await self._written()
+            await self._wait_for_encoding()
+            self._start(len(self._buffer))
+            await self._wait_for_encoding()
             self._run(self._encoder.close)
-            await self._written()
+            await self._wait_for_encoding()
         finally:
-            if self._under_way is not None:
-                await asyncio.wait([self._under_way])
+            if self._encoding is not None:
+                await asyncio.wait([self._encoding])
             self._thread.shutdown()
 
-    async def take(self, received: bytes) -> None:
-        """Take some of COPY's CSV. A snapshot is held meanwhile, so it waits only lest memory overflow."""
-        self._gathered += received
-        if len(self._gathered) >= _MOST_BYTES:
-            await self._written()
-        if len(self._gathered) >= _PART_BYTES and (self._under_way is None or self._under_way.done()):
-            await self._written()
-            self._start(_end_of_records(self._gathered))
+    async def receive(self, received: bytes) -> None:
+        """Buffer some of COPY's CSV; as COPY holds a snapshot open, block only when the buffer is full."""
+        self._buffer += received
+        if len(self._buffer) >= _MAX_BUFFERED_BYTES:
+            await self._wait_for_encoding()
+        if len(self._buffer) >= _PART_BYTES and (self._encoding is None or self._encoding.done()):
+            await self._wait_for_encoding()
+            self._start(_end_of_records(self._buffer))
 
     async def catch_up(self) -> None:
-        """Wait until less than a part is left to be written."""
-        while len(self._gathered) >= _PART_BYTES:
-            await self._written()
-            self._start(_end_of_records(self._gathered))
+        """Wait until less than one part remains in the buffer."""
+        while len(self._buffer) >= _PART_BYTES:
+            await self._wait_for_encoding()
+            self._start(_end_of_records(self._buffer))
 
     def _start(self, size: int) -> None:
-        part = bytes(memoryview(self._gathered)[: min(size, len(self._gathered))])
-        del self._gathered[: len(part)]
+        part = bytes(memoryview(self._buffer)[: min(size, len(self._buffer))])
+        del self._buffer[: len(part)]
         if part:
             self._run(self._encoder.write, part)
 
     def _run(self, function: Callable[..., None], *arguments: Any) -> None:
         loop = asyncio.get_running_loop()
-        self._under_way = loop.run_in_executor(self._thread, function, *arguments)
+        self._encoding = loop.run_in_executor(self._thread, function, *arguments)
 
-    async def _written(self) -> None:
-        if self._under_way is not None:
-            # Cancelling must not abandon the thread, see running().
-            await asyncio.shield(self._under_way)
-            self._under_way = None
+    async def _wait_for_encoding(self) -> None:
+        if self._encoding is not None:
+            # If we are cancelled, the thread must finish: running() waits for it.
+            await asyncio.shield(self._encoding)
+            self._encoding = None
 
 
-def _end_of_records(gathered: bytearray) -> int:
-    """How much of it is whole records: up to a line's end that stands in no quotes; 0 if there is none."""
-    end = gathered.rfind(b"\n") + 1
-    while end and gathered.count(b'"', 0, end) % 2:
-        end = gathered.rfind(b"\n", 0, end - 1) + 1
+def _end_of_records(buffered: bytearray) -> int:
+    """The length of the whole records: up to the last line end outside quotes; 0 if there is none."""
+    end = buffered.rfind(b"\n") + 1
+    while end and buffered.count(b'"', 0, end) % 2:
+        end = buffered.rfind(b"\n", 0, end - 1) + 1
     return end
 
 
-def _encoder_of(format_: Format) -> Callable[[_Counted, Selection], _Encoder]:
+def _encoder_of(format_: Format, csv_form: CsvForm) -> Callable[[_CountingFile, Selection], _Encoder]:
     if format_ is Format.CSV:
-        return _CsvEncoder
+        return partial(_CsvEncoder, form=csv_form)
     if find_spec("pyarrow") is None:
-        raise ConfigError("Parquet needs another package: pip install 'pleiades[parquet]', or choose CSV")
+        raise ConfigError(f"Parquet needs pyarrow; install it: {how_to_install('parquet')}, or choose CSV")
     return _ParquetEncoder
 
 
 class _CsvEncoder:
-    """What COPY sends is CSV already: it only lacks the names."""
+    """Converts the database's dialect of CSV to the product's."""
 
-    def __init__(self, file: _Counted, selection: Selection) -> None:
-        self._file = file
-        file.write((",".join(COLUMNS[selection.table]) + "\n").encode())
+    def __init__(self, file: _CountingFile, selection: Selection, form: CsvForm) -> None:
+        self._file, self._form = file, form
+        columns = COLUMNS[selection.table]
+        self._instants = [place for place, kind in enumerate(columns.values()) if kind == _INSTANT]
+        self._texts = [place for place, kind in enumerate(columns.values()) if kind in ("string", "list")]
+        # Only ids, no free text.
+        self._is_plain = selection.table is Table.SAMPLES
+        file.write(csvform.document(tuple(columns), (), form))
 
     def write(self, part: bytes) -> None:
-        self._file.write(part)
+        # For the largest table by far, this is three times as fast as converting field by field.
+        if self._is_plain and not _NOT_PLAIN.search(part):
+            part = _COPIED_INSTANT.sub(rb"\1T\2Z", part)
+            self._file.write(part if self._form is CsvForm.RAW else _FORMULA_ID.sub(b"'", part))
+        else:
+            self._file.write(self._rewrite(part))
+
+    def _rewrite(self, part: bytes) -> bytes:
+        text = io.StringIO(newline="")
+        with _unlimited_fields():
+            records = csv.reader(io.StringIO(part.decode(), newline=""))
+            csv.writer(text, lineterminator="\n").writerows(map(self._record, records))
+        return text.getvalue().encode()
+
+    def _record(self, cells: list[str]) -> list[str]:
+        for place in self._instants:
+            cells[place] = cells[place].replace(" ", "T").replace("+00", "Z")
+        if self._form is not CsvForm.RAW:
+            for place in self._texts:
+                cells[place] = foreign.cell(cells[place])
+        return cells
 
     def close(self) -> None:
         self._file.flush()
 
 
-class _ParquetEncoder:
-    """Reads the CSV with Arrow, each part a row group; far cheaper than a Python object for each value."""
+@contextmanager
+def _unlimited_fields() -> Iterator[None]:
+    """Lift the csv module's limit on the size of a field, which the database's texts may exceed."""
+    before = csv.field_size_limit(_MAX_BUFFERED_BYTES)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
-    def __init__(self, file: _Counted, selection: Selection) -> None:
+
+class _ParquetEncoder:
+    """Parses the CSV with Arrow, each part as a row group; far cheaper than a Python object per value."""
+
+    def __init__(self, file: _CountingFile, selection: Selection) -> None:
         import pyarrow as pa
         from pyarrow import parquet
 
         self._columns = COLUMNS[selection.table]
-        told = {
+        details = {
             "attribution": ATTRIBUTION,
             "table": selection.table,
             "since": selection.since,
             "until": selection.until,
         }
-        metadata = {f"pleiades.{key}": str(value) for key, value in told.items() if value is not None}
+        metadata = {f"pleiades.{key}": str(value) for key, value in details.items() if value is not None}
         self._schema = pa.schema(
             [(name, _arrow_type(kind)) for name, kind in self._columns.items()], metadata
         )
         kinds = self._columns.items()
-        # Instants and counts lie close to those before them, and no float comes twice: so it takes half the
-        # room and half the time.
+        # Instants and counts are close to the preceding ones, and floats rarely repeat: compared with the
+        # default encodings this halves both size and time.
         encodings = {name: "DELTA_BINARY_PACKED" for name, kind in kinds if kind in _NUMBERED}
         repeated = [
             f"{name}.list.element" if kind == "list" else name for name, kind in kinds if kind in _REPEATED
@@ -404,7 +476,7 @@ class _ParquetEncoder:
         }
         table = csv.read_csv(
             pa.BufferReader(part),
-            # One block, as each becomes a chunk of every column; and one core, as the server needs another.
+            # One block, because each becomes a chunk of every column; one thread, to leave the server a core.
             csv.ReadOptions(column_names=list(kinds), block_size=len(part) + 1, use_threads=False),
             csv.ParseOptions(newlines_in_values=True),
             csv.ConvertOptions(

@@ -1,4 +1,4 @@
-"""The vault's objects as files of a Hugging Face dataset."""
+"""Store the vault's objects as files in a Hugging Face dataset."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ _PATHS_PER_QUERY = 500
 
 
 class _CommitsSpent(VaultUnavailable):
-    """The hour's commits are spent."""
+    """The hour's commits are used up."""
 
 
 class HubStore:
-    """Objects as files of a Hugging Face dataset, by its official client.
+    """Objects as files in a Hugging Face dataset, accessed through its official client.
 
-    Written and deleted by HfApi.create_commit: HfFileSystem commits once a file. Listed by HfApi too, as
-    HfFileSystem keeps listings that go stale and asks three times for each read. All processes together
-    commit at most `commits_per_hour` times an hour, which the database counts. Git's history keeps what was
-    deleted until it is squashed (HfApi.super_squash_history).
+    It uses HfApi instead of HfFileSystem, which makes one commit per file, caches listings that go stale and
+    needs three requests for each read. All processes together make at most `commits_per_hour` commits, which
+    the database counts. Git's history keeps deleted files until it is squashed (HfApi.super_squash_history).
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class HubStore:
         await self._write(changes)
 
     async def _write(self, changes: Mapping[str, bytes | str | None]) -> None:
-        """What `write` does, with paths of files for bodies, too."""
+        """Like `write`, but a body may also be the path of a file."""
         import stamina
 
         async for attempt in stamina.retry_context(
@@ -57,38 +56,51 @@ class HubStore:
                 await self._call(self._commit, changes)
 
     async def read(self, name: str) -> bytes:
-        return await self._patiently(self._read, name)
+        return await self._with_retries(self._read, name)
 
     async def list(self, folder: str) -> builtins.list[str]:
-        return [path for path, is_file in await self._patiently(self._tree, folder, True) if is_file]
+        return [path for path, is_file in await self._with_retries(self._tree, folder, True) if is_file]
 
     async def folders(self, folder: str) -> builtins.list[str]:
-        tree = await self._patiently(self._tree, folder, False)
+        tree = await self._with_retries(self._tree, folder, False)
         return [path.rpartition("/")[2] for path, is_file in tree if not is_file]
 
     async def check(self) -> None:
-        await self._patiently(self._info)
+        await self._with_retries(self._info)
+
+    async def probe(self, name: str) -> None:
+        # Stores nothing, because each commit counts against the hourly limit.
+        wait_s = await self._db.fetchval("vault.commits_reopen", self._repository, self._commits_per_hour)
+        if wait_s:
+            raise self._commits_spent(wait_s)
+        await self.check()
 
     @asynccontextmanager
     async def writing(self, name: str) -> AsyncIterator[BinaryIO]:
-        # A commit needs the file's hash before its content, hence a temporary one.
-        with self._ours(), NamedTemporaryFile(prefix="pleiades-") as file:
+        # A commit needs the file's hash before its content, so the content goes to a temporary file first.
+        with self._wrapped_errors(), NamedTemporaryFile(prefix="pleiades-") as file:
             yield cast(BinaryIO, file)
             await asyncio.to_thread(file.flush)
             await self._write({name: file.name})
 
     async def _spend_commit(self) -> None:
-        """Take one of the hour's commits: every attempt may become one, even if its answer is an error."""
-        repository = f"huggingface:{self.dataset}"
-        if not await self._db.fetchval("vault.grant_commit", repository, self._commits_per_hour):
-            wait_s = await self._db.fetchval("vault.commits_reopen", repository, self._commits_per_hour)
-            raise _CommitsSpent(
-                f"the {self._commits_per_hour} commits an hour to {self.dataset} are spent "
-                "(PLEIADES_VAULT__COMMITS_PER_HOUR)",
-                wait_s,
-            )
+        """Count a commit against the hourly limit; even an attempt that fails may have become one."""
+        budget = self._repository, self._commits_per_hour
+        if not await self._db.fetchval("vault.grant_commit", *budget):
+            raise self._commits_spent(await self._db.fetchval("vault.commits_reopen", *budget))
 
-    async def _patiently(self, function: Callable[..., T], *args: Any) -> T:
+    @property
+    def _repository(self) -> str:
+        return f"huggingface:{self.dataset}"
+
+    def _commits_spent(self, wait_s: float) -> VaultUnavailable:
+        return _CommitsSpent(
+            f"this hour's {self._commits_per_hour} commits to {self.dataset} are used up "
+            "(PLEIADES_VAULT__COMMITS_PER_HOUR)",
+            wait_s,
+        )
+
+    async def _with_retries(self, function: Callable[..., T], *args: Any) -> T:
         import stamina
 
         async for attempt in stamina.retry_context(
@@ -99,29 +111,29 @@ class HubStore:
         return answer
 
     async def _call(self, function: Callable[..., T], *args: Any) -> T:
-        return await asyncio.to_thread(self._refined, function, *args)
+        return await asyncio.to_thread(self._run_wrapped, function, *args)
 
-    def _refined(self, function: Callable[..., T], *args: Any) -> T:
-        with self._ours():
+    def _run_wrapped(self, function: Callable[..., T], *args: Any) -> T:
+        with self._wrapped_errors():
             return function(*args)
 
     @contextmanager
-    def _ours(self) -> Iterator[None]:
-        """Turn the client's errors into ours."""
+    def _wrapped_errors(self) -> Iterator[None]:
+        """Wrap the client's errors in VaultErrors."""
         hub = _hub()
         try:
             yield
         except hub.errors.EntryNotFoundError as error:
-            raise ObjectNotFound(f"dataset {self.dataset} holds no such object") from error
+            raise ObjectNotFound(f"dataset {self.dataset} has no such object") from error
         except hub.errors.RepositoryNotFoundError as error:
             raise VaultError(
-                f"dataset {self.dataset} does not exist or is closed to this token: create it, or set "
+                f"dataset {self.dataset} does not exist or this token may not use it: create it, or set "
                 "HF_DATASET_ID and HF_TOKEN"
             ) from error
         except hub.errors.HfHubHTTPError as error:
-            status, told = error.response.status_code, error.server_message or str(error).strip()
-            message = f"dataset {self.dataset}: HTTP {status}: {told}"
-            # Somebody else is committing, or just did: both pass.
+            status, server_message = error.response.status_code, error.server_message or str(error).strip()
+            message = f"dataset {self.dataset}: HTTP {status}: {server_message}"
+            # Another process is committing or has just committed: a retry succeeds.
             raise (VaultUnavailable(message) if status in {409, 412} else VaultError(message)) from error
         except (ValueError, OSError) as error:
             raise VaultError(f"dataset {self.dataset}: {error}") from error
@@ -140,12 +152,12 @@ class HubStore:
         try:
             api.create_commit(self.dataset, operations, commit_message=summary, repo_type="dataset")
         except hub.errors.EntryNotFoundError as error:
-            raise VaultUnavailable(f"dataset {self.dataset}: a file was deleted by somebody else") from error
+            raise VaultUnavailable(f"dataset {self.dataset}: another process deleted a file") from error
         if any(operation._should_ignore for operation in added):
-            raise VaultError(f"dataset {self.dataset}: its .gitignore keeps objects out: remove those lines")
+            raise VaultError(f"dataset {self.dataset}: its .gitignore excludes objects: remove those lines")
 
     def _present(self, api: Any, names: Sequence[str]) -> builtins.list[str]:
-        """Those of the names that exist: deleting any other fails a whole commit."""
+        """The names that exist; a commit that deletes a missing file fails as a whole."""
         present: builtins.list[str] = []
         for start in range(0, len(names), _PATHS_PER_QUERY):
             paths = list(names[start : start + _PATHS_PER_QUERY])
@@ -175,7 +187,7 @@ class HubStore:
 
 
 def _pause_s(error: Exception) -> bool | float:
-    """Whether to try again, and after how long if the service said so; not if it takes too long."""
+    """Whether to retry, or after how many seconds if the service said so; False if that is too long."""
     if not isinstance(error, VaultUnavailable) or isinstance(error, _CommitsSpent):
         return False
     if error.retry_after_s is None:
@@ -184,7 +196,7 @@ def _pause_s(error: Exception) -> bool | float:
 
 
 def _hub() -> Any:
-    """The official client, set up at its first use: no telemetry, no progress bars, no retries of its own."""
+    """The official client, configured on first use: no telemetry, no progress bars, no retries of its own."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import huggingface_hub
     from huggingface_hub.utils import _http
@@ -196,9 +208,9 @@ def _hub() -> Any:
 
 
 def _one_try_client() -> Any:
-    """An HTTP client that raises VaultUnavailable at once where the hub's would sleep and try for minutes.
+    """An HTTP client that raises VaultUnavailable at once where the hub's own would retry for minutes.
 
-    Retries belong to us, who can wait without holding a thread; and the hub's own client waits for ever.
+    We retry without blocking a thread, and with a timeout, which the hub's client lacks.
     """
     from huggingface_hub.utils._http import default_client_factory
 
@@ -210,7 +222,7 @@ def _one_try_client() -> Any:
         try:
             response = send(request, **options)
         except Exception as error:
-            # The transport's own errors: of httpx or httpx2, as the client's version has it.
+            # Transport errors of httpx or httpx2, depending on the client's version.
             raise VaultUnavailable(f"{request.url.host}: {type(error).__name__}: {error}") from error
         if response.status_code in {408, 429} or response.status_code >= 500:
             response.close()
@@ -227,8 +239,8 @@ def _one_try_client() -> Any:
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
-    told = headers.get("retry-after", "").strip()
-    if told.isdigit():
-        return float(told)
+    seconds = headers.get("retry-after", "").strip()
+    if seconds.isdigit():
+        return float(seconds)
     limit = parse_ratelimit_headers(headers)
     return float(limit.reset_in_seconds) if limit is not None and limit.remaining == 0 else None

@@ -1,32 +1,33 @@
-"""KeyRing: API keys, granted call by call out of a quota ledger that every process shares.
+"""KeyRing: grant API keys call by call, within a quota ledger that all processes share.
 
-YouTube counts quota by project, bucket and Pacific day. A ring may spend its share of a bucket less a
-reserve, at the pace of the day. A call's units are reserved before it is sent and used once it ends; those of
-a process that dies in between stay reserved, for the API may have counted them. Each key has a circuit
-breaker: failures in a row open it, and after a rest one call at a time probes whether the key works again.
+YouTube counts quota by project, bucket and Pacific day. A ring may spend its share of a bucket, less a
+reserve, spread over the day. The share of archeology, a ring that need not have an agent, is lent to the
+other rings in proportion to their shares. When archeology asks for a unit, it gets back what is unspent of
+its share, for that day and the next.
+
+A call's units are reserved before it is sent, and turned into used ones when it ends. If the process dies in
+between, they stay reserved, because the API may have counted them. Each key has a circuit breaker:
+consecutive failures open it, and after a rest one call at a time probes whether the key works again.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from pydantic import SecretStr
 
 from atlas.clock import pacific_day, pacific_midnight
-from atlas.config import BUCKETS, RINGS, Bucket, RingName
-from atlas.errors import ConfigError, DatabaseError, RingClosed
-from atlas.pacing import Allowance
+from atlas.config import BUCKETS, RINGS, Bucket, QuotaSettings, RingName
+from atlas.errors import ConfigError, RingClosed
+from atlas.pacing import LENDER, Allowance, loan
 
 if TYPE_CHECKING:
     from atlas.composition import Atlas
@@ -39,13 +40,13 @@ _random = random.SystemRandom()
 _LONGEST_REST_S = 3600.0
 _LONGEST_COOL_DOWN_S = 24 * 3600.0
 _LONGEST_REASON = 500
-_TRIES = 10
-_SETTLING_GRACE_S = 1.0
-_DAWN = timedelta(minutes=10)
+_ATTEMPTS = 10
+_LATE_RESET = timedelta(minutes=10)
+_BORROWERS: tuple[RingName, ...] = ("hunting", "tracking")
 
 
 class KeyState(StrEnum):
-    """A key's circuit: closed, open, open with a probe under way; or the key is out of use."""
+    """The state of a key's circuit: closed, open, open with a probe in progress; or the key is disabled."""
 
     ACTIVE = "active"
     OPEN = "open"
@@ -55,9 +56,9 @@ class KeyState(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Grant:
-    """Leave to make one call with `key`, paid for in the ledger of `day`.
+    """Permission to make one call with `key`, whose units are reserved in the ledger of `day`.
 
-    `probe` is set on the call that tests an open circuit, and tells it from later ones.
+    `probe` is set if the call probes an open circuit, and identifies that probe.
     """
 
     ring: RingName
@@ -73,7 +74,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """Whether a call would be granted now; if not, why, and from when on (None: not by itself)."""
+    """Whether a call would be granted now; if not, why, and when it will be (None: not until you act)."""
 
     open: bool
     reopens_at: datetime | None
@@ -82,7 +83,7 @@ class Availability:
 
 @dataclass(frozen=True, slots=True)
 class KeyStatus:
-    """How one key stands. `calls`: answered on this Pacific day; `retry_at`: when it may be tried again."""
+    """A key's state. `calls` were answered on this Pacific day; `retry_at` is when it may be tried again."""
 
     fingerprint: str
     project: str
@@ -97,8 +98,10 @@ class KeyStatus:
 class LedgerLine:
     """A ring's account of one project's bucket on this Pacific day, in units.
 
-    `limit` is the project's, `ring_limit` the most the ring may spend in the day, `allowed` what pace admits
-    of that by now, `left` what it can still spend today; `project_spent` is what all rings used or reserved.
+    `limit` is the project's limit, `ring_limit` the most that the ring may spend in the day, `allowed` what
+    pacing allows of that by now, and `left` what it can still spend today. `project_spent` is what all rings
+    used or reserved. `loan` is the part of `ring_limit` that archeology lends; for archeology itself it is
+    negative, and `spent_by_others` is what the other rings have spent of its share.
     """
 
     ring: RingName
@@ -114,15 +117,17 @@ class LedgerLine:
     closed_until: datetime | None
     reason: str | None
     keys: tuple[KeyStatus, ...]
+    loan: int = 0
+    spent_by_others: int = 0
 
 
 class KeyRing:
     """The keys of one ring, and its part of the quota."""
 
     def __init__(self, name: RingName, *, atlas: Atlas | None = None) -> None:
-        """Take the keys of ring `name` from the settings; EmptyKeyRing if there is none.
+        """Read the keys of ring `name` from the settings; EmptyKeyRing if there are none.
 
-        Without `atlas` the current one is used.
+        `atlas` defaults to the current one.
         """
         if atlas is None:
             from atlas.composition import current
@@ -136,23 +141,17 @@ class KeyRing:
         self._keys = {key.fingerprint: key for key in atlas.settings.ring_keys(name)}
         self._key_columns = [list(self._keys), [key.project for key in self._keys.values()]]
         self._projects = sorted(set(self._key_columns[1]))
-        self._allowances = {
-            (project, bucket): Allowance.of(self._quota, project, name, bucket)
+        self._accounts = {
+            (project, bucket): _RingAccount.of(self._quota, project, name, bucket)
             for project in self._projects
             for bucket in BUCKETS
         }
         self._registered = False
         self._ended: WeakSet[Grant] = WeakSet()
-        self._gather_s = 0.0
-        self._answered: list[Grant] = []
-        self._gathered = asyncio.Event()
-        self._settler: asyncio.Task[None] | None = None
-        self._waiting: dict[tuple[Bucket, ...], _Waiting] = {}
-        self._buyers: dict[tuple[Bucket, ...], asyncio.Task[None]] = {}
         if len(self._projects) > 1:
             logger.warning(
-                "ring %r spends the quota of several projects (%s), which are separate, permitted clients "
-                "by PLEIADES_QUOTA__SEPARATE_PROJECTS_PERMITTED",
+                "Ring %r spends the quota of several projects (%s), which are separate, permitted clients "
+                "according to PLEIADES_QUOTA__SEPARATE_PROJECTS_PERMITTED",
                 name,
                 ", ".join(self._projects),
                 extra={"action": "several_projects"},
@@ -164,120 +163,51 @@ class KeyRing:
     async def acquire(self, bucket: Bucket, units: int = 1) -> Grant:
         """Reserve `units` for one call and choose its key; RingClosed says why not, and until when.
 
-        Prefers the project with most room, in it a key due for its probe, then the key that failed least and
-        served least.
+        It prefers the project with the most room, and in it a key due for a probe, then the key with the
+        fewest failures and the fewest calls.
         """
         if units < 1:
             raise ValueError(f"a call costs at least 1 unit, not {units}")
-        if self._gather_s and units == 1:
-            return (await self._acquire_together((bucket,)))[0]
-        return await self._acquire_alone(bucket, units)
-
-    async def _acquire_alone(self, bucket: Bucket, units: int) -> Grant:
-        for _ in range(_TRIES):
+        for _ in range(_ATTEMPTS):
             if grants := await self._reserve([bucket], units):
                 return grants[0]
-            # Open after all: another process took the place seen free, or has just left one.
-            verdict = await self.availability(bucket, units)
-            if not verdict.open:
-                raise RingClosed(self.name, bucket, verdict.reopens_at, verdict.reason)
+            # If it is open after all, another process took the free units, or has just released some.
+            availability = await self.availability(bucket, units)
+            if not availability.open:
+                raise RingClosed(self.name, bucket, availability.reopens_at, availability.reason)
         soon = self._clock.now() + timedelta(seconds=1)
-        raise RingClosed(self.name, bucket, soon, "other processes take every unit as it comes free")
+        raise RingClosed(self.name, bucket, soon, "other processes use every unit as soon as it is free")
 
     async def acquire_each(self, buckets: Sequence[Bucket]) -> list[Grant]:
-        """Reserve a unit of each bucket for calls of which one leads to the next, all or none, at once."""
-        if self._gather_s:
-            return await self._acquire_together(tuple(buckets))
-        return await self._acquire_bundle(tuple(buckets))
-
-    async def _acquire_bundle(self, buckets: tuple[Bucket, ...]) -> list[Grant]:
+        """Reserve one unit of each bucket, or none: for calls that are only useful together."""
         if len(buckets) > 1 and (grants := await self._reserve(buckets, 1)):
             return grants
+        # No single project has room in all of them, but several may; if not, the refusal names the bucket.
         grants = []
         try:
             for bucket in buckets:
-                grants.append(await self._acquire_alone(bucket, 1))
+                grants.append(await self.acquire(bucket))
         except RingClosed:
             await self._cancel_all(grants)
             raise
         return grants
 
-    async def _acquire_together(self, buckets: tuple[Bucket, ...]) -> list[Grant]:
-        """Wait for a grant of each bucket out of the next statement that reserves for all who wait."""
-        waiting = self._waiting.setdefault(buckets, deque())
-        granted: asyncio.Future[list[Grant]] = asyncio.get_running_loop().create_future()
-        waiting.append(granted)
-        if buckets not in self._buyers:
-            self._buyers[buckets] = asyncio.create_task(self._buy(buckets, waiting))
-        return await granted
+    async def settle(self, grant: Grant) -> None:
+        """The call was answered: count its units as used, and its key as working.
 
-    async def _buy(self, buckets: tuple[Bucket, ...], waiting: _Waiting) -> None:
-        """Reserve for those who wait, until nobody does; what refuses one refuses all who wait just now."""
-        try:
-            while waiting:
-                bundles = await self._acquire_some(buckets, len(waiting))
-                for granted in _drained(waiting, len(bundles)):
-                    granted.set_result(bundles.pop())
-                # Of calls that were cancelled meanwhile.
-                await self._cancel_all(grant for bundle in bundles for grant in bundle)
-        except Exception as error:  # noqa: BLE001 - it is handed to those who asked
-            for granted in _drained(waiting, len(waiting)):
-                granted.set_exception(error)
-        finally:
-            # At once, lest somebody wait for a buyer that is through.
-            del self._buyers[buckets]
-
-    async def _acquire_some(self, buckets: tuple[Bucket, ...], most: int) -> list[list[Grant]]:
-        """Grants of a unit each by one statement; those of one call where there is no room for all."""
-        if most > 1 and (reserved := await self._reserve(buckets, most)):
-            bundles = [[replace(grant, units=1) for grant in reserved] for _ in range(most)]
-            if reserved[0].probe is None:
-                return bundles
-            # One call at a time tests an open circuit.
-            await self._cancel_all(replace(grant, probe=None) for bundle in bundles[1:] for grant in bundle)
-            return bundles[:1]
-        return [await self._acquire_bundle(buckets)]
-
-    async def settle(self, grant: Grant, units: int | None = None) -> None:
-        """The call was answered: it used `units`, by default those granted, and its key works.
-
-        Of all that may end a grant, only the first moves its units.
+        Several methods end a grant; only the first one called moves its units.
         """
-        gathers = self._gather_s and units is None and grant.probe is None
-        if not gathers or grant.day != pacific_day(self._clock.now()):
-            await self._settle(self._db, grant, units, answered=True)
-        elif self._end(grant):
-            self._answered.append(grant)
-            if self._settler is None or self._settler.done():
-                self._settler = asyncio.create_task(self._settle_gathered())
-
-    @asynccontextmanager
-    async def settling_together(self, within_s: float) -> AsyncIterator[None]:
-        """Within it, answered calls are gathered for `within_s` and settled by one statement, and calls that
-        ask for a unit at the same time are granted by one.
-
-        Their units stay reserved meanwhile, and for good if the process dies, which errs on the safe side.
-        """
-        self._gather_s = within_s
-        self._gathered.clear()
-        try:
-            yield
-        finally:
-            self._gather_s = 0.0
-            self._gathered.set()
-            if self._settler is not None:
-                await asyncio.wait({self._settler}, timeout=_SETTLING_GRACE_S)
-                self._settler.cancel()
+        await self._settle(self._db, grant, answered=True)
 
     async def cancel(self, grant: Grant) -> None:
-        """The call was never sent: give its units back."""
+        """The call was never sent: release its units."""
         if units := self._end(grant):
             account = (grant.ring, grant.project, grant.bucket, grant.day, units)
             await self._db.execute("keyring.cancel", *account, grant.fingerprint, grant.probe)
 
     async def fail(self, grant: Grant, reason: str) -> None:
-        """The call was sent and failed for now: it counts as used, and against its key."""
-        reason = _plain(grant, reason)
+        """The call was sent and failed transiently: count its units as used, and a failure of its key."""
+        reason = _safe(grant, reason)
         async with self._db.transaction() as transaction:
             key = await transaction.fetchrow("keyring.count_failure", grant.fingerprint, reason)
             retry_at = self._rest(grant, key) if key else None
@@ -285,29 +215,30 @@ class KeyRing:
                 await transaction.execute("keyring.open_circuit", grant.fingerprint, retry_at)
             await self._settle(transaction, grant, answered=False)
         if retry_at:
-            what = (grant.fingerprint, _spoken(retry_at), reason)
+            what = (grant.fingerprint, _formatted(retry_at), reason)
             logger.warning("%s rests until %s: %s", *what, extra={"action": "circuit_opened"})
 
     async def close_day(self, grant: Grant, reason: str) -> datetime:
-        """The project's quota of that day is spent: close the bucket until the day ends; returns when.
+        """The project's quota for the day is spent: close the bucket until the day ends; returns when.
 
-        A bucket closed all through yesterday and refused again at dawn waits for a reset that is late, or for
-        clocks that differ: it opens once more after ten minutes, lest the new day be lost.
+        If the bucket was closed until the day began and is refused again at once, YouTube's reset is late or
+        its clock differs. Then it is closed for only ten minutes, so that the new day isn't lost.
         """
-        dawn = pacific_midnight(grant.day)
+        day_start = pacific_midnight(grant.day)
         until = pacific_midnight(grant.day + timedelta(days=1))
         async with self._db.transaction() as transaction:
             await self._settle(transaction, grant, answered=True)
-            if grant.granted_at < dawn + _DAWN:
+            if grant.granted_at < day_start + _LATE_RESET:
                 yesterday = (grant.project, grant.bucket, grant.day - timedelta(days=1))
-                if await transaction.fetchval("keyring.closed_until", *yesterday) == dawn:
-                    until = dawn + _DAWN
+                if await transaction.fetchval("keyring.closed_until", *yesterday) == day_start:
+                    until = day_start + _LATE_RESET
             return await self._close(transaction, grant, grant.day, until, reason, cool_down_s=0)
 
     async def cool_down(self, grant: Grant, retry_after_s: float | None, reason: str) -> datetime:
-        """Calls come too fast: close the project's bucket for a while, and return until when.
+        """Calls come too fast: close the project's bucket for a while; returns until when.
 
-        Without `retry_after_s` that is the settings' cool-down with jitter, doubled if the last did not help.
+        Without `retry_after_s` it uses the configured cool-down with jitter, doubled if the last one did not
+        help.
         """
         now = self._clock.now()
         async with self._db.transaction() as transaction:
@@ -321,38 +252,38 @@ class KeyRing:
             return await self._close(transaction, grant, pacific_day(now), until, reason, cool_down_s)
 
     async def disable_key(self, grant: Grant, reason: str) -> None:
-        """The key is dead or misconfigured: alert its operator, and use it in no ring until `enable_key`."""
-        reason = _plain(grant, reason)
+        """The key is invalid or misconfigured: alert the operator, and don't use it until `enable_key`."""
+        reason = _safe(grant, reason)
         async with self._db.transaction() as transaction:
             await transaction.execute("keyring.disable_key", grant.fingerprint, reason)
             await self._settle(transaction, grant, answered=False)
         await self._notifier.notify(
             f"API key {grant.fingerprint} is disabled",
-            f"Project {grant.project!r}, ring {self.name!r}: {reason}. It stays out of use until you mend "
-            f"the cause and run `maia keys --enable {grant.fingerprint}`, or replace the key.",
+            f"Project {grant.project!r}, ring {self.name!r}: {reason}. It is not used until you fix the "
+            f"cause and run `maia keys --enable {grant.fingerprint}`, or replace the key.",
             level="error",
             key=grant.fingerprint,
         )
 
     async def enable_key(self, fingerprint: str) -> None:
-        """Put a key back into use, its cause being mended; ConfigError if nobody knows it."""
+        """Use a disabled key again, once its cause is fixed; ConfigError if there is no such key."""
         if not await self._db.execute("keyring.enable_key", fingerprint):
             raise ConfigError(f"no key has the fingerprint {fingerprint!r}; `maia keys` lists them")
         logger.info("%s is enabled", fingerprint, extra={"action": "key_enabled"})
 
     async def availability(self, bucket: Bucket, units: int = 1) -> Availability:
         """Whether `acquire` would grant now, without reserving anything."""
-        return self.verdict(await self._lines([bucket], self._clock.now()), bucket, units)
+        return self.availability_in(await self._read_ledger([bucket], self._clock.now()), bucket, units)
 
-    def verdict(self, ledger: Sequence[LedgerLine], bucket: Bucket, units: int = 1) -> Availability:
-        """What `availability` says of a bucket, by a reading of the `ledger`."""
+    def availability_in(self, ledger: Sequence[LedgerLine], bucket: Bucket, units: int = 1) -> Availability:
+        """The availability of a bucket according to `ledger`, which was read before."""
         now = self._clock.now()
-        verdicts = [self._judge(line, units, now) for line in ledger if line.bucket == bucket]
-        return min(verdicts, key=lambda verdict: (verdict.reopens_at is None, verdict.reopens_at or now))
+        candidates = [self._availability_of(line, units, now) for line in ledger if line.bucket == bucket]
+        return min(candidates, key=lambda each: (each.reopens_at is None, each.reopens_at or now))
 
     async def ledger(self) -> list[LedgerLine]:
-        """This ring's account today, by bucket and project, with the keys of each."""
-        return await self._lines(BUCKETS, self._clock.now())
+        """This ring's accounts today, by bucket and project, with the keys of each."""
+        return await self._read_ledger(BUCKETS, self._clock.now())
 
     # Reserving and settling
 
@@ -362,23 +293,23 @@ class KeyRing:
             self._registered = True
 
     async def _reserve(self, buckets: Sequence[Bucket], units: int) -> list[Grant]:
-        """Grants of one key in the order of the buckets; none if one of them has no room."""
+        """Grants for one key, in the order of the buckets; empty if any bucket has no room."""
         await self._register()
         now = self._clock.now()
         day = pacific_day(now)
-        terms = [(p, b, self._allowance(p, b)) for p in self._projects for b in buckets]
-        columns = zip(*((p, b, a.limit, a.at(now)) for p, b, a in terms), strict=True)
+        accounts = [(project, bucket) for project in self._projects for bucket in buckets]
+        columns = zip(*((*each, *self._accounts[each].terms(now)) for each in accounts), strict=True)
         offer = (*columns, *self._key_columns, self._probe_s)
         rows = await self._db.fetch("keyring.reserve", self.name, day, now, units, *offer)
-        grants = [self._granted(row, units, day, now) for row in rows]
+        grants = [self._grant_of(row, units, day, now) for row in rows]
         if len(grants) < len(buckets):
             await self._cancel_all(grants)
             return []
         grants.sort(key=lambda grant: buckets.index(grant.bucket))
-        # The first call is the probe of an open circuit; the others are made once it was answered.
+        # The first call probes an open circuit; the others are made after it was answered.
         return grants[:1] + [replace(grant, probe=None) for grant in grants[1:]]
 
-    def _granted(self, row: Row, units: int, day: date, now: datetime) -> Grant:
+    def _grant_of(self, row: Row, units: int, day: date, now: datetime) -> Grant:
         key = self._keys[row["fingerprint"]]
         return Grant(
             self.name, row["bucket"], units, key.project, key.key, key.fingerprint, day, now, row["probe"]
@@ -388,36 +319,15 @@ class KeyRing:
         for grant in grants:
             await self.cancel(grant)
 
-    async def _settle(
-        self, executor: Executor, grant: Grant, units: int | None = None, *, answered: bool
-    ) -> list[Row]:
-        granted = self._end(grant)
-        used = granted if units is None or not granted else units
+    async def _settle(self, executor: Executor, grant: Grant, *, answered: bool) -> list[Row]:
+        units = self._end(grant)
         days = sorted({grant.day, max(grant.day, pacific_day(self._clock.now()))})
-        harmless = executor is self._db and len(days) == 1
-        account = (grant.ring, grant.project, grant.bucket, days, granted, used)
-        return await executor.fetch("keyring.settle", *account, answered, grant.fingerprint, harmless, 1)
-
-    async def _settle_gathered(self) -> None:
-        """Settle what is gathered, until nothing is."""
-        while self._answered:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._gathered.wait(), self._gather_s)
-            accounts: dict[tuple[str, Bucket, date, str], list[int]] = {}
-            for grant in self._answered:
-                account = (grant.project, grant.bucket, grant.day, grant.fingerprint)
-                accounts.setdefault(account, []).append(grant.units)
-            self._answered.clear()
-            for (project, bucket, day, fingerprint), units in accounts.items():
-                spent = (self.name, project, bucket, [day], sum(units), sum(units))
-                try:
-                    await self._db.fetch("keyring.settle", *spent, True, fingerprint, True, len(units))
-                except DatabaseError as error:
-                    message = "%d units stay reserved, as the ledger could not be told of their use: %s"
-                    logger.warning(message, sum(units), error, extra={"action": "settling_failed"})
+        may_be_lost = executor is self._db and len(days) == 1
+        account = (grant.ring, grant.project, grant.bucket, days, units)
+        return await executor.fetch("keyring.settle", *account, answered, grant.fingerprint, may_be_lost)
 
     def _end(self, grant: Grant) -> int:
-        """The units that the grant still holds: all of them the first time, then none."""
+        """Mark the grant as ended; returns its units the first time, then 0."""
         if grant in self._ended:
             return 0
         self._ended.add(grant)
@@ -430,16 +340,16 @@ class KeyRing:
     ) -> datetime:
         last = pacific_day(until - timedelta(microseconds=1))
         days = [day + timedelta(days=n) for n in range((last - day).days + 1)]
-        closing = (grant.project, grant.bucket, days, until, _plain(grant, reason), cool_down_s)
+        closing = (grant.project, grant.bucket, days, until, _safe(grant, reason), cool_down_s)
         rows = await transaction.fetch("keyring.close", *closing)
         holds: datetime = max(row["closed_until"] for row in rows)
-        what = (grant.bucket, grant.project, _spoken(holds), closing[4])
+        what = (grant.bucket, grant.project, _formatted(holds), closing[4])
         message = "bucket %r of project %r is closed until %s: %s"
         logger.warning(message, *what, extra={"action": "bucket_closed"})
         return holds
 
     def _back_off_s(self, now: datetime, closed_until: datetime | None, last_s: float) -> float:
-        """The settings' cool-down, or twice the last one if that ended less than its own length ago."""
+        """The configured cool-down, or twice the last one if that ended less than its own duration ago."""
         first_s = self._quota.cool_down_s
         if closed_until is None or now - closed_until > timedelta(seconds=last_s):
             return first_s
@@ -448,10 +358,10 @@ class KeyRing:
         return max(first_s, min(2 * last_s, _LONGEST_REST_S))
 
     def _rest(self, grant: Grant, key: Row) -> datetime | None:
-        """Until when a key that failed must rest; None if it need not, or does already."""
-        worn = key["state"] == KeyState.ACTIVE and key["failures"] >= self._quota.failures_to_open
-        probed = grant.probe is not None and key["probe_until"] == grant.probe
-        if not (worn or probed):
+        """Until when a key that failed must rest; None if it need not, or is resting already."""
+        failed_too_often = key["state"] == KeyState.ACTIVE and key["failures"] >= self._quota.failures_to_open
+        probe_failed = grant.probe is not None and key["probe_until"] == grant.probe
+        if not (failed_too_often or probe_failed):
             return None
         first_s = self._quota.open_s
         rest_s = first_s * 2 ** min(key["openings"], 30)
@@ -459,10 +369,7 @@ class KeyRing:
 
     # Reading
 
-    def _allowance(self, project: str, bucket: Bucket) -> Allowance:
-        return self._allowances[project, bucket]
-
-    async def _lines(self, buckets: Sequence[Bucket], now: datetime) -> list[LedgerLine]:
+    async def _read_ledger(self, buckets: Sequence[Bucket], now: datetime) -> list[LedgerLine]:
         rows = await self._db.fetch(
             "keyring.standing", self.name, list(buckets), pacific_day(now), *self._key_columns
         )
@@ -472,8 +379,10 @@ class KeyRing:
         return [self._line(bucket, project, of_keys, now) for (bucket, project), of_keys in accounts.items()]
 
     def _line(self, bucket: Bucket, project: str, rows: Sequence[Row], now: datetime) -> LedgerLine:
-        row, allowance = rows[0], self._allowance(project, bucket)
-        spent = row["used"] + row["reserved"]
+        row, account = rows[0], self._accounts[project, bucket]
+        lending = not row["archeology_asked"]
+        allowance, spent_by_others = account.allowance(lending=lending), account.spent_by_others(row)
+        left = allowance.ring_limit - row["used"] - row["reserved"] - spent_by_others
         closed = row["closed_until"] is not None and row["closed_until"] > now
         return LedgerLine(
             ring=self.name,
@@ -484,26 +393,28 @@ class KeyRing:
             allowed=allowance.at(now),
             used=row["used"],
             reserved=row["reserved"],
-            left=max(0, min(allowance.ring_limit - spent, allowance.limit - row["project_spent"])),
+            left=max(0, min(left, allowance.limit - row["project_spent"])),
             project_spent=row["project_spent"],
             closed_until=row["closed_until"] if closed else None,
             reason=row["reason"] if closed else None,
             keys=tuple(_key_status(row, now) for row in rows),
+            loan=account.loan if lending else 0,
+            spent_by_others=spent_by_others,
         )
 
-    def _judge(self, line: LedgerLine, units: int, now: datetime) -> Availability:
-        """Open, or closed by whichever obstacle lasts longest."""
-        keys_at = _first_usable(line.keys, now)
+    def _availability_of(self, line: LedgerLine, units: int, now: datetime) -> Availability:
+        """Open, or closed for the reason that lasts longest."""
+        keys_at = _usable_at(line.keys, now)
         if keys_at is None:
             return Availability(False, None, _no_key(line.keys))
-        opens = partial(
-            self._allowance(line.project, line.bucket).opens,
+        opens_at = partial(
+            self._accounts[line.project, line.bucket].allowance(lending=line.loan > 0).opens_at,
             units,
-            spent=line.used + line.reserved,
+            spent=line.used + line.reserved + line.spent_by_others,
             left=line.left,
             today=pacific_day(now),
         )
-        room_at = opens(ready=now)
+        room_at = opens_at(ready=now)
         if room_at is None:
             return Availability(False, None, _no_room(line, units))
         obstacles = [
@@ -514,7 +425,39 @@ class KeyRing:
         latest, reason = max(obstacles, key=lambda obstacle: obstacle[0])
         if latest <= now:
             return Availability(True, now, "open")
-        return Availability(False, opens(ready=latest), reason)
+        return Availability(False, opens_at(ready=latest), reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _RingAccount:
+    """What a ring may spend of a project's bucket: its own share, and a loan (negative for the lender).
+
+    `limits` are the units per day that hunting and tracking have of their own; what they spend beyond them
+    comes from the lender's share.
+    """
+
+    own: Allowance
+    loan: int
+    limits: tuple[int, ...]
+    lends: bool
+
+    @classmethod
+    def of(cls, quota: QuotaSettings, project: str, ring: RingName, bucket: Bucket) -> _RingAccount:
+        limits = tuple(Allowance.of(quota, project, name, bucket).ring_limit for name in _BORROWERS)
+        own, lent = Allowance.of(quota, project, ring, bucket), loan(quota, project, ring, bucket)
+        return cls(own, lent, limits, ring == LENDER)
+
+    def allowance(self, *, lending: bool) -> Allowance:
+        return self.own.with_loan(self.loan) if lending and self.loan > 0 else self.own
+
+    def terms(self, now: datetime) -> tuple[int, ...]:
+        """The account as arguments of the statement `keyring.reserve`."""
+        return self.own.limit, self.own.at(now), self.allowance(lending=True).at(now), *self.limits
+
+    def spent_by_others(self, row: Row) -> int:
+        """What the other rings have spent of this ring's share, if it is the lender."""
+        spent = zip(_BORROWERS, self.limits, strict=True)
+        return sum(max(0, row[f"{name}_spent"] - limit) for name, limit in spent) if self.lends else 0
 
 
 def _key_status(row: Row, now: datetime) -> KeyStatus:
@@ -532,49 +475,39 @@ def _key_status(row: Row, now: datetime) -> KeyStatus:
     )
 
 
-_Waiting: TypeAlias = deque[asyncio.Future[list[Grant]]]
-
-
-def _drained(waiting: _Waiting, most: int) -> Iterator[asyncio.Future[list[Grant]]]:
-    """The first of those who wait, out of the queue, without those who wait no more."""
-    while waiting and most:
-        granted = waiting.popleft()
-        if not granted.done():
-            most -= 1
-            yield granted
-
-
-def _first_usable(keys: Iterable[KeyStatus], now: datetime) -> datetime | None:
+def _usable_at(keys: Iterable[KeyStatus], now: datetime) -> datetime | None:
     usable = [max(now, key.retry_at or now) for key in keys if key.state != KeyState.DISABLED]
     return min(usable, default=None)
 
 
 def _no_key(keys: Iterable[KeyStatus]) -> str:
-    return "no key may call: " + "; ".join(f"{key.fingerprint} is {key.state} ({key.reason})" for key in keys)
+    return "no key is usable: " + "; ".join(
+        f"{key.fingerprint} is {key.state} ({key.reason})" for key in keys
+    )
 
 
 def _no_room(line: LedgerLine, units: int) -> str:
-    spent = line.used + line.reserved
+    spent = line.used + line.reserved + line.spent_by_others
     if not line.ring_limit:
         group = f"{line.ring}__{line.bucket}".upper()
         return (
-            f"the settings leave it none of the {line.limit} units a day of project {line.project!r} "
-            f"(PLEIADES_QUOTA__SHARES__{group}, less PLEIADES_QUOTA__RESERVE)"
+            f"the settings give it none of the {line.limit} units a day of project {line.project!r} "
+            f"(PLEIADES_QUOTA__SHARES__{group}, less PLEIADES_QUOTA__RESERVE__{line.bucket.upper()})"
         )
     if units > line.ring_limit:
         return f"{units} units at once are more than its {line.ring_limit} a day"
     if line.project_spent + units > line.limit:
         return f"the {line.limit} units a day of project {line.project!r} are spent or reserved"
     if spent + units > line.ring_limit:
-        return f"its {line.ring_limit} units of the day are spent or reserved"
-    return f"it keeps pace with the day: {spent} of its {line.ring_limit} units are spent or reserved"
+        return f"its {line.ring_limit} units for the day are spent or reserved"
+    return f"pacing allows no more by now: {spent} of its {line.ring_limit} units are spent or reserved"
 
 
-def _plain(grant: Grant, reason: str) -> str:
-    """A reason as the ledger and logs may hold it: without the key, and text that PostgreSQL takes."""
+def _safe(grant: Grant, reason: str) -> str:
+    """A reason that is safe for the ledger and logs: without the key, and storable in PostgreSQL."""
     text = reason.replace(grant.key.get_secret_value(), grant.fingerprint).replace("\0", "").strip()
     return text.encode("utf-8", "replace").decode()[:_LONGEST_REASON] or "no reason given"
 
 
-def _spoken(instant: datetime) -> str:
+def _formatted(instant: datetime) -> str:
     return f"{instant:%Y-%m-%d %H:%M:%S} UTC"

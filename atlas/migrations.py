@@ -1,4 +1,7 @@
-"""Migrations: numbered SQL files, forward only, each applied once in its own transaction and never edited."""
+"""Database migrations: numbered, forward-only SQL files; each runs once, in its own transaction.
+
+A file that has been released is never edited: the database keeps each applied file's digest.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,17 @@ from asyncpg.exceptions import (
 from atlas.errors import MigrationError
 
 if TYPE_CHECKING:
-    from atlas.db import Connection
+    from atlas.connections import Connection
 
 FOLDER = Path(__file__).parent / "sql" / "migrations"
 
+_WITHOUT_LIMITS = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL timezone = 'UTC'"
 _FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file of the folder."""
+    """One migration file."""
 
     number: int
     name: str
@@ -37,7 +41,7 @@ class Migration:
 
 
 def known(folder: Path | None = None) -> list[Migration]:
-    """The migrations of this version, in order; MigrationError if the folder is not well-formed."""
+    """This version's migrations, in order; MigrationError if a file's name or number is wrong."""
     found: dict[int, Migration] = {}
     for path in sorted((folder or FOLDER).glob("*.sql")):
         match = _FILE_NAME.fullmatch(path.stem)
@@ -53,17 +57,30 @@ def known(folder: Path | None = None) -> list[Migration]:
 
 
 async def pending(connection: Connection) -> list[Migration]:
-    """Those that the database lacks; MigrationError if its history is not a part of this version's."""
+    """Migrations not yet applied; MigrationError if an applied one is missing or differs here."""
     return _pending(known(), await _applied(connection))
 
 
-async def apply_pending(connection: Connection) -> list[str]:
-    """Apply what is pending; the caller sees to it that nobody else does so meanwhile."""
-    await _create_table(connection)
-    migrations = await pending(connection)
-    for migration in migrations:
-        await _apply(connection, migration)
-    return [migration.name for migration in migrations]
+async def apply_pending(connection: Connection, *, lock: int = 0) -> list[str]:
+    """Apply pending migrations, each in its own transaction; `lock` is the advisory lock's key."""
+    applied: list[str] = []
+    while name := await _apply_next(connection, lock):
+        applied.append(name)
+    return applied
+
+
+async def _apply_next(connection: Connection, lock: int) -> str | None:
+    """Apply the first pending migration and return its name; None if another process has applied them all."""
+    async with connection.transaction():
+        await connection.execute(_WITHOUT_LIMITS)
+        # Locked for the transaction, because behind a pooler there is no session to lock for.
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", lock)
+        await _create_table(connection)
+        migrations = await pending(connection)
+        if not migrations:
+            return None
+        await _apply(connection, migrations[0])
+    return migrations[0].name
 
 
 def _pending(migrations: list[Migration], applied: Mapping[int, tuple[str, str]]) -> list[Migration]:
@@ -77,8 +94,8 @@ def _pending(migrations: list[Migration], applied: Mapping[int, tuple[str, str]]
             )
         if (migration.name, migration.digest) != (name, digest):
             raise MigrationError(
-                f"migration {migration.name} was edited after the database had applied it as {name}: restore "
-                "the file, and put the change into a new migration"
+                f"migration {migration.name} was edited after the database applied it as {name}: restore the "
+                "file, and put the change into a new migration"
             )
     return [migration for migration in migrations if migration.number not in applied]
 
@@ -99,21 +116,20 @@ async def _create_table(connection: Connection) -> None:
         )
     except (InsufficientPrivilegeError, InvalidSchemaNameError) as error:
         raise MigrationError(
-            "the user of DATABASE_URL may not create tables: let the database's owner GRANT CREATE ON SCHEMA "
-            "public TO that user, or CREATE SCHEMA AUTHORIZATION that user"
+            "the user in DATABASE_URL may not create tables: ask the database's owner to GRANT CREATE ON "
+            "SCHEMA public TO that user, or to CREATE SCHEMA AUTHORIZATION that user"
         ) from error
 
 
 async def _apply(connection: Connection, migration: Migration) -> None:
     try:
-        async with connection.transaction():
-            await connection.execute(migration.sql)
-            await connection.execute(
-                "INSERT INTO migration (number, name, sha256) VALUES ($1, $2, $3)",
-                migration.number,
-                migration.name,
-                migration.digest,
-            )
+        await connection.execute(migration.sql)
+        await connection.execute(
+            "INSERT INTO migration (number, name, sha256) VALUES ($1, $2, $3)",
+            migration.number,
+            migration.name,
+            migration.digest,
+        )
     except PostgresError as error:
         if connection.is_closed():
             raise

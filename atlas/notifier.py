@@ -1,4 +1,8 @@
-"""Alerts to people, over Apprise: de-duplicated among all processes, and never in the caller's way."""
+"""Send alerts to people through Apprise, each only once even if several processes raise it.
+
+A failure to send is logged and never disturbs the caller. Quoted text, such as a video's title, can't mention
+anyone in the chat that receives it.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from hashlib import blake2b
 from typing import Any, Literal, TypeAlias
 from uuid import UUID, uuid4
 
+from atlas import foreign
 from atlas.config import NotifierSettings
 from atlas.db import Database
 from atlas.errors import ConfigError, DatabaseError
@@ -27,13 +32,13 @@ _LOG_LEVELS: dict[Level, int] = {"info": logging.INFO, "warning": logging.WARNIN
 _APPRISE_TYPES: dict[Level, str] = {"info": "INFO", "warning": "WARNING", "error": "FAILURE"}
 _LONGEST_KEY = 200
 _CLAIM_S = 60
-_DATABASE_PATIENCE_S = 3
+_DATABASE_TIMEOUT_S = 3
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """What somebody is told; alerts of one key are the same alert."""
+    """A message to people; alerts with the same key count as the same alert."""
 
     title: str
     body: str
@@ -42,37 +47,38 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True)
-class _Claim:
-    # None where the database was away.
+class _Permit:
+    # None if the database could not be reached.
     token: UUID | None
     held_back: int
 
 
 class Notifier:
-    """Sends alerts to the URLs of the settings; the same alert once in a cool-down, by whatever process.
+    """Sends alerts to the configured URLs, the same alert only once per cool-down across all processes.
 
-    While the database is away, this object alone remembers what it sent.
+    While the database can't be reached, only this object remembers what it has sent.
     """
 
     def __init__(self, db: Database, settings: NotifierSettings) -> None:
         self._db, self._settings = db, settings
-        self._settled_at: dict[str, float] = {}
+        self._cooling_since: dict[str, float] = {}
 
     async def notify(
         self, title: str, body: str, *, level: Level = "warning", key: str | None = None
     ) -> bool:
-        """Log and send an alert, unless one of the same `key` (by default its title) just went out.
+        """Log and send an alert, unless one with the same `key` (by default the title) is in its cool-down.
 
-        Returns whether it reached at least one URL. Failures are logged, never raised.
+        Title and body may contain foreign text, which is escaped here. Returns whether the alert reached at
+        least one URL. Failures are logged, never raised.
         """
         try:
             return await self._notify(Alert(title, body, level, _short(key or title)))
-        except Exception as error:  # noqa: BLE001 - whatever an alert meets, the work goes on
-            logger.error("alert %r could not be sent: %s", title, self._redacted(repr(error)))
+        except Exception as error:  # noqa: BLE001 - the work goes on whatever happens to an alert
+            logger.error("Alert %r could not be sent: %s", title, self._redacted(repr(error)))
             return False
 
     async def check(self) -> None:
-        """ConfigError if Apprise does not understand a URL; it is named by its place only."""
+        """Raise ConfigError if Apprise can't use a URL; the message gives its position, never the URL."""
         plugins = await asyncio.to_thread(
             lambda: [self._plugin(nth) for nth in range(len(self._settings.urls))]
         )
@@ -98,49 +104,49 @@ class Notifier:
         await self._settle(alert, claim, self._settings.cool_down_s if reached or not wanted else 0)
         return reached
 
-    async def _claim(self, alert: Alert) -> _Claim | None:
-        """The right to tell of this alert now; None within its cool-down."""
+    async def _claim(self, alert: Alert) -> _Permit | None:
+        """Ask for the right to send this alert now; None during its cool-down."""
         token = uuid4()
         try:
-            async with asyncio.timeout(_DATABASE_PATIENCE_S):
+            async with asyncio.timeout(_DATABASE_TIMEOUT_S):
                 row = await self._db.fetchrow(
                     "notifier.claim", alert.key, alert.title, token, min(_CLAIM_S, self._settings.cool_down_s)
                 )
         except (DatabaseError, TimeoutError) as error:
-            logger.warning("alerts are de-duplicated in this process only: %r", error)
-            settled_at = self._settled_at.get(alert.key, -math.inf)
-            free = time.monotonic() - settled_at >= self._settings.cool_down_s
-            return _Claim(None, 0) if free else None
+            logger.warning("Alerts are deduplicated only within this process: %r", error)
+            cooling_since = self._cooling_since.get(alert.key, -math.inf)
+            free = time.monotonic() - cooling_since >= self._settings.cool_down_s
+            return _Permit(None, 0) if free else None
         assert row is not None
-        return _Claim(token, row["held_back"]) if row["granted"] else None
+        return _Permit(token, row["held_back"]) if row["granted"] else None
 
-    async def _settle(self, alert: Alert, claim: _Claim, cool_down_s: float) -> None:
-        """Begin the cool-down; one of 0 lets the next alert try at once."""
+    async def _settle(self, alert: Alert, claim: _Permit, cool_down_s: float) -> None:
+        """Start the cool-down; 0 lets the next alert be sent at once."""
         if cool_down_s:
-            self._settled_at[alert.key] = time.monotonic()
+            self._cooling_since[alert.key] = time.monotonic()
         if claim.token is None:
             return
         try:
-            async with asyncio.timeout(_DATABASE_PATIENCE_S):
+            async with asyncio.timeout(_DATABASE_TIMEOUT_S):
                 await self._db.execute("notifier.settle", alert.key, claim.token, cool_down_s)
         except (DatabaseError, TimeoutError) as error:
-            logger.warning("the cool-down of alert %r is known to this process only: %r", alert.title, error)
+            logger.warning("Only this process knows the cool-down of alert %r: %r", alert.title, error)
 
     def _send(self, alert: Alert, body: str) -> bool:
-        """Send to every URL; whether one of them took it."""
+        """Send to every URL; True if at least one accepted it."""
         reached = [self._send_to(nth, alert, body) for nth in range(len(self._settings.urls))]
         return any(reached)
 
     def _send_to(self, nth: int, alert: Alert, body: str) -> bool:
-        with _apprise_log.heard() as reasons:
+        with _apprise_log.collected() as reasons:
             try:
                 reached = self._post(nth, alert, body)
-            except Exception as error:  # noqa: BLE001 - a hundred services, and the others are still to be told
+            except Exception as error:  # noqa: BLE001 - any of a hundred services; the other URLs still get theirs
                 reached = False
                 reasons.append(repr(error))
         if not reached:
             reason = self._redacted("; ".join(reasons)) or "no reason given"
-            logger.error("alert %r did not reach URL %d of the notifier: %s", alert.title, nth + 1, reason)
+            logger.error("Alert %r did not reach URL %d of the notifier: %s", alert.title, nth + 1, reason)
         return reached
 
     def _post(self, nth: int, alert: Alert, body: str) -> bool:
@@ -151,8 +157,14 @@ class Notifier:
         service = apprise.Apprise()
         service.add(plugin)
         kind = getattr(apprise.NotifyType, _APPRISE_TYPES[alert.level])
-        text = apprise.NotifyFormat.TEXT
-        return bool(service.notify(title=alert.title, body=body, notify_type=kind, body_format=text))
+        return bool(
+            service.notify(
+                title=foreign.chat(foreign.one_line(alert.title)),
+                body=foreign.chat(body),
+                notify_type=kind,
+                body_format=apprise.NotifyFormat.TEXT,
+            )
+        )
 
     def _plugin(self, nth: int) -> Any:
         """Apprise's plugin for a URL; None if there is none."""
@@ -167,7 +179,7 @@ class Notifier:
 
 
 class _AppriseLog(logging.Filter):
-    """Keeps what Apprise says in a thread while that thread sends, and from the log, as it may hold a URL."""
+    """Collects what Apprise logs in the sending thread, but keeps it out of our log: it may quote a URL."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,7 +191,7 @@ class _AppriseLog(logging.Filter):
         return False
 
     @contextmanager
-    def heard(self) -> Iterator[list[str]]:
+    def collected(self) -> Iterator[list[str]]:
         reasons: list[str] = []
         self._thread.reasons = reasons
         try:
@@ -192,9 +204,9 @@ _apprise_log = _AppriseLog()
 
 
 def _apprise() -> Any:
-    """Apprise, imported at its first use, with every way shut by which it would log a URL."""
+    """Import Apprise on first use, and keep it from logging a URL."""
     logging.getLogger("apprise").addFilter(_apprise_log)
-    # At DEBUG it logs the path of every request, which for many services is the secret.
+    # At DEBUG urllib3 logs the path of every request, which for many services is the secret.
     transport = logging.getLogger("urllib3")
     transport.setLevel(max(transport.getEffectiveLevel(), logging.INFO))
     import apprise

@@ -1,26 +1,29 @@
-"""How much of a day's quota a ring may have spent by an instant: exact arithmetic over the Pacific day."""
+"""Quota pacing: how much of the day's quota a ring may have spent by an instant, in exact arithmetic."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from fractions import Fraction
+from typing import Final
 
 from atlas.clock import next_reset, pacific_day, pacific_midnight
-from atlas.config import Bucket, QuotaSettings, RingName
+from atlas.config import RINGS, Bucket, QuotaSettings, RingName
 
+LENDER: Final[RingName] = "archeology"
+"""The ring whose share the other rings may spend until it asks for units itself."""
 LAST_CALL = timedelta(minutes=1)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a ring may spend of a project's bucket in a day, and how early.
+    """How much a ring may spend of a project's bucket in a day, and how early.
 
-    `limit` is the project's, `ring_limit` the ring's share of it less the reserve. Pace admits
-    ring_limit × min(1, fraction of the day + burst), in whole units; a `burst` of None is no pace. It has
-    admitted all of them a minute before the day ends, lest the last one come due when the day is over.
+    `limit` is the project's limit; `ring_limit` is the ring's share of it, less the reserve, plus any loan.
+    Pacing allows ring_limit × min(1, fraction of the day + burst), in whole units; a `burst` of None turns it
+    off. One minute before the day ends everything is allowed, so that the last unit isn't allowed too late.
     """
 
     limit: int
@@ -31,8 +34,12 @@ class Allowance:
     def of(cls, quota: QuotaSettings, project: str, ring: RingName, bucket: Bucket) -> Allowance:
         limit: int = getattr(quota.projects.get(project, quota.limits), bucket)
         share = math.floor(limit * _exact(getattr(getattr(quota.shares, ring), bucket)))
-        ring_limit = share - math.ceil(share * _exact(quota.reserve))
+        ring_limit = share - math.ceil(share * _exact(getattr(quota.reserve, bucket)))
         return cls(limit, ring_limit, _exact(quota.burst) if quota.pacing else None)
+
+    def with_loan(self, units: int) -> Allowance:
+        """The same allowance with `units` more per day, or fewer if negative."""
+        return replace(self, ring_limit=self.ring_limit + units)
 
     def at(self, instant: datetime) -> int:
         """Units that may have been spent by `instant` since its Pacific day began."""
@@ -44,8 +51,8 @@ class Allowance:
         passed = Fraction((instant - start) // _MICROSECOND, (end - start) // _MICROSECOND)
         return math.floor(self.ring_limit * min(Fraction(1), passed + self.burst))
 
-    def admits(self, units: int, day: date) -> datetime:
-        """The first instant of `day` by which `units`, at most ring_limit, may have been spent."""
+    def admitted_at(self, units: int, day: date) -> datetime:
+        """The first instant of `day` at which `units`, at most ring_limit, may have been spent."""
         start, end = pacific_midnight(day), pacific_midnight(day + timedelta(days=1))
         if self.burst is None:
             return start
@@ -53,21 +60,33 @@ class Allowance:
         wait = math.ceil(fraction * ((end - start) // _MICROSECOND)) * _MICROSECOND
         return min(start + wait, end - LAST_CALL)
 
-    def opens(self, units: int, *, spent: int, left: int, today: date, ready: datetime) -> datetime | None:
-        """The first instant from `ready` on with room for `units`, None if no day ever has.
+    def opens_at(self, units: int, *, spent: int, left: int, today: date, ready: datetime) -> datetime | None:
+        """The first instant from `ready` on at which `units` more may be spent; None if no day allows it.
 
-        The ring has `spent` that much `today` and has that much `left`.
+        `spent` and `left` are the ring's units `today`.
         """
         if units > self.ring_limit:
             return None
         day = pacific_day(ready)
         if day == today and units <= left:
-            return max(ready, self.admits(spent + units, day))
+            return max(ready, self.admitted_at(spent + units, day))
         if day == today:
             day += timedelta(days=1)
-        return max(ready, self.admits(units, day))
+        return max(ready, self.admitted_at(units, day))
+
+
+def loan(quota: QuotaSettings, project: str, ring: RingName, bucket: Bucket) -> int:
+    """Units per day that LENDER lends to the ring; for LENDER itself, minus all that it lends.
+
+    The other rings divide its limit in proportion to their shares.
+    """
+    if ring == LENDER:
+        return -sum(loan(quota, project, name, bucket) for name in RINGS if name != LENDER)
+    shares = {name: _exact(getattr(getattr(quota.shares, name), bucket)) for name in RINGS if name != LENDER}
+    lent = Allowance.of(quota, project, LENDER, bucket).ring_limit
+    return math.floor(lent * shares[ring] / sum(shares.values())) if shares[ring] else 0
 
 
 def _exact(fraction: float) -> Fraction:
-    """The number as it was written: 0.29 of 100 is 29, which floating point puts at 28.999…"""
+    """The number as it was written, because in floating point 0.29 of 100 is 28.999…"""
     return Fraction(str(fraction))

@@ -1,9 +1,10 @@
-"""Where the vault's objects lie: a local folder, a Hugging Face dataset, an S3 bucket."""
+"""Object stores for the vault: a local folder, a Hugging Face dataset, an S3 bucket."""
 
 from __future__ import annotations
 
 import asyncio
 import builtins
+import errno
 import os
 import stat
 import time
@@ -18,6 +19,7 @@ from uuid import uuid4
 from atlas.config import Settings
 from atlas.db import Database
 from atlas.errors import ConfigError, ObjectNotFound, VaultError, VaultUnavailable
+from atlas.extras import how_to_install
 from atlas.hub import HubStore
 
 Changes = Mapping[str, bytes | None]
@@ -28,45 +30,55 @@ _ABANDONED_AFTER_S = 3600
 _BUFFER_BYTES = 1 << 20
 _FILES_AT_ONCE = 100
 _SYNCS_AT_ONCE = 8
-_MOST_VANISHED = 1000
+_MAX_ATTEMPTS = 1000
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _KEYS_PER_DELETION = 1000
+# The size of a small API answer, because a nearly full disk may still have room for less.
+_PROBE = bytes(4096)
 
 
-class Store(Protocol):
-    """Holds objects by name. Names are validated by the vault; every failure is a VaultError."""
+class Destination(Protocol):
+    """Where an export is written to."""
 
-    async def write(self, changes: Changes) -> None:
-        """Store every body and delete where it is None, in one commit where the service has commits.
+    def writing(self, name: str) -> AbstractAsyncContextManager[BinaryIO]:
+        """Yield a file to write from a thread; it becomes the object when the body ends without an error.
 
-        After an error some changes may stand; doing them all again is harmless.
+        It takes any amount of data in constant memory. OSErrors raised in the body become VaultErrors.
         """
         ...
 
-    def writing(self, name: str) -> AbstractAsyncContextManager[BinaryIO]:
-        """A file, for a thread to write, that becomes the object when the body ends; none does if it raises.
 
-        It takes as much as there is in constant memory. The body's own OSErrors become the store's.
+class Store(Destination, Protocol):
+    """Stores objects by name. The vault validates names; every failure is a VaultError."""
+
+    async def write(self, changes: Changes) -> None:
+        """Store each body, or delete the object if the body is None; in one commit if the service has those.
+
+        After an error, some changes may have been made; repeating all of them is harmless.
         """
         ...
 
     async def read(self, name: str) -> bytes: ...
 
     async def list(self, folder: str) -> builtins.list[str]:
-        """Names of all objects beneath a folder ("" for all), unsorted; none if there is no such folder."""
+        """Names of all objects below a folder ("" for the root), unsorted; a missing folder has none."""
         ...
 
     async def folders(self, folder: str) -> builtins.list[str]:
-        """Names of the folders directly within a folder, without its own."""
+        """Names of the folders directly inside a folder, without its path."""
         ...
 
     async def check(self) -> None:
-        """Touch the store."""
+        """Raise VaultError if the store can't be reached."""
+        ...
+
+    async def probe(self, name: str) -> None:
+        """Raise VaultError unless objects can be stored now; if that is cheap, store and delete one."""
         ...
 
 
 def store_of(settings: Settings, db: Database) -> Store:
-    """The store that the settings name; nothing is touched yet."""
+    """The store that the settings choose, without connecting to it."""
     vault = settings.vault
     match settings.vault_provider:
         case "file":
@@ -100,9 +112,10 @@ class FileStore:
 
     @asynccontextmanager
     async def writing(self, name: str) -> AsyncIterator[BinaryIO]:
-        path, file = await self._call("write", self._begin)
+        path = f"{self.root}/{_INCOMING}/{uuid4().hex}"
+        file = await self._begun(path)
         try:
-            with self._ours("write"):
+            with self._wrapped_errors("write"):
                 yield file
             await self._call("write", self._finish, file, path, name)
         finally:
@@ -120,35 +133,48 @@ class FileStore:
     async def check(self) -> None:
         await self._call("write", self._check)
 
+    async def probe(self, name: str) -> None:
+        await self.write({name: _PROBE})
+        await self.write({name: None})
+
     async def _call(self, action: str, function: Callable[..., T], *args: Any) -> T:
-        with self._ours(action):
+        with self._wrapped_errors(action):
             return await asyncio.to_thread(function, *args)
 
     @contextmanager
-    def _ours(self, action: str) -> Iterator[None]:
+    def _wrapped_errors(self, action: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             where = error.filename or self.root
-            told = error.strerror or error
-            raise VaultError(f"cannot {action} in {self._label}: {told}: {where}") from error
+            reason = error.strerror or error
+            raise VaultError(f"cannot {action} in {self._label}: {reason}: {where}") from error
 
-    def _begin(self) -> tuple[str, BinaryIO]:
-        """A new file among the staged ones."""
+    async def _begun(self, path: str) -> BinaryIO:
+        """Create a new staged file; if that is cancelled, none is left."""
+        beginning = asyncio.ensure_future(self._call("write", self._begin, path))
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            # Its thread cannot be cancelled: wait for the file, then remove it.
+            with suppress(VaultError):
+                self._discard(await beginning, path)
+            raise
+
+    def _begin(self, path: str) -> BinaryIO:
         self._sweep()
-        path = f"{self.root}/{_INCOMING}/{uuid4().hex}"
-        return path, os.fdopen(self._stage(path), "wb", _BUFFER_BYTES)
+        return os.fdopen(self._stage(path), "wb", _BUFFER_BYTES)
 
     def _finish(self, file: BinaryIO, path: str, name: str) -> None:
-        """Make the staged file the object, for good."""
+        """Turn the staged file into the object, durably."""
         file.flush()
         os.fsync(file.fileno())
         self._publish(path, f"{self.root}/{name}")
         _sync_folder((self.root / name).parent)
 
     def _discard(self, file: BinaryIO, path: str) -> None:
-        """Leave nothing behind: neither the file, if it wasn't published, nor an empty folder."""
-        # On a full disk closing fails as the last write did.
+        """Remove the staged file if it wasn't published, and the staging folder if it is empty."""
+        # On a full disk, closing fails again with the error of the last write.
         with suppress(OSError):
             file.close()
         with suppress(OSError):
@@ -163,8 +189,8 @@ class FileStore:
         self._delete(name for name, body in changes.items() if body is None)
 
     def _replace(self, bodies: Sequence[tuple[str, bytes]]) -> None:
-        """Stage all, sync all, then rename all: the file system commits its journal once for many files."""
-        # Strings, as a Path for each of so many files would cost more than the files themselves.
+        """Stage all, sync all, then rename all, so that the file system commits its journal only once."""
+        # Strings, because creating a Path for each file would take longer than writing the files.
         staged: list[tuple[int, str]] = []
         published = 0
         batch = f"{self.root}/{_INCOMING}/{uuid4().hex}"
@@ -181,14 +207,14 @@ class FileStore:
                 _sync_folder(self.root / folder)
         finally:
             for descriptor, _ in staged:
-                # Closing may repeat what syncing told; the first error is the one to tell.
+                # Closing may repeat the error of the sync, which is the one to report.
                 with suppress(OSError):
                     os.close(descriptor)
             for _, path in staged[published:]:
                 Path(path).unlink(missing_ok=True)
 
     def _sync(self, descriptors: Sequence[int]) -> None:
-        """Sync side by side: the disk flushes once for several, and each wait costs a turn on the CPU."""
+        """Sync several files at a time, because the disk can flush them together."""
         shares = [descriptors[nth::_SYNCS_AT_ONCE] for nth in range(_SYNCS_AT_ONCE)]
         syncs = [self._syncers.submit(_sync_each, share) for share in shares if share]
         wait(syncs)
@@ -196,23 +222,25 @@ class FileStore:
             sync.result()
 
     def _stage(self, path: str) -> int:
-        while True:
+        for _ in range(_MAX_ATTEMPTS):
             try:
                 return os.open(path, _CREATE, 0o666)
             except FileNotFoundError:
-                # No such folder yet, or no more: whoever staged the last file removes it.
+                # The folder doesn't exist yet, or the process with the last staged file has removed it.
                 _make_folder(Path(path).parent)
+        raise _vanishing(Path(path).parent)
 
     def _publish(self, staged: str, target: str) -> None:
-        while True:
+        for _ in range(_MAX_ATTEMPTS):
             try:
                 os.replace(staged, target)  # noqa: PTH105
                 return
             except FileNotFoundError:
-                # No such folder yet, or no more: whoever empties a folder removes it.
+                # The folder doesn't exist yet, or a process that emptied it has removed it.
                 if not Path(staged).exists():
                     raise
                 _make_folder(Path(target).parent)
+        raise _vanishing(Path(target).parent)
 
     def _delete(self, names: Iterable[str]) -> None:
         folders = set()
@@ -222,16 +250,16 @@ class FileStore:
                 path.unlink()
             folders.add(path.parent)
         for folder in folders - {self.root}:
-            # Not empty, or not there: as good.
+            # It may not be empty, or already be gone.
             with suppress(OSError):
                 folder.rmdir()
 
     def _sweep(self) -> None:
-        """Remove staged files that were left behind, once; nobody stages for an hour."""
+        """Once per process, remove abandoned staged files: those an hour old, as staging is much faster."""
         if self._swept:
             return
         self._swept = True
-        # What cannot be removed now takes up room, and harms nothing else.
+        # A file that can't be removed only takes up space.
         with suppress(OSError):
             for entry in os.scandir(self.root / _INCOMING):
                 with suppress(OSError):
@@ -242,7 +270,7 @@ class FileStore:
         try:
             return (self.root / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise ObjectNotFound(f"the vault holds no {name!r}") from None
+            raise ObjectNotFound(f"the vault has no {name!r}") from None
 
     def _list(self, folder: str) -> builtins.list[str]:
         names: builtins.list[str] = []
@@ -266,7 +294,7 @@ class FileStore:
 
 
 def _write_out(descriptor: int, body: bytes) -> None:
-    """Write everything, and have it brought to the disk already, which makes the sync to come short."""
+    """Write all of it and start writing it back to the disk, so that the later sync is short."""
     rest = memoryview(body)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
@@ -284,26 +312,31 @@ def _raise_unless_missing(error: OSError) -> None:
 
 
 def _make_folder(path: Path) -> None:
-    """Make a folder and its parents, each durable, however often others remove it meanwhile."""
-    vanished = 0
-    while not path.is_dir():
+    """Create a folder and its parents durably, even while other processes remove them; or raise OSError."""
+    for _ in range(_MAX_ATTEMPTS):
+        if path.is_dir():
+            return
+        if path.is_symlink():
+            raise OSError(errno.ENOENT, f"it is a link to {path.readlink()}, which is no folder", str(path))
         _make_folder(path.parent)
         try:
             path.mkdir()
         except FileNotFoundError:
-            # There are file systems, such as /proc, that say so of every new folder.
-            vanished += 1
-            if vanished > _MOST_VANISHED:
-                raise
+            # Another process removed the parent; but /proc, for example, always answers like this.
             continue
         except FileExistsError:
-            if _is_in_the_way(path):
+            if _is_not_a_folder(path):
                 raise
-            continue
-        _sync_folder(path.parent)
+        else:
+            _sync_folder(path.parent)
+    raise _vanishing(path)
 
 
-def _is_in_the_way(path: Path) -> bool:
+def _vanishing(path: Path) -> OSError:
+    return OSError(errno.ENOENT, "the folder cannot be created, or vanishes at once", str(path))
+
+
+def _is_not_a_folder(path: Path) -> bool:
     try:
         return not stat.S_ISDIR(path.stat().st_mode)
     except FileNotFoundError:
@@ -311,7 +344,7 @@ def _is_in_the_way(path: Path) -> bool:
 
 
 def _sync_folder(path: Path) -> None:
-    # A folder that vanished was emptied by a deletion: there is nothing to keep.
+    # If the folder is gone, a deletion emptied it and there is nothing to sync.
     with suppress(FileNotFoundError):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -321,14 +354,14 @@ def _sync_folder(path: Path) -> None:
 
 
 class S3Store:
-    """Objects beneath a prefix of an S3 bucket, by s3fs; credentials are found the way AWS's own tools do."""
+    """Objects below a prefix of an S3 bucket, through s3fs, which finds credentials as AWS's own tools do."""
 
     def __init__(self, url: str, endpoint: str | None) -> None:
         if find_spec("s3fs") is None:
-            raise ConfigError("S3 needs another package: pip install pleiades[s3]")
+            raise ConfigError(f"S3 needs s3fs; install it: {how_to_install('s3')}")
         scheme, _, self.root = url.rstrip("/").partition("://")
         if scheme != "s3" or not self.root:
-            raise ConfigError(f"PLEIADES_VAULT__URL is {url!r}, not like s3://bucket/prefix")
+            raise ConfigError(f"PLEIADES_VAULT__URL is {url!r}: write it like s3://bucket/prefix")
         self._endpoint = endpoint
         self._opened: Any = None
 
@@ -337,17 +370,17 @@ class S3Store:
 
     @asynccontextmanager
     async def writing(self, name: str) -> AsyncIterator[BinaryIO]:
-        # What a killed process has uploaded stays invisible, until a rule of the bucket clears it away.
+        # Parts uploaded by a process that was killed stay invisible until a lifecycle rule removes them.
         file = await self._call(lambda: self._fs().open(f"{self.root}/{name}", "wb", autocommit=False))
         try:
-            with self._ours():
+            with self._wrapped_errors():
                 yield file
             await self._call(file.close)
             await self._call(file.commit)
         except BaseException:
             with suppress(VaultError):
                 await self._call(file.discard)
-            # Or else it would be closed, and with that uploaded, when it is forgotten.
+            # Otherwise garbage collection would close the file, which uploads it.
             file.closed = True
             raise
 
@@ -363,15 +396,19 @@ class S3Store:
     async def check(self) -> None:
         await self._call(self._check)
 
-    async def _call(self, function: Callable[..., T], *args: Any) -> T:
-        return await asyncio.to_thread(self._refined, function, *args)
+    async def probe(self, name: str) -> None:
+        await self.write({name: _PROBE})
+        await self.write({name: None})
 
-    def _refined(self, function: Callable[..., T], *args: Any) -> T:
-        with self._ours():
+    async def _call(self, function: Callable[..., T], *args: Any) -> T:
+        return await asyncio.to_thread(self._run_wrapped, function, *args)
+
+    def _run_wrapped(self, function: Callable[..., T], *args: Any) -> T:
+        with self._wrapped_errors():
             return function(*args)
 
     @contextmanager
-    def _ours(self) -> Iterator[None]:
+    def _wrapped_errors(self) -> Iterator[None]:
         from botocore import exceptions as aws
 
         try:
@@ -403,7 +440,7 @@ class S3Store:
             self._delete(fs, deleted[start : start + _KEYS_PER_DELETION])
 
     def _delete(self, fs: Any, names: Sequence[str]) -> None:
-        """Delete in one call; s3fs's own way looks each up first and hides what could not be deleted."""
+        """Delete in one call; s3fs's own method looks up each object first and hides failed deletions."""
         bucket, _, prefix = self.root.partition("/")
         keys = [{"Key": f"{prefix}/{name}" if prefix else name} for name in names]
         answer = fs.call_s3("delete_objects", Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
@@ -415,7 +452,7 @@ class S3Store:
             body: bytes = self._fs().cat_file(f"{self.root}/{name}")
             return body
         except FileNotFoundError as error:
-            raise ObjectNotFound(f"the vault holds no {name!r}") from error
+            raise ObjectNotFound(f"the vault has no {name!r}") from error
 
     def _list(self, folder: str) -> builtins.list[str]:
         paths = self._fs().find(f"{self.root}/{folder}".rstrip("/"))

@@ -1,7 +1,7 @@
-"""Fixtures for tests of Pleiades and of what is built on it: `pytest_plugins = ["atlas.testing"]`.
+"""Pytest fixtures for Pleiades and for code built on it: `pytest_plugins = ["atlas.testing"]`.
 
-Every test that asks for a database gets one of its own, cloned from a migrated template on a throw-away
-server that the workers of a run share.
+Each test that uses a database gets its own, cloned from a migrated template on a throw-away server that all
+workers of a test run share.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from atlas import migrations
 from atlas.clock import FixedClock
-from atlas.config import _FIXED_NAMES, DatabaseSettings, Settings
+from atlas.config import DatabaseSettings, Settings
 from atlas.db import Database
 from atlas.embedded import EmbeddedServer
 from atlas.errors import EmbeddedServerError
+from atlas.sources import fixed_names
 
 if TYPE_CHECKING:
     from atlas.composition import Atlas
@@ -46,7 +47,7 @@ _ENOUGH_BYTES = 1 << 30
 
 
 class IsolatedSettings(Settings):
-    """Settings from arguments alone: no environment, no file."""
+    """Settings from arguments only, ignoring the environment and files."""
 
     @classmethod
     def settings_customise_sources(
@@ -61,10 +62,10 @@ class IsolatedSettings(Settings):
 
 
 class ThrowAwayServer:
-    """A PostgreSQL server for tests, without durability, driven from a loop of its own.
+    """A PostgreSQL server for tests, without durability, controlled from its own event loop.
 
-    Its methods may be called anywhere, within a running loop too. `restart` and `stop` take the server
-    from under every connection, so they are for a server that one test has for itself.
+    Its methods may be called anywhere, even inside a running loop. `restart` and `stop` break all
+    connections, so use them only on a server that no other test shares.
     """
 
     def __init__(self, embedded: EmbeddedServer, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
@@ -93,7 +94,7 @@ class ThrowAwayServer:
         self._run(self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
 
     def migrated_template(self) -> str:
-        """A template that every migration has been applied to, made once whatever workers ask for it."""
+        """The name of a template database with all migrations, created once for all workers."""
         name: str = self._run(self._migrated_template())
         return name
 
@@ -108,16 +109,16 @@ class ThrowAwayServer:
         """Start the server after `stop`."""
         self._run(self._embedded.ensure_running())
 
-    async def _administer(self) -> asyncpg.Connection[asyncpg.Record]:
+    async def _admin_connection(self) -> asyncpg.Connection[asyncpg.Record]:
         if self._admin is None or self._admin.is_closed():
             self._admin = await asyncpg.connect(self.dsn_of("postgres"))
         return self._admin
 
     async def _execute(self, sql: str) -> None:
-        await (await self._administer()).execute(sql)
+        await (await self._admin_connection()).execute(sql)
 
-    async def _keep_still(self) -> None:
-        """Without autovacuum: its snapshots come when they like, and what is pruned then depends on them."""
+    async def _disable_autovacuum(self) -> None:
+        """Turn off autovacuum, whose snapshots at random times would affect which rows are pruned."""
         await self._execute("ALTER SYSTEM SET autovacuum = off")
         await self._execute("SELECT pg_reload_conf()")
 
@@ -133,7 +134,7 @@ class ThrowAwayServer:
         await self._execute("SELECT pg_advisory_lock(1)")
         try:
             known = "SELECT datistemplate FROM pg_database WHERE datname = $1"
-            if not await (await self._administer()).fetchval(known, name):
+            if not await (await self._admin_connection()).fetchval(known, name):
                 await self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
                 await self._execute(f"CREATE DATABASE {name}")
                 async with Database.open(IsolatedSettings(database_url=SecretStr(self.dsn_of(name)))):
@@ -146,13 +147,13 @@ class ThrowAwayServer:
 
 @contextmanager
 def throw_away_server(folder: Path | None = None) -> Iterator[ThrowAwayServer]:
-    """A server in `folder`, shared with whoever names the same one; by default in a new one."""
-    with _claimed(folder or _new_folder()) as claimed, _background_loop() as run:
+    """A server in `folder`, shared by all that use the same folder; by default in a new one."""
+    with _claimed_folder(folder or _new_folder()) as claimed, _background_loop() as run:
         run(_sweep())
         context = EmbeddedServer.open(claimed, DatabaseSettings(), durable=False)
         embedded = run(context.__aenter__())
         server = ThrowAwayServer(embedded, run)
-        run(server._keep_still())
+        run(server._disable_autovacuum())
         try:
             yield server
         finally:
@@ -163,8 +164,18 @@ def throw_away_server(folder: Path | None = None) -> Iterator[ThrowAwayServer]:
 
 
 @contextmanager
+def throw_away_folder() -> Iterator[Path]:
+    """A new folder, in memory if there is enough; a later test run removes it if this one is killed."""
+    with _claimed_folder(_new_folder()) as folder:
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def _background_loop() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
-    """Runs coroutines to their end on a loop in another thread."""
+    """Yield a function that runs a coroutine on an event loop in another thread and returns its result."""
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         loop = runner.get_loop()
         thread = threading.Thread(target=loop.run_forever, name="throw-away server", daemon=True)
@@ -177,12 +188,12 @@ def _background_loop() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
 
 
 def _new_folder(run: str | None = None) -> Path:
-    # pytest's own temporary folders are closed to the unprivileged user that the server runs as under root.
+    # Under root the server runs as another user, which may not enter pytest's own temporary folders.
     return _base() / f"{_FOLDER_PREFIX}{run or secrets.token_hex(6)}"
 
 
 def _base() -> Path:
-    """Memory where there is enough of it: cloning a database takes 10 ms there, and 300 on a busy disk."""
+    """A folder in memory if there is enough: cloning a database takes 10 ms there, 300 on a busy disk."""
     memory = Path("/dev/shm")  # noqa: S108
     if memory.is_dir() and os.access(memory, os.W_OK):
         status = os.statvfs(memory)
@@ -192,8 +203,8 @@ def _base() -> Path:
 
 
 @contextmanager
-def _claimed(folder: Path) -> Iterator[Path]:
-    """Keep the sweeps of other runs away from a folder."""
+def _claimed_folder(folder: Path) -> Iterator[Path]:
+    """Claim a folder, so that other test runs don't sweep it away."""
     while (claim := _claim(folder, fcntl.LOCK_SH)) is None:
         time.sleep(0.01)
     try:
@@ -203,7 +214,7 @@ def _claimed(folder: Path) -> Iterator[Path]:
 
 
 def _claim(folder: Path, how: int) -> int | None:
-    """A descriptor that claims a folder until it is closed; None if another run has it or deletes it."""
+    """Claim a folder; returns a descriptor that holds the claim, None if another run has or deletes it."""
     with suppress(FileExistsError):
         folder.mkdir()
         folder.chmod(0o755)
@@ -220,9 +231,9 @@ def _claim(folder: Path, how: int) -> int | None:
 
 
 async def _sweep() -> None:
-    """Destroy what runs that were killed left behind."""
+    """Destroy servers and folders that killed test runs left behind."""
     for folder in await asyncio.to_thread(lambda: list(_base().glob(f"{_FOLDER_PREFIX}*"))):
-        # It may be another user's, or be swept by another run meanwhile.
+        # It may belong to another user, or another run may be sweeping it.
         with suppress(OSError, EmbeddedServerError):
             claim = _claim(folder, fcntl.LOCK_EX)
             if claim is None:
@@ -236,7 +247,7 @@ async def _sweep() -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[ThrowAwayServer]:
-    """The throw-away server of this run; workers of pytest-xdist share it."""
+    """The throw-away server of this test run, shared by the workers of pytest-xdist."""
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
     with throw_away_server(_new_folder(run and run[:12])) as server:
         yield server
@@ -244,13 +255,13 @@ def postgres() -> Iterator[ThrowAwayServer]:
 
 @pytest.fixture(scope="session")
 def template(postgres: ThrowAwayServer) -> str:
-    """Name of the migrated database that tests clone."""
+    """The name of the migrated database that tests clone."""
     return postgres.migrated_template()
 
 
 @pytest.fixture
 def database_url(postgres: ThrowAwayServer, template: str) -> Iterator[str]:
-    """A migrated database of this test alone."""
+    """The URL of a migrated database for this test only."""
     name = postgres.create_database(template)
     yield postgres.dsn_of(name)
     postgres.drop_database(name)
@@ -258,7 +269,7 @@ def database_url(postgres: ThrowAwayServer, template: str) -> Iterator[str]:
 
 @pytest.fixture
 def empty_database_url(postgres: ThrowAwayServer) -> Iterator[str]:
-    """A database of this test alone, without any migration."""
+    """The URL of an empty database, without migrations, for this test only."""
     name = postgres.create_database()
     yield postgres.dsn_of(name)
     postgres.drop_database(name)
@@ -266,15 +277,15 @@ def empty_database_url(postgres: ThrowAwayServer) -> Iterator[str]:
 
 @pytest.fixture
 def own_postgres() -> Iterator[ThrowAwayServer]:
-    """A server of this test alone, which it may stop, restart and crash."""
+    """A server for this test only, which it may stop, restart and crash."""
     with throw_away_server() as server:
         yield server
 
 
 @pytest.fixture
 def embedded_data_dir() -> Iterator[Path]:
-    """A data folder for an embedded server; what is left running there after the test is destroyed."""
-    with _claimed(_new_folder()) as folder:
+    """A data folder for an embedded server, which is destroyed after the test."""
+    with _claimed_folder(_new_folder()) as folder:
         yield folder
         asyncio.run(EmbeddedServer(folder, DatabaseSettings()).destroy())
         shutil.rmtree(folder)
@@ -282,7 +293,7 @@ def embedded_data_dir() -> Iterator[Path]:
 
 @pytest.fixture
 def settings_factory(request: pytest.FixtureRequest, tmp_path: Path) -> SettingsFactory:
-    """Makes Settings from arguments alone, with folders and a database of this test."""
+    """Creates Settings from arguments only, with this test's folders and database."""
 
     def make(**overrides: Any) -> Settings:
         if "database_url" not in overrides:
@@ -295,9 +306,9 @@ def settings_factory(request: pytest.FixtureRequest, tmp_path: Path) -> Settings
 
 @pytest.fixture
 def environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
-    """Environment of a subprocess that uses this test's database and folders, and nothing ambient."""
+    """The environment for a subprocess that uses this test's database and folders, and no other settings."""
     ours = {name: value for name, value in os.environ.items()
-            if name not in _FIXED_NAMES and not name.startswith("PLEIADES_")}  # fmt: skip
+            if name not in fixed_names(Settings) and not name.startswith("PLEIADES_")}  # fmt: skip
     return ours | {
         "DATABASE_URL": request.getfixturevalue("database_url"),
         "PLEIADES_DATA_DIR": str(tmp_path / "data"),
@@ -307,7 +318,7 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str
 
 @pytest.fixture
 def clock() -> FixedClock:
-    """A clock that stands at noon, 2026-11-02, UTC, until moved."""
+    """A clock that stands at 2026-11-02 12:00 UTC until it is moved."""
     return FixedClock(NOON)
 
 
@@ -320,14 +331,14 @@ async def database(settings_factory: SettingsFactory) -> AsyncIterator[Database]
 
 @pytest_asyncio.fixture
 async def sql(database_url: str) -> AsyncIterator[Any]:
-    """A plain asyncpg connection to this test's database, to arrange and to look."""
+    """A plain asyncpg connection to this test's database, for arranging and checking data."""
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
 
 
 class RecordingNotifier:
-    """A web hook that keeps what Apprise posts to `url`: `title`, `message` and `type` of each alert."""
+    """A webhook that records what Apprise posts to `url`: `title`, `message` and `type` of each alert."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -359,7 +370,7 @@ async def recording_notifier() -> AsyncIterator[RecordingNotifier]:
 
 @pytest.fixture
 def atlas_settings(request: pytest.FixtureRequest, settings_factory: SettingsFactory) -> Settings:
-    """What `atlas` is opened with: override it for other settings."""
+    """The settings that `atlas` is opened with; override this fixture for others."""
     if "recording_notifier" in request.fixturenames:
         return settings_factory(notifier={"urls": [request.getfixturevalue("recording_notifier").url]})
     return settings_factory()
@@ -367,7 +378,7 @@ def atlas_settings(request: pytest.FixtureRequest, settings_factory: SettingsFac
 
 @pytest_asyncio.fixture
 async def atlas(atlas_settings: Settings, clock: FixedClock) -> AsyncIterator[Atlas]:
-    """An open Atlas on this test's database, its clock at noon; `recording_notifier` gets its alerts."""
+    """An open Atlas on this test's database with its clock at noon; alerts go to `recording_notifier`."""
     from atlas.composition import Atlas
 
     async with Atlas.open(atlas_settings, clock=clock) as opened:

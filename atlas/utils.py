@@ -1,4 +1,4 @@
-"""The names by which the outside knows Atlas's tools."""
+"""Public import path of `KeyRing` for code outside Atlas."""
 
 from atlas.keyring import KeyRing
 

@@ -1,6 +1,6 @@
-"""The vault: raw answers kept as JSON objects, named `metadata/{YYYY-MM-DD}/{video_id}.json`.
+"""The vault: archives raw API answers as JSON objects named `metadata/{YYYY-MM-DD}/{video_id}.json`.
 
-What the store refuses waits in PostgreSQL and is tried again, unless the settings require the vault.
+Objects that the store refuses wait in PostgreSQL and are retried, unless the settings require the vault.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import orjson
 from atlas.clock import Clock
 from atlas.config import Settings
 from atlas.db import Database
-from atlas.errors import InvalidObjectName, ObjectNotFound, VaultError, VaultUnavailable
+from atlas.errors import InvalidObjectName, ObjectNotFound, VaultBroken, VaultError, VaultUnavailable
 from atlas.stores import Changes, Store, store_of
 
 logger = logging.getLogger(__name__)
@@ -37,68 +37,69 @@ _METADATA = "metadata"
 _OBJECTS_A_COMMIT = 100
 _DELETIONS_A_COMMIT = 1000
 _LEASE_S = 300
-# So many of a hundred's parts are refused where two objects are to blame; with more, all of them may be.
+# When 100 objects are retried by halves, two bad ones cause at most this many refusals. Beyond that, assume
+# that all of them are refused.
 _MOST_REFUSALS = 14
-_NONE_WAITS_S = 1.0
+_NONE_WAITING_S = 1.0
 
 
-class Batch:
-    """Objects that are stored together, the last of each name."""
+class ObjectBatch:
+    """Objects to store together; of several with one name, the last."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.objects: dict[str, bytes] = {}
 
     def store_metadata(self, video_id: str, response: Any) -> str:
-        """Add the API's answer about a video, under today's (UTC) date; returns the object's name."""
+        """Add the API's answer about a video under today's UTC date; returns the object's name."""
         name = metadata_name(video_id, self._clock.now())
         self.objects[name] = _to_json(name, response)
         return name
 
 
 class Vault:
-    """Keeps objects in the store that the settings name, and in PostgreSQL while it refuses them."""
+    """Keeps objects in the configured store, or in PostgreSQL while the store refuses them."""
 
     def __init__(self, store: Store, db: Database, clock: Clock, settings: Settings) -> None:
         self._store, self._db, self._clock = store, db, clock
         self._required, self._retry_s = settings.vault.required, settings.vault.retry_s
         self._node_id = settings.node_id
-        self._rests_until = self._none_waits_until = 0.0
+        self._paused_until = self._none_waiting_until = 0.0
         self._unavailable: VaultUnavailable | None = None
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings, db: Database, clock: Clock) -> AsyncIterator[Vault]:
-        """The vault of the settings; the store itself is first touched when it is used."""
+        """Open the configured vault; the store itself is first contacted when it is used."""
         yield cls(store_of(settings, db), db, clock, settings)
 
     @asynccontextmanager
-    async def batch(self) -> AsyncIterator[Batch]:
-        """Collect objects and store them at the end, in one commit; none if the body raises."""
-        batch = Batch(self._clock)
+    async def batch(self) -> AsyncIterator[ObjectBatch]:
+        """Collect objects and store them at the end in one commit; if the body raises, store none."""
+        batch = ObjectBatch(self._clock)
         yield batch
-        await self._keep(batch.objects)
+        await self._store_or_queue(batch.objects)
 
     async def store_metadata(self, video_id: str, response: Any) -> str:
-        """Store the API's answer about a video, under today's (UTC) date; returns the object's name."""
+        """Store the API's answer about a video under today's UTC date; returns the object's name."""
         async with self.batch() as batch:
             return batch.store_metadata(video_id, response)
 
     async def fetch(self, name: str) -> Any:
-        """The object of that name, decoded; ObjectNotFound if there is none, here or waiting."""
+        """The decoded object; ObjectNotFound if it is neither waiting nor in the store."""
         check_name(name)
         waiting = await self._db.fetchrow("vault.waiting", [name])
         if waiting is None:
             return _from_json(name, await self._store.read(name))
         if waiting["body"] is None:
-            raise ObjectNotFound(f"the vault holds no {name!r}: it was deleted")
+            raise ObjectNotFound(f"the vault has no {name!r}: it was deleted")
         return _from_json(name, zlib.decompress(waiting["body"]))
 
     async def list(self, prefix: str = "") -> Names:
-        """Sorted names of all objects that begin with a prefix; the folder it names is read in full."""
+        """Sorted names of all objects that begin with a prefix; the prefix's whole folder is listed."""
         if not _PREFIX.fullmatch(prefix):
             raise InvalidObjectName(
-                f"{prefix!r} is no prefix of an object's name, such as metadata/2026-11-02/"
+                f"{prefix!r} cannot begin an object's name: write a prefix such as metadata/2026-11-02/"
             )
         folder = prefix.rpartition("/")[0]
         names = {name for name in await self._store.list(folder) if name.startswith(prefix)}
@@ -107,7 +108,7 @@ class Vault:
         return sorted(names)
 
     async def days(self) -> builtins.list[date]:
-        """The days of which the store holds metadata, sorted: what retention walks through."""
+        """The days with metadata in the store, sorted; retention goes through them."""
         return sorted(
             date.fromisoformat(folder)
             for folder in await self._store.folders(_METADATA)
@@ -115,32 +116,32 @@ class Vault:
         )
 
     async def delete(self, name: str) -> None:
-        """Delete an object, wherever it is; there may be none."""
+        """Delete an object, stored or waiting, if it exists."""
         await self.delete_many([name])
 
     async def delete_many(self, names: Iterable[str]) -> None:
-        """Delete objects, a thousand in a commit; names of none are passed over. VaultError if refused."""
-        doomed = builtins.list(dict.fromkeys(names))
-        for name in doomed:
+        """Delete objects, 1,000 per commit, ignoring names without one; VaultError if the store refuses."""
+        unique = builtins.list(dict.fromkeys(names))
+        for name in unique:
             check_name(name)
-        for start in range(0, len(doomed), _DELETIONS_A_COMMIT):
-            changes = dict.fromkeys(doomed[start : start + _DELETIONS_A_COMMIT])
+        for start in range(0, len(unique), _DELETIONS_A_COMMIT):
+            changes = dict.fromkeys(unique[start : start + _DELETIONS_A_COMMIT])
             await self._supersede(changes)
             await self._write(changes)
 
     async def waiting(self) -> int:
-        """How many objects wait because the store refused them."""
+        """The number of objects that wait because the store refused them."""
         count: int = await self._db.fetchval("vault.count_waiting")
         return count
 
     async def retry_refused(self) -> int:
-        """Store the waiting objects that are due, a hundred in a commit, until refused; returns how many.
+        """Store waiting objects that are due, 100 per commit, until the store refuses; returns how many.
 
-        An object that is refused for its own sake holds up none of those that share its commit. Safe in
-        many processes at once, and when killed: objects are leased, and forgotten only once stored.
+        One bad object does not hold up the others in its commit. Several processes may do this at once, and
+        any may be killed, because objects are leased and only forgotten once stored.
         """
         stored = 0
-        while not self._rests():
+        while not self._is_paused():
             token = uuid4()
             rows = await self._db.fetch(
                 "vault.claim_refused", self._node_id, token, _LEASE_S, _OBJECTS_A_COMMIT
@@ -155,11 +156,25 @@ class Vault:
         return stored
 
     async def ping(self) -> None:
-        """Touch the store; VaultError if it does not answer."""
+        """Contact the store; VaultError if it does not answer."""
         await self._store.check()
 
+    async def check(self) -> None:
+        """Raise VaultBroken if the settings require the vault and it can't store now.
+
+        Call it before spending units. In a folder or bucket it stores and deletes a small object; of a
+        dataset it only checks that it exists.
+        """
+        if not self._required:
+            return
+        try:
+            self._raise_if_paused()
+            await self._store.probe(f"{_METADATA}/.probe-{uuid4().hex}")
+        except VaultError as error:
+            raise _broken(error) from error
+
     async def _retry(self, objects: Changes, token: UUID) -> int:
-        """Store leased objects, by halves where they are refused together; how many. The rest waits on."""
+        """Store leased objects, halving a group that is refused; returns how many. The rest keep waiting."""
         stored = refusals = 0
         parts = [objects]
         while parts:
@@ -177,21 +192,21 @@ class Vault:
         return stored
 
     async def _postpone(self, objects: Changes, token: UUID, error: VaultError) -> None:
-        logger.warning("the vault still refuses %d objects: %s", len(objects), error)
+        logger.warning("The vault still refuses %d objects: %s", len(objects), error)
         names, wait_s = builtins.list(objects), self._wait_s(error)
         await self._db.execute("vault.postpone_refused", names, token, str(error), wait_s, self._retry_s)
 
-    async def _keep(self, objects: Mapping[str, bytes]) -> None:
-        """Store objects, or let them wait in the database if they are refused and may be."""
+    async def _store_or_queue(self, objects: Mapping[str, bytes]) -> None:
+        """Store objects, or queue them in the database if the store refuses and the vault isn't required."""
         if not objects:
             return
-        if await self._any_may_wait():
+        if await self._any_waiting():
             await self._supersede(objects)
         try:
             await self._write(objects)
         except VaultError as error:
             if self._required:
-                raise
+                raise _broken(error) from error
             packed = [zlib.compress(body) for body in objects.values()]
             await self._db.execute(
                 "vault.refuse",
@@ -201,22 +216,25 @@ class Vault:
                 self._clock.now(),
                 self._wait_s(error),
             )
-            self._none_waits_until = 0.0
+            self._none_waiting_until = 0.0
             logger.warning(
-                "the vault refused %d objects, which wait in the database: %s", len(objects), error
+                "The vault refused %d objects, which wait in the database: %s", len(objects), error
             )
 
-    async def _any_may_wait(self) -> bool:
-        """Whether objects wait, asked once a second: what others are refused meanwhile is as new as ours."""
-        if time.monotonic() < self._none_waits_until:
+    async def _any_waiting(self) -> bool:
+        """Whether objects may be waiting; asks the database at most once a second.
+
+        Objects that another process queues in that second are as new as ours, so ours need not replace them.
+        """
+        if time.monotonic() < self._none_waiting_until:
             return False
         if await self._db.fetchval("vault.any_waiting"):
             return True
-        self._none_waits_until = time.monotonic() + _NONE_WAITS_S
+        self._none_waiting_until = time.monotonic() + _NONE_WAITING_S
         return False
 
     async def _supersede(self, changes: Changes) -> None:
-        """Replace older bodies of the same names that wait, so that a later retry cannot bring them back."""
+        """Replace waiting bodies of the same names, so that a later retry can't restore an older one."""
         waiting = {row["name"] for row in await self._db.fetch("vault.waiting", builtins.list(changes))}
         if waiting:
             newer = [
@@ -227,29 +245,36 @@ class Vault:
             )
 
     async def _write(self, changes: Changes) -> None:
-        """Write to the store, but leave it in peace for as long as it said it takes nothing."""
-        if self._unavailable is not None and self._rests():
-            raise VaultUnavailable(str(self._unavailable), self._rests_until - time.monotonic())
+        """Write to the store, unless it is unavailable and the time it asked us to wait isn't over."""
+        self._raise_if_paused()
         try:
             await self._store.write(changes)
         except VaultUnavailable as error:
-            self._unavailable, self._rests_until = error, time.monotonic() + self._wait_s(error)
+            self._unavailable, self._paused_until = error, time.monotonic() + self._wait_s(error)
             raise
         self._unavailable = None
 
-    def _rests(self) -> bool:
-        return time.monotonic() < self._rests_until
+    def _raise_if_paused(self) -> None:
+        if self._unavailable is not None and self._is_paused():
+            raise VaultUnavailable(str(self._unavailable), self._paused_until - time.monotonic())
+
+    def _is_paused(self) -> bool:
+        return time.monotonic() < self._paused_until
 
     def _wait_s(self, error: VaultError) -> float:
-        told = error.retry_after_s if isinstance(error, VaultUnavailable) else None
-        return self._retry_s if told is None else told
+        retry_after_s = error.retry_after_s if isinstance(error, VaultUnavailable) else None
+        return self._retry_s if retry_after_s is None else retry_after_s
 
 
 def metadata_name(video_id: str, instant: datetime) -> str:
-    """The name of a video's metadata as of an instant; InvalidObjectName if the id is none."""
+    """The name of a video's metadata object at an instant; InvalidObjectName if the id is malformed."""
     if not _VIDEO_ID.fullmatch(video_id):
-        raise InvalidObjectName(f"{video_id!r} is no video id: 1 to 64 letters, digits, _ or -")
+        raise InvalidObjectName(f"{video_id!r} is not a video id: 1 to 64 letters, digits, _ or -")
     return f"{_METADATA}/{instant.astimezone(UTC).date()}/{video_id}.json"
+
+
+def _broken(error: VaultError) -> VaultBroken:
+    return VaultBroken(f"PLEIADES_VAULT__REQUIRED is set, but the vault cannot store: {error}")
 
 
 def _halves(objects: Changes) -> tuple[Changes, Changes]:
@@ -261,8 +286,8 @@ def _halves(objects: Changes) -> tuple[Changes, Changes]:
 def check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise InvalidObjectName(
-            f"{name!r} is no object's name, such as metadata/2026-11-02/dQw4w9WgXcQ.json: segments of "
-            "letters, digits, _, - and dots, none beginning with a dot"
+            f"{name!r} cannot be an object's name: write segments of letters, digits, _, - and dots, none "
+            "beginning with a dot, such as metadata/2026-11-02/dQw4w9WgXcQ.json"
         )
 
 
@@ -291,7 +316,7 @@ async def store_metadata(video_id: str, response: Any) -> str:
     return await _current().store_metadata(video_id, response)
 
 
-def batch() -> AbstractAsyncContextManager[Batch]:
+def batch() -> AbstractAsyncContextManager[ObjectBatch]:
     """`Vault.batch` of the current Atlas."""
     return _current().batch()
 

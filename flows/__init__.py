@@ -1,1 +1,1 @@
-"""Prefect flows: thin wrappers over the cycles of maia."""
+"""Prefect flows: thin wrappers around maia's cycles, and everything that a Prefect server needs for them."""

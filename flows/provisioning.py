@@ -1,4 +1,4 @@
-"""What a Prefect server needs besides flows: work pools and two automations; repeatable."""
+"""Sets up a Prefect server: work pools, deployments and two automations. Repeating it is safe."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
-from flows.registry import AGENTS, ALERT
+from flows.registry import ALERT
+from flows.schedules import pauses_kept
 from flows.server import PrefectServerError
+from maia import agents
 
 logger = logging.getLogger(__name__)
 
 POOLS = ("process", "docker", "kubernetes")
-"""Work pools, each of the type that it is named for."""
+"""The work pools; each has the type that it is named after."""
 
 ZOMBIES = "pleiades: silent runs have crashed"
 FAILURES = "pleiades: tell of failed runs"
 
 _BEGINNING = {f"prefect.flow-run.{state}" for state in ("Pending", "Running")}
 _TERMINAL = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled")}
-_HEARTBEAT = "prefect.flow-run.heartbeat"
 
 
 @dataclass(frozen=True, slots=True)
 class Provision:
-    """Something that the server has, and whether it was made, changed or as it should be."""
+    """An object on the server, and whether it was created, changed or already right."""
 
     kind: str
     name: str
@@ -48,7 +49,7 @@ class Provision:
 
 
 async def provide_pools(types: Sequence[str] = POOLS) -> list[Provision]:
-    """Make the work pools that are missing; those that exist are left as their operators have them."""
+    """Create the missing work pools; existing ones keep their operators' configuration."""
     provided = []
     async with get_client() as client:
         for kind in types:
@@ -64,56 +65,61 @@ async def provide_pools(types: Sequence[str] = POOLS) -> list[Provision]:
 
 
 async def deploy(file: Path) -> list[Provision]:
-    """Deploy all that a prefect.yaml describes, as `prefect deploy --all` does."""
+    """Deploy everything in a prefect.yaml, as `prefect deploy --all` does; what was paused stays paused."""
     arguments = ("--no-prompt", "deploy", "--all", "--prefect-file", str(file))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "prefect", *arguments,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    output, _ = await process.communicate()
+    async with pauses_kept():
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "prefect", *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        output, _ = await process.communicate()
     if process.returncode != 0:
         raise PrefectServerError(
-            f"{file} could not be deployed: {_last_words(output.decode(errors='replace'))}"
+            f"{file} could not be deployed: {_last_lines(output.decode(errors='replace'))}"
         )
     return [Provision("deployments", str(file), "deployed")]
 
 
-def _last_words(output: str) -> str:
+def _last_lines(output: str) -> str:
     lines = [line.strip(" │╭╰─╮╯") for line in output.splitlines()]
-    return " ".join([line for line in lines if line][-5:]) or "it said nothing"
+    return " ".join([line for line in lines if line][-5:]) or "it printed nothing"
 
 
 async def automate(zombie_after_s: float) -> list[Provision]:
-    """Make the automations, or bring them up to date: silent runs crash, and failed runs are told of.
+    """Create or update the automations: mark silent runs as crashed, and alert people to failed runs.
 
-    The latter needs the deployment of the flow that tells; without it only the former is made.
+    The second needs the alert flow's deployment; without it only the first is created.
     """
     async with get_client() as client:
         wanted = [_zombies(zombie_after_s)]
         try:
-            teller = await client.read_deployment_by_name(ALERT.deployment)
-            wanted.append(_failures(teller.id))
+            alert = await client.read_deployment_by_name(ALERT.deployment)
+            wanted.append(_failures(alert.id))
         except ObjectNotFound:
             logger.warning(
-                "nobody is told of failed runs yet: the server has no deployment %s; deploy it, then run "
-                "maia provision",
+                "there are no alerts for failed runs yet: the server has no deployment %s; deploy it, then "
+                "run maia provision",
                 ALERT.deployment,
             )
         return [await _ensure(client, automation) for automation in wanted]
 
 
 def _zombies(after_s: float) -> AutomationCore:
-    """A run whose process is gone without a word stays Running for ever, unless somebody notices.
+    """The automation that marks silent runs as Crashed; a run whose process is gone would stay Running.
 
-    Heartbeats are the process's own and may be lost with it, the first one too; what the server says of
-    the run's state begins the watch as well.
+    Only state changes count, which Prefect's server emits itself and in order; flows/liveness.py says why
+    client heartbeats do not. The server holds an event back for up to 15 minutes if the event before it never
+    comes, as for runs that start within five minutes of being scheduled. With a shorter limit the automation
+    could fire after it has seen such a run's start and before it sees its end; hence the setting's default.
     """
     return AutomationCore(
         name=ZOMBIES,
-        description="A run that gives no sign of life any more is Crashed; the next one does its work.",
+        description="Marks a run as crashed if it stops giving signs of life; the next run does its work.",
         trigger=EventTrigger(
-            after={_HEARTBEAT, *_BEGINNING},
-            expect={_HEARTBEAT, *_BEGINNING, *_TERMINAL},
+            after=_BEGINNING,
+            expect=_BEGINNING | _TERMINAL,
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
@@ -122,33 +128,36 @@ def _zombies(after_s: float) -> AutomationCore:
         ),
         actions=[
             ChangeFlowRunState(
-                state=StateType.CRASHED, name=None, message=f"It was silent for {after_s:g} s.", force=False
+                state=StateType.CRASHED, name=None, message=f"No sign of life for {after_s:g} s.", force=False
             )
         ],
     )
 
 
-def _failures(teller: UUID) -> AutomationCore:
-    """Only the agents' own runs: a failed alert must not ask for another."""
-    told = {
+def _failures(alert_id: UUID) -> AutomationCore:
+    """The automation that alerts people to failed runs of agents, but not of the alert flow itself."""
+    fields = {
         "flow_name": "flow.name",
         "run_name": "flow_run.name",
         "run_id": "flow_run.id",
         "state": "flow_run.state.name",
         "message": "flow_run.state.message",
     }
-    # A bare "{{ … }}" would be rendered as JSON, which ids are not.
+    # Prefect would parse a bare "{{ … }}" as JSON, but ids are not JSON.
     parameters = {
-        name: {"__prefect_kind": "jinja", "template": f"{{{{ {value} }}}}"} for name, value in told.items()
+        name: {"__prefect_kind": "jinja", "template": f"{{{{ {value} }}}}"} for name, value in fields.items()
     }
     return AutomationCore(
         name=FAILURES,
-        description="Runs that failed or crashed are told to whom PLEIADES_NOTIFIER__URLS names.",
+        description="Sends an alert to PLEIADES_NOTIFIER__URLS when a run has failed or crashed.",
         trigger=EventTrigger(
             expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
             match_related=ResourceSpecification(
-                {"prefect.resource.role": "flow", "prefect.resource.name": [flow.name for flow in AGENTS]}
+                {
+                    "prefect.resource.role": "flow",
+                    "prefect.resource.name": [agent.name for agent in agents.AGENTS],
+                }
             ),
             for_each={"prefect.resource.id"},
             posture=Posture.Reactive,
@@ -156,7 +165,9 @@ def _failures(teller: UUID) -> AutomationCore:
             within=timedelta(0),
         ),
         actions=[
-            RunDeployment(source="selected", deployment_id=teller, parameters=parameters, job_variables=None)
+            RunDeployment(
+                source="selected", deployment_id=alert_id, parameters=parameters, job_variables=None
+            )
         ],
     )
 
@@ -168,17 +179,17 @@ async def _ensure(client: PrefectClient, wanted: AutomationCore) -> Provision:
     if not known:
         await client.create_automation(wanted)
         return Provision("automation", wanted.name, "created")
-    if _essence(known[0]) == _essence(wanted):
+    if _definition(known[0]) == _definition(wanted):
         return Provision("automation", wanted.name, "unchanged")
     await client.update_automation(known[0].id, wanted)
     return Provision("automation", wanted.name, "changed")
 
 
-def _essence(automation: AutomationCore) -> dict[str, Any]:
-    """What makes an automation do what it does, without what the server adds."""
-    told = automation.model_dump(mode="json", include=set(AutomationCore.model_fields))
-    told["trigger"].pop("id", None)
-    # Sets, in whatever order.
+def _definition(automation: AutomationCore) -> dict[str, Any]:
+    """The parts of an automation that define it, without those that the server adds."""
+    dumped = automation.model_dump(mode="json", include=set(AutomationCore.model_fields))
+    dumped["trigger"].pop("id", None)
+    # These are sets, and come in any order.
     for name in ("after", "expect", "for_each"):
-        told["trigger"][name] = sorted(told["trigger"][name])
-    return told
+        dumped["trigger"][name] = sorted(dumped["trigger"][name])
+    return dumped

@@ -1,41 +1,22 @@
-"""What the flows of every agent have in common: steps shown as tasks, the Atlas and the log of a run.
-
-Prefect schedules, shows and keeps the history; it neither retries nor caches nor stores results here.
-"""
+"""Runs the steps of a cycle as Prefect tasks, without retries, caching or stored results."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import Any, Generic, TypeVar
 
-from prefect import task
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
-from prefect.context import FlowRunContext
-from prefect.logging.handlers import APILogHandler
-from pydantic import Field
-
-from atlas.composition import Atlas, current
-from atlas.config import Settings, settings
-from atlas.errors import NoCurrentAtlas
-from maia import sessions
-from maia.signals import cancelled_by_sigterm
 
 T = TypeVar("T")
-Count = Annotated[int, Field(ge=1)]
-OnProgress = Callable[[Any], None]
-
-_LOGGED = ("atlas", "maia")
 
 
-class _Step(Generic[T]):
-    """A step to run, named for what it is about, and what it brought.
+class _OpaqueStep(Generic[T]):
+    """Hides a step and its result from Prefect; its text says what the step is about.
 
-    Prefect walks through every parameter and result that it can look into, which for a page of videos takes
-    ten times as long as all else it does for a task; into this it does not look.
+    Prefect traverses the parameters and results of tasks. For a page of videos that would take ten times as
+    long as everything else it does for a task. It can't look into this class.
     """
 
     __slots__ = ("about", "call", "result")
@@ -51,96 +32,16 @@ class _Step(Generic[T]):
         self.result = await self.call()
 
 
-class StepTask:
-    """A step of a cycle as a Prefect task, each run of it named for what it is about."""
-
-    def __init__(self, name: str, description: str) -> None:
-        async def run(step: _Step[Any]) -> None:
-            await step.run()
-
-        self._task = task(
-            name=name,
-            description=description,
-            task_run_name=f"{name} {{step}}",
-            cache_policy=NO_CACHE,
-            persist_result=False,
-        )(run)
-
-    async def __call__(self, about: object, call: Callable[[], Awaitable[T]]) -> T:
-        step = _Step(about, call)
-        await self._task(step)
-        return step.result
+async def as_task(name: str, about: object, call: Callable[[], Awaitable[T]]) -> T:
+    """Run a step as a task, whose run is named after the step and what it is about."""
+    step = _OpaqueStep(about, call)
+    await _task_named(name)(step)
+    return step.result
 
 
-@dataclass(frozen=True, slots=True)
-class _Invocation:
-    """What a caller in this process passes besides the flow's parameters."""
+@cache
+def _task_named(name: str) -> Task[[_OpaqueStep[Any]], Any]:
+    async def run(step: _OpaqueStep[Any]) -> None:
+        await step.run()
 
-    on_progress: OnProgress | None
-
-
-_invocation: ContextVar[_Invocation | None] = ContextVar("invocation", default=None)
-
-
-@asynccontextmanager
-async def invoking(settings: Settings, on_progress: OnProgress | None) -> AsyncIterator[None]:
-    """Within it flows run with `settings`, tell `on_progress`, and end by SIGTERM as the process does."""
-    async with Atlas.open(settings):
-        token = _invocation.set(_Invocation(on_progress))
-        try:
-            yield
-        finally:
-            _invocation.reset(token)
-
-
-@asynccontextmanager
-async def invoked() -> AsyncIterator[tuple[Atlas, OnProgress | None]]:
-    """What a flow works with: an Atlas whose log the run shows, and whom to tell of progress."""
-    invocation = _invocation.get()
-    with cancelled_by_sigterm(exits=invocation is not None):
-        async with _atlas() as atlas:
-            with _session(), _logs_shown(atlas.settings.log.level):
-                yield atlas, invocation.on_progress if invocation else None
-
-
-@contextmanager
-def _session() -> Iterator[None]:
-    """Let events and logs name the flow run that they belong to."""
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        yield
-        return
-    with sessions.about(context.flow.name if context.flow else "flow", str(context.flow_run.id)):
-        yield
-
-
-@asynccontextmanager
-async def _atlas() -> AsyncIterator[Atlas]:
-    """The caller's Atlas, or where a worker runs the flow one of the environment's settings."""
-    try:
-        atlas = current()
-    except NoCurrentAtlas:
-        async with Atlas.open(settings) as opened:
-            yield opened
-    else:
-        yield atlas
-
-
-@contextmanager
-def _logs_shown(level: str) -> Iterator[None]:
-    """Show what Atlas and maia log with the run, and task, that it belongs to."""
-    handler = APILogHandler()
-    # Threads that Prefect did not start have no run to log to.
-    handler.addFilter(lambda _: FlowRunContext.get() is not None)
-    loggers = [logging.getLogger(name) for name in _LOGGED]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(handler)
-        if logger.level == logging.NOTSET:
-            logger.setLevel(level)
-    try:
-        yield
-    finally:
-        for logger, before in zip(loggers, levels, strict=True):
-            logger.removeHandler(handler)
-            logger.setLevel(before)
+    return task(name=name, task_run_name=f"{name} {{step}}", cache_policy=NO_CACHE, persist_result=False)(run)

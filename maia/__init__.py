@@ -1,1 +1,1 @@
-"""Maia: the agents. What to do; no SQL, no Prefect."""
+"""Maia: the agents, their client and the command line. It contains no SQL and does not import Prefect."""

@@ -1,4 +1,4 @@
-"""`maia`: every command of Pleiades. Its modules load only when they are called, so that help is instant."""
+"""The `maia` command line. A command's module is imported only when that command runs, to keep help fast."""
 
 from __future__ import annotations
 
@@ -12,51 +12,79 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from maia.terminal import ExitStatus, status_of
+from maia import agents
+from maia.commands import streams
+from maia.commands.laziness import load_lazily
+from maia.commands.terminal import ExitStatus, print_text, status_of
+from maia.cycle.termination import TERMINATED_STATUS, Terminator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 logger = logging.getLogger(__name__)
 
-COMMANDS = {
-    "demo": "Hunt and track a catalogue in a throw-away database: no key, nothing left behind.",
-    "hunter": "Search YouTube for the queue's topics, store what is found, queue its tags.",
-    "up": "Run everything on this machine: database, Prefect with its UI, every agent, metrics.",
-    "serve": "Serve every agent on its schedule to a Prefect server.",
-    "provision": "Give a Prefect server its work pools, deployments and automations.",
-    "metrics": "Export metrics for Prometheus.",
-    "tracker": "Sample the videos that are due, compute how fast they grow, tell of breakouts.",
-    "top": "Show the videos that grow most.",
-    "video": "Show everything known of a video, and its curve.",
-    "watch": "Follow videos and channels closely: list, add and remove watches.",
-    "export": "Write samples, videos or channels to a file or a bucket, as Parquet or CSV.",
-    "seed": "Put topics at the head of the search queue.",
-    "queue": "List, retry and park topics of the search queue.",
-    "keys": "Show the quota ledger: used, left and closed until when, by ring.",
-    "status": "Show the queue, what was found, the clock, today's quota and the last cycles.",
-    "migrate": "Bring the database's schema up to date.",
-    "doctor": "Check everything Pleiades needs, and say what to do.",
-    "config": "Show the settings in force, or describe them all.",
-    "emulator": "Serve the YouTube Data API from a catalogue, for practice.",
-    "catalogue": "Make catalogues for the emulator: import, synthesize, show.",
+PANELS = {
+    "Run": {
+        "up": "Run everything on this machine: database, Prefect with its UI, every agent, metrics.",
+        **{agent.name: agent.about for agent in agents.AGENTS},
+        "seed": "Put topics at the front of the search queue.",
+        "queue": "List, retry and park topics of the search queue.",
+        "watch": "Watch videos and channels closely: list, add and remove watches.",
+    },
+    "Look": {
+        "top": "Show the videos that grow fastest.",
+        "video": "Show everything known about a video, and its curve.",
+        "channel": "Show a channel: its growth, its newest uploads and how its videos usually do.",
+        "breakouts": "Show videos that grew far more than expected, or wait for new ones.",
+        "status": "Show the search queue, the sampling schedule, today's quota and the last cycles.",
+        "plan": "Show how the hunter divides today's quota, why, and what came of yesterday's.",
+        "keys": "Show today's API quota: units used and left, and the state of each key.",
+        "export": "Write samples, videos or channels to a file or a bucket, as Parquet or CSV.",
+    },
+    "Set up": {
+        "doctor": "Check everything Pleiades needs, and say how to fix what is wrong.",
+        "config": "Show the current settings, or describe every setting.",
+        "migrate": "Bring the database's schema up to date.",
+        "serve": "Run every agent on its schedule, for a Prefect server that you run yourself.",
+        "provision": "Set up a Prefect server: work pools, deployments and automations.",
+        "metrics": "Serve metrics to Prometheus.",
+    },
+    "Practise": {
+        "demo": "Run the hunter and the tracker on made-up videos, without an API key.",
+        "emulator": "Emulate the YouTube Data API with the videos of a catalogue.",
+        "catalogue": "Create and inspect catalogues: the videos that the emulator serves.",
+    },
 }
-"""Every command, in the order of the help, with its line there."""
+"""Every command with its help line, grouped by purpose."""
+
+COMMANDS = {name: line for panel in PANELS.values() for name, line in panel.items()}
 
 EPILOG = (
-    "Exit statuses: 0 done, also when the ring is closed until later; 1 failed; 2 wrong usage; 69 the "
-    "database or the API can't be reached; 75 rate limited (HTTP 429): start again, the ledger knows when "
-    "to go on; 78 the settings need mending; 130 Ctrl-C; 143 SIGTERM.\n\n"
-    "Data goes to stdout, logs to stderr. Settings come from the environment: maia config docs."
+    "Exit statuses: 0 success, also when the quota is used up for now; 1 failure; 2 wrong usage; 69 the "
+    "database, the API or Prefect's server can't be reached; 75 rate limited (HTTP 429): run the command "
+    "again, it makes no call too early; 78 a setting or an API key is wrong; 130 Ctrl-C; 143 SIGTERM.\n\n"
+    "Data goes to stdout, logs to stderr. Settings come from the environment; maia config docs lists them."
 )
 
 
 class CommandsByName(TyperGroup):
-    """A group that knows each command's name and line, and imports the one that is called."""
+    """A group that lists commands by name and help line, and imports only the one that is called."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands = {name: TyperCommand(name, help=line) for name, line in COMMANDS.items()}
+        self.commands = {
+            name: TyperCommand(name, help=line, rich_help_panel=panel)
+            for panel, lines in PANELS.items()
+            for name, line in lines.items()
+        }
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            # Typer reads values with Pydantic, which puts this before every message.
+            error.message = error.message.removeprefix("Value error, ")
+            raise
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
@@ -64,10 +92,20 @@ class CommandsByName(TyperGroup):
 
 
 def load_command(name: str) -> Any:
-    """The command itself, out of its module."""
-    command = typer.main.get_command(import_module(f"maia.commands.{name}").app)
+    """The command with that name: an agent's, or one that has a module of its own."""
+    command = typer.main.get_command(_app_of(name))
     command.name = name
     return command
+
+
+def _app_of(name: str) -> typer.Typer:
+    for agent in agents.AGENTS:
+        if agent.name == name:
+            from maia.commands.running import command_of
+
+            return command_of(agent)
+    found: typer.Typer = import_module(f"maia.commands.{name}").app
+    return found
 
 
 app = typer.Typer(
@@ -85,20 +123,20 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"pleiades {version('pleiades')}")
+        typer.echo(f"pleiades {version('pleiades-agents')}")
         raise typer.Exit
 
 
 @app.callback()
 def options(
     debug: Annotated[
-        bool, typer.Option("--debug", "-v", help="Log everything, and show where an error comes from.")
+        bool, typer.Option("--debug", "-v", help="Log everything, with the traceback of each error.")
     ] = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Pleiades discovers videos on YouTube, watches how fast they grow, and learns from what it sees."""
+    """Pleiades discovers videos on YouTube, tracks how fast they grow, and reports breakouts."""
     if debug:
         from maia import logs
 
@@ -107,46 +145,63 @@ def options(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `maia` and leave with the exit status that EPILOG tells."""
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(_status(list(sys.argv[1:] if arguments is None else arguments)))
-
-
-def _terminate(*_: object) -> None:
-    """End as Ctrl-C does, so that whatever is open is closed."""
-    raise SystemExit(ExitStatus.TERMINATED)
-
-
-def hunter_main() -> None:
-    """`maia-hunter …` is `maia hunter …`."""
-    main(["hunter", *sys.argv[1:]])
-
-
-def tracker_main() -> None:
-    """`maia-tracker …` is `maia tracker …`."""
-    main(["tracker", *sys.argv[1:]])
+    """Run `maia` and exit with a status that EPILOG explains."""
+    streams.prepare()
+    terminator = Terminator()
+    signal.signal(signal.SIGTERM, terminator)
+    # Most commands never use it, nor do cycles that have nothing to do.
+    load_lazily("numpy")
+    try:
+        status = _status(list(sys.argv[1:] if arguments is None else arguments))
+    except Exception as error:
+        if not terminator.has_started:
+            raise
+        # An import that a signal interrupts may replace SystemExit by an error of its own.
+        logger.debug("SIGTERM ended the process here", exc_info=error)
+        status = TERMINATED_STATUS
+    try:
+        streams.flush()
+    except SystemExit as exiting:
+        status = status or _status_of_code(exiting.code)
+    sys.exit(status)
 
 
 def _status(arguments: list[str]) -> int:
     try:
         app(args=arguments, prog_name="maia")
-    except SystemExit as leaving:
-        return _whole(leaving.code)
+    except SystemExit as exiting:
+        return _status_of_code(exiting.code)
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
     except Exception as error:
         status = status_of(error)
         if status is None:
-            raise
+            from flows import environment
+
+            if (refused := environment.wrong_setting(error)) is None:
+                raise
+            _print_error(refused)
+            return ExitStatus.CONFIGURATION
+        if _is_quiet(error):
+            return status
         logger.debug("the error came from here", exc_info=error)
-        for line in str(error).splitlines():
-            sys.stderr.write(f"maia: {line}\n")
+        _print_error(str(error))
         return status
     return ExitStatus.DONE
 
 
-def _whole(code: str | int | None) -> int:
+def _is_quiet(error: Exception) -> bool:
+    from atlas.errors import ReaderLeft
+
+    return isinstance(error, ReaderLeft)
+
+
+def _status_of_code(code: str | int | None) -> int:
     if isinstance(code, str):
-        sys.stderr.write(f"maia: {code}\n")
+        _print_error(code)
         return ExitStatus.FAILED
     return code or 0
+
+
+def _print_error(message: str) -> None:
+    print_text("\n".join(f"maia: {line}" for line in message.splitlines()), stderr=True)

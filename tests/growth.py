@@ -10,6 +10,13 @@ from atlas.testing import NOON
 
 HOUR = timedelta(hours=1)
 
+_SAMPLES = ("video_stats_log", "channel_stats_log", "channel_norms", "velocity_cohorts", "videos", "channels")
+_CLOCKS = {
+    "video_clock": "video_id, zone, status, misses, samples, interval_h, next_due_at, last_sampled_at,"
+    " last_at, last_views, velocity, acceleration, weight, viral_score, watch_evidence_h",
+    "channel_clock": "channel_id, status, misses, next_due_at, last_at, views",
+}
+
 Counts = Sequence[tuple[datetime, int | None]]
 
 
@@ -63,6 +70,15 @@ async def store_samples(sql: Any, video_id: str, counts: Counts, *, methodology:
             counts[-1][0],
             *known,
         )
+
+
+async def stored_samples(sql: Any) -> dict[str, list[str]]:
+    """All that sampling writes, by table, except for who holds what."""
+    shown = dict.fromkeys(_SAMPLES, "*") | _CLOCKS
+    return {
+        name: sorted(map(repr, await sql.fetch(f"SELECT {columns} FROM {name}")))
+        for name, columns in shown.items()
+    }
 
 
 async def _insert(sql: Any, table: str, row: Mapping[str, Any]) -> None:

@@ -1,1 +1,1 @@
-"""Data access objects: one class per aggregate, what is locked and written together."""
+"""Data access objects: one class per group of tables that are locked and written together."""

@@ -1,20 +1,23 @@
-"""What people look at: who leads, what is known of a video, its samples. Reads only."""
+"""Read-only queries for display: leaderboards, and details of a video or a channel."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from atlas.adapters.dao import DAO, clean_text
+from atlas.adapters.dao import DAO
+from atlas.queries import clean_text
 
-_BREAKOUTS = 20
+_MOST_BREAKOUTS = 20
+
+Broadcast = Literal["none", "live", "upcoming"]
 
 
 class Lead(StrEnum):
-    """What a leaderboard goes by: smoothed velocity, its change, its ratio to the usual one, or the score."""
+    """The value that ranks a leaderboard: smoothed velocity, its change, its ratio to the norm, the score."""
 
     VELOCITY = "velocity"
     SCORE = "score"
@@ -24,17 +27,23 @@ class Lead(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which videos a leaderboard is of; None is every one. A channel is told by its id or its title."""
+    """Which videos a leaderboard includes; None does not filter. A channel is given by its id or title.
+
+    Videos of up to `short_at_most_s` are short, others long; one without a duration is neither.
+    """
 
     channel: str | None = None
     category_id: int | None = None
     zone: int | None = None
     tag: str | None = None
+    length: Literal["short", "long"] | None = None
+    broadcast: Broadcast | None = None
+    short_at_most_s: int = 180
 
 
 @dataclass(frozen=True, slots=True)
 class Leader:
-    """A video of a leaderboard; `leads_by` is what it goes by."""
+    """A video of a leaderboard; `leads_by` is the value that it is ranked by."""
 
     id: str
     title: str | None
@@ -42,6 +51,8 @@ class Leader:
     channel_title: str | None
     category_id: int | None
     published_at: datetime | None
+    duration_s: int | None
+    live_broadcast_content: str | None
     zone: int
     last_at: datetime | None
     views: int | None
@@ -54,7 +65,10 @@ class Leader:
 
 @dataclass(frozen=True, slots=True)
 class SampleLine:
-    """A sample as the log has it; None is a hidden count, and a step without velocity."""
+    """A sample from the log; a count of None is hidden, and a velocity of None could not be computed.
+
+    Samples whose `source` is a feed have views only.
+    """
 
     video_id: str
     sampled_at: datetime
@@ -63,11 +77,12 @@ class SampleLine:
     comments: int | None
     velocity: float | None
     methodology: int
+    source: Literal["api", "feed"] = "api"
 
 
 @dataclass(frozen=True, slots=True)
 class VideoDetails:
-    """Everything known of a video besides its samples; what its clock tells is None where it has none."""
+    """All that is known about a video except its samples; without a clock row, its fields are None."""
 
     id: str
     channel_id: str
@@ -109,58 +124,169 @@ class VideoDetails:
 
 
 @dataclass(frozen=True, slots=True)
+class VideoName:
+    """A video's title and channel."""
+
+    id: str
+    title: str | None
+    channel_id: str
+    channel_title: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelDetails:
+    """All that is known about a channel except its samples and videos; a last count of None is hidden."""
+
+    id: str
+    title: str | None
+    discovered_at: datetime
+    status: str
+    watched: bool
+    pinned_zone: int | None
+    next_due_at: datetime | None
+    last_at: datetime | None
+    subscribers: int | None
+    videos: int | None
+    views: int | None
+    videos_stored: int
+
+
+class ChannelSampleLine(NamedTuple):
+    """A channel's sample from the log; a count of None is hidden."""
+
+    sampled_at: datetime
+    subscribers: int | None
+    videos: int | None
+    views: int | None
+
+
+class NormLine(NamedTuple):
+    """Count, mean and sum of squared deviations of log(1 + views/h) over a channel's videos, by age class."""
+
+    age_class: int
+    videos: int
+    mean: float
+    squares: float
+
+
+class Median(NamedTuple):
+    """The median views of a channel's short videos, or of its other ones."""
+
+    is_short: bool
+    videos: int
+    views: float
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A channel's video, with counts from its clock or else from when it was last fetched."""
+
+    id: str
+    title: str | None
+    published_at: datetime | None
+    duration_s: int | None
+    live_broadcast_content: str | None
+    status: str
+    zone: int | None
+    views: int | None
+    velocity: float | None
+    relative_velocity: float | None
+    viral_score: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class BreakoutLine:
-    """A breakout as the event log tells it."""
+    """A breakout from the event log."""
 
     at: datetime
     payload: dict[str, Any]
 
 
 class BoardDAO(DAO):
-    """The door to what is shown of videos and their growth."""
+    """Reads leaderboards, and what is shown about videos and channels."""
 
     async def top(
         self, by: Lead, most: int, filters: Filters | None = None, window: timedelta | None = None
     ) -> list[Leader]:
-        """The leaders, first first; none if the filter's channel is unknown.
+        """The leading videos, best first; empty if the filter's channel is unknown.
 
-        With a window, velocity is the mean between a video's first and last known count in it, and goes
-        before the smoothed one; of the other leads only videos sampled within it take part.
+        With a window, velocity is the mean between a video's first and last known count in it instead of the
+        smoothed one; leaderboards by other values include only videos sampled within it.
         """
         filters = filters or Filters()
-        channels = None if filters.channel is None else await self._channels(filters.channel)
+        channels = None if filters.channel is None else await self.channels_named(filters.channel)
         if channels == []:
             return []
         tag = None if filters.tag is None else clean_text(filters.tag)
         kept = (channels, filters.category_id, filters.zone, tag)
+        of_videos = (filters.length, filters.broadcast, filters.short_at_most_s)
         now = self._clock.now()
         if by is Lead.VELOCITY and window is not None:
             counted_by = 1 if now < self._settings.tracker.methodology_epoch else 2
-            rows = await self._executor.fetch("board.top_grown", most, *kept, now - window, now, counted_by)
+            rows = await self._executor.fetch(
+                "board.top_grown", most, *kept, now - window, now, counted_by, *of_videos
+            )
         else:
             since = None if window is None else now - window
-            rows = await self._executor.fetch("board.top", by, most, *kept, since)
+            rows = await self._executor.fetch("board.top", by, most, *kept, since, *of_videos)
         return [Leader(**row) for row in rows]
 
-    async def _channels(self, name: str) -> list[str]:
+    async def channels_named(self, name: str) -> list[str]:
+        """Ids of the channels with this id or this title, ignoring the title's case."""
         rows = await self._executor.fetch("board.channels_named", clean_text(name))
         return [row["id"] for row in rows]
 
     async def samples(
         self, ids: Sequence[str], since: datetime, until: datetime
     ) -> dict[str, list[SampleLine]]:
-        """Each video's samples in [since, until], oldest first; none for a video without any."""
+        """Each video's samples in [since, until], oldest first; an empty list for a video without any."""
         lines: dict[str, list[SampleLine]] = {id_: [] for id_ in ids}
         for row in await self._executor.fetch("board.samples", ids, since, until):
             lines[row["video_id"]].append(SampleLine(*row))
         return lines
 
     async def video(self, video_id: str) -> VideoDetails | None:
-        """What is known of a video; None if it isn't stored."""
+        """A video's details; None if it isn't stored."""
         row = await self._executor.fetchrow("board.video", clean_text(video_id))
         return None if row is None else VideoDetails(**row)
 
     async def breakouts(self, video_id: str) -> list[BreakoutLine]:
         """The video's last breakouts, newest first."""
-        rows = await self._executor.fetch("board.breakouts", clean_text(video_id), _BREAKOUTS)
+        rows = await self._executor.fetch("board.breakouts", clean_text(video_id), _MOST_BREAKOUTS)
         return [BreakoutLine(**row) for row in rows]
+
+    async def names_of(self, ids: Iterable[str]) -> dict[str, VideoName]:
+        """Titles and channels of the videos, except those that aren't stored."""
+        rows = await self._executor.fetch("board.names_of", [clean_text(id_) for id_ in ids])
+        return {row["id"]: VideoName(**row) for row in rows}
+
+    async def channel(self, channel_id: str) -> ChannelDetails | None:
+        """A channel's details; None if it isn't stored."""
+        row = await self._executor.fetchrow("board.channel", clean_text(channel_id))
+        return None if row is None else ChannelDetails(**row)
+
+    async def channel_samples(
+        self, channel_id: str, since: datetime, until: datetime
+    ) -> list[ChannelSampleLine]:
+        """A channel's samples in [since, until], oldest first."""
+        rows = await self._executor.fetch("board.channel_samples", clean_text(channel_id), since, until)
+        return [ChannelSampleLine(*row) for row in rows]
+
+    async def channel_norms(self, channel_id: str) -> list[NormLine]:
+        """A channel's norms by age class, youngest first."""
+        rows = await self._executor.fetch("board.channel_norms", clean_text(channel_id))
+        return [NormLine(*row) for row in rows]
+
+    async def channel_medians(
+        self, channel_id: str, published_before: datetime, short_at_most_s: int
+    ) -> list[Median]:
+        """The median views of a channel's short videos, and of its other ones."""
+        rows = await self._executor.fetch(
+            "board.channel_medians", clean_text(channel_id), published_before, short_at_most_s
+        )
+        return [Median(*row) for row in rows]
+
+    async def uploads(self, channel_id: str, most: int) -> list[Upload]:
+        """A channel's newest videos, newest first."""
+        rows = await self._executor.fetch("board.uploads", clean_text(channel_id), most)
+        return [Upload(**row) for row in rows]

@@ -1,4 +1,4 @@
-"""Totals that outlive events, exporters and processes, and the ledger as metrics show it."""
+"""Counters for the metrics exporter, summed up from events and kept in the database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EVENTS_AT_ONCE = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """What all events so far amount to in one metric under some labels."""
+    """The value of one counter with its labels, over all events so far."""
 
     metric: str
     labels: Mapping[str, str | float]
@@ -24,26 +24,27 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """One project's bucket on one Pacific day; units by ring."""
+    """One project's bucket on one Pacific day, in units by ring; `lends` if archeology's share is lent."""
 
     project: str
     bucket: Bucket
     closed_until: datetime | None
+    lends: bool
     used: Mapping[RingName, int]
     reserved: Mapping[RingName, int]
 
 
 class MetricsDAO:
-    """Adds events up, each once by whatever process, and reads the totals."""
+    """Adds events to the totals, each exactly once even with several processes, and reads them."""
 
     def __init__(self, db: Database, events: EventLog) -> None:
         self._db, self._events = db, events
 
     async def fold(self, bounds_s: Sequence[float]) -> int:
-        """Add the events that are not counted yet to the totals; returns the cursor up to which all are.
+        """Add new events to the totals; returns the cursor up to which all events are counted.
 
-        Events may be dropped up to there. `bounds_s` are those of the histogram of cycles' seconds: they may
-        be changed only together with a migration that forgets its totals.
+        Events up to that cursor may be deleted. `bounds_s` are the upper bounds of the histogram of cycle
+        durations; changing them requires a migration that resets its totals.
         """
         while True:
             watermark = await self._events.cursor()
@@ -56,26 +57,27 @@ class MetricsDAO:
                 return max(cursor, until)
 
     async def count_lapses(self) -> None:
-        """Add the claims that lapsed since the last look to the totals.
+        """Add the claims that expired since the last call to the totals.
 
-        It reads whole tables, as claims stand in no index. One that another process takes over before anybody
-        looked is missed.
+        It scans whole tables, because no index contains claims. A claim that another process takes over
+        between two calls is missed.
         """
         await self._db.execute("metrics.count_lapses")
 
     async def totals(self) -> list[Total]:
-        """Every total, as of the last fold."""
+        """All totals, as of the last `fold`."""
         rows = await self._db.fetch("metrics.totals")
         return [Total(row["metric"], row["labels"], row["total"]) for row in rows]
 
     async def ledger(self, day: date) -> list[LedgerEntry]:
-        """What was spent on a Pacific day, by project and bucket; nothing where nothing was."""
+        """The units spent on a Pacific day, by project and bucket; buckets without any are omitted."""
         rows = await self._db.fetch("metrics.ledger", day)
         return [
             LedgerEntry(
                 row["project"],
                 row["bucket"],
                 row["closed_until"],
+                row["lends"],
                 {ring: row[f"{ring}_used"] for ring in RINGS},
                 {ring: row[f"{ring}_reserved"] for ring in RINGS},
             )

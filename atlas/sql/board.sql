@@ -1,25 +1,28 @@
 -- name: channels_named
--- The channels whose id is $1, or whose title is, in any case.
+-- The channels whose id is $1, or whose title is $1 in any case.
 SELECT id
 FROM channels
 WHERE id = $1 OR lower(title) = lower($1)
 ORDER BY id;
 
 -- name: top
--- The $2 live videos that lead by $1, as the clock has them: of the channels $3, category $4, zone $5 and tag $6, sampled
--- since $7, each where it is given. A scan of the narrow clock: an index on what every sample changes would cost each of
--- them more than the few looks at a board are worth.
+-- The $2 live videos with the highest $1, from their clocks. Optional filters: channels $3, category $4, zone $5, tag $6,
+-- sampled since $7, length $8 ('short': up to $10 seconds; 'long'), broadcast $9. Scans the narrow clock table: an index on
+-- columns that every sample changes would cost more in updates than it saves on the rare leaderboard.
 WITH led AS (
-    -- Of so many rows, only what ranks them: the rest is read for the leaders.
+    -- Reads only the ranking columns of the many rows; the rest is read for the leaders alone.
     SELECT c.video_id, lead.value AS leads_by
     FROM video_clock AS c
-    -- OFFSET keeps this from being looked up video by video, as the planner can't tell how rare a tag is.
+    -- OFFSET 0 prevents a look-up per video: the planner can't know how rare a tag is.
     LEFT JOIN (
         SELECT id
         FROM videos
-        WHERE $6::text IS NOT NULL AND EXISTS (SELECT FROM unnest(tags) AS tag WHERE lower(tag) = lower($6))
+        WHERE coalesce($6::text, $8::text, $9::text) IS NOT NULL
+            AND ($6 IS NULL OR EXISTS (SELECT FROM unnest(tags) AS tag WHERE lower(tag) = lower($6)))
+            AND ($8 IS NULL OR CASE WHEN duration_s > $10 THEN 'long' WHEN duration_s > 0 THEN 'short' END = $8)
+            AND ($9 IS NULL OR coalesce(live_broadcast_content, 'none') = $9)
         OFFSET 0
-    ) AS tagged ON tagged.id = c.video_id
+    ) AS wanted ON wanted.id = c.video_id
     CROSS JOIN LATERAL (
         SELECT CASE $1::text
             WHEN 'velocity' THEN c.velocity
@@ -32,14 +35,14 @@ WITH led AS (
         AND ($3::text[] IS NULL OR c.channel_id = ANY ($3))
         AND ($4::integer IS NULL OR c.category_id = $4)
         AND ($5::smallint IS NULL OR c.zone = $5)
-        AND ($6::text IS NULL OR tagged.id IS NOT NULL)
+        AND (coalesce($6::text, $8::text, $9::text) IS NULL OR wanted.id IS NOT NULL)
         AND ($7::timestamptz IS NULL OR c.last_sampled_at >= $7)
         AND lead.value IS NOT NULL
     ORDER BY lead.value DESC, c.video_id
     LIMIT $2
 )
-SELECT c.video_id AS id, v.title, c.channel_id, h.title AS channel_title, c.category_id, v.published_at, c.zone, c.last_at,
-    c.last_views AS views, c.velocity, c.acceleration, c.relative_velocity, c.viral_score, led.leads_by
+SELECT c.video_id AS id, v.title, c.channel_id, h.title AS channel_title, c.category_id, v.published_at, v.duration_s,
+    v.live_broadcast_content, c.zone, c.last_at, c.last_views AS views, c.velocity, c.acceleration, c.relative_velocity, c.viral_score, led.leads_by
 FROM led
 JOIN video_clock AS c ON c.video_id = led.video_id
 JOIN videos AS v ON v.id = led.video_id
@@ -47,15 +50,17 @@ JOIN channels AS h ON h.id = c.channel_id
 ORDER BY led.leads_by DESC, led.video_id;
 
 -- name: top_grown
--- The $1 live videos that gained most views an hour between their first and last known count in [$6, $7], both counted by
--- methodology $8: of the channels $2, category $3, zone $4 and tag $5, each where it is given.
+-- The $1 live videos that gained most views per hour between their first and last known count in [$6, $7], both counted by
+-- methodology $8. Optional filters: channels $2, category $3, zone $4, tag $5, length $9 ('short': up to $11 seconds;
+-- 'long'), broadcast $10.
 WITH seen AS (
-    -- Arrays compare element by element: the least is the first count with its instant, in microseconds.
+    -- Arrays compare element by element, so the least one holds the first instant (in microseconds) and its count.
     SELECT video_id,
         min(ARRAY[(date_part('epoch', sampled_at) * 1e6)::bigint, views]) AS first,
         max(ARRAY[(date_part('epoch', sampled_at) * 1e6)::bigint, views]) AS last
     FROM video_stats_log
     WHERE sampled_at >= $6 AND sampled_at <= $7 AND methodology = $8 AND views IS NOT NULL
+        AND doubted IS NOT TRUE
     GROUP BY video_id
 ),
 led AS (
@@ -65,9 +70,12 @@ led AS (
     LEFT JOIN (
         SELECT id
         FROM videos
-        WHERE $5::text IS NOT NULL AND EXISTS (SELECT FROM unnest(tags) AS tag WHERE lower(tag) = lower($5))
+        WHERE coalesce($5::text, $9::text, $10::text) IS NOT NULL
+            AND ($5 IS NULL OR EXISTS (SELECT FROM unnest(tags) AS tag WHERE lower(tag) = lower($5)))
+            AND ($9 IS NULL OR CASE WHEN duration_s > $11 THEN 'long' WHEN duration_s > 0 THEN 'short' END = $9)
+            AND ($10 IS NULL OR coalesce(live_broadcast_content, 'none') = $10)
         OFFSET 0
-    ) AS tagged ON tagged.id = c.video_id
+    ) AS wanted ON wanted.id = c.video_id
     CROSS JOIN LATERAL (
         SELECT (last[2] - first[2]) / nullif((last[1] - first[1]) / 3.6e9::double precision, 0)
     ) AS lead (value)
@@ -75,13 +83,13 @@ led AS (
         AND ($2::text[] IS NULL OR c.channel_id = ANY ($2))
         AND ($3::integer IS NULL OR c.category_id = $3)
         AND ($4::smallint IS NULL OR c.zone = $4)
-        AND ($5::text IS NULL OR tagged.id IS NOT NULL)
+        AND (coalesce($5::text, $9::text, $10::text) IS NULL OR wanted.id IS NOT NULL)
         AND lead.value IS NOT NULL
     ORDER BY lead.value DESC, c.video_id
     LIMIT $1
 )
-SELECT c.video_id AS id, v.title, c.channel_id, h.title AS channel_title, c.category_id, v.published_at, c.zone, c.last_at,
-    c.last_views AS views, c.velocity, c.acceleration, c.relative_velocity, c.viral_score, led.leads_by
+SELECT c.video_id AS id, v.title, c.channel_id, h.title AS channel_title, c.category_id, v.published_at, v.duration_s,
+    v.live_broadcast_content, c.zone, c.last_at, c.last_views AS views, c.velocity, c.acceleration, c.relative_velocity, c.viral_score, led.leads_by
 FROM led
 JOIN video_clock AS c ON c.video_id = led.video_id
 JOIN videos AS v ON v.id = led.video_id
@@ -89,14 +97,14 @@ JOIN channels AS h ON h.id = c.channel_id
 ORDER BY led.leads_by DESC, led.video_id;
 
 -- name: samples
--- The samples of the videos $1 in [$2, $3], each video's in their order.
-SELECT video_id, sampled_at, views, likes, comments, velocity, methodology
+-- The samples of the videos $1 in [$2, $3], by video and instant.
+SELECT video_id, sampled_at, views, likes, comments, velocity, methodology, coalesce(source::text, 'api') AS source
 FROM video_stats_log
 WHERE video_id = ANY ($1::text[]) AND sampled_at >= $2 AND sampled_at <= $3
 ORDER BY video_id, sampled_at;
 
 -- name: video
--- Everything known of the video $1 besides its samples; `watched` says whether the video or its channel is.
+-- All that is known about the video $1 except its samples; `watched` says whether it or its channel is watched.
 SELECT v.id, v.channel_id, h.title AS channel_title, v.title, v.description, v.published_at, v.discovered_at,
     q.query AS discovered_by, v.refreshed_at, v.category_id, v.duration_s, v.live_broadcast_content, v.default_language,
     v.tags, v.view_count, v.like_count, v.comment_count, coalesce(c.status, v.status) AS status, c.zone, c.pinned_zone,
@@ -115,9 +123,61 @@ LEFT JOIN video_clock AS c ON c.video_id = v.id
 WHERE v.id = $1;
 
 -- name: breakouts
--- The last $2 breakouts of the video $1 that the event log tells of, newest first.
+-- The last $2 breakouts of the video $1 in the event log, newest first.
 SELECT at, payload
 FROM events
 WHERE kind = 'tracker.breakout' AND payload ->> 'video_id' = $1
 ORDER BY id DESC
+LIMIT $2;
+
+-- name: names_of
+-- Titles and channels of the videos $1, as far as they are stored.
+SELECT v.id, v.title, v.channel_id, h.title AS channel_title
+FROM videos AS v
+JOIN channels AS h ON h.id = v.channel_id
+WHERE v.id = ANY ($1::text[]);
+
+-- name: channel
+-- All that is known about the channel $1 except its samples and videos.
+SELECT h.id, h.title, h.discovered_at, coalesce(c.status, 'live') AS status, w.id IS NOT NULL AS watched,
+    w.zone AS pinned_zone, c.next_due_at, c.last_at, c.subscribers, c.videos, c.views,
+    (SELECT count(*) FROM videos AS v WHERE v.channel_id = h.id) AS videos_stored
+FROM channels AS h
+LEFT JOIN channel_clock AS c ON c.channel_id = h.id
+LEFT JOIN watches AS w ON w.kind = 'channel' AND w.id = h.id
+WHERE h.id = $1;
+
+-- name: channel_samples
+-- The samples of the channel $1 in [$2, $3], oldest first.
+SELECT sampled_at, subscribers, videos, views
+FROM channel_stats_log
+WHERE channel_id = $1 AND sampled_at >= $2 AND sampled_at <= $3
+ORDER BY sampled_at;
+
+-- name: channel_norms
+-- The norms of the channel $1 by age class, youngest first.
+SELECT age_class, videos, mean, squares
+FROM channel_norms
+WHERE channel_id = $1
+ORDER BY age_class;
+
+-- name: channel_medians
+-- The number of videos of the channel $1 with known views that were published up to $2, and the median of their views;
+-- separately for videos of up to $3 seconds and longer ones.
+SELECT v.duration_s <= $3 AS is_short, count(*) AS videos,
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY coalesce(c.last_views, v.view_count)) AS views
+FROM videos AS v
+LEFT JOIN video_clock AS c ON c.video_id = v.id
+WHERE v.channel_id = $1 AND v.published_at <= $2 AND v.duration_s > 0 AND coalesce(c.last_views, v.view_count) IS NOT NULL
+GROUP BY is_short
+ORDER BY is_short;
+
+-- name: uploads
+-- The $2 newest videos of the channel $1, with the latest counts from their clocks.
+SELECT v.id, v.title, v.published_at, v.duration_s, v.live_broadcast_content, coalesce(c.status, v.status) AS status, c.zone,
+    coalesce(c.last_views, v.view_count) AS views, c.velocity, c.relative_velocity, c.viral_score
+FROM videos AS v
+LEFT JOIN video_clock AS c ON c.video_id = v.id
+WHERE v.channel_id = $1
+ORDER BY v.published_at DESC NULLS LAST, v.id
 LIMIT $2;

@@ -1,6 +1,6 @@
 -- name: append
--- Add events of one instant in their order, announce the last id, and return all ids. An id is taken only under a
--- shared lock whose key tells a floor beneath it, so that a reader can tell which ids may still appear.
+-- Append events of one instant in order, notify listeners of the last id, and return all ids. Before taking ids, lock (in
+-- shared mode) a key that contains a lower bound of them, so that readers know which ids may still appear.
 WITH floor AS MATERIALIZED (
     SELECT last_value - (NOT is_called)::int AS id FROM events_id_seq
 ), held AS MATERIALIZED (
@@ -15,9 +15,9 @@ WITH floor AS MATERIALIZED (
 SELECT array_agg(id ORDER BY id) AS ids, pg_notify('events', max(id)::text) FROM appended HAVING count(*) > 0;
 
 -- name: watermark
--- The id up to which no event can appear any more, and the last id taken. The last id is read before the locks: an
--- id up to it whose lock is gone is committed, or never will be. The events themselves are read by a later
--- statement, whose snapshot then holds them all.
+-- The id up to which no event can appear any more, and the last id taken. The last id is read before the locks: if an id up
+-- to it is not locked any more, its transaction has committed or rolled back. The events themselves are read by a later
+-- statement, whose snapshot therefore contains all of them.
 SELECT least(last.id, in_flight.floor) AS watermark, last.id AS last_id
 FROM (SELECT last_value - (NOT is_called)::int AS id FROM events_id_seq) AS last
 CROSS JOIN LATERAL (
@@ -30,16 +30,16 @@ CROSS JOIN LATERAL (
 ) AS in_flight;
 
 -- name: since
--- Events after a cursor up to the watermark, oldest first.
+-- At most $3 events after cursor $1 up to the watermark $2, oldest first.
 SELECT id, at, kind, agent, node, session, payload FROM events
 WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3;
 
 -- name: since_of_kinds
--- The same, of some kinds only.
+-- The same, only of the kinds $4.
 SELECT id, at, kind, agent, node, session, payload FROM events
 WHERE id > $1 AND id <= $2 AND kind = ANY($4::text[]) ORDER BY id LIMIT $3;
 
 -- name: latest_of_kinds
--- The last events of some kinds up to the watermark, newest first.
+-- The last $3 events of the kinds $2 up to the watermark $1, newest first.
 SELECT id, at, kind, agent, node, session, payload FROM events
 WHERE id <= $1 AND kind = ANY($2::text[]) ORDER BY id DESC LIMIT $3;

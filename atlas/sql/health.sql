@@ -1,6 +1,6 @@
 -- name: server
--- What a check-up asks of the server: its version, its clock, the database's size, and how old the oldest
--- transaction is that keeps rows from being cleaned away.
+-- The server's version and clock, the database's size, and the age of the oldest transaction that keeps vacuum from
+-- removing dead rows.
 SELECT
     current_setting('server_version') AS version,
     clock_timestamp() AS now,
@@ -10,3 +10,7 @@ SELECT
         FROM pg_stat_activity
         WHERE datname = current_database() AND backend_xmin IS NOT NULL AND pid <> pg_backend_pid()
     ), 0)::float8 AS oldest_transaction_s;
+
+-- name: now
+-- The database's clock.
+SELECT clock_timestamp();

@@ -1,9 +1,9 @@
 -- name: hold_cursor
--- The event up to which all are counted, held until the transaction ends, so that each is counted once.
+-- The id up to which all events are counted, locked until the transaction ends so that each event is counted once.
 SELECT event_id FROM metric_cursor FOR UPDATE;
 
 -- name: fold
--- Add what events after $1 up to $2 tell to the totals; $3 are the upper bounds of the histogram of seconds.
+-- Add the events after $1 up to $2 to the totals; $3 are the upper bounds of the histogram of cycle durations in seconds.
 WITH fresh AS MATERIALIZED (
     SELECT kind, coalesce(agent, split_part(kind, '.', 1)) AS agent, payload
     FROM events
@@ -15,7 +15,7 @@ WITH fresh AS MATERIALIZED (
     FROM fresh
     WHERE kind LIKE '%.cycle'
 ), tally AS (
-    -- Whatever an agent counts, under the name it has in the payload; what is no number counts nothing.
+    -- All counts of an agent, under their names in the payload; values that aren't numbers are ignored below.
     SELECT agent, 'skipped' AS metric, 'reason' AS label, key, value
     FROM cycle CROSS JOIN jsonb_each(CASE jsonb_typeof(payload->'skipped') WHEN 'object' THEN payload->'skipped' END)
     UNION ALL
@@ -52,24 +52,36 @@ SELECT metric, labels, total FROM counted
 ON CONFLICT (metric, labels) DO UPDATE SET total = t.total + EXCLUDED.total;
 
 -- name: totals
--- Every total there is.
+-- All totals.
 SELECT metric, labels, total FROM metric_totals ORDER BY metric, labels;
 
 -- name: ledger
--- What each ring used and reserved of each project's buckets on day $1, and until when they are closed.
-SELECT project, bucket, closed_until,
-    hunting_used, hunting_reserved, tracking_used, tracking_reserved, archeology_used, archeology_reserved
+-- The units that each ring used and reserved of each project's buckets on day $1, until when the buckets are closed, and
+-- whether archeology lends its share: it does if it asked for nothing on that day and the one before.
+SELECT project, bucket, max(closed_until) FILTER (WHERE pacific_day = $1) AS closed_until,
+    NOT bool_or(archeology_asked) AS lends,
+    coalesce(max(hunting_used) FILTER (WHERE pacific_day = $1), 0) AS hunting_used,
+    coalesce(max(hunting_reserved) FILTER (WHERE pacific_day = $1), 0) AS hunting_reserved,
+    coalesce(max(tracking_used) FILTER (WHERE pacific_day = $1), 0) AS tracking_used,
+    coalesce(max(tracking_reserved) FILTER (WHERE pacific_day = $1), 0) AS tracking_reserved,
+    coalesce(max(archeology_used) FILTER (WHERE pacific_day = $1), 0) AS archeology_used,
+    coalesce(max(archeology_reserved) FILTER (WHERE pacific_day = $1), 0) AS archeology_reserved
 FROM quota_ledger
-WHERE pacific_day = $1
+WHERE pacific_day BETWEEN $1::date - 1 AND $1
+GROUP BY project, bucket
 ORDER BY project, bucket;
 
 -- name: count_lapses
--- Add the claims whose lease ran out, and that nobody has taken over yet, to the totals of their agents, each once: a
--- claim has one token, however many rows it holds. What was seen two days ago is forgotten: nothing waits that long.
+-- Add claims whose lease has expired, and that no process has taken over yet, to their agents' totals. Each counts once: a
+-- claim has one token, however many rows it holds. Tokens seen two days ago are deleted, as no claim stays that long.
 WITH lapsed AS (
     SELECT DISTINCT 'hunter' AS agent, lease_token
     FROM search_queue
     WHERE status = 'active' AND lease_token IS NOT NULL AND lease_until < clock_timestamp()
+    UNION
+    SELECT DISTINCT 'hunter', lease_token
+    FROM discovery_asks
+    WHERE is_open AND lease_token IS NOT NULL AND lease_until < clock_timestamp()
     UNION
     SELECT DISTINCT 'tracker', lease_token
     FROM video_clock

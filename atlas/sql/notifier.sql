@@ -1,6 +1,6 @@
 -- name: claim
--- Take the right to send an alert by this key now, if its cool-down is over; count it as held back if not. The claim
--- lasts only some seconds, so that a sender that dies leaves no silence.
+-- Claim the right to send the alert with key $1 if its cool-down is over; otherwise count it as held back. The claim lasts
+-- only seconds ($4), so that a sender that dies does not silence the alert.
 WITH forgotten AS (
     DELETE FROM alerts WHERE quiet_until < statement_timestamp() - interval '30 days' AND key <> $1
 )
@@ -15,5 +15,5 @@ ON CONFLICT (key) DO UPDATE SET
 RETURNING claim = $3 AS granted, held_back;
 
 -- name: settle
--- Start the cool-down of an alert that went out; a cool-down of 0 gives the claim back.
+-- Start the cool-down of $3 seconds after an alert was sent; 0 releases the claim.
 UPDATE alerts SET quiet_until = statement_timestamp() + make_interval(secs => $3) WHERE key = $1 AND claim = $2;

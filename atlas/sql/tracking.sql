@@ -1,16 +1,17 @@
 -- name: claim_due_videos
--- Lease the $1 first due videos that nobody holds to $2 under token $3 for $4 seconds ($5 now): hot first, then warm,
--- then cold, the longest due first. A sub-select a zone, as before PostgreSQL 18 no index scan skips from one to the next
--- once it is told where to stop. With $6 it doesn't wait for the disk: a claim that a crash of the server forgets is one
--- that nobody holds, and the fence keeps its worker out. The rows are found again where they were locked, which spares a
--- thousand look-ups of their keys; one that moved between the statement's snapshot and its lock waits for the next claim.
-WITH hasty AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) WHERE $6),
+-- Lease up to $1 unclaimed due videos to $2 under token $3 for $4 seconds ($5 now): hot, then warm, then cold, then gone
+-- videos that are due for another look; in each group, the longest due first. One sub-select per zone, because before
+-- PostgreSQL 18 an index scan with a limit can't skip from one zone to the next. With $6, commit without waiting for the
+-- disk: if a crash loses the claim, its videos are unclaimed again, and the token keeps the old claim from storing. Locked
+-- rows are found again by ctid, which saves a look-up of each key; a row that moved between the statement's snapshot and
+-- its lock waits for the next claim.
+WITH async_commit AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) WHERE $6),
 hot AS MATERIALIZED (
     SELECT ctid AS place
     FROM video_clock
     WHERE status = 'live' AND zone = 0 AND next_due_at <= (SELECT $5::timestamptz)
         AND (lease_until IS NULL OR lease_until < clock_timestamp())
-        AND (SELECT count(*) FROM hasty) >= 0
+        AND (SELECT count(*) FROM async_commit) >= 0
     ORDER BY next_due_at
     LIMIT (SELECT $1::bigint)
     FOR NO KEY UPDATE SKIP LOCKED
@@ -32,6 +33,15 @@ cold AS MATERIALIZED (
     ORDER BY next_due_at
     LIMIT (SELECT $1::bigint - (SELECT count(*) FROM hot) - count(*) FROM warm)
     FOR NO KEY UPDATE SKIP LOCKED
+),
+gone AS MATERIALIZED (
+    SELECT ctid AS place
+    FROM video_clock
+    WHERE status = 'gone' AND next_due_at IS NOT NULL AND next_due_at <= (SELECT $5::timestamptz)
+        AND (lease_until IS NULL OR lease_until < clock_timestamp())
+    ORDER BY next_due_at
+    LIMIT (SELECT $1::bigint - (SELECT count(*) FROM hot) - (SELECT count(*) FROM warm) - count(*) FROM cold)
+    FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE video_clock
 SET lease_owner = $2,
@@ -39,15 +49,16 @@ SET lease_owner = $2,
     lease_until = clock_timestamp() + make_interval(secs => $4),
     attempts = attempts + 1
 WHERE ctid = ANY (ARRAY(
-    SELECT place FROM hot UNION ALL SELECT place FROM warm UNION ALL SELECT place FROM cold
+    SELECT place FROM hot UNION ALL SELECT place FROM warm UNION ALL SELECT place FROM cold UNION ALL SELECT place FROM gone
 ))
 RETURNING video_id, channel_id, category_id, zone, pinned_zone, born_at, next_due_at, interval_h, attempts, misses, samples,
     metadata_at, last_at, last_views, velocity, acceleration, weight, viral_score, age_class, watch_level, watch_variance,
-    watch_seen_h, watch_evidence_h, watch_open_h, watch_open_views, watch_risen_h, watch_peak;
+    watch_seen_h, watch_evidence_h, watch_open_h, watch_open_views, watch_risen_h, watch_peak,
+    broadcast::text, gone_at, doubted_views::bigint, last_source::text;
 
 -- name: claim_videos
--- The same of the videos $1, those of them that are due and that nobody holds.
-WITH hasty AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) WHERE $6)
+-- The same for those of the videos $1 that are due and unclaimed.
+WITH async_commit AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) WHERE $6)
 UPDATE video_clock
 SET lease_owner = $2,
     lease_token = $3,
@@ -57,18 +68,39 @@ WHERE ctid = ANY (ARRAY(
     SELECT ctid
     FROM video_clock
     WHERE video_id = ANY ($1::text[])
-        -- Not for the planner to see: it would read all that is due from the index of that.
+        -- IS TRUE hides the condition from the planner, which would otherwise read all due videos from their index.
         AND (status = 'live' AND next_due_at <= $5::timestamptz) IS TRUE
         AND (lease_until IS NULL OR lease_until < clock_timestamp())
-        AND (SELECT count(*) FROM hasty) >= 0
+        AND (SELECT count(*) FROM async_commit) >= 0
     FOR NO KEY UPDATE SKIP LOCKED
 ))
 RETURNING video_id, channel_id, category_id, zone, pinned_zone, born_at, next_due_at, interval_h, attempts, misses, samples,
     metadata_at, last_at, last_views, velocity, acceleration, weight, viral_score, age_class, watch_level, watch_variance,
-    watch_seen_h, watch_evidence_h, watch_open_h, watch_open_views, watch_risen_h, watch_peak;
+    watch_seen_h, watch_evidence_h, watch_open_h, watch_open_views, watch_risen_h, watch_peak,
+    broadcast::text, gone_at, doubted_views::bigint, last_source::text;
+
+-- name: oldest_feed_counts
+-- The oldest count from feeds of each of up to $1 videos, oldest first.
+SELECT DISTINCT ON (video_id) video_id, at, views
+FROM (SELECT * FROM pending_counts ORDER BY at LIMIT (SELECT $1::bigint)) AS first
+ORDER BY video_id, at;
+
+-- name: delete_feed_counts
+-- Delete the counts from feeds of the videos $1 up to the instants $2.
+DELETE FROM pending_counts AS p
+USING unnest($1::text[], $2::timestamptz[]) AS used (id, at)
+WHERE p.video_id = used.id AND p.at <= used.at;
+
+-- name: forget_feed_counts
+-- Delete the counts that feeds showed before $1: whatever they told is known by now.
+DELETE FROM pending_counts WHERE at < $1;
+
+-- name: growing_views_per_hour
+-- The views an hour over the first 24 from which a video counts as growing; NULL before enough videos are known.
+SELECT growing_views_per_hour FROM discovery_state;
 
 -- name: count_due
--- How many videos of each zone are due at $2 and held by nobody, counted no further than $1.
+-- The number of videos of each zone that are due at $2 and unclaimed, counting at most $1 of each.
 SELECT z.zone, (
     SELECT count(*)
     FROM (
@@ -84,7 +116,7 @@ FROM (VALUES (0), (1), (2)) AS z (zone)
 ORDER BY z.zone;
 
 -- name: due_targets
--- At $2, the $1 longest due videos of each zone that nobody holds; read only.
+-- The $1 videos of each zone that have been due longest at $2 and are unclaimed, without claiming them.
 SELECT due.*
 FROM (VALUES (0), (1), (2)) AS z (zone)
 CROSS JOIN LATERAL (
@@ -98,10 +130,10 @@ CROSS JOIN LATERAL (
 ORDER BY due.zone, due.next_due_at;
 
 -- name: update_video_stats
--- Store what sampling brought of claimed videos (one array a column): their samples, their clock and what they add to
--- their channels' norms. A row whose lease token doesn't stand any more is left out of all of it. Under a clock row that
--- had no sample yet lies the count that ingestion told: it joins the log too, unless it is older than $1 or its day has
--- no partition; $2 is the methodology epoch, $3 now. One row: samples stored, and the ids that were left out.
+-- Store the samples of claimed videos (one array per column), their clocks, and their contribution to their channels' norms.
+-- Videos whose lease token is no longer valid are left out. With a video's first sample, the count seen at ingestion, which
+-- its clock holds, is logged too, unless it is older than $1 or its day has no partition. $2 is the methodology epoch, $3
+-- now. Returns one row: the number of samples stored, and the ids that were left out.
 WITH batch AS MATERIALIZED (
     SELECT *
     FROM unnest(
@@ -109,32 +141,35 @@ WITH batch AS MATERIALIZED (
         $11::bigint[], $12::bigint[], $13::double precision[], $14::smallint[], $15::smallint[], $16::boolean[],
         $17::timestamptz[], $18::bigint[], $19::double precision[], $20::double precision[], $21::double precision[],
         $22::double precision[], $23::double precision[], $24::smallint[], $25::timestamptz[],
-        $26::double precision[], $27::double precision[], $28::double precision[], $29::double precision[],
-        $30::double precision[], $31::double precision[], $32::double precision[], $33::double precision[],
-        $34::smallint[], $35::double precision[]
+        $26::bigint[], $27::boolean[], $28::double precision[], $29::double precision[], $30::double precision[],
+        $31::double precision[], $32::double precision[], $33::double precision[], $34::double precision[],
+        $35::double precision[], $36::smallint[], $37::double precision[], $38::sample_source[]
     ) AS b (
         id, lease_token, sampled_at, next_due_at, zone, interval_h, views, likes, comments, step_velocity,
         methodology, misses, gone, last_at, last_views, velocity, acceleration, weight, relative_velocity,
-        viral_score, age_class, metadata_at, watch_level, watch_variance, watch_seen_h, watch_evidence_h,
-        watch_open_h, watch_open_views, watch_risen_h, watch_peak, counted_class, counted_log
+        viral_score, age_class, metadata_at, doubted_views, returned, watch_level, watch_variance, watch_seen_h,
+        watch_evidence_h, watch_open_h, watch_open_views, watch_risen_h, watch_peak, counted_class, counted_log,
+        source
     )
 ),
--- Locks the video before its clock, as ingestion does.
-leaving AS MATERIALIZED (
-    SELECT v.id
+-- Locks videos that become gone or live again before their clocks, as ingestion does.
+moving AS MATERIALIZED (
+    SELECT v.id, b.gone
     FROM batch AS b
     JOIN videos AS v ON v.id = b.id
     JOIN video_clock AS c ON c.video_id = b.id AND c.lease_token = b.lease_token
-    WHERE b.gone
+    WHERE b.gone OR b.returned
     ORDER BY v.id
     FOR NO KEY UPDATE OF v, c
 ),
-left_videos AS (
-    UPDATE videos SET status = 'gone' FROM leaving WHERE videos.id = leaving.id
+moved_videos AS (
+    UPDATE videos SET status = CASE WHEN moving.gone THEN 'gone' ELSE 'live' END FROM moving WHERE videos.id = moving.id
 ),
 sampled AS (
     UPDATE video_clock AS c
-    SET zone = b.zone,
+    SET status = 'live',
+        gone_at = NULL,
+        zone = b.zone,
         misses = b.misses,
         age_class = b.age_class,
         samples = c.samples + 1,
@@ -149,6 +184,7 @@ sampled AS (
         last_sampled_at = b.sampled_at,
         last_at = b.last_at,
         last_views = b.last_views,
+        last_source = CASE WHEN b.last_at = b.sampled_at THEN b.source ELSE c.last_source END,
         last_likes = coalesce(b.likes, c.last_likes),
         last_comments = coalesce(b.comments, c.last_comments),
         velocity = b.velocity,
@@ -156,6 +192,7 @@ sampled AS (
         weight = b.weight,
         relative_velocity = b.relative_velocity,
         viral_score = b.viral_score,
+        doubted_views = b.doubted_views,
         watch_level = b.watch_level,
         watch_variance = b.watch_variance,
         watch_seen_h = b.watch_seen_h,
@@ -166,13 +203,15 @@ sampled AS (
         watch_peak = b.watch_peak
     FROM batch AS b
     WHERE c.video_id = b.id AND c.lease_token = b.lease_token AND b.sampled_at IS NOT NULL
+        AND (SELECT count(*) FROM moving) IS NOT NULL
     RETURNING c.video_id, c.channel_id, c.samples, b.sampled_at, b.views, b.likes, b.comments, b.step_velocity,
-        b.methodology, b.counted_class, b.counted_log
+        b.methodology, b.counted_class, b.counted_log, b.source,
+        CASE WHEN b.views IS NOT NULL AND b.doubted_views IS NOT NULL THEN true END AS doubted
 ),
 missed AS (
     UPDATE video_clock AS c
     SET status = CASE WHEN b.gone THEN 'gone' ELSE c.status END,
-        gone_at = CASE WHEN b.gone THEN $3::timestamptz ELSE c.gone_at END,
+        gone_at = CASE WHEN b.gone THEN coalesce(c.gone_at, $3::timestamptz) ELSE c.gone_at END,
         misses = b.misses,
         next_due_at = b.next_due_at,
         lease_until = NULL,
@@ -182,10 +221,10 @@ missed AS (
         last_error = NULL
     FROM batch AS b
     WHERE c.video_id = b.id AND c.lease_token = b.lease_token AND b.sampled_at IS NULL
-        AND (SELECT count(*) FROM leaving) IS NOT NULL
+        AND (SELECT count(*) FROM moving) IS NOT NULL
     RETURNING c.video_id
 ),
--- What stood in the clock before this statement.
+-- The count at ingestion: the clock's values from before this statement.
 first AS (
     SELECT c.video_id, c.last_at, c.last_views, c.last_likes, c.last_comments,
         CASE WHEN c.last_at < $2::timestamptz THEN 1 ELSE 2 END AS methodology
@@ -194,10 +233,10 @@ first AS (
     WHERE s.samples = 1 AND c.last_at >= $1::timestamptz AND c.last_at < s.sampled_at AND keeps_samples_of(c.last_at)
 ),
 logged AS (
-    INSERT INTO video_stats_log (video_id, sampled_at, views, likes, comments, velocity, methodology)
-    SELECT video_id, sampled_at, views, likes, comments, step_velocity, methodology FROM sampled
+    INSERT INTO video_stats_log (video_id, sampled_at, views, likes, comments, velocity, methodology, doubted, source)
+    SELECT video_id, sampled_at, views, likes, comments, step_velocity, methodology, doubted, source FROM sampled
     UNION ALL
-    SELECT video_id, last_at, last_views, last_likes, last_comments, NULL, methodology FROM first
+    SELECT video_id, last_at, last_views, last_likes, last_comments, NULL, methodology, NULL, NULL FROM first
     ON CONFLICT (video_id, sampled_at) DO NOTHING
 ),
 normed AS (
@@ -207,7 +246,7 @@ normed AS (
     WHERE counted_class IS NOT NULL
     GROUP BY channel_id, counted_class
     ORDER BY channel_id, counted_class
-    -- Chan, Golub and LeVeque, 1979.
+    -- Merges two sets of count, mean and squared deviations: Chan, Golub and LeVeque, 1979.
     ON CONFLICT (channel_id, age_class) DO UPDATE
     SET videos = n.videos + excluded.videos,
         mean = n.mean + (excluded.mean - n.mean) * excluded.videos / (n.videos + excluded.videos),
@@ -222,8 +261,8 @@ SELECT (SELECT count(*) FROM sampled) AS samples,
     ) AS lost;
 
 -- name: release_videos
--- Give claims ($1 ids, $2 their tokens) back unsampled, for the reason $3 if there is one, their clock unmoved: claimable
--- after $4 seconds, doubled for every further attempt up to a day; without $5 the claim doesn't count as one.
+-- Release claims ($1 ids, $2 tokens) without samples, leaving due times unchanged. $3 is the error, if any. The videos can be
+-- claimed again after $4 seconds, doubled for each further attempt, up to a day. Without $5 the attempt does not count.
 UPDATE video_clock AS c
 SET lease_owner = NULL,
     lease_token = NULL,
@@ -237,7 +276,7 @@ FROM unnest($1::text[], $2::uuid[]) AS claim (id, lease_token)
 WHERE c.video_id = claim.id AND c.lease_token = claim.lease_token;
 
 -- name: clock_counts
--- Each zone at $1, with a patience of $2 intervals; gone videos are left out. Reads the whole narrow table.
+-- Counts of each zone's live videos at $1; videos waiting longer than $2 intervals are starving. Scans the whole table.
 SELECT zone,
     count(*) AS live,
     count(*) FILTER (WHERE next_due_at <= $1) AS due,
@@ -259,20 +298,20 @@ FROM videos
 WHERE id = ANY ($1::text[]);
 
 -- name: channel_norms
--- The norms of the channels $1 in the age classes $2, pair by pair.
+-- The norms of the pairs of channels $1 and age classes $2.
 SELECT n.channel_id, n.age_class, n.videos, n.mean, n.squares
 FROM unnest($1::text[], $2::smallint[]) AS wanted (channel_id, age_class)
 JOIN channel_norms AS n ON n.channel_id = wanted.channel_id AND n.age_class = wanted.age_class;
 
 -- name: cohorts
--- Every cohort of the days $1.
+-- All cohorts of the days $1.
 SELECT day, age_class, category_id, measure, digest
 FROM velocity_cohorts
 WHERE day = ANY ($1::date[])
 ORDER BY day, age_class, category_id, measure;
 
 -- name: prepare_cohorts
--- Make room for cohorts (an array a column), in the order in which they are locked.
+-- Insert empty cohorts (one array per column) where they are missing, in the order in which they are locked.
 INSERT INTO velocity_cohorts (day, age_class, category_id, measure, digest)
 SELECT day, age_class, category_id, measure, ''
 FROM unnest($1::date[], $2::smallint[], $3::integer[], $4::text[]) AS c (day, age_class, category_id, measure)
@@ -280,7 +319,7 @@ ORDER BY day, age_class, category_id, measure
 ON CONFLICT DO NOTHING;
 
 -- name: lock_cohorts
--- The cohorts (an array a column) as they are, for this transaction alone to write.
+-- Lock and return the cohorts (one array per column).
 SELECT c.day, c.age_class, c.category_id, c.measure, c.digest
 FROM unnest($1::date[], $2::smallint[], $3::integer[], $4::text[]) AS w (day, age_class, category_id, measure)
 JOIN velocity_cohorts AS c USING (day, age_class, category_id, measure)
@@ -295,9 +334,32 @@ FROM unnest($1::date[], $2::smallint[], $3::integer[], $4::text[], $5::bytea[])
     AS w (day, age_class, category_id, measure, digest)
 WHERE c.day = w.day AND c.age_class = w.age_class AND c.category_id = w.category_id AND c.measure = w.measure;
 
+-- name: next_due
+-- When the first unclaimed live video or channel is due; NULL if there is none.
+SELECT least(
+    (
+        SELECT min(first.next_due_at)
+        FROM (VALUES (0), (1), (2)) AS z (zone)
+        CROSS JOIN LATERAL (
+            SELECT next_due_at
+            FROM video_clock AS c
+            WHERE c.status = 'live' AND c.zone = z.zone AND (lease_until IS NULL OR lease_until < clock_timestamp())
+            ORDER BY next_due_at
+            LIMIT 1
+        ) AS first
+    ),
+    (
+        SELECT next_due_at
+        FROM channel_clock
+        WHERE status = 'live' AND (lease_until IS NULL OR lease_until < clock_timestamp())
+        ORDER BY next_due_at
+        LIMIT 1
+    )
+);
+
 -- name: claim_due_channels
--- Lease the $1 longest due channels that nobody holds to $2 under token $3 for $4 seconds ($5 now); $6 as for videos.
-WITH hasty AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) WHERE $6)
+-- Lease up to $1 unclaimed channels, the longest due first, to $2 under token $3 for $4 seconds ($5 now); $6 as for videos.
+WITH async_commit AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) WHERE $6)
 UPDATE channel_clock
 SET lease_owner = $2,
     lease_token = $3,
@@ -308,7 +370,7 @@ WHERE channel_id = ANY (ARRAY(
     FROM channel_clock
     WHERE status = 'live' AND next_due_at <= (SELECT $5::timestamptz)
         AND (lease_until IS NULL OR lease_until < clock_timestamp())
-        AND (SELECT count(*) FROM hasty) >= 0
+        AND (SELECT count(*) FROM async_commit) >= 0
     ORDER BY next_due_at
     LIMIT (SELECT $1::bigint)
     FOR NO KEY UPDATE SKIP LOCKED
@@ -316,8 +378,9 @@ WHERE channel_id = ANY (ARRAY(
 RETURNING channel_id, next_due_at, lease_token, attempts, misses, last_at, subscribers, videos, views;
 
 -- name: update_channel_stats
--- Store what sampling brought of claimed channels (one array a column), those whose lease token still stands: the sample,
--- the clock, and the title where it changed or was last seen a week ago. One row: samples stored, and the ids left out.
+-- Store the samples of claimed channels (one array per column), their clocks, and titles that changed or were last refreshed
+-- a week ago. Channels whose lease token is no longer valid are left out. Returns one row: the number of samples stored, and
+-- the ids that were left out.
 WITH batch AS MATERIALIZED (
     SELECT *
     FROM unnest(
@@ -349,7 +412,7 @@ stored AS (
         videos = CASE WHEN b.sampled_at IS NULL THEN c.videos ELSE b.videos END,
         views = CASE WHEN b.sampled_at IS NULL THEN c.views ELSE b.views END
     FROM batch AS b
-    -- Reads the titles' result so that they are written, and locked, first.
+    -- Reads the titles' result, so that channels are written and locked before their clocks.
     WHERE c.channel_id = b.id AND c.lease_token = b.lease_token AND (SELECT count(*) FROM titled) IS NOT NULL
     RETURNING c.channel_id, b.sampled_at, b.subscribers, b.videos, b.views
 ),
@@ -364,7 +427,7 @@ SELECT (SELECT count(*) FROM stored WHERE sampled_at IS NOT NULL) AS samples,
     ARRAY(SELECT id FROM batch EXCEPT ALL SELECT channel_id FROM stored) AS lost;
 
 -- name: release_channels
--- Give claims of channels back; the parameters are those of release_videos.
+-- Release claims of channels; the parameters are those of release_videos.
 UPDATE channel_clock AS c
 SET lease_owner = NULL,
     lease_token = NULL,
@@ -378,14 +441,33 @@ FROM unnest($1::text[], $2::uuid[]) AS claim (id, lease_token)
 WHERE c.channel_id = claim.id AND c.lease_token = claim.lease_token;
 
 -- name: ensure_sample_days
--- Make the partitions of the UTC days $1; the names of those that were missing.
+-- Create the partitions of the UTC days $1; returns the names of those that were missing.
 SELECT ensure_sample_days($1::date[]);
 
+-- name: expiring_days
+-- The days of samples that retention may drop: before the UTC day $1, and older than $2 days by the database's clock.
+-- Returns one row: the first day to keep, and the days before it that have samples.
+SELECT bound.before, expired_sample_days(bound.before) AS days
+FROM (SELECT least($1::date, (clock_timestamp() AT TIME ZONE 'UTC')::date - $2::integer) AS before) AS bound;
+
+-- name: sample_days_dropped_today
+-- The number of days of samples dropped today, by the database's clock; locks the count for this transaction.
+INSERT INTO sample_drops AS d (day, days)
+VALUES ((clock_timestamp() AT TIME ZONE 'UTC')::date, 0)
+ON CONFLICT (day) DO UPDATE SET days = d.days
+RETURNING days;
+
+-- name: count_dropped_sample_days
+-- Count $1 more days of samples as dropped today.
+UPDATE sample_drops
+SET days = days + $1
+WHERE day = (SELECT max(day) FROM sample_drops);
+
 -- name: drop_sample_days
--- Drop the samples of videos from before the UTC day $1; the names of what held them.
+-- Drop the samples of videos from before the UTC day $1; returns the names of the partitions or chunks that held them.
 SELECT drop_sample_days($1::date);
 
 -- name: forget_before
--- Delete the samples of channels from before the UTC day $1, and the cohorts from before $2.
+-- Delete the samples of channels from before the UTC day $1, and cohorts from before $2.
 WITH samples AS (DELETE FROM channel_stats_log WHERE sampled_at < $1::date::timestamp AT TIME ZONE 'UTC')
 DELETE FROM velocity_cohorts WHERE day < $2;

@@ -1,13 +1,13 @@
 -- name: waiting
--- Those of the named objects that wait for the vault, with their bodies (null: to be deleted).
+-- Those of the objects $1 that wait for the vault, with their bodies (NULL: to be deleted).
 SELECT name, body FROM vault_refused WHERE name = ANY($1::text[]);
 
 -- name: waiting_names
--- Names beneath a prefix that wait for the vault, and whether they are to be deleted.
+-- The names of waiting objects that begin with $1, and whether they are to be deleted.
 SELECT name, body IS NULL AS deleted FROM vault_refused WHERE starts_with(name, $1);
 
 -- name: count_waiting
--- How many objects wait for the vault.
+-- The number of objects that wait for the vault.
 SELECT count(*) FROM vault_refused;
 
 -- name: any_waiting
@@ -15,8 +15,8 @@ SELECT count(*) FROM vault_refused;
 SELECT EXISTS (SELECT FROM vault_refused);
 
 -- name: supersede
--- Give waiting objects a newer body (null: delete them) before it goes to the vault, and take them from whoever is
--- storing the older one, so that the newer is stored last.
+-- Give waiting objects newer bodies (NULL: delete them) before these go to the vault. Also revoke their leases, so that a
+-- process that is storing an older body does not count it as done.
 UPDATE vault_refused AS waiting
 SET body = newer.body, lease_owner = NULL, lease_token = NULL
 FROM unnest($1::text[], $2::bytea[]) AS newer (name, body)
@@ -24,7 +24,7 @@ WHERE waiting.name = newer.name
   AND waiting.name = ANY(ARRAY(SELECT name FROM vault_refused WHERE name = ANY($1) ORDER BY name FOR UPDATE));
 
 -- name: refuse
--- Let objects wait for the vault, from $5 seconds from now on.
+-- Let objects wait for the vault, to be retried in $5 seconds.
 INSERT INTO vault_refused (name, body, last_error, refused_at, retry_at)
 SELECT object.name, object.body, $3, $4, clock_timestamp() + make_interval(secs => $5)
 FROM unnest($1::text[], $2::bytea[]) AS object (name, body)
@@ -34,7 +34,7 @@ ON CONFLICT (name) DO UPDATE SET
     retry_at = EXCLUDED.retry_at, lease_owner = NULL, lease_token = NULL;
 
 -- name: claim_refused
--- Lease waiting objects that are due to one process for $3 seconds; nobody waits for anybody.
+-- Lease at most $4 waiting objects that are due to one process for $3 seconds, skipping those that another is leasing.
 UPDATE vault_refused
 SET lease_owner = $1, lease_token = $2, attempts = attempts + 1,
     retry_at = clock_timestamp() + make_interval(secs => $3)
@@ -45,19 +45,19 @@ WHERE name = ANY(ARRAY(
 RETURNING name, body;
 
 -- name: complete_refused
--- Forget objects that are now stored, unless a newer body took their place meanwhile.
+-- Delete waiting objects that are now stored, unless a newer body has replaced them meanwhile.
 DELETE FROM vault_refused WHERE name = ANY($1::text[]) AND lease_token = $2;
 
 -- name: postpone_refused
--- Give leased objects back, to be tried after $4 seconds and up to ten times $5 more: the spread parts those that are
--- refused for their own sake from those that only shared their commit, where they were too many to be told apart.
+-- Release leased objects, to be retried after $4 seconds plus a random time of up to ten times $5. The spread separates
+-- objects that are themselves the cause of a refusal from those that only shared a commit with them.
 UPDATE vault_refused
 SET lease_owner = NULL, lease_token = NULL, last_error = $3,
     retry_at = clock_timestamp() + make_interval(secs => $4 + $5 * random() * least(attempts, 10))
 WHERE name = ANY($1::text[]) AND lease_token = $2;
 
 -- name: grant_commit
--- Grant one commit to a repository if fewer than $2 were granted in the hour before; no row if not.
+-- Grant a commit to repository $1 if fewer than $2 were granted in the last hour; no row if not.
 INSERT INTO vault_commits AS budget (repository, granted) VALUES ($1, ARRAY[clock_timestamp()])
 ON CONFLICT (repository) DO UPDATE SET granted = ARRAY(
     SELECT instant FROM unnest(budget.granted) AS instant
@@ -69,7 +69,7 @@ WHERE (
 RETURNING true;
 
 -- name: commits_reopen
--- Seconds until a repository is granted its next commit.
+-- Seconds until repository $1 is granted its next commit.
 SELECT greatest(0, extract(epoch FROM instant + interval '1 hour' - clock_timestamp()))::float8
 FROM vault_commits CROSS JOIN unnest(granted) AS instant
 WHERE repository = $1 ORDER BY instant DESC OFFSET $2 - 1 LIMIT 1;

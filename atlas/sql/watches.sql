@@ -1,5 +1,5 @@
 -- name: kinds_of
--- Which of the ids $1 are known, and as what.
+-- The kinds of those ids $1 that are stored or watched.
 SELECT id, 'video' AS kind FROM videos WHERE id = ANY ($1::text[])
 UNION ALL
 SELECT id, 'channel' FROM channels WHERE id = ANY ($1::text[])
@@ -7,23 +7,23 @@ UNION ALL
 SELECT id, kind::text FROM watches WHERE id = ANY ($1::text[]);
 
 -- name: add
--- Watch what $1 (kinds) and $2 (ids) name, in zone $3 (NULL: as their age has it), as of $4. A watch that stands keeps
--- its day and gets this zone.
+-- Watch the items with kinds $1 and ids $2 in zone $3 (NULL: by age), as of $4. An existing watch keeps its creation date,
+-- and its zone unless one is given.
 INSERT INTO watches (kind, id, zone, created_at)
 SELECT kind, id, $3, $4
 FROM unnest($1::text[], $2::text[]) AS wanted (kind, id)
 ORDER BY kind, id
 ON CONFLICT (kind, id) DO UPDATE
-SET zone = excluded.zone;
+SET zone = coalesce(excluded.zone, watches.zone);
 
 -- name: remove
--- Watch what $1 (kinds) and $2 (ids) name no more.
+-- Stop watching the items with kinds $1 and ids $2.
 DELETE FROM watches AS w
 USING unnest($1::text[], $2::text[]) AS unwanted (kind, id)
 WHERE w.kind = unwanted.kind AND w.id = unwanted.id;
 
 -- name: meet_channels
--- Give those of the channels $1 that nobody has met a place and a clock, due at $2, for the tracker to fetch.
+-- Store those of the channels $1 that are new, with clocks due at $2, so that the tracker fetches them.
 WITH met AS (
     INSERT INTO channels (id, discovered_at, refreshed_at)
     SELECT id, $2, $2
@@ -31,16 +31,40 @@ WITH met AS (
     ORDER BY id COLLATE "C"
     ON CONFLICT (id) DO NOTHING
     RETURNING id
+),
+planned AS (
+    INSERT INTO channel_uploads (channel_id, next_look_at)
+    SELECT id, $2
+    FROM met
 )
 INSERT INTO channel_clock (channel_id, next_due_at)
 SELECT id, $2
 FROM met;
 
+-- name: revive_videos
+-- Make those of the videos $1 that are gone live again and due at once ($2), with no misses.
+WITH revived AS (
+    UPDATE videos
+    SET status = 'live'
+    WHERE id = ANY ($1::text[]) AND status = 'gone'
+    RETURNING id
+)
+UPDATE video_clock
+SET status = 'live', gone_at = NULL, misses = 0, next_due_at = $2, lease_owner = NULL, lease_token = NULL, lease_until = NULL
+-- Reads the videos' result, so that videos are written and locked before their clocks.
+WHERE video_id = ANY ($1) AND status = 'gone' AND (SELECT count(*) FROM revived) IS NOT NULL;
+
+-- name: revive_channels
+-- Make those of the channels $1 that are gone live again and due at once ($2).
+UPDATE channel_clock
+SET status = 'live', misses = 0, next_due_at = $2, lease_owner = NULL, lease_token = NULL, lease_until = NULL
+WHERE channel_id = ANY ($1::text[]) AND status = 'gone';
+
 -- name: pin
--- Bring the clocks of the videos $1 and of the channels $2 in line with the watches, a video's before its channel's. One
--- that comes into a more urgent zone is due at once ($3), its interval that of the zone ($4, three of hours), and whoever
--- holds it loses it, lest it be put back into its old zone. Fails at once where a row is being written, so that nobody
--- is made to wait for one who waits.
+-- Update the pinned zones of the videos $1 and of the channels' $2 videos from the watches; a video's own watch takes
+-- precedence over its channel's. A video that moves to a more urgent zone is due at once ($3) with the zone's interval ($4,
+-- in hours by zone), and loses its claim, because storing the claimed sample would restore the old zone. NOWAIT, because
+-- waiting for a lock here would make all later writers wait too.
 WITH watched AS MATERIALIZED (
     SELECT c.video_id, coalesce(video_watch.zone, channel_watch.zone) AS pin
     FROM video_clock AS c
@@ -62,7 +86,7 @@ FROM watched
 WHERE c.video_id = watched.video_id;
 
 -- name: list
--- Every watch with what is known of it. `known` is false until the tracker has fetched it; `videos` counts a channel's.
+-- All watches with their state. `known` is false until the tracker has fetched the item; `videos` counts a channel's.
 SELECT w.kind, w.id, w.zone, w.created_at, coalesce(v.title, h.title) AS title,
     CASE w.kind WHEN 'video' THEN v.id IS NOT NULL ELSE h.title IS NOT NULL END AS known,
     coalesce(c.status, t.status) AS status,
@@ -80,9 +104,8 @@ LEFT JOIN channel_clock AS t ON t.channel_id = h.id
 ORDER BY w.created_at, w.kind, w.id;
 
 -- name: claim_unknown
--- Take the $1 watched videos that nobody has stored yet and whose turn it is ($2 now) to be asked for: at once, then
--- after $3 hours, four times as long after each further try, up to $4 hours. Whoever takes them asks; a video that is
--- stored meanwhile is unknown no more.
+-- Claim up to $1 watched videos that are not stored and are due ($2 now) to be requested from the API: at once, then after
+-- $3 hours, then four times as long each time, up to $4 hours. The caller requests them; storing a video ends this.
 UPDATE watches AS w
 SET asked_at = $2,
     asks = w.asks + 1

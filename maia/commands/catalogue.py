@@ -1,33 +1,42 @@
-"""`maia catalogue`: make catalogues for the emulator, and look into them."""
+"""`maia catalogue`: makes catalogues for the emulator and shows what they contain."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from maia import terminal
-from maia.arguments import parse_moment
-from maia.terminal import AsJson, progress_bar
+from atlas import paths
+from maia.commands import terminal
+from maia.commands.arguments import parse_moment
+from maia.commands.tables import Column, print_table
+from maia.commands.terminal import AsJson, print_text, progress_bar
 
 if TYPE_CHECKING:
-    from maia.youtube.importing import ImportReport
-    from maia.youtube.recordings import BadRow
+    from maia.emulator.importing import ImportReport
+    from maia.emulator.recordings import BadRow
 
 app = typer.Typer(
-    no_args_is_help=True, help="Make catalogues for the emulator: from recorded data, or from a seed."
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    add_completion=False,
+    help="Create and inspect catalogues: the videos that the emulator serves.",
 )
 
+VIDEOS_PER_CHANNEL = 4
+WorldKind = Literal["mixed", "plain"]
+
 Output = Annotated[
-    Path, typer.Option("--output", "-o", metavar="FILE", help="The catalogue; one that is there is replaced.")
+    Path,
+    typer.Option("--output", "-o", metavar="FILE", help="The catalogue to write; replaced if it exists."),
 ]
 
 
 def parse_columns(mappings: list[str]) -> dict[str, str]:
-    """Read `ours=theirs`, several separated by commas; typer.BadParameter for anything else."""
+    """Parse `ours=theirs` pairs, separated by commas; typer.BadParameter for anything else."""
     columns: dict[str, str] = {}
     for mapping in (part for text in mappings for part in text.split(",")):
         ours, separator, theirs = mapping.partition("=")
@@ -40,7 +49,7 @@ def parse_columns(mappings: list[str]) -> dict[str, str]:
 
 
 class _BadRows:
-    """Names bad rows on stderr, so many of each file, and counts all."""
+    """Reports bad rows on stderr, up to a number of them per file, and counts all."""
 
     def __init__(self, most: int) -> None:
         self._most, self._console = most, terminal.console(stderr=True)
@@ -59,46 +68,50 @@ class _BadRows:
 
 @app.command("import")
 def import_(
-    files: Annotated[list[Path], typer.Argument(metavar="CSV…", help="Recorded data, plain or gzipped.")],
+    files: Annotated[list[Path], typer.Argument(metavar="CSV…", help="CSV files, plain or gzipped.")],
     output: Output,
     columns: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="OURS=THEIRS", help="A column that is not known by its name, such as views=plays."
+            metavar="OURS=THEIRS", help="What the file calls one of our columns, such as views=plays."
         ),
     ] = None,
     year: Annotated[
         int | None,
-        typer.Option(min=2005, max=2099, help="The year of dates dd.mm; else the file's name tells."),
+        typer.Option(min=2005, max=2099, help="The year of dates without one; else from the file name."),
     ] = None,
     captured_at: Annotated[
         str | None,
-        typer.Option(metavar="INSTANT", help="When the counts were read, where no column says it."),
+        typer.Option(metavar="TIME", help="When the counts were read, if no column has it."),
     ] = None,
     encoding: Annotated[
-        str | None, typer.Option(help="The files' encoding, such as cp1252; else UTF-8.")
+        str | None, typer.Option(help="The files' encoding, such as cp1252. [default: UTF-8]")
     ] = None,
     keep_zeros: Annotated[
         bool,
         typer.Option(
-            "--keep-zeros", help="Take 0 likes or comments at 1,000 views and more as 0, not as hidden."
+            "--keep-zeros", help="Believe 0 likes or comments at 1,000 views or more; else they are hidden."
         ),
     ] = False,
-    show_bad: Annotated[int, typer.Option(min=0, help="Most skipped rows named of each file.")] = 20,
+    show_bad: Annotated[int, typer.Option(min=0, help="How many skipped rows to report per file.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Merge CSV files of recorded videos and samples into one catalogue.
 
-    Columns are found by their customary names. Rows that cannot be read are named, counted and skipped.
-    Samples of a video in several files are united; the newest of what describes it wins.
+    A file needs a column video_id, one of views, likes and comments, and captured_at as a column or option.
+    Others are used if they are there, such as title, published_at, channel_id, tags and duration. Usual names
+    of columns, such as view_count, are recognised.
+
+    Rows that cannot be read are reported, counted and skipped. If a video is in several files, its samples
+    are merged and the newest title, tags and so on are kept.
     """
-    from maia.youtube.importing import import_recordings
-    from maia.youtube.recordings import Reading
+    from maia.emulator.importing import import_recordings
+    from maia.emulator.recordings import ReadOptions
 
     moment = parse_moment(captured_at, "--captured-at")
-    reading = Reading(parse_columns(columns or []), year, moment, encoding, keep_zeros)
+    reading = ReadOptions(parse_columns(columns or []), year, moment, encoding, keep_zeros)
     bad_rows = _BadRows(show_bad)
-    total = sum(file.stat().st_size for file in files if file.is_file())
+    total = sum(file.stat().st_size for file in files if paths.is_file(file))
     with progress_bar("Importing", total) as progress:
         report = import_recordings(output, files, reading, on_bad_row=bad_rows, progress=progress)
     bad_rows.close()
@@ -109,8 +122,14 @@ def import_(
 
 
 def _print_report(report: ImportReport) -> None:
-    terminal.print_table(
-        ("file", "rows", "samples", "skipped", "columns not used"),
+    print_table(
+        (
+            Column("file", 20, wraps=True),
+            "rows",
+            "samples",
+            "skipped",
+            Column("columns not used", 12, wraps=True),
+        ),
         [
             (file.path, file.rows, file.samples, file.bad_rows, ", ".join(file.unused_columns) or None)
             for file in report.files
@@ -119,34 +138,67 @@ def _print_report(report: ImportReport) -> None:
     held = f"{report.videos:,} videos of {report.channels:,} channels, {report.samples:,} samples"
     lines = [f"{report.catalogue}: {held}"]
     if report.estimated_publications:
-        lines.append(f"{report.estimated_publications:,} publications are estimated: no row tells them")
+        lines.append(f"{report.estimated_publications:,} publication dates are estimated: no row has them")
     if report.untitled:
-        lines.append(f"{report.untitled:,} videos have no title in any file: their ids stand for it")
+        lines.append(f"{report.untitled:,} videos have no title in any file: their ids are used instead")
     if report.undated:
-        lines.append(
-            f"{report.undated:,} videos were left out: neither a publication nor a sample tells their time"
-        )
-    typer.echo("\n".join(lines))
+        lines.append(f"{report.undated:,} videos were left out: they have no publication date and no sample")
+    print_text("\n".join(lines))
 
 
 @app.command()
 def synthesize(
     output: Output,
     videos: Annotated[int, typer.Option(min=1, help="How many videos.")] = 20_000,
-    channels: Annotated[int, typer.Option(min=1, help="How many channels.")] = 1_000,
-    days: Annotated[float, typer.Option(min=0.01, help="The days that the videos are published in.")] = 30,
-    seed: Annotated[int, typer.Option(help="Another seed, another catalogue; the same, the same.")] = 1,
-    start: Annotated[str | None, typer.Option(metavar="INSTANT", help="The first day's start.")] = None,
+    channels: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many channels. [default: a quarter of the videos; 1,000 if plain]"),
+    ] = None,
+    days: Annotated[float, typer.Option(min=0.01, help="Over how many days they are published.")] = 30,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same catalogue.")] = 1,
+    start: Annotated[str | None, typer.Option(metavar="TIME", help="When the first day starts.")] = None,
+    premieres: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="The share of videos that are premieres. [default: 0.01; 0 if plain]",
+        ),
+    ] = None,
+    world: Annotated[
+        WorldKind, typer.Option(help="mixed is hard to search, as described above; plain is even.")
+    ] = "mixed",
     as_json: AsJson = False,
 ) -> None:
-    """Make a catalogue from a seed: plausible channels, titles in eight languages, tags and growth."""
-    from maia.youtube.catalogue import Catalogue
-    from maia.youtube.synthesis import DEFAULT_START
-    from maia.youtube.synthesis import synthesize as write
+    """Make up a catalogue: channels, titles in eight languages, tags and growth, from a seed.
 
+    In a mixed world most videos hardly move. Channels differ by orders of magnitude in size and in how often
+    they upload, at their own hours. Topics share tags, events make some of them hot for a day or two, and
+    1.5 % of the videos break out, also on small channels. A tenth of the videos are older than the first day.
+    There are shorts, premieres and streams.
+
+    In a plain world, channels and topics are alike but for their size.
+    """
+    from maia.emulator.catalogue import Catalogue
+    from maia.emulator.synthesis import DEFAULT_START
+    from maia.emulator.synthesis import synthesize as write
+
+    if channels is None:
+        channels = 1_000 if world == "plain" else max(1, videos // VIDEOS_PER_CHANNEL)
     begin = parse_moment(start, "--start") or DEFAULT_START
     with progress_bar("Synthesizing", videos) as progress:
-        write(output, videos=videos, channels=channels, days=days, seed=seed, start=begin, progress=progress)
+        write(
+            output,
+            videos=videos,
+            channels=channels,
+            days=days,
+            seed=seed,
+            start=begin,
+            premieres=premieres,
+            world=world,
+            progress=progress,
+        )
     with Catalogue.open(output) as catalogue:
         _print_summary(catalogue.summary(), as_json=as_json)
 
@@ -155,8 +207,8 @@ def synthesize(
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A catalogue.")], as_json: AsJson = False
 ) -> None:
-    """Show what a catalogue holds."""
-    from maia.youtube.catalogue import Catalogue
+    """Show what a catalogue contains."""
+    from maia.emulator.catalogue import Catalogue
 
     with Catalogue.open(file) as catalogue:
         _print_summary(catalogue.summary(), as_json=as_json)
@@ -168,6 +220,10 @@ def _print_summary(summary: Mapping[str, Any], *, as_json: bool) -> None:
         return
     origin = ", ".join(f"{name} {value}" for name, value in summary["origin"].items() if name != "made_by")
     rows = [
-        (name.replace("_", " "), terminal.shown(value)) for name, value in summary.items() if name != "origin"
+        (name.replace("_", " "), terminal.as_text(value))
+        for name, value in summary.items()
+        if name != "origin"
     ]
-    terminal.print_table(("", ""), [*rows, ("made by", f"{summary['origin']['made_by']}: {origin}")])
+    print_table(
+        ("", Column("", 20, wraps=True)), [*rows, ("made by", f"{summary['origin']['made_by']}: {origin}")]
+    )

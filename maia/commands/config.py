@@ -1,4 +1,4 @@
-"""`maia config`: the settings in force, and what each of them means."""
+"""`maia config`: shows the current settings, and what each of them means."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from maia.terminal import AsJson, load_settings, print_json, print_table
+from maia.commands.tables import Column, print_table
+from maia.commands.terminal import AsJson, load_settings, print_json, print_text
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -19,24 +20,27 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", add_complet
 _INTRODUCTION = """\
 # Configuration
 
-Written by `make docs` from the settings themselves.
+Every setting, with its default and meaning. (`make docs` writes this page from the code.)
 
-Settings come from these places; the first that has one wins:
+Each setting is read from the first of these places that has it:
 
 1. the environment;
 2. the file `.env` in the working directory;
-3. secret files, each named like its setting, in `/run/secrets` or the folder of `PLEIADES_SECRETS_DIR`;
+3. secret files, each named like its setting, in `/run/secrets` or in the folder `PLEIADES_SECRETS_DIR`;
 4. the YAML file that `PLEIADES_CONFIG` names, as `group: {name: value}`.
 
-Lists and objects are written as JSON. A malformed value or an unknown name within a group is an error at
-start that names its place; `maia doctor` names unknown `PLEIADES_*` variables and what was probably meant.
-`maia config show` prints what is in force.
+Write a list as `a,b` or as JSON, `["a", "b"]`; an object as `name=value,name=value` or as JSON. Names end in
+their unit: `_s` is seconds, `_h` hours, `_mb` megabytes.
+
+A malformed value, or an unknown name within a group, stops every command with an error that says where it is
+and how to write it. `maia doctor` lists unknown `PLEIADES_*` variables and suggests what you may have meant.
+`maia config show` prints the current values.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting; `group` is None for those that stand alone."""
+    """A setting; `group` is None if it belongs to no group."""
 
     variable: str
     path: tuple[str, ...]
@@ -49,32 +53,33 @@ class Setting:
 
 @app.callback()
 def config() -> None:
-    """Show the settings in force, or describe them all."""
+    """Show the current settings, or describe every setting."""
 
 
 @app.command()
 def docs() -> None:
     """Describe every setting, as Markdown."""
-    typer.echo(documentation(), nl=False)
+    print_text(documentation().rstrip("\n"))
 
 
 @app.command()
 def show(
-    everything: Annotated[bool, typer.Option("--all", help="Those at their defaults too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include settings at their defaults.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the settings in force that differ from their defaults; secrets stay hidden."""
+    """Show the current settings that differ from their defaults; secrets stay hidden."""
     settings = load_settings()
     values = {setting.variable: (setting, _value(settings, setting.path)) for setting in every_setting()}
     chosen = {
         name: value for name, (setting, value) in values.items() if everything or value != setting.default
     }
     if as_json:
-        print_json({name: _shown(value) for name, value in chosen.items()})
+        print_json({name: _printable(value) for name, value in chosen.items()})
     elif chosen:
-        print_table(("setting", "value"), [(name, str(_shown(value))) for name, value in chosen.items()])
+        rows = [(name, str(_printable(value))) for name, value in chosen.items()]
+        print_table(("setting", Column("value", 20, wraps=True)), rows)
     else:
-        typer.echo("every setting is at its default; see them with: maia config show --all")
+        print_text("every setting is at its default; see them with: maia config show --all")
 
 
 def every_setting() -> list[Setting]:
@@ -107,17 +112,20 @@ def documentation() -> str:
 
 
 def _walk(model: type[BaseModel], path: tuple[str, ...], about: str) -> Iterator[Setting]:
+    from atlas.config import Settings
+    from atlas.sources import group_of, variable_of
+
     fields = model.model_fields.items()
-    # Those that stand alone first: a group is a section of its own.
-    for name, field in sorted(fields, key=lambda item: _group_of(item[1]) is not None):
-        inner = _group_of(field)
+    # Settings without a group come first, as each group becomes a section.
+    for name, field in sorted(fields, key=lambda item: group_of(item[1]) is not None):
+        inner = group_of(field)
         here = (*path, name)
         if inner is not None:
             doc = (inner.__doc__ or "").split("\n")[0] if len(here) == 1 else about
             yield from _walk(inner, here, doc)
             continue
         yield Setting(
-            variable=_variable(here, field),
+            variable=variable_of(here, Settings),
             path=here,
             group=here[0] if len(here) > 1 else None,
             about_group=about,
@@ -127,23 +135,8 @@ def _walk(model: type[BaseModel], path: tuple[str, ...], about: str) -> Iterator
         )
 
 
-def _group_of(field: FieldInfo) -> type[BaseModel] | None:
-    from pydantic import BaseModel
-
-    annotation = field.annotation
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-
-
-def _variable(path: tuple[str, ...], field: FieldInfo) -> str:
-    from pydantic import AliasChoices
-
-    if isinstance(field.validation_alias, AliasChoices):
-        return str(field.validation_alias.choices[0])
-    return "PLEIADES_" + "__".join(path).upper()
-
-
 def _at_default(path: tuple[str, ...]) -> Any:
-    """A setting's value where nothing sets it, with the defaults that its group was given."""
+    """A setting's default, which the group's own default may override."""
     from atlas.config import Settings
 
     first, *rest = path
@@ -162,16 +155,16 @@ def _value(settings: Any, path: tuple[str, ...]) -> Any:
     return settings
 
 
-def _shown(value: Any) -> Any:
+def _printable(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
-        return [_shown(item) for item in value]
+        return [_printable(item) for item in value]
     if isinstance(value, dict):
-        return {name: _shown(item) for name, item in value.items()}
+        return {name: _printable(item) for name, item in value.items()}
     return value if isinstance(value, (bool, int, float, type(None))) else str(value)
 
 
 def _form(field: FieldInfo) -> str:
-    """The values that are accepted, where the description can't know: choices and bounds."""
+    """The choices or bounds of a setting, which its description leaves out."""
     choices = _choices(field.annotation)
     if choices:
         return "One of " + ", ".join(f"`{choice}`" for choice in choices) + "."

@@ -1,4 +1,4 @@
-"""`maia doctor`: everything Pleiades needs, checked, each with what to do about it.
+"""`maia doctor`: checks everything that Pleiades needs, and says how to fix what is wrong.
 
 No check spends quota.
 """
@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from maia.terminal import AsJson, ExitStatus, console, print_json, run, status_of
+from maia.commands.terminal import AsJson, ExitStatus, console, print_json, print_text, run, status_of
 
 if TYPE_CHECKING:
+    from atlas.composition import Atlas
     from atlas.config import Settings
     from atlas.db import Database
+    from atlas.keyring import Availability, KeyStatus, LedgerLine
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
@@ -34,8 +36,8 @@ LONG_TRANSACTION_S = 600
 PREFECT_IMPORT_TIMEOUT_S = 120
 
 
-class Verdict(StrEnum):
-    """How a check went; a warning leaves Pleiades working."""
+class CheckOutcome(StrEnum):
+    """The result of a check. With warnings, Pleiades still works."""
 
     OK = "ok"
     WARNING = "warning"
@@ -44,65 +46,81 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was looked at, what was found and what to do; `status` is the exit status of a failure."""
+    """A check's subject, result, finding and remedy; `status` is the exit status of a failure.
+
+    `blocks_agents` marks a warning that needs no repair, although no agent can work until it has passed.
+    """
 
     subject: str
-    verdict: Verdict
+    verdict: CheckOutcome
     finding: str
     remedy: str | None = None
     status: ExitStatus = ExitStatus.DONE
+    blocks_agents: bool = False
 
 
 def ok(subject: str, finding: str) -> Check:
-    return Check(subject, Verdict.OK, finding)
+    return Check(subject, CheckOutcome.OK, finding)
 
 
 def warning(subject: str, finding: str, remedy: str) -> Check:
-    return Check(subject, Verdict.WARNING, finding, remedy)
+    return Check(subject, CheckOutcome.WARNING, finding, remedy)
 
 
 def failure(subject: str, finding: str, remedy: str, status: ExitStatus) -> Check:
-    return Check(subject, Verdict.FAILED, finding, remedy, status)
+    return Check(subject, CheckOutcome.FAILED, finding, remedy, status)
 
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Check Python, settings, keys, database, vault, API, clocks, disk and Prefect, and say what to do.
+    """Check everything Pleiades needs, and say how to fix what is wrong.
 
-    Costs no quota. Exit statuses: 0 with warnings at most; else that of the first failure: 78 where settings
-    need mending, 69 where something can't be reached, 1 otherwise.
+    Checks Python, settings, API keys, quota, database, vault, the API, clocks, disk space and Prefect, but
+    spends no quota. Exit statuses: 0 if nothing failed, even with warnings; otherwise that of the first
+    failure: 78 if a setting or a key is wrong, 69 if something can't be reached, 1 for anything else.
     """
     checks = []
     for check in _run_checks():
         checks.append(check)
         if not as_json:
             _print(check)
-    failed = [check for check in checks if check.verdict is Verdict.FAILED]
+    failed = [check for check in checks if check.verdict is CheckOutcome.FAILED]
+    blocking = [check for check in checks if check.blocks_agents]
     if as_json:
-        print_json({"healthy": not failed, "checks": [asdict(check) for check in checks]})
+        overall = {"healthy": not failed, "ready": not failed and not blocking}
+        print_json(overall | {"checks": [asdict(check) for check in checks]})
     else:
-        counts = f"{len(checks)} checks, {len(failed)} failed"
-        typer.echo(f"\n{counts}" if failed else f"\n{counts}: ready")
+        verdict = "" if failed else "; not ready yet, see above" if blocking else ": ready"
+        print_text(f"\n{len(checks)} checks, {len(failed)} failed{verdict}")
     if failed:
         raise typer.Exit(failed[0].status)
 
 
 def _print(check: Check) -> None:
+    """Print a check; on a terminal, long lines wrap under the start of their text."""
+    from rich.table import Table
     from rich.text import Text
 
     sign, style = {
-        Verdict.OK: ("✓", "green"),
-        Verdict.WARNING: ("!", "yellow"),
-        Verdict.FAILED: ("✗", "bold red"),
+        CheckOutcome.OK: ("✓", "green"),
+        CheckOutcome.WARNING: ("!", "yellow"),
+        CheckOutcome.FAILED: ("✗", "bold red"),
     }[check.verdict]
-    line = Text.assemble((sign, style), f" {check.subject}: {check.finding}")
+    lines = [(sign, Text(f"{check.subject}: {check.finding}"), style)]
     if check.remedy:
-        line.append(f"\n  → {check.remedy}", style="cyan")
-    console().print(line, soft_wrap=True)
+        lines.append((" ", Text(f"→ {check.remedy}", style="cyan"), style))
+    out = console()
+    for mark, text, mark_style in lines:
+        if out.is_terminal:
+            hanging = Table.grid(padding=(0, 1, 0, 0))
+            hanging.add_row(Text(mark, style=mark_style), text)
+            out.print(hanging)
+        else:
+            out.print(Text.assemble((mark, mark_style), " ", text), soft_wrap=True)
 
 
 def _run_checks() -> Iterator[Check]:
-    from atlas import config
+    from atlas import config, network
     from atlas.errors import ConfigError
     from maia import logs
 
@@ -112,10 +130,11 @@ def _run_checks() -> Iterator[Check]:
     yield _prefect()
     try:
         settings = config.load()
+        network.prepare(settings.network)
     except ConfigError as error:
         for problem in str(error).splitlines():
             yield failure(
-                "settings", problem, "mend this setting: maia config docs", ExitStatus.CONFIGURATION
+                "settings", problem, "correct this setting: maia config docs", ExitStatus.CONFIGURATION
             )
         return
     logs.configure(settings)
@@ -123,10 +142,10 @@ def _run_checks() -> Iterator[Check]:
     yield from _keys(settings)
     yield _clock(settings)
     yield from _disk(settings)
-    yield from run(_collected(_services(settings)))
+    yield from run(_collect(_services(settings)))
 
 
-async def _collected(checks: AsyncIterator[Check]) -> list[Check]:
+async def _collect(checks: AsyncIterator[Check]) -> list[Check]:
     return [check async for check in checks]
 
 
@@ -152,8 +171,8 @@ def _unknown_variables() -> Iterator[Check]:
     found += [(name, ".env") for name in unknown_variables(_env_file())]
     for name, place in found:
         meant = closest(name)
-        remedy = f"did you mean {meant}?" if meant else "remove it, or look its name up: maia config docs"
-        yield warning("variables", f"{name} in {place} is no setting", remedy)
+        remedy = f"did you mean {meant}?" if meant else "remove it, or look up its name: maia config docs"
+        yield warning("variables", f"{name} in {place} is not a setting", remedy)
     if not found:
         yield ok("variables", "every PLEIADES_* variable is a setting")
 
@@ -174,33 +193,50 @@ def _temporary_folder() -> Check:
     return ok("temporary folder", f"{tempfile.gettempdir()} is writable")
 
 
+_PREFECT_PROGRAM = f"""
+import sys
+import flows.agents
+from flows import server
+try:
+    print(server.answering() or "")
+except server.PrefectServerAway as error:
+    print(error.finding, error.remedy, sep="\\n")
+    sys.exit({ExitStatus.UNAVAILABLE})
+"""
+
+
 def _prefect() -> Check:
-    """Import the flow in a process of its own: Prefect takes its settings once, and its time."""
+    """Import the flows and query the server, in another process as Prefect reads its settings only once."""
     import subprocess
     from importlib.metadata import version
 
     from flows import environment
 
-    surroundings = dict(os.environ)
-    environment.prepare(surroundings)
+    variables = dict(os.environ)
+    environment.prepare(variables)
     versions = f"Prefect {version('prefect')} with FastAPI {version('fastapi')}"
     try:
         answer = subprocess.run(
-            [sys.executable, "-c", "import flows.hunter"],
+            [sys.executable, "-c", _PREFECT_PROGRAM],
             capture_output=True,
             text=True,
-            env=surroundings,
+            env=variables,
             timeout=PREFECT_IMPORT_TIMEOUT_S,
             check=False,
         )
     except subprocess.TimeoutExpired:
         return warning("Prefect", f"{versions} takes very long to import", "use maia hunter --direct")
+    printed = answer.stdout.strip()
     if answer.returncode == 0:
-        server = os.environ.get("PREFECT_API_URL")
-        return ok("Prefect", f"{versions}, {f'server at {server}' if server else 'a server for each run'}")
-    reason = (answer.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        server = f"server at {printed}" if printed else "a temporary server for each run"
+        return ok("Prefect", f"{versions}, {server}")
+    if answer.returncode == ExitStatus.UNAVAILABLE:
+        finding, remedy = printed.splitlines()
+        return failure("Prefect", finding, remedy, ExitStatus.UNAVAILABLE)
+    reason = (answer.stderr.strip().splitlines() or ["it printed no reason"])[-1]
     remedy = (
-        "install what constraints.txt names (pip install -c constraints.txt …), or use maia hunter --direct"
+        "install the versions in constraints.txt (pip install -c constraints.txt …), "
+        "or use maia hunter --direct"
     )
     return failure("Prefect", f"{versions} can't be imported: {reason}", remedy, ExitStatus.FAILED)
 
@@ -209,11 +245,13 @@ def _keys(settings: Settings) -> Iterator[Check]:
     from atlas.config import RINGS
     from atlas.errors import EmptyKeyRing
 
-    for ring in RINGS:
+    no_keys = not any(settings.key_pool.values())
+    for ring in RINGS[:1] if no_keys else RINGS:
         try:
             keys = settings.ring_keys(ring)
         except EmptyKeyRing as error:
-            finding, remedy = f"ring {ring} has no key", str(error).partition(": ")[2]
+            finding = "there is no API key" if no_keys else f"ring {ring} has no key"
+            remedy = str(error).partition(": ")[2]
             if ring == "hunting":
                 yield failure("keys", finding, remedy, ExitStatus.CONFIGURATION)
             else:
@@ -230,7 +268,7 @@ def _clock(settings: Settings) -> Check:
     from atlas.composition import clock_of
 
     now = clock_of(settings).now()
-    finding = f"{now:%Y-%m-%d %H:%M:%S} UTC, quotas reset at {next_reset(now):%H:%M} UTC"
+    finding = f"{now:%Y-%m-%d %H:%M:%S} UTC; quotas reset at {next_reset(now):%H:%M} UTC"
     if settings.clock.start is None:
         return ok("clock", finding)
     remedy = "for the real API unset PLEIADES_CLOCK__START, PLEIADES_CLOCK__ANCHOR and PLEIADES_CLOCK__SPEED"
@@ -238,12 +276,14 @@ def _clock(settings: Settings) -> Check:
 
 
 def _disk(settings: Settings) -> Iterator[Check]:
-    folder = settings.data_folder
-    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    from atlas import paths
+    from atlas.errors import ConfigError
+
     try:
-        free = shutil.disk_usage(existing).free
-    except OSError as error:
-        yield failure("disk", f"{existing}: {error}", "set PLEIADES_DATA_DIR to a folder", ExitStatus.FAILED)
+        folder = settings.data_folder
+        free = shutil.disk_usage(paths.nearest(folder)).free
+    except (ConfigError, OSError) as error:
+        yield failure("disk", str(error), "set PLEIADES_DATA_DIR to a folder", ExitStatus.FAILED)
         return
     finding = f"{free / 1024**3:.1f} GiB free in {folder}"
     remedy = "free some space, or set PLEIADES_DATA_DIR to a folder with more"
@@ -256,52 +296,70 @@ def _disk(settings: Settings) -> Iterator[Check]:
 
 
 async def _database(settings: Settings) -> AsyncIterator[Check]:
-    """Reach the server without changing its schema, then what depends on it."""
-    from atlas.db import Database
+    """Check the server, without changing its schema, then what depends on it."""
+    from atlas.composition import Atlas
     from atlas.errors import AtlasError
 
     name = "embedded server" if settings.database_url is None else "DATABASE_URL"
-    untouched = settings.model_copy(
-        update={"database": settings.database.model_copy(update={"migrate": False})}
+    # The vault has a check of its own, and must not keep us from checking the database.
+    without_changes = settings.model_copy(
+        update={
+            "database": settings.database.model_copy(update={"migrate": False}),
+            "vault_provider": "file",
+        }
     )
     async with AsyncExitStack() as stack:
         started_s = time.perf_counter()
         try:
-            database = await stack.enter_async_context(Database.open(untouched))
-            await database.ping()
+            atlas = await stack.enter_async_context(Atlas.open(without_changes))
+            await atlas.db.ping()
         except AtlasError as error:
-            yield _failed("database", f"{name}: {error}", error, "mend that, then run maia doctor again")
+            yield _failure_from("database", f"{name}: {error}", error, "fix that, then run maia doctor again")
             return
         took = f"reached in {time.perf_counter() - started_s:.2f} s"
         try:
-            for check in await _server(database, name, took):
+            for check in await _server(atlas, name, took):
                 yield check
-            pending = await database.pending_migrations()
-            yield _migrations(pending)
-            yield await _vault(settings, database, migrated=not pending)
+            pending = await atlas.db.pending_migrations()
+            yield _migrations(pending, automatic=settings.database.migrate)
+            yield await _vault(settings, atlas.db, migrated=not pending)
+            for check in [] if pending else await _rings(atlas):
+                yield check
         except AtlasError as error:
-            yield _failed("database", str(error), error, "look into the server's log")
+            yield _failure_from("database", str(error), error, "look at the server's log")
 
 
-async def _server(database: Database, name: str, took: str) -> list[Check]:
-    row = await database.fetchrow("health.server")
+async def _server(atlas: Atlas, name: str, took: str) -> list[Check]:
+    from atlas.clock import SystemClock
+    from maia.cycle.cycle import CLOCK_TOLERANCE
+
+    row = await atlas.db.fetchrow("health.server")
     assert row is not None
     size = f"{row['bytes'] / 1024**2:,.0f} MiB"
     checks = [ok("database", f"{name}: PostgreSQL {row['version']}, {size}, {took}")]
     skew = abs(datetime.now(UTC) - row["now"])
     if skew > MOST_CLOCK_SKEW:
-        remedy = "synchronise both machines' clocks (NTP)"
-        checks.append(warning("database", f"its clock differs by {skew.total_seconds():.0f} s", remedy))
+        finding, remedy = (
+            f"its clock differs by {skew.total_seconds():.0f} s",
+            "synchronise the clocks of both machines (NTP)",
+        )
+        if skew > CLOCK_TOLERANCE and isinstance(atlas.clock, SystemClock):
+            finding += ": agents refuse to run"
+            checks.append(failure("database", finding, remedy, ExitStatus.CONFIGURATION))
+        else:
+            checks.append(warning("database", finding, remedy))
     if row["oldest_transaction_s"] > LONG_TRANSACTION_S:
         minutes = row["oldest_transaction_s"] / 60
-        remedy = "end it: while it lasts, claims get dearer (SELECT * FROM pg_stat_activity)"
-        checks.append(warning("database", f"a transaction is {minutes:.0f} minutes old", remedy))
+        remedy = "end it, as it slows agents down more and more (SELECT * FROM pg_stat_activity)"
+        checks.append(warning("database", f"a transaction has been open for {minutes:.0f} minutes", remedy))
     return checks
 
 
-def _migrations(pending: list[str]) -> Check:
+def _migrations(pending: list[str], *, automatic: bool) -> Check:
     if pending:
-        return warning("migrations", f"pending: {', '.join(pending)}", "apply them: maia migrate")
+        which = ", ".join(pending) if len(pending) < 3 else f"{pending[0]} to {pending[-1]}"
+        remedy = "apply them: maia migrate" + (", or let the next command do it" if automatic else "")
+        return warning("migrations", f"{len(pending)} pending: {which}", remedy)
     return ok("migrations", "all applied")
 
 
@@ -316,43 +374,100 @@ async def _vault(settings: Settings, database: Database, *, migrated: bool) -> C
             await vault.ping()
             waiting = await vault.waiting() if migrated else 0
     except VaultError as error:
-        remedy = "mend that; meanwhile answers wait in the database, nothing is lost"
+        remedy = "fix that; until then answers are kept in the database, and nothing is lost"
         if settings.vault.required:
-            remedy = "mend that: PLEIADES_VAULT__REQUIRED=true stops the hunter until then"
-            return _failed("vault", f"{name}: {error}", error, remedy)
+            remedy = "fix that: PLEIADES_VAULT__REQUIRED=true stops the hunter until then"
+            return _failure_from("vault", f"{name}: {error}", error, remedy)
         return warning("vault", f"{name}: {error}", remedy)
     if waiting:
-        remedy = "nothing to do: the hunter stores them cycle by cycle"
-        return warning("vault", f"{name} answers, {waiting:,} objects wait", remedy)
-    return ok("vault", f"{name} answers, nothing waits")
+        remedy = "nothing to do: the hunter moves some of them into the vault in each cycle"
+        return warning("vault", f"{name} works, {waiting:,} objects are still in the database", remedy)
+    return ok("vault", f"{name} works")
+
+
+async def _rings(atlas: Atlas) -> list[Check]:
+    """Check keys and quota in the ledger: disabled keys, and buckets that are closed or used up."""
+    from atlas.config import RINGS
+    from atlas.keyring import KeyRing
+
+    checks: dict[str, Check] = {}
+    for ring in (KeyRing(name, atlas=atlas) for name in RINGS if atlas.settings.key_pool[name]):
+        lines = [line for line in await ring.ledger() if line.ring_limit]
+        for key in (key for line in lines for key in line.keys):
+            checks.setdefault(key.fingerprint, _key(key))
+        for bucket in dict.fromkeys(line.bucket for line in lines):
+            of_bucket = [line for line in lines if line.bucket == bucket]
+            checks[f"{ring.name} {bucket}"] = _quota(of_bucket, ring.availability_in(of_bucket, bucket))
+    return list(checks.values())
+
+
+def _key(key: KeyStatus) -> Check:
+    from atlas.keyring import KeyState
+
+    finding = f"{key.fingerprint} is {key.state}" + (f": {key.reason}" if key.reason else "")
+    match key.state:
+        case KeyState.DISABLED:
+            remedy = f"fix the cause, then run maia keys --enable {key.fingerprint}; or replace the key"
+            return failure("key in use", finding, remedy, ExitStatus.CONFIGURATION)
+        case KeyState.OPEN | KeyState.HALF_OPEN:
+            again = f" at {key.retry_at:%H:%M:%S} UTC" if key.retry_at else ""
+            return warning("key in use", finding, f"nothing to do: it will be tried again{again}")
+    return ok("key in use", f"{finding}, {key.calls:,} calls today")
+
+
+def _quota(lines: Sequence[LedgerLine], verdict: Availability) -> Check:
+    """Whether a bucket has units for a call now, or will have some more later today."""
+    place, left = f"ring {lines[0].ring}, bucket {lines[0].bucket}", sum(line.left for line in lines)
+    usable = any(key.state == "active" for line in lines for key in line.keys)
+    paced = left and usable and verdict.reopens_at and not any(line.closed_until for line in lines)
+    if verdict.open or paced:
+        return ok("quota", f"{place}: {left:,} units left today")
+    until = f"until {verdict.reopens_at:%Y-%m-%d %H:%M:%S} UTC" if verdict.reopens_at else "until you act"
+    remedy = "nothing to do: agents wait until then; for details: maia keys"
+    if verdict.reopens_at is None:
+        remedy = "look at the quota and the keys: maia keys"
+    finding = f"{place} is closed {until}: {verdict.reason}"
+    return Check("quota", CheckOutcome.WARNING, finding, remedy, blocks_agents=True)
 
 
 async def _api(settings: Settings) -> Check:
-    """Ask the API's host for anything, without a key: whatever it answers, it is reached, at no cost."""
-    from email.utils import parsedate_to_datetime
+    """Send a request to the API's host as the agents do, but without a key, so that it costs no quota."""
+    import asyncio
 
-    import aiohttp
+    from maia.youtube.errors import NoResponse
+    from maia.youtube.transport import Transport
 
     url = settings.youtube.base_url
-    timeout = aiohttp.ClientTimeout(
-        total=settings.youtube.timeout_s, connect=settings.youtube.connect_timeout_s
-    )
-    remedy = "check the network and PLEIADES_YOUTUBE__BASE_URL; to practise without: maia demo"
+    deadline_s = asyncio.get_running_loop().time() + settings.youtube.timeout_s
+    remedy = "check the network and PLEIADES_YOUTUBE__BASE_URL; to try Pleiades offline: maia demo"
     try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
-            session.head(url, allow_redirects=False) as answer,
-        ):
-            date = answer.headers.get("Date")
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        reason = str(error) or type(error).__name__
-        return failure("YouTube API", f"{url} can't be reached: {reason}", remedy, ExitStatus.UNAVAILABLE)
-    skew = abs(datetime.now(UTC) - parsedate_to_datetime(date)) if date else timedelta()
+        async with Transport.open(settings.youtube) as transport:
+            date = (await transport.get(transport.api, deadline_s)).headers.get("Date")
+    except NoResponse as error:
+        return failure("YouTube API", str(error), remedy, ExitStatus.UNAVAILABLE)
+    skew = _skew(date)
     if skew > MOST_CLOCK_SKEW:
-        finding = f"{url} is reached, but this machine's clock differs by {skew.total_seconds():.0f} s"
+        finding = f"{url} answers, but this machine's clock differs by {skew.total_seconds():.0f} s"
         return warning("YouTube API", finding, "synchronise the clock (NTP): quota days depend on it")
-    return ok("YouTube API", f"{url} is reached")
+    return ok("YouTube API", f"{url} answers{_by_proxy(url)}")
 
 
-def _failed(subject: str, finding: str, error: Exception, remedy: str) -> Check:
+def _skew(date: str | None) -> timedelta:
+    """How much this machine's clock differs from a Date header; 0 if there is none, or a malformed one."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return abs(datetime.now(UTC) - parsedate_to_datetime(date or ""))
+    except (TypeError, ValueError, OverflowError):
+        return timedelta()
+
+
+def _by_proxy(url: str) -> str:
+    from atlas import network
+
+    proxy = network.proxy_for(url)
+    return f" through the proxy {network.without_secret(proxy)}" if proxy else ""
+
+
+def _failure_from(subject: str, finding: str, error: Exception, remedy: str) -> Check:
     return failure(subject, finding, remedy, status_of(error) or ExitStatus.FAILED)

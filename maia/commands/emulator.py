@@ -1,4 +1,4 @@
-"""`maia emulator`: serve the YouTube Data API from a catalogue."""
+"""`maia emulator`: emulates the YouTube Data API with the videos of a catalogue."""
 
 from __future__ import annotations
 
@@ -6,33 +6,46 @@ import asyncio
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-import orjson
 import typer
 
-from maia import terminal
-from maia.arguments import parse_moment
-from maia.terminal import AsJson
-from maia.youtube.emulator.faults import LATENCY_HELP, MISHAPS, REFUSALS, Fault
-from maia.youtube.emulator.quota import Project
+from maia.commands import terminal
+from maia.commands.arguments import parse_moment
+from maia.commands.terminal import AsJson, console, print_line, print_text
+from maia.emulator.faults import FEED_REFUSALS, LATENCY_HELP, MISHAPS, REFUSALS, Fault
+from maia.emulator.quota import Project
+from maia.emulator.realism import PRESETS, Realism, RealismName, assumptions, written
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from atlas.clock import VirtualClock
-    from maia.youtube.emulator import Emulator
+    from maia.emulator import Emulator
+
+
+def _values_of(name: str) -> str:
+    """The parameter's value in every preset."""
+    return ", ".join(written(getattr(preset, name)) or "nothing" for preset in PRESETS.values())
+
 
 _EPILOG = "\n\n".join(
     [
-        "Kinds of fault; each strikes at its RATE, from 0 to 1, every method or, as KIND:RATE:METHOD, one.",
+        "KIND:RATE makes a share of the requests fail, from 0 to 1; KIND:RATE:METHOD those of a method.",
+        "Feeds fail only by KIND:RATE:feed.",
         f"[cyan]latency[/]: {LATENCY_HELP}",
-        "Answers that arrive spoilt: "
-        + "; ".join(f"[cyan]{kind}[/] ({what})" for kind, what in MISHAPS.items()),
-        "Refusals: " + "; ".join(f"[cyan]{kind}[/] ({what})" for kind, (what, _) in REFUSALS.items()),
+        "Broken responses: " + "; ".join(f"[cyan]{kind}[/] ({what})" for kind, what in MISHAPS.items()),
+        "Error responses: " + "; ".join(f"[cyan]{kind}[/] ({what})" for kind, (what, _) in REFUSALS.items()),
+        "Of feeds: " + "; ".join(f"[cyan]{kind}[/] ({of.reason})" for kind, of in FEED_REFUSALS.items()),
+        f"NAME=VALUE changes one assumption of --realism. Their values in {', '.join(PRESETS)}:",
+        *(f"[cyan]{name}[/] ({_values_of(name)}): {assumed}" for name, assumed in assumptions().items()),
     ]
 )
 _T = TypeVar("_T")
+_Given = TypeVar("_Given")
 
 app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
@@ -40,52 +53,84 @@ app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 @app.command(epilog=_EPILOG)
 def emulator(
     catalogue: Annotated[
-        Path, typer.Option(metavar="FILE", help="What to serve: see maia catalogue.", show_default=False)
+        Path,
+        typer.Option(metavar="FILE", help="The videos to serve (see maia catalogue).", show_default=False),
     ],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")] = 8780,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")
+    ] = 8780,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     clock: Annotated[
         str | None,
-        typer.Option(metavar="START", help="What time it is at the start; else the catalogue's end."),
+        typer.Option(
+            metavar="TIME",
+            help="The virtual time at the start; by default a fifth into the catalogue, as most videos are "
+            "yet to grow then.",
+        ),
     ] = None,
-    speed: Annotated[float, typer.Option(min=0.001, help="How many times as fast as real time runs.")] = 1,
+    speed: Annotated[float, typer.Option(min=0.001, help="Virtual seconds per real second.")] = 1,
     project: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME[:LIMITS]",
-            help="A project, with limits such as search=100,stats=10000,general=10000,per_minute=600; a key "
-            "NAME-anything is its. [default: demo]",
+            help="A project with its daily limits, such as demo:search=100, stats=10000, general=10000 and "
+            "per_minute=600, separated by commas. Any key that begins with NAME- belongs to it. "
+            "By default, there is one project named demo.",
         ),
     ] = None,
     key: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=PROJECT", help="A key that is not NAME-anything.")
+        list[str] | None, typer.Option(metavar="KEY=PROJECT", help="Another key of a project.")
     ] = None,
     fault: Annotated[
-        list[str] | None, typer.Option(metavar="KIND:RATE", help="What shall go wrong how often; see below.")
+        list[str] | None,
+        typer.Option(metavar="KIND:RATE", help="What should fail, and how often; see below."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides which requests the faults strike.")] = 0,
+    realism: Annotated[
+        RealismName,
+        typer.Option(
+            help="How far the answers are from the catalogue: none shows all of it at once; realistic is "
+            "what we assume of YouTube; in worst, the questions that work best elsewhere fail."
+        ),
+    ] = "none",
+    assume: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="Change one assumption of --realism, such as empty_most=20; see below."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides which requests fail.")] = 0,
+    environment: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write the printed settings into a file for your shell: . ./FILE",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve the YouTube Data API v3 from a catalogue, until Ctrl-C or SIGTERM.
+    """Emulate the YouTube Data API v3 with the videos of a catalogue, until Ctrl-C or SIGTERM.
 
-    Prints where it is and what to export for agents to use it in the same virtual time. The control page
-    /_emulator tells the clock, quota and calls; POST there changes clock, speed and faults.
+    Prints its address, and the variables to export so that agents use it and its virtual time.
+
+    The page /_emulator shows clock, quota and calls; a POST there changes clock, speed and faults.
     """
     from atlas.clock import VirtualClock
 
-    projects = [_parsed(Project.parse, text, "--project") for text in project or ["demo"]]
-    faults = [_parsed(Fault.parse, text, "--fault") for text in fault or []]
+    projects = [_parse(Project.parse, text, "--project") for text in project or ["demo"]]
+    faults = [_parse(Fault.parse, text, "--fault") for text in fault or []]
     keys = dict(_key_and_project(text) for text in key or [])
     start = parse_moment(clock, "--clock")
+    kindness = _parse(partial(Realism.named, realism), assume or [], "--assume")
 
     async def serve() -> None:
         from datetime import UTC, datetime
 
-        from maia.youtube.catalogue import Catalogue
-        from maia.youtube.emulator import Emulator
+        from maia.emulator import Emulator
+        from maia.emulator.catalogue import Catalogue
 
         with Catalogue.open(catalogue) as opened:
-            begin = start or opened.span[1]
+            begin = start or _beginning(*opened.busy_span)
             running = VirtualClock(begin, datetime.now(UTC), speed)
             async with Emulator.serve(
                 opened,
@@ -94,16 +139,36 @@ def emulator(
                 keys=keys,
                 faults=faults,
                 seed=seed,
+                realism=kindness,
                 host=host,
                 port=port,
             ) as served:
-                _announce(served, running, as_json=as_json)
+                if environment is not None:
+                    _write_environment(environment, served.environment())
+                _announce(served, running, environment, as_json=as_json)
                 await asyncio.Event().wait()
 
     terminal.run(serve())
 
 
-def _parsed(parse: Callable[[str], _T], text: str, option: str) -> _T:
+def _beginning(first: datetime, last: datetime) -> datetime:
+    """A fifth into the catalogue: there are videos to find, and most of their growth is still to come."""
+    return first + (last - first) / 5
+
+
+def _write_environment(path: Path, environment: Mapping[str, str]) -> None:
+    try:
+        path.write_text("\n".join([*_exports(environment), ""]), encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or error
+        raise typer.BadParameter(f"{path} cannot be written: {reason}", param_hint="--environment") from error
+
+
+def _exports(environment: Mapping[str, str]) -> list[str]:
+    return [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+
+
+def _parse(parse: Callable[[_Given], _T], text: _Given, option: str) -> _T:
     try:
         return parse(text)
     except ValueError as error:
@@ -117,7 +182,9 @@ def _key_and_project(text: str) -> tuple[str, str]:
     return key, project
 
 
-def _announce(served: Emulator, clock: VirtualClock, *, as_json: bool) -> None:
+def _announce(served: Emulator, clock: VirtualClock, file: Path | None, *, as_json: bool) -> None:
+    from rich.text import Text
+
     environment = served.environment()
     if as_json:
         ready = {
@@ -126,16 +193,17 @@ def _announce(served: Emulator, clock: VirtualClock, *, as_json: bool) -> None:
             "pid": os.getpid(),
             "environment": environment,
         }
-        sys.stdout.write(orjson.dumps(ready, option=orjson.OPT_APPEND_NEWLINE).decode())
+        print_line(ready)
     else:
-        pace = (
-            "at the pace of real time" if clock.speed == 1 else f"{clock.speed:g} times as fast as real time"
-        )
+        speed = "at normal speed" if clock.speed == 1 else f"{clock.speed:g} times as fast as real time"
+        videos = f"{len(served.catalogue):,} videos of {served.catalogue.path}"
         lines = [
-            f"YouTube emulator at {served.url}: {len(served.catalogue):,} videos of {served.catalogue.path}",
-            f"It is {clock.now():%Y-%m-%d %H:%M:%S} UTC there, and time runs {pace}: {served.url}/_emulator",
-            "Let agents use it, in its time:",
-            *(f"export {name}={shlex.quote(value)}" for name, value in environment.items()),
+            f"YouTube emulator at {served.url}: {videos}, realism: {served.world.realism.name}",
+            f"Its time is {clock.now():%Y-%m-%d %H:%M:%S} UTC and runs {speed}: {served.url}/_emulator",
+            "To make agents use it and its time, run in their shell:",
         ]
-        sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
+        print_text("\n".join(lines))
+        for line in _exports(environment) if file is None else [f". {shlex.quote(str(file.absolute()))}"]:
+            # Not wrapped, so that it can be copied.
+            console().print(Text(line), soft_wrap=True)
+        sys.stdout.flush()

@@ -1,22 +1,26 @@
-"""`maia keys`: the quota ledger, and how each key stands."""
+"""`maia keys`: shows the day's quota ledger and the state of each API key."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maia.terminal import AsJson, print_json, print_table, with_atlas
+from maia.commands.tables import Column, print_table
+from maia.commands.terminal import AsJson, print_json, with_atlas
+from maia.views.words import plain
 
 if TYPE_CHECKING:
     from atlas.composition import Atlas
-    from atlas.keyring import KeyStatus, LedgerLine
+    from maia.views.ledger import Ledger
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
-_LINE = ("ring", "project", "bucket", "used", "reserved", "allowed now", "left today", "ring's limit",
-         "closed until", "reason")  # fmt: skip
+_LINE = (
+    "ring", Column("project", 8), "bucket", "used", Column("reserved", rank=5), Column("allowed now", rank=2),
+    "left today", Column("ring's limit", rank=4), Column("lent", rank=6), Column("closed until", rank=1),
+    Column("reason", 14, wraps=True, rank=3),
+)  # fmt: skip
 
 
 @app.command()
@@ -28,81 +32,65 @@ def keys(
         str | None,
         typer.Option(
             metavar="FINGERPRINT",
-            help="First put this key back into use, the cause that disabled it being mended.",
+            help="Enable this key again, once you have fixed why it was disabled.",
             show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the quota ledger of this Pacific day, in units, by ring, project and bucket.
+    """Show today's API quota: units used and left, and the state of each key.
 
-    `allowed now` is what pace admits of the ring's limit so far, `left today` what the ring can still spend
-    before midnight in Los Angeles. Keys are named by fingerprints only.
+    A ring is the group of keys that one agent uses, and a bucket is one of YouTube's separate daily quotas.
+    The day ends at midnight in Los Angeles. Units are released over the day: `allowed now` is how many of the
+    ring's limit are released so far, `left today` how many it can still spend. `lent` are units that the ring
+    borrows from the archeology ring, which takes them back when it needs them; archeology's own line shows
+    what it lends. Keys are shown by fingerprint only.
     """
-    lines = with_atlas(lambda atlas: ledger(atlas, ring, enable=enable))
-    statuses = {status.fingerprint: status for line in lines for status in line.keys}
+    found = with_atlas(lambda atlas: _ledger(atlas, ring, enable))
     if as_json:
-        ledger_lines = [asdict(line) | {"keys": [key.fingerprint for key in line.keys]} for line in lines]
-        print_json({"ledger": ledger_lines, "keys": [_described(key, lines) for key in statuses.values()]})
+        print_json(plain(found))
         return
-    print_ledger(lines)
+    print_ledger(found)
     columns = (
-        "key",
-        "project",
-        "rings",
-        "state",
-        "calls today",
-        "failures in a row",
-        "tried again",
-        "reason",
-    )
-    print_table(columns, [tuple(_described(key, lines).values()) for key in statuses.values()], title="Keys")
-
-
-async def ledger(atlas: Atlas, ring: str | None = None, *, enable: str | None = None) -> list[LedgerLine]:
-    """The lines of one ring, or of every ring that has keys; EmptyKeyRing if there are none.
-
-    A key to `enable` is put back into use first.
-    """
-    from atlas.config import RINGS, RingName
-    from atlas.errors import ConfigError
-    from atlas.keyring import KeyRing
-
-    unknown = ring is not None and ring not in RINGS
-    if unknown:
-        raise ConfigError(f"there is no ring {ring!r}; the rings are {', '.join(RINGS)}")
-    named: list[RingName] = [name for name in RINGS if ring in (None, name)]
-    supplied = [name for name in named if atlas.settings.key_pool[name]]
-    rings = [KeyRing(name, atlas=atlas) for name in supplied or named[:1]]
-    if enable is not None:
-        await rings[0].enable_key(enable)
-    return [line for keys_of in rings for line in await keys_of.ledger()]
-
-
-def print_ledger(lines: list[LedgerLine]) -> None:
-    """Print the ledger as a table, without the buckets that a ring has no part in."""
+        "key", Column("project", 8), Column("rings", 10, wraps=True, rank=5), "state",
+        Column("calls today", rank=4), Column("failures in a row", rank=3), Column("tried again", rank=2),
+        Column("reason", 14, wraps=True, rank=1),
+    )  # fmt: skip
     rows = [
         (
-            line.ring, line.project, line.bucket, line.used, line.reserved, line.allowed, line.left,
-            line.ring_limit, line.closed_until, line.reason,
+            key.fingerprint, key.project, ", ".join(key.rings), key.state, key.calls, key.failures,
+            key.retry_at, key.reason,
         )
-        for line in lines
-        if line.ring_limit or line.used or line.reserved
+        for key in found.keys
+    ]  # fmt: skip
+    print_table(columns, rows, title="Keys")
+
+
+async def _ledger(atlas: Atlas, ring: str | None, enable: str | None) -> Ledger:
+    from atlas.config import RINGS
+    from atlas.errors import ConfigError
+    from atlas.keyring import KeyRing
+    from maia.views.ledger import ledger
+
+    rings = [name for name in RINGS if ring in (None, name)]
+    if not rings:
+        raise ConfigError(f"there is no ring {ring!r}; the rings are {', '.join(RINGS)}")
+    # If none has a key, KeyRing raises an error that says what to set.
+    first = next((name for name in rings if atlas.settings.key_pool[name]), rings[0])
+    keys_of = KeyRing(first, atlas=atlas)
+    if enable is not None:
+        await keys_of.enable_key(enable)
+    return await ledger(atlas, None if ring is None else first)
+
+
+def print_ledger(found: Ledger) -> None:
+    """Print the ledger as a table, without buckets that are not in use."""
+    rows = [
+        (
+            row.ring, row.project, row.bucket, row.used, row.reserved, row.allowed, row.left, row.ring_limit,
+            f"{row.loan:+}" if row.loan else None, row.closed_until, row.reason,
+        )
+        for row in found.ledger
+        if row.is_in_use
     ]  # fmt: skip
     print_table(_LINE, rows, title="Quota of this Pacific day")
-
-
-def _described(key: KeyStatus, lines: list[LedgerLine]) -> dict[str, Any]:
-    holders = (
-        line.ring for line in lines if any(other.fingerprint == key.fingerprint for other in line.keys)
-    )
-    return {
-        "fingerprint": key.fingerprint,
-        "project": key.project,
-        "rings": ", ".join(dict.fromkeys(holders)),
-        "state": str(key.state),
-        "calls": key.calls,
-        "failures": key.failures,
-        "retry_at": key.retry_at,
-        "reason": key.reason,
-    }

@@ -1,15 +1,14 @@
-"""`maia metrics`: what Pleiades does, for Prometheus."""
+"""`maia metrics`: serves metrics to Prometheus, or prints them once."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maia.terminal import AsJson, print_line, with_atlas
+from maia.commands.terminal import AsJson, print_line, print_text, with_atlas
 
 if TYPE_CHECKING:
     from atlas.composition import Atlas
@@ -19,36 +18,37 @@ app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
 @app.command()
 def metrics(
-    once: Annotated[bool, typer.Option("--once", help="Print them once instead of serving them.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the metrics once and exit.")] = False,
     port: Annotated[
         int | None,
         typer.Option(
             min=0,
             max=65535,
-            help="Port to listen on, 0 for a free one; by default the setting's.",
+            help="Port to listen on; 0 picks a free one. [default: PLEIADES_METRICS__PORT]",
             show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve /metrics to Prometheus, and /health, until Ctrl-C or SIGTERM.
+    """Serve metrics to Prometheus at /metrics, and a health check at /health, until Ctrl-C or SIGTERM.
 
-    Everything is computed from the database when it is asked for: agents that come and go lose no count.
+    Each request computes the metrics from the database, so agents need not run for their counts to be there.
     """
 
     async def serve(atlas: Atlas) -> None:
-        from maia.metrics import Exporter, exported
+        from maia.stack.metrics import Exporter, serve_metrics
 
         if once:
-            sys.stdout.write((await Exporter(atlas).exposition()).decode())
+            print_text((await Exporter(atlas).exposition()).decode().rstrip("\n"))
             return
         settings = atlas.settings
-        async with exported(atlas, settings.host, settings.metrics.port if port is None else port) as url:
+        async with serve_metrics(
+            atlas, settings.host, settings.metrics.port if port is None else port
+        ) as url:
             if as_json:
                 print_line({"event": "serving", "url": url, "pid": os.getpid()})
             else:
-                typer.echo(f"metrics at {url}")
-                sys.stdout.flush()
+                print_text(f"metrics at {url}")
             await asyncio.Event().wait()
 
     with_atlas(serve)

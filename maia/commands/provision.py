@@ -1,15 +1,14 @@
-"""`maia provision`: the work pools, deployments and automations of a Prefect server."""
+"""`maia provision`: sets up a Prefect server's work pools, deployments and automations."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maia.terminal import AsJson, load_settings, print_json
+from maia.commands.terminal import AsJson, load_settings, print_json, print_text, run
 
 if TYPE_CHECKING:
     from flows.provisioning import Provision
@@ -21,7 +20,7 @@ app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 def provision(
     pool: Annotated[
         list[str] | None,
-        typer.Option(help="A work pool to make: process, docker or kubernetes. [default: all three]"),
+        typer.Option(help="A work pool to create: process, docker or kubernetes. [default: all three]"),
     ] = None,
     deployments: Annotated[
         Path | None,
@@ -29,16 +28,16 @@ def provision(
             metavar="FILE",
             exists=True,
             dir_okay=False,
-            help="Deploy all of this file too, such as deployments/prefect.yaml.",
+            help="Also deploy everything in this file, such as deployments/prefect.yaml.",
             show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give the Prefect server of PREFECT_API_URL its work pools, deployments and automations.
+    """Set up the Prefect server at PREFECT_API_URL: work pools, deployments and automations.
 
-    One automation turns runs that fell silent into Crashed ones, the other tells of failed and crashed runs.
-    Doing it again changes only what differs.
+    One automation marks runs as Crashed when they have stopped giving signs of life. The other alerts you to
+    failed and crashed runs. If you run it again, it changes only what differs.
     """
     from flows import environment
 
@@ -50,7 +49,7 @@ def provision(
     if unknown := set(chosen) - set(provisioning.POOLS):
         raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(provisioning.POOLS)}")
 
-    async def provide() -> list[Provision]:
+    async def set_up() -> list[Provision]:
         from flows import server
 
         await server.wait_until_answering(server.required_url(), settings.up.start_timeout_s)
@@ -59,9 +58,9 @@ def provision(
             provided += await provisioning.deploy(deployments)
         return provided + await provisioning.automate(settings.prefect.zombie_after_s)
 
-    provided = asyncio.run(provide())
+    provided = run(set_up())
     if as_json:
         print_json([asdict(each) for each in provided])
         return
     for each in provided:
-        typer.echo(f"{each.kind} {each.name}: {each.change}")
+        print_text(f"{each.kind} {each.name}: {each.change}")

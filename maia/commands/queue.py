@@ -1,4 +1,4 @@
-"""`maia queue`: the topics that wait, cool or are parked."""
+"""`maia queue`: lists, retries and parks topics of the search queue."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from maia.terminal import AsJson, print_json, print_table, with_atlas
+from maia.commands.tables import Column, print_table
+from maia.commands.terminal import AsJson, print_json, print_text, with_atlas
+from maia.views.words import plain
 
 if TYPE_CHECKING:
     from atlas.adapters.maia import MaiaDAO
@@ -20,10 +22,11 @@ _STATUSES = ("active", "cooling", "parked")
 _SHOWN_OF_ERROR = 80
 
 Queries = Annotated[
-    list[str] | None, typer.Argument(metavar="[QUERY]", help="Topics, by their query.", show_default=False)
+    list[str] | None, typer.Argument(metavar="QUERY", help="Topics, by their query.", show_default=False)
 ]
 Ids = Annotated[
-    list[int] | None, typer.Option("--id", help="Topics, by the id that list shows.", show_default=False)
+    list[int] | None,
+    typer.Option("--id", help="A topic, by its id (see maia queue list).", show_default=False),
 ]
 
 
@@ -35,26 +38,39 @@ def queue() -> None:
 @app.command("list")
 def list_topics(
     status: Annotated[
-        str | None, typer.Option(help=f"Only these: {', '.join(_STATUSES)}.", show_default=False)
+        str | None, typer.Option(help=f"Only topics that are {' or '.join(_STATUSES)}.", show_default=False)
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most topics to list.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many topics to list.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List topics, those to be searched next first."""
+    """List topics by priority.
+
+    Of the first ones, the hunter chooses those from which it expects most; with the strategy `specification`
+    it searches in this order. `growing` is how many of the videos that a topic found early have grown.
+    """
     if status is not None and status not in _STATUSES:
-        raise typer.BadParameter(f"{status!r} is no status: use {', '.join(_STATUSES)}")
-    topics = _with_dao(lambda dao: dao.list_topics(status, limit))
+        raise typer.BadParameter(f"{status!r} is not a status: use {', '.join(_STATUSES)}")
+    from maia.views.queue import queue
+
+    topics = with_atlas(lambda atlas: queue(atlas, status, limit)).topics
     if as_json:
-        print_json(topics)
+        print_json(plain(topics))
+        return
+    if not topics:
+        print_text("There are no such topics: add some with maia seed TOPIC.")
         return
     columns = (
-        "id", "query", "status", "origin", "mentions", "pages", "videos", "attempts", "held until",
-        "cools until", "last error",
+        "id", Column("query", 20), Column("only", 14, wraps=True, rank=2), "status", Column("origin", rank=3),
+        Column("mentions", rank=4), "pages", "videos", Column("growing", rank=3), Column("attempts", rank=5),
+        Column("held until", rank=6), Column("cools until", rank=2),
+        Column("last error", 16, wraps=True, rank=1),
     )  # fmt: skip
     rows = [
         (
-            str(topic.id), topic.query, topic.status, topic.origin, topic.mention_count, topic.pages_total,
-            topic.new_videos_total, topic.attempts, topic.lease_until, topic.cool_until,
+            str(topic.id), topic.query, str(topic.parameters) or None, topic.status, topic.origin,
+            topic.mention_count, topic.pages_total, topic.new_videos_total, topic.early_growing_total,
+            topic.attempts,
+            topic.lease_until, topic.cool_until,
             (topic.last_error or "")[:_SHOWN_OF_ERROR] or None,
         )
         for topic in topics
@@ -69,48 +85,51 @@ def retry(
     everything: Annotated[bool, typer.Option("--all", help="Every parked topic.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put parked topics back into the queue, and end the pause of those that failed."""
+    """Put parked topics back into the queue, and search failed ones again without a pause."""
     named = _named(queries, ids, everything=everything)
-    _tell(_with_dao(lambda dao: dao.retry_topics(named)), "put back", as_json=as_json)
+    _print_count(_with_dao(lambda dao: dao.retry_topics(named)), "put back", as_json=as_json)
 
 
 @app.command()
 def park(
     queries: Queries = None,
     ids: Ids = None,
-    reason: Annotated[str, typer.Option(help="Why, for whoever finds them parked.")] = "parked by hand",
+    reason: Annotated[str, typer.Option(help="Why; shown in the queue.")] = "parked by hand",
     as_json: AsJson = False,
 ) -> None:
-    """Take topics out of the queue until they are retried; whoever is at work on one loses it."""
+    """Take topics out of the queue until you retry them.
+
+    A hunter that is searching one of them just now will not store its results.
+    """
     named = _named(queries, ids)
     assert named is not None
-    _tell(_with_dao(lambda dao: dao.park_topics(named, reason)), "parked", as_json=as_json)
+    _print_count(_with_dao(lambda dao: dao.park_topics(named, reason)), "parked", as_json=as_json)
 
 
 def _named(
     queries: list[str] | None, ids: list[int] | None, *, everything: bool = False
 ) -> list[int | str] | None:
-    """The topics given, None for all; whoever gives none or both is told."""
+    """The topics given, None for all; BadParameter unless there are either topics or --all."""
     named: list[int | str] = [*(queries or []), *(ids or [])]
     if everything and named:
         raise typer.BadParameter("give topics or --all, not both")
     if not everything and not named:
-        raise typer.BadParameter("name topics by their query or by --id: maia queue list shows both")
+        raise typer.BadParameter("give the topics' queries or --id: maia queue list shows both")
     return None if everything else named
 
 
-def _tell(count: int, done: str, *, as_json: bool) -> None:
+def _print_count(count: int, done: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"topics": count})
     else:
         hint = "" if count else ": no such topic (maia queue list shows them)"
-        typer.echo(f"{done} {count} topic{'s' if count != 1 else ''}{hint}")
+        print_text(f"{done} {count} topic{'s' if count != 1 else ''}{hint}")
 
 
 def _with_dao(work: Callable[[MaiaDAO], Awaitable[_T]]) -> _T:
-    async def on(atlas: Atlas) -> _T:
+    async def run(atlas: Atlas) -> _T:
         from atlas.adapters.maia import MaiaDAO
 
         return await work(MaiaDAO(atlas.db, clock=atlas.clock, settings=atlas.settings))
 
-    return with_atlas(on)
+    return with_atlas(run)

@@ -1,4 +1,4 @@
-"""`maia serve`: every agent on its schedule, for a Prefect server that is there."""
+"""`maia serve`: runs every agent on its schedule, for an existing Prefect server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from maia.terminal import AsJson, load_settings, print_line
+from maia.commands.terminal import AsJson, load_settings, print_line, print_text
 
 if TYPE_CHECKING:
     from flows.registry import ServedFlow
@@ -18,10 +18,10 @@ app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
 @app.command()
 def serve(as_json: AsJson = False) -> None:
-    """Serve every agent on its schedule to the Prefect server of PREFECT_API_URL, until Ctrl-C or SIGTERM.
+    """Run every agent on its schedule, for the Prefect server at PREFECT_API_URL, until Ctrl-C or SIGTERM.
 
-    Runs are processes of this machine; no work pool is needed. Any number of machines may serve at once.
-    `maia up` does this by itself, with a server of its own.
+    Each run is a process on this machine, and no work pool is needed. Several machines can serve the same
+    Prefect server. `maia up` does all this with a Prefect server of its own.
     """
     from flows import environment
 
@@ -34,6 +34,6 @@ def serve(as_json: AsJson = False) -> None:
             print_line({"event": "serving", "intervals_s": {flow.name: flow.interval_s for flow in agents}})
             return
         for flow in agents:
-            typer.echo(f"{flow.deployment} runs every {flow.interval_s:g} s")
+            print_text(f"{flow.deployment} runs every {flow.interval_s:g} s")
 
     asyncio.run(serve_flows(settings, ready))

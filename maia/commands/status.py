@@ -1,140 +1,133 @@
-"""`maia status`: how everything stands, at a glance."""
+"""`maia status`: shows the state of the queue, the quota, the agents and the vault."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from maia.commands.keys import ledger, print_ledger
-from maia.terminal import AsJson, print_json, print_table, with_atlas
+from maia import agents
+from maia.commands.keys import print_ledger
+from maia.commands.tables import Column, print_table
+from maia.commands.terminal import AsJson, as_text, print_json, print_text, with_atlas
+from maia.views.words import ATTRIBUTION, plain
 
 if TYPE_CHECKING:
-    from atlas.adapters.tracking import ZoneCounts
-    from atlas.composition import Atlas
-    from atlas.keyring import LedgerLine
+    from maia.views.clock import Tracking
+    from maia.views.status import FeedsState, Status
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
-CYCLES_SHOWN = 5
+_MAIN_COUNTS = {"new", "found", "videos", "samples", "breakouts"}
+"""The counts of a cycle to show even in a narrow terminal."""
+_OTHER_COLUMNS = {"at", "node", "outcome", "seconds", "detail"}
 
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """Show the queue, what was found, the clock and what its budget pays, quota, vault and last cycles."""
-    report, lines = with_atlas(_report)
+    """Show the search queue, the sampling schedule, today's quota, the vault and the last cycles."""
+    from maia.views.status import status
+
+    found = with_atlas(lambda atlas: status(atlas, [agent.name for agent in agents.AGENTS]))
     if as_json:
-        quota = [asdict(line) | {"keys": [key.fingerprint for key in line.keys]} for line in lines]
-        print_json(report | {"quota": quota})
-        return
-    _print(report, lines)
+        print_json(_as_json(found))
+    else:
+        _print(found)
 
 
-async def _report(atlas: Atlas) -> tuple[dict[str, Any], list[LedgerLine]]:
-    from atlas.adapters.maia import MaiaDAO
-    from atlas.errors import EmptyKeyRing
-
-    dao = MaiaDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-    try:
-        lines = await ledger(atlas)
-    except EmptyKeyRing:
-        lines = []
-    cycles = {agent: await _last_cycles(atlas, agent) for agent in ("hunter", "tracker")}
-    tracking = _tracking(await dao.clock_counts(), lines, atlas)
-    report = {
-        "now": atlas.clock.now(),
-        "queue": asdict(await dao.queue_counts()),
-        "found": asdict(await dao.discoveries()),
-        "vault": {"provider": atlas.settings.vault_provider, "waiting": await atlas.vault.waiting()},
-        "tracking": tracking,
-        "cycles": cycles["hunter"],
-        "tracker_cycles": cycles["tracker"],
-    }
-    return report, lines
-
-
-async def _last_cycles(atlas: Atlas, agent: str) -> list[dict[str, Any]]:
-    events = await atlas.events.latest(CYCLES_SHOWN, kinds=[f"{agent}.cycle"])
-    return [{"at": event.at, "node": event.node, **event.payload} for event in events]
-
-
-def _tracking(counts: list[ZoneCounts], lines: list[LedgerLine], atlas: Atlas) -> dict[str, Any]:
-    """The zones with their lag, and whether the day's budget pays for their intervals."""
-    from maia.budget import named, samples_per_h, slowing
-    from maia.learning.zones import Zone
-
-    now, ledger = atlas.clock.now(), [line for line in lines if line.ring == "tracking"]
-    stretches = slowing(counts, ledger, atlas.settings.tracker)
-    zones = []
-    for count in counts:
-        lag = now - count.oldest_due_at if count.oldest_due_at else timedelta()
-        zones.append(asdict(count) | {
-            "zone": next(iter(named({count.zone: 0}))),
-            "lag_h": max(lag / timedelta(hours=1), 0.0),
-            "slowed": stretches.factors[Zone(count.zone)],
-        })  # fmt: skip
-    return {
-        "zones": zones,
-        "demand_per_h": sum(count.demand_per_h for count in counts),
-        "paid_per_h": samples_per_h(ledger),
-        "short_per_h": stretches.shortfall_per_h,
-        "starving": sum(count.starving for count in counts),
+def _as_json(found: Status) -> dict[str, Any]:
+    ledger = found.ledger.ledger
+    return {name: value for name, value in plain(found).items() if name != "ledger"} | {
+        "quota": plain(ledger)
     }
 
 
-def _print(report: dict[str, Any], lines: list[LedgerLine]) -> None:
-    queue, found, vault = report["queue"], report["found"], report["vault"]
-    print_table(("now", "videos", "channels", "topics", "pages stored"), [(report["now"], *found.values())])
+def _print(found: Status) -> None:
+    counts = found.found
+    print_text(
+        f"{as_text(found.now)}: {counts.videos:,} videos of {counts.channels:,} channels, found by "
+        f"{counts.topics:,} topics in {counts.pages:,} pages\n"
+    )
+    queue = found.queue
     print_table(
-        ("active", "of them held", "of them waiting", "cooling", "parked"),
-        [(queue["active"], queue["leased"], queue["waiting"], queue["cooling"], queue["parked"])],
+        ("active", "being searched", "waiting", "cooling", "parked"),
+        [(queue.active, queue.leased, queue.waiting, queue.cooling, queue.parked)],
         title="Search queue",
     )
-    if lines:
-        print_ledger(lines)
+    if found.ledger.ledger:
+        print_ledger(found.ledger)
     else:
-        typer.echo("No API key is configured: set YOUTUBE_API_KEY_POOL_JSON, or practise with: maia demo\n")
-    _print_tracking(report["tracking"])
-    _print_cycles("hunter", report["cycles"], ("topics", "pages", "found", "new", "tags"))
-    figures = ("videos", "samples", "missing", "breakouts", "channels", "degraded")
-    _print_cycles("tracker", report["tracker_cycles"], figures)
-    waiting = vault["waiting"]
-    typer.echo(f"Vault ({vault['provider']}): {waiting:,} objects wait to be stored" if waiting else
-               f"Vault ({vault['provider']}): nothing waits")  # fmt: skip
+        print_text("No API key is configured: set YOUTUBE_API_KEY_POOL_JSON, or try maia demo\n")
+    _print_feeds(found.feeds)
+    _print_tracking(found.tracking)
+    for agent, cycles in found.cycles.items():
+        _print_cycles(agent, cycles)
+    waiting = found.vault.waiting
+    stored = f"{waiting:,} objects are still in the database" if waiting else "everything is stored"
+    print_text(f"Vault ({found.vault.provider}): {stored}")
 
 
-def _print_tracking(tracking: dict[str, Any]) -> None:
+def _print_feeds(feeds: FeedsState) -> None:
+    if not feeds.enabled:
+        print_text("Feeds: switched off by PLEIADES_DISCOVERY__OFF\n")
+        return
+    text = f"Feeds: {feeds.looks_today:,} of {feeds.looks_per_day:,} looks today"
+    if feeds.paused_until is not None:
+        text += f"; paused until {as_text(feeds.paused_until)}, as YouTube refused: {feeds.reason}"
+    elif feeds.next_look_at is not None:
+        text += f"; the next is due at {as_text(feeds.next_look_at)}"
+    print_text(f"{text}\n")
+
+
+def _print_tracking(tracking: Tracking) -> None:
     columns = (
-        "zone",
-        "videos",
-        "due",
-        "held",
-        "waiting too long",
-        "lag in h",
-        "samples an hour",
-        "slowed by",
-    )
-    names = ("zone", "live", "due", "leased", "starving", "lag_h", "demand_per_h", "slowed")
-    rows = [tuple(zone[name] for name in names) for zone in tracking["zones"]]
+        "zone", "videos", "due", "in work", "waiting too long", "lag in h", "samples/h", "slowed by",
+    )  # fmt: skip
+    rows = [
+        (
+            zone.zone, zone.live, zone.due, zone.leased, zone.starving, zone.lag_h, zone.demand_per_h,
+            zone.slowed,
+        )
+        for zone in tracking.zones
+    ]  # fmt: skip
     if not rows:
         return
-    print_table(columns, rows, title="Clock (velocities are computed by Pleiades, not by YouTube)")
-    asked, paid, short = (tracking[name] for name in ("demand_per_h", "paid_per_h", "short_per_h"))
-    typer.echo(f"The quota pays for {paid:,.0f} samples an hour; the clock asks for {asked:,.0f}.")
-    if paid < asked:
-        typer.echo("So those go first that tell most, hot ones before all, and the others slow down.")
-    if short:
-        typer.echo(
-            f"Even at their slowest {short:,.0f} an hour are missing, so some wait too long: track fewer, or "
-            "lengthen PLEIADES_TRACKER__HOT_INTERVAL_H."
+    print_table(columns, rows, title=f"Sampling schedule (velocity is {ATTRIBUTION})")
+    print_text(
+        f"The quota pays for {tracking.paid_per_h:,.0f} samples an hour; the schedule needs "
+        f"{tracking.demand_per_h:,.0f}."
+    )
+    if tracking.paid_per_h < tracking.demand_per_h:
+        print_text(
+            "Hot videos are sampled first, then the most informative others, which are sampled less often."
         )
-    typer.echo()
+    if tracking.short_per_h:
+        print_text(
+            f"Even then the quota is short by {tracking.short_per_h:,.0f} samples an hour, so some videos "
+            "wait too long: track fewer, or raise PLEIADES_TRACKER__HOT_INTERVAL_H."
+        )
+    print_text()
 
 
-def _print_cycles(agent: str, cycles: list[dict[str, Any]], figures: tuple[str, ...]) -> None:
-    columns = ("at", "node", "outcome", *figures, "seconds", "detail")
-    rows = [tuple(cycle.get(column) for column in columns) for cycle in cycles]
-    if rows:
-        print_table(columns, rows, title=f"Last {agent} cycles")
+def _print_cycles(agent: str, cycles: Sequence[Mapping[str, Any]]) -> None:
+    """Print the cycles with the counts of the newest one, as far as there is room."""
+    if not cycles:
+        return
+    figures = [
+        name
+        for name, value in cycles[0].items()
+        if isinstance(value, int) and name not in _OTHER_COLUMNS and any(cycle.get(name) for cycle in cycles)
+    ]
+    names = ("at", "node", "outcome", *figures, "seconds", "detail")
+    columns: tuple[str | Column, ...] = (
+        "at", Column("node", 8, rank=2), "outcome",
+        *(
+            Column(name.replace("_", " "), rank=10 + place + (0 if name in _MAIN_COUNTS else len(figures)))
+            for place, name in enumerate(figures)
+        ),
+        Column("seconds", rank=9), Column("detail", 16, wraps=True, rank=1),
+    )  # fmt: skip
+    print_table(
+        columns, [tuple(cycle.get(name) for name in names) for cycle in cycles], title=f"Last {agent} cycles"
+    )

@@ -1,4 +1,4 @@
-"""`maia watch`: videos and channels that are followed whatever their age."""
+"""`maia watch`: adds, removes and lists watches on videos and channels."""
 
 from __future__ import annotations
 
@@ -7,21 +7,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maia.arguments import ZoneName, looks_like_a_video, parse_named, zone_name, zone_number
-from maia.terminal import AsJson, print_json, print_table, with_atlas
+from maia.commands.arguments import (
+    TakesIds,
+    looks_like_a_video,
+    parse_named,
+)
+from maia.commands.resolving import resolve
+from maia.commands.tables import Column, print_table
+from maia.commands.terminal import AsJson, print_json, print_text, with_atlas
+from maia.views.words import ZoneName, plain, zone_name, zone_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from atlas.adapters.watches import Watch, Watched, WatchesDAO, WatchLine
+    from atlas.adapters.watches import Watch, WatchesChanged, WatchesDAO, WatchLine
     from atlas.composition import Atlas
-    from maia.arguments import Named
+    from maia.commands.arguments import Named
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", add_completion=False)
 
 Given = Annotated[
     list[str],
-    typer.Argument(metavar="VIDEO|CHANNEL", help="Ids or addresses on YouTube.", show_default=False),
+    typer.Argument(
+        metavar="VIDEO|CHANNEL", help="Ids, @handles or addresses on YouTube.", show_default=False
+    ),
 ]
 
 
@@ -30,33 +39,37 @@ def watch() -> None:
     """Follow videos and channels closely: list, add and remove watches."""
 
 
-@app.command()
+@app.command(cls=TakesIds)
 def add(
     given: Given,
     zone: Annotated[
         ZoneName | None,
         typer.Option(
-            help="Sample them as often as this zone, whatever their age; without it, as their age has it.",
+            help="How often to sample them: hot every hour, warm every 6 hours, cold once a day. "
+            "[default: by the video's age]",
             show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Watch videos and channels; a channel's zone is that of all its videos, those yet to come too.
+    """Watch videos and channels: sample them even if no search finds them, and as often as you like.
 
-    What comes into a more urgent zone is due at once. What nobody has met is recorded, and fetched by the
-    tracker at its next turn, if it has a key: maia tracker. A video's own watch goes before its channel's.
+    A channel's zone applies to all its videos, also to future ones; a video's own zone takes precedence. If
+    you add something again without a zone, it keeps the zone it has; to clear that, remove it and add it
+    again. The tracker fetches videos and channels that are not stored yet in its next cycle (maia tracker).
+    Looking up a @handle or a user name costs one unit of quota.
 
     For example:
 
     - `maia watch add https://www.youtube.com/watch?v=dQw4w9WgXcQ --zone hot` samples it every hour.
-    - `maia watch add UCuAXFkgsw1L7xaCfnd5JJOw --zone warm` samples a channel's every video every 6 hours.
+    - `maia watch add UCuAXFkgsw1L7xaCfnd5JJOw --zone warm` samples all of a channel's videos every 6 hours.
+    - `maia watch add @handle https://www.youtube.com/user/name` watches both channels.
     """
     named = [parse_named(text) for text in given]
 
-    async def change(atlas: Atlas) -> tuple[Watched, list[WatchLine], bool]:
+    async def change(atlas: Atlas) -> tuple[WatchesChanged, list[WatchLine], bool]:
         dao = _dao(atlas)
-        watches = await _resolved(dao, named)
+        watches = await _watches(dao, await resolve(atlas, named))
         changed = await dao.add(watches, zone_number(zone))
         return changed, await _lines(dao, watches), bool(atlas.settings.key_pool["tracking"])
 
@@ -64,42 +77,53 @@ def add(
     if as_json:
         print_json(asdict(changed) | {"watching": [_as_dict(line) for line in lines]})
         return
-    pace = f"in zone {zone}" if zone else "at the pace of their age (--zone hot: every hour)"
-    typer.echo(
-        f"watching {changed.watches} of them, {pace}; {changed.videos_pinned} known videos changed zone"
+    pinned = sorted({name for line in lines if (name := zone_name(line.zone))})
+    zones = (
+        f"in zone {', '.join(pinned)}" if pinned else "as often as their age says (--zone hot: every hour)"
+    )
+    print_text(
+        f"watching {changed.watches}, {zones}; known videos that changed zone: {changed.videos_pinned}"
     )
     if unknown := [line.id for line in lines if not line.known]:
-        when = "at its next turn" if has_key else "once it has a key (YOUTUBE_API_KEY_POOL_JSON)"
-        typer.echo(f"not known yet, and fetched by the tracker {when}: {', '.join(unknown)}")
+        when = "in its next cycle" if has_key else "once it has a key (YOUTUBE_API_KEY_POOL_JSON)"
+        print_text(f"not stored yet; the tracker fetches them {when}: {', '.join(unknown)}")
     if gone := [line.id for line in lines if line.status == "gone"]:
-        typer.echo(f"gone from YouTube when last asked for: {', '.join(gone)}")
+        print_text(f"gone from YouTube, when last checked: {', '.join(gone)}")
 
 
-@app.command()
+@app.command(cls=TakesIds)
 def remove(given: Given, as_json: AsJson = False) -> None:
-    """Watch videos and channels no more; from its next sample on, a video goes by its age again."""
+    """Stop watching videos and channels; from then on their age decides how often they are sampled."""
     named = [parse_named(text) for text in given]
 
-    async def change(atlas: Atlas) -> Watched:
+    async def change(atlas: Atlas) -> WatchesChanged:
         dao = _dao(atlas)
-        return await dao.remove(await _resolved(dao, named))
+        return await dao.remove(await _watches(dao, await resolve(atlas, named)))
 
     changed = with_atlas(change)
     if as_json:
         print_json(asdict(changed))
         return
-    hint = "" if changed.watches else ": none of them was (maia watch list shows what is)"
-    typer.echo(f"watching {changed.watches} of them no more{hint}; {changed.videos_pinned} videos changed")
+    if not changed.watches:
+        print_text("none of them is watched; maia watch list shows what is")
+        return
+    print_text(f"stopped watching {changed.watches}; known videos that changed zone: {changed.videos_pinned}")
 
 
 @app.command("list")
 def list_watches(as_json: AsJson = False) -> None:
-    """List what is watched, the oldest watch first."""
+    """List the watched videos and channels, the oldest watch first."""
     lines = with_atlas(lambda atlas: _dao(atlas).watches())
     if as_json:
         print_json([_as_dict(line) for line in lines])
         return
-    columns = ("kind", "id", "title", "zone", "status", "videos", "last sample", "next sample")
+    if not lines:
+        print_text("Nothing is watched; to start: maia watch add VIDEO|CHANNEL")
+        return
+    columns = (
+        Column("kind", rank=4), "id", Column("title", 12), "zone", Column("status", 8, wraps=True),
+        Column("videos", rank=1), Column("last sample", rank=3), Column("next sample", rank=2),
+    )  # fmt: skip
     print_table(columns, [_row(line) for line in lines])
 
 
@@ -109,8 +133,8 @@ def _dao(atlas: Atlas) -> WatchesDAO:
     return WatchesDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
 
 
-async def _resolved(dao: WatchesDAO, named: Sequence[Named]) -> list[Watch]:
-    """What they are: as their address says, as they are stored, or as the form of their ids has it."""
+async def _watches(dao: WatchesDAO, named: Sequence[Named]) -> list[Watch]:
+    """The watches for these names, whose kinds come from addresses, the database or the form of ids."""
     from atlas.adapters.watches import Watch, WatchKind
 
     stored = await dao.kinds_of([each.id for each in named])
@@ -119,8 +143,8 @@ async def _resolved(dao: WatchesDAO, named: Sequence[Named]) -> list[Watch]:
         kind = each.kind or stored.get(each.id) or ("video" if looks_like_a_video(each.id) else None)
         if kind is None:
             raise typer.BadParameter(
-                f"{each.id!r} is known neither as a video nor as a channel, and has the form of neither's id "
-                "(11 characters, or UC and 22): give its address on YouTube"
+                f"{each.id!r} is neither stored nor a valid id of a video (11 characters) or a channel (UC "
+                "and 22 characters): give its address on YouTube, or a channel's @handle"
             )
         watches.append(Watch(WatchKind(kind), each.id))
     return watches
@@ -132,13 +156,17 @@ async def _lines(dao: WatchesDAO, watches: Sequence[Watch]) -> list[WatchLine]:
 
 
 def _as_dict(line: WatchLine) -> dict[str, object]:
-    return asdict(line) | {"zone": zone_name(line.zone)}
+    described: dict[str, object] = plain(line)
+    return described | {"zone": zone_name(line.zone)}
 
 
 def _row(line: WatchLine) -> tuple[object, ...]:
-    asked = f"asked for {line.asks} times" if line.asks else "to be fetched"
+    asked = f"requested {line.asks} times" if line.asks else "to be fetched"
     return (
         line.kind, line.id, line.title, zone_name(line.zone) or "by age",
-        (line.status or "live") if line.known else asked,
-        line.videos, line.last_sampled_at, line.next_due_at,
+        _state(line) if line.known else asked, line.videos, line.last_sampled_at, line.next_due_at,
     )  # fmt: skip
+
+
+def _state(line: WatchLine) -> str:
+    return "gone" if line.status == "gone" else "tracked"

@@ -1,9 +1,9 @@
-"""Simulated view counts with known rises, to try a detector on before it is trusted with real videos.
+"""Simulates view counts with known rises, to test the breakout detection before it is used on real videos.
 
-A curve's rate of views falls as a power of age, swings with the day and the week, wanders (an
-Ornstein–Uhlenbeck process in the log), and, in a curve with a rise, is multiplied by a wave that sets
-in at a known age and fades. The counter is Poisson; in half of the curves it is published in batches, and
-rarely it falls. It is sampled as the tracker's clock does, or every 10, 30 or 60 minutes.
+The rate of views falls as a power of age, has daily and weekly swings, and drifts at random (an
+Ornstein–Uhlenbeck process in the logarithm). In a curve with a rise it is multiplied by a wave that begins at
+a known age and then fades. The counter is Poisson; in half of the curves it is published in batches, and now
+and then it falls. It is sampled as the tracker would, or every 10, 30 or 60 minutes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _FALL_SHARE: Final = 0.004
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
-    """One video's ages in hours and counts; `rise_h` is the age at which a rise sets in."""
+class SimulatedVideo:
+    """A simulated video's ages in hours and view counts; `rise_h` is the age at which a rise begins."""
 
     seed: int
     sampling: str
@@ -41,8 +41,8 @@ def simulate(
     factor: tuple[float, float] = (4.0, 40.0),
     ramp_h: tuple[float, float] = (1.0, 12.0),
     sampling: str | None = None,
-) -> list[Curve]:
-    """A curve for each seed; the same seed gives the same curve, with and without its rise up to the rise."""
+) -> list[SimulatedVideo]:
+    """One curve per seed. With and without a rise, the same seed gives the same curve up to the rise."""
     return [_curve(seed, rising, days, factor, ramp_h, sampling) for seed in seeds]
 
 
@@ -53,7 +53,7 @@ def _curve(
     factor: tuple[float, float],
     ramp_h: tuple[float, float],
     sampling: str | None,
-) -> Curve:
+) -> SimulatedVideo:
     random, noise = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
     drawn = SAMPLINGS[int(random.integers(len(SAMPLINGS)))]
     age: Floats = np.arange(1, int(days * 24 / GRID_H) + 1, dtype=np.float64) * GRID_H
@@ -65,10 +65,10 @@ def _curve(
         rate = rate * (1 + (rise - 1) * wave)
     counts = np.cumsum(noise.poisson(rate * GRID_H)).astype(np.float64)
     if random.random() < 0.5:
-        counts = _published_in_batches(noise, counts, batch_h=float(random.choice([0.5, 1, 2, 4, 6])))
-    chosen = _sampled(noise, age, sampling or drawn)
+        counts = _publish_in_batches(noise, counts, batch_h=float(random.choice([0.5, 1, 2, 4, 6])))
+    chosen = _sampling_points(noise, age, sampling or drawn)
     views = _with_falls(noise, counts[chosen])
-    return Curve(seed, sampling or drawn, age[chosen], views, rise_h if rising else None, rise)
+    return SimulatedVideo(seed, sampling or drawn, age[chosen], views, rise_h if rising else None, rise)
 
 
 def _ordinary_rate(random: np.random.Generator, noise: np.random.Generator, age: Floats) -> Floats:
@@ -93,21 +93,21 @@ def _wander(noise: np.random.Generator, steps: int, spread: float, memory_h: flo
 
 
 def _wave(since_h: Floats, ramp_h: float, half_life_h: float) -> Floats:
-    """From 0 to 1 along the ramp, then fading by half in each half-life."""
+    """Rises from 0 to 1 along the ramp, then halves in each half-life."""
     risen = np.clip(since_h / ramp_h, 0.0, 1.0)
     faded: Floats = risen * np.exp2(-np.maximum(since_h - ramp_h, 0.0) / half_life_h)
     return faded
 
 
-def _published_in_batches(noise: np.random.Generator, counts: Floats, batch_h: float) -> Floats:
-    """The counter as it was at the last publication, a random time ago."""
+def _publish_in_batches(noise: np.random.Generator, counts: Floats, batch_h: float) -> Floats:
+    """The counter as of its last publication, a random time ago."""
     published = np.cumsum(noise.exponential(batch_h, size=int(len(counts) * GRID_H / batch_h * 2) + 20))
     steps = np.unique(np.minimum((published / GRID_H).astype(np.int64), len(counts) - 1))
     last = np.searchsorted(steps, np.arange(len(counts)), side="right") - 1
     return np.where(last >= 0, counts[steps[np.maximum(last, 0)]], 0.0)
 
 
-def _sampled(noise: np.random.Generator, age: Floats, sampling: str) -> Integers:
+def _sampling_points(noise: np.random.Generator, age: Floats, sampling: str) -> Integers:
     """Which points of the grid are sampled."""
     if sampling == "ten minutes":
         return np.arange(len(age))

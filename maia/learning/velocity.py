@@ -1,15 +1,19 @@
-"""Velocity: how fast a video's views grow, whether that quickens, and how it compares. Computed by Pleiades.
+"""Velocity: how fast a video's views grow, whether growth accelerates, and how it compares with other videos.
 
-Every function works on columns: one element a video, float64, NaN where PostgreSQL has NULL. `Tracks`
-holds what must be kept of each video between two samples; `advance` takes one new sample of each and
-gives the next `Tracks`, `replay` computes the same of one video's whole series.
+Every function works on columns: one float64 per video, NaN where PostgreSQL has NULL. `Tracks` holds what is
+kept of each video between two samples. `advance` adds one new sample of each video and returns the next
+`Tracks`; `replay` computes the same for one video's whole series.
 
-A sample's velocity is the difference of the counts over the difference of the instants: negative where
-YouTube took views back, absent (never 0) for the first sample, for a hidden count and across the
-methodology epoch. It is a mean over the step, so the smoothed velocity weights it by the step's length:
-the mean of the velocity under an exponential kernel of `half_life_h`, over the time that was seen.
-Cutting a step in two without changing the growth changes nothing. Acceleration is the change of the
-smoothed velocity over the step.
+A sample's velocity is the difference of two counts over the time between them. It is negative if YouTube took
+views back, and unknown (never 0) for the first sample, for a hidden count, across the change of YouTube's
+counting method, and across an implausible fall. A count that falls to a fraction of the last one is doubted
+until the next sample. If that is as low, the video starts over from there; if not, the low count was wrong
+and changes nothing.
+
+A sample's velocity is a mean over the step, so the smoothed velocity weights it by the step's length: it is
+the mean under an exponential kernel with the half-life `half_life_h`, over the time observed. To split a step
+in two without changing the growth changes nothing. Acceleration is the change of the smoothed velocity over
+the step. All of these are computed by Pleiades, not by YouTube.
 """
 
 from __future__ import annotations
@@ -18,57 +22,74 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeAlias, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from fastdigest import TDigest
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-Column = npt.ArrayLike | Sequence[float | None]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+Floats: TypeAlias = "npt.NDArray[np.float64]"
+Integers: TypeAlias = "npt.NDArray[np.int64]"
+Booleans: TypeAlias = "npt.NDArray[np.bool_]"
+ColumnLike: TypeAlias = "npt.ArrayLike | Sequence[float | None]"
 Key = TypeVar("Key", bound=Hashable)
 
 METHODOLOGY_EPOCH_S: Final = 1_787_788_800.0
-"""2026-08-27T00:00Z, from when YouTube counts a view at the start of playback."""
+"""2026-08-27T00:00Z, since when YouTube counts a view at the start of playback."""
 AGE_CLASS_EDGES_H: Final = (1.0, 3.0, 6.0, 12.0, 24.0, 48.0, 96.0, 168.0, 336.0, 720.0, 2160.0)
-"""Where one age class ends and the next begins; velocity falls about as a power of age, so they widen."""
+"""Where each age class ends. They become wider, as velocity falls roughly as a power of age."""
 _HOUR_S = 3600.0
-_LN2 = float(np.log(2.0))
+_LN2 = math.log(2.0)
 _LOGISTIC_PER_NORMAL = 1.702
 
 
 class Step(IntEnum):
-    """What a new sample was to its video."""
+    """What kind of sample a new one is, given those before it."""
 
     FIRST = 0
     MEASURED = 1
     HIDDEN = 2
-    """No count: the next known one is compared with the last known one."""
+    """No count. The next known count will be compared with the last known one."""
     NOT_LATER = 3
-    """Refused, nothing changed: no later than the last sample by `shortest_step_s`."""
+    """Ignored, as it is less than `shortest_step_s` later than the last sample."""
     EPOCH = 4
-    """Counted by another method than the last: everything starts anew from here."""
+    """Counted by another method than the last one: the video starts over from here."""
+    DOUBTED = 5
+    """Fell to a fraction of the last count: not used unless the next count confirms it."""
+    FELL = 6
+    """As low as the doubted count: the video starts over from here."""
+
+
+RESTARTS: Final = (Step.EPOCH, Step.FELL)
+"""Steps that discard what was known before them."""
+_UNTAKEN: Final = (Step.HIDDEN, Step.NOT_LATER, Step.DOUBTED)
 
 
 @dataclass(frozen=True, slots=True)
 class VelocitySettings:
-    """How to measure; the defaults suit samples from every ten minutes to every day."""
+    """How to compute velocity. The defaults suit samples from every ten minutes to once a day."""
 
     half_life_h: float = 6.0
     methodology_epoch_s: float = METHODOLOGY_EPOCH_S
     shortest_step_s: float = 1.0
+    implausible_fall: float = 0.75
+    """A fall by more than this share of the count is doubted."""
+    least_fall: float = 100.0
+    """A fall by fewer views than this is not doubted, as it is often a large share of a small count."""
 
     def __post_init__(self) -> None:
-        if not (0 < self.half_life_h < np.inf and 0 < self.shortest_step_s < np.inf):
+        if not (0 < self.half_life_h < math.inf and 0 < self.shortest_step_s < math.inf):
             raise ValueError("half_life_h and shortest_step_s must be positive and finite")
 
 
 @dataclass(frozen=True, slots=True)
 class Tracks:
-    """What is kept of each video: its last known count and when, its growth, and how much of it was seen.
+    """What is kept of each video: its last known count and when that was, and its growth.
 
-    `weight` is the share of the smoothing kernel that falls on time seen: 0 before the first step, towards 1.
+    `weight` is the share of the smoothing kernel that lies in the time observed: 0 before the first step,
+    then growing towards 1. `doubted` is the last count, if that is doubted.
     """
 
     at_s: Floats
@@ -76,23 +97,40 @@ class Tracks:
     velocity: Floats
     acceleration: Floats
     weight: Floats
+    doubted: Floats
 
     @classmethod
     def new(cls, videos: int) -> Self:
         unknown = np.full(videos, np.nan)
-        return cls(unknown, unknown, unknown, unknown, np.zeros(videos))
+        return cls(unknown, unknown, unknown, unknown, np.zeros(videos), unknown)
 
     @classmethod
-    def of(cls, at_s: Column, views: Column, velocity: Column, acceleration: Column, weight: Column) -> Self:
+    def of(
+        cls,
+        at_s: ColumnLike,
+        views: ColumnLike,
+        velocity: ColumnLike,
+        acceleration: ColumnLike,
+        weight: ColumnLike,
+        doubted: ColumnLike | None = None,
+    ) -> Self:
         """From columns with None for NULL; a weight of None is 0."""
+        at = column(at_s)
         return cls(
-            column(at_s), column(views), column(velocity), column(acceleration), np.nan_to_num(column(weight))
+            at,
+            column(views),
+            column(velocity),
+            column(acceleration),
+            np.nan_to_num(column(weight)),
+            np.full(len(at), np.nan) if doubted is None else column(doubted),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """The next tracks, each sample's own velocity (views per hour, NaN if none), and what the sample was."""
+    """The next tracks, and for each sample its velocity (views per hour, NaN if none), its step's hours and
+    gained views, and its kind.
+    """
 
     tracks: Tracks
     velocity: Floats
@@ -103,7 +141,7 @@ class Advance:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One video's samples measured; NaN where there is nothing to say."""
+    """The velocities of one video's samples; NaN where unknown."""
 
     velocity: Floats
     smoothed: Floats
@@ -111,34 +149,36 @@ class Series:
     step: Integers
 
 
-def column(values: Column) -> Floats:
-    """`values` as float64, None as NaN."""
+def column(values: ColumnLike) -> Floats:
+    """Convert `values` to float64, None to NaN."""
     return np.array(values, dtype=np.float64)
 
 
 def nullable(values: Floats) -> list[float | None]:
-    """For the database: NaN, and anything else that is not finite, as None."""
+    """Convert values for the database: NaN and infinity become None."""
     finite, numbers = np.isfinite(values), values.tolist()
     if finite.all():
         return list[float | None](numbers)
     return [value if known else None for value, known in zip(numbers, finite.tolist(), strict=True)]
 
 
-def advance(tracks: Tracks, at_s: Column, views: Column, settings: VelocitySettings | None = None) -> Advance:
-    """Take one new sample of each video: instants in seconds since 1970, counts or None where hidden.
+def advance(
+    tracks: Tracks, at_s: ColumnLike, views: ColumnLike, settings: VelocitySettings | None = None
+) -> Advance:
+    """Add one new sample of each video: times in seconds since 1970, and counts, None if hidden.
 
-    Raises ValueError for an instant that is not finite or a count that is negative or infinite.
+    Raises ValueError for a time that is not finite, or a count that is negative or infinite.
     """
     settings = settings or VelocitySettings()
     at, count = column(at_s), column(views)
-    _refuse(at, count, len(tracks.at_s))
+    _check(at, count, len(tracks.at_s))
     step = _classify(tracks, at, count, settings)
     measured = step == Step.MEASURED
     hours = np.where(measured, (at - tracks.at_s) / _HOUR_S, np.nan)
     gained = np.where(measured, count - tracks.views, np.nan)
     velocity = gained / hours
     smoothed, weight = _smooth(tracks, velocity, hours, settings.half_life_h)
-    restarted = (step == Step.FIRST) | (step == Step.EPOCH)
+    restarted = (step == Step.FIRST) | np.isin(step, RESTARTS)
     taken = measured | restarted
     following = Tracks(
         np.where(taken, at, tracks.at_s),
@@ -148,18 +188,19 @@ def advance(tracks: Tracks, at_s: Column, views: Column, settings: VelocitySetti
             measured, (smoothed - tracks.velocity) / hours, np.where(restarted, np.nan, tracks.acceleration)
         ),
         np.where(measured, weight, np.where(restarted, 0.0, tracks.weight)),
+        np.where(taken, np.nan, np.where(step == Step.DOUBTED, count, tracks.doubted)),
     )
     return Advance(following, velocity, hours, gained, step)
 
 
-def replay(at_s: Column, views: Column, settings: VelocitySettings | None = None) -> Series:
-    """Measure one video's whole series at once; the same as an `advance` for each of its samples."""
+def replay(at_s: ColumnLike, views: ColumnLike, settings: VelocitySettings | None = None) -> Series:
+    """Compute one video's whole series at once; the result is that of an `advance` for each sample."""
     settings = settings or VelocitySettings()
     at, count = column(at_s), column(views)
-    _refuse(at, count, len(at))
+    _check(at, count, len(at))
     step = _classify_series(at, count, settings)
     velocity, smoothed, acceleration = (np.full(len(at), np.nan) for _ in range(3))
-    taken = np.flatnonzero((step != Step.HIDDEN) & (step != Step.NOT_LATER))
+    taken = np.flatnonzero(~np.isin(step, _UNTAKEN))
     measured = step[taken] == Step.MEASURED
     hours = np.diff(at[taken], prepend=np.nan) / _HOUR_S
     velocity[taken] = np.where(measured, np.diff(count[taken], prepend=np.nan) / hours, np.nan)
@@ -172,52 +213,75 @@ def replay(at_s: Column, views: Column, settings: VelocitySettings | None = None
         mean = velocity[row] if weight == 0 else mean + share * (velocity[row] - mean)
         weight = part * weight + 1 - part
         smoothed[row], acceleration[row] = mean, (mean - before) / step_h
-    return Series(velocity, _held(smoothed, step), _held(acceleration, step), step)
+    return Series(velocity, _hold_last(smoothed, step), _hold_last(acceleration, step), step)
 
 
-def _held(values: Floats, step: Integers) -> Floats:
-    """A sample without a count, or refused, leaves what was known before it."""
-    last = np.where((step == Step.HIDDEN) | (step == Step.NOT_LATER), 0, np.arange(1, len(step) + 1))
+def _hold_last(values: Floats, step: Integers) -> Floats:
+    """Repeat the last value at samples that are hidden, ignored or doubted."""
+    last = np.where(np.isin(step, _UNTAKEN), 0, np.arange(1, len(step) + 1))
     last = np.maximum.accumulate(last) if len(last) else last
     held: Floats = np.concatenate(([np.nan], values))[last]
     return held
 
 
-def _refuse(at: Floats, count: Floats, videos: int) -> None:
+def _check(at: Floats, count: Floats, videos: int) -> None:
     if at.shape != (videos,) or count.shape != (videos,):
-        raise ValueError(
-            f"{videos} videos need as many instants and counts, not {at.shape} and {count.shape}"
-        )
+        raise ValueError(f"{videos} videos need as many times and counts, not {at.shape} and {count.shape}")
     bad_at, bad_count = ~np.isfinite(at), (count < 0) | np.isinf(count)
     if bad_at.any():
         row = int(np.argmax(bad_at))
-        raise ValueError(f"row {row}: a sample needs a finite instant in seconds since 1970, not {at[row]}")
+        raise ValueError(f"row {row}: a sample needs a finite time in seconds since 1970, not {at[row]}")
     if bad_count.any():
         row = int(np.argmax(bad_count))
-        raise ValueError(f"row {row}: {count[row]} is no count of views; a hidden count is None")
+        raise ValueError(f"row {row}: {count[row]} is not a view count; a hidden count is None")
 
 
 def _classify(tracks: Tracks, at: Floats, count: Floats, settings: VelocitySettings) -> Integers:
     epoch = settings.methodology_epoch_s
     crossed = (tracks.at_s < epoch) & (at >= epoch)
+    fallen = _is_implausible(tracks.views, count, settings)
     step: Integers = np.select(
-        [at - tracks.at_s < settings.shortest_step_s, np.isnan(count), np.isnan(tracks.at_s), crossed],
-        [Step.NOT_LATER, Step.HIDDEN, Step.FIRST, Step.EPOCH],
+        [
+            at - tracks.at_s < settings.shortest_step_s,
+            np.isnan(count),
+            np.isnan(tracks.at_s),
+            crossed,
+            fallen & np.isnan(tracks.doubted),
+            fallen,
+        ],
+        [Step.NOT_LATER, Step.HIDDEN, Step.FIRST, Step.EPOCH, Step.DOUBTED, Step.FELL],
         Step.MEASURED,
     ).astype(np.int64)
     return step
 
 
+def _is_implausible(last: Floats, count: Floats, settings: VelocitySettings) -> Booleans:
+    lost: Booleans = (last - count >= settings.least_fall) & (last - count > settings.implausible_fall * last)
+    return lost
+
+
 def _classify_series(at: Floats, count: Floats, settings: VelocitySettings) -> Integers:
-    steps, last, epoch = np.empty(len(at), np.int64), np.nan, settings.methodology_epoch_s
-    for row, (instant, known) in enumerate(zip(at.tolist(), (~np.isnan(count)).tolist(), strict=True)):
-        if instant - last < settings.shortest_step_s:
+    """The kind of each sample, which depends on the kinds of those before it."""
+    fall = settings.implausible_fall
+    steps, last_at, last, doubts = np.empty(len(at), np.int64), np.nan, np.nan, False
+    for row, (instant, known) in enumerate(zip(at.tolist(), count.tolist(), strict=True)):
+        if instant - last_at < settings.shortest_step_s:
             steps[row] = Step.NOT_LATER
-        elif not known:
+            continue
+        if math.isnan(known):
             steps[row] = Step.HIDDEN
+            continue
+        fallen = last - known >= settings.least_fall and last - known > fall * last
+        if math.isnan(last_at):
+            steps[row] = Step.FIRST
+        elif last_at < settings.methodology_epoch_s <= instant:
+            steps[row] = Step.EPOCH
+        elif fallen and not doubts:
+            steps[row], doubts = Step.DOUBTED, True
+            continue
         else:
-            started = Step.EPOCH if last < epoch <= instant else Step.MEASURED
-            steps[row], last = (Step.FIRST if np.isnan(last) else started), instant
+            steps[row] = Step.FELL if fallen else Step.MEASURED
+        last_at, last, doubts = instant, known, False
     return steps
 
 
@@ -228,16 +292,17 @@ def _smooth(tracks: Tracks, velocity: Floats, hours: Floats, half_life_h: float)
     return np.where(tracks.weight == 0, velocity, mean), weight
 
 
-def age_class(age_h: Column, edges_h: Sequence[float] = AGE_CLASS_EDGES_H) -> Integers:
-    """The number of the age class; an age before the publication belongs to the first."""
+def age_class(age_h: ColumnLike, edges_h: Sequence[float] = AGE_CLASS_EDGES_H) -> Integers:
+    """The number of each age's class; negative ages belong to the first."""
     return np.searchsorted(np.array(edges_h), column(age_h), side="right").astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Norms:
-    """What is usual: count, mean and squared deviations of log(1 + views/h), a row for a channel's age class.
+    """The usual velocity of a channel's videos: one row per channel and age class.
 
-    Count a video once in an age class. Merging is exact in any order (Chan, Golub and LeVeque, 1979).
+    Each row has the number of videos, and the mean and the sum of squared deviations of log(1 + views/h).
+    A video should count once per age class. Merging is exact in any order (Chan, Golub and LeVeque, 1979).
     """
 
     videos: Floats
@@ -249,14 +314,14 @@ class Norms:
         return cls(np.zeros(rows), np.zeros(rows), np.zeros(rows))
 
     @classmethod
-    def of_velocities(cls, velocity: Column) -> Self:
-        """One row for each velocity, to be merged; a row for an unknown velocity is empty."""
+    def of_velocities(cls, velocity: ColumnLike) -> Self:
+        """One row for each velocity, ready to be merged; an unknown velocity gives an empty row."""
         logs = _log_velocity(column(velocity))
         known = np.isfinite(logs)
         return cls(known.astype(np.float64), np.where(known, logs, 0.0), np.zeros(len(logs)))
 
     def merge(self, other: Norms) -> Norms:
-        """Row by row."""
+        """Add the videos of another set of norms, row by row."""
         videos = self.videos + other.videos
         share = np.divide(other.videos, videos, out=np.zeros_like(videos), where=videos > 0)
         apart = other.mean - self.mean
@@ -266,21 +331,21 @@ class Norms:
 
 @dataclass(frozen=True, slots=True)
 class Relative:
-    """`ratio`: velocity over the usual one, 1 as usual. `z`: how many deviations above, on the log scale."""
+    """`ratio` is velocity over the usual one; `z` is the number of deviations above it, on the log scale."""
 
     ratio: Floats
     z: Floats
 
 
 def relative_velocity(
-    velocity: Column, channel: Norms, cohort: Norms, prior_videos: float = 4.0, least_spread: float = 0.25
+    velocity: ColumnLike, channel: Norms, cohort: Norms, prior_videos: float = 4.0, least_spread: float = 0.25
 ) -> Relative:
-    """Velocity against the channel's norm for that age, drawn towards the cohort's where the channel has
-    few videos.
+    """Compare velocity with the channel's norm for that age, or mostly with the cohort's norm if the channel
+    has few videos.
 
-    The norm is the posterior of a normal-inverse-gamma prior that weighs as much as `prior_videos`
-    videos of the cohort (Gelman et al., Bayesian Data Analysis, 3.3), on the scale log(1 + views/h); views
-    taken back count as no growth. NaN where the velocity is unknown or neither norm has a video.
+    The norm used is the posterior of a normal-inverse-gamma prior that weighs as much as `prior_videos`
+    videos of the cohort (Gelman et al., Bayesian Data Analysis, 3.3), on the scale log(1 + views/h). Views
+    taken back count as no growth. The result is NaN if the velocity is unknown, or neither norm has a video.
     """
     prior = np.where(cohort.videos > 0, prior_videos, 0.0)
     total = channel.videos + prior
@@ -295,11 +360,11 @@ def relative_velocity(
 
 
 class Cohort:
-    """The velocities (or growth rates) of videos of one age class and category, as a mergeable t-digest.
+    """The distribution of velocities (or growth rates) of videos of one age class and category.
 
-    A t-digest (Dunning, 2019) of at most `centroids` centroids, on the scale asinh, which keeps the sign
-    and tames the tail; as bytes about 16 times that many. To forget, keep one a UTC day and merge the
-    last days.
+    It is a t-digest (Dunning, 2019) with at most `centroids` centroids, which can be merged and takes about
+    16 bytes per centroid. Values are stored on the scale asinh, which keeps the sign and compresses the
+    tails. To forget old values, keep one digest per UTC day and merge those of the last days.
     """
 
     __slots__ = ("_digest", "_norm")
@@ -311,29 +376,29 @@ class Cohort:
     def __len__(self) -> int:
         return self._digest.n_values
 
-    def observe(self, values: Column) -> None:
-        """Take in velocities; unknown ones are left out."""
+    def observe(self, values: ColumnLike) -> None:
+        """Add velocities; unknown ones are ignored."""
         scaled = to_scale(values)
         self.observe_scaled(scaled[np.isfinite(scaled)].tolist())
 
     def observe_scaled(self, known: list[float]) -> None:
-        """Take in what `to_scale` gave."""
+        """Add values that `to_scale` returned."""
         if not known:
             return
         self._digest.batch_update(known)
         if self._norm is not None:
             self._norm = _with(self._norm, known)
 
-    def percentile(self, values: Column) -> Floats:
-        """The share in (0, 1) of the cohort below each value, ties half; NaN for NaN or while the cohort
-        is empty.
+    def percentile(self, values: ColumnLike) -> Floats:
+        """The share of the cohort below each value, ties counted half; NaN for NaN, or if the cohort is
+        empty.
 
-        Drawn to ½ by half a video at either end, so that a small cohort says little and no share is 0 or 1.
+        Half a video is added at either end, so that shares are never 0 or 1, and near ½ in a small cohort.
         """
         return percentiles([None] * len(column(values)), values, {None: self})
 
     def norm(self) -> tuple[float, float, float]:
-        """Count, mean and squared deviations of log(1 + views/h), a row of `Norms`, to a centroid's width."""
+        """A row of `Norms` for the cohort, as exact as the width of the centroids allows."""
         if not len(self):
             return 0.0, 0.0, 0.0
         if self._norm is None:
@@ -344,13 +409,13 @@ class Cohort:
         return self._norm
 
     def below(self, scaled: list[float]) -> list[float]:
-        """How many of the cohort's values are no greater than each of these, which are on its scale."""
+        """How many of the cohort's values are at most each of these, which are on its scale."""
         values = len(self)
         return [values * share for share in self._digest.cdf_vec(scaled)]
 
     @classmethod
     def merge(cls, cohorts: Iterable[Cohort], centroids: int = 100) -> Self:
-        """All of them in one; none of them changes."""
+        """A new cohort with the values of all; the cohorts given don't change."""
         merged = cls(centroids)
         for cohort in cohorts:
             if len(cohort):
@@ -359,19 +424,19 @@ class Cohort:
         return merged
 
     def to_bytes(self) -> bytes:
-        """For storage; `from_bytes` gives the same future."""
+        """Serialize the cohort, for `from_bytes`."""
         return bytes(self._digest.to_bytes())
 
     @classmethod
     def from_bytes(cls, stored: bytes) -> Self:
-        """Raises ValueError where `stored` is no digest."""
+        """Restore a cohort; ValueError if `stored` is not a digest."""
         cohort = cls()
         cohort._digest = TDigest.from_bytes(stored)
         return cohort
 
 
-def percentiles(keys: Sequence[Key], values: Column, cohorts: Mapping[Key, Cohort]) -> Floats:
-    """Each value's percentile in its key's cohort, (age class, category) say; NaN where there is none."""
+def percentiles(keys: Sequence[Key], values: ColumnLike, cohorts: Mapping[Key, Cohort]) -> Floats:
+    """Each value's percentile in the cohort of its key, such as (age class, category); NaN without one."""
     scaled, shares = to_scale(values), np.full(len(keys), np.nan)
     ends = np.nextafter(scaled, [[-np.inf], [np.inf]]).tolist()
     rows: dict[Key, list[int]] = {}
@@ -385,14 +450,14 @@ def percentiles(keys: Sequence[Key], values: Column, cohorts: Mapping[Key, Cohor
     return shares
 
 
-def to_scale(values: Column) -> Floats:
-    """Velocities, or growth rates, on a cohort's scale."""
+def to_scale(values: ColumnLike) -> Floats:
+    """Convert velocities or growth rates to the scale of cohorts."""
     scaled: Floats = np.arcsinh(column(values))
     return scaled
 
 
 def _with(norm: tuple[float, float, float], scaled: Iterable[float]) -> tuple[float, float, float]:
-    """A norm with a few more values of a cohort's scale (Welford, 1962)."""
+    """Add a few values on a cohort's scale to its norm (Welford, 1962)."""
     count, mean, squares = norm
     for value in scaled:
         log = math.log1p(math.sinh(value)) if value > 0 else 0.0
@@ -402,14 +467,14 @@ def _with(norm: tuple[float, float, float], scaled: Iterable[float]) -> tuple[fl
     return count, mean, squares
 
 
-def growth_rate(velocity: Column, acceleration: Column) -> Floats:
-    """Acceleration an hour as a share of the velocity, which counts 1 view/h more: finite at a standstill."""
+def growth_rate(velocity: ColumnLike, acceleration: ColumnLike) -> Floats:
+    """Acceleration divided by the velocity plus 1 view/h, which keeps it finite when nothing grows."""
     return column(acceleration) / (np.abs(column(velocity)) + 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class ViralWeights:
-    """What counts how much in `viral_score`, and how far the parts say the same."""
+    """The weights of the parts of `viral_score`, and the correlation between the parts."""
 
     cohort: float = 0.5
     channel: float = 0.3
@@ -418,20 +483,21 @@ class ViralWeights:
 
 
 def viral_score(
-    cohort_percentile: Column,
-    channel_z: Column,
-    growth_percentile: Column,
+    cohort_percentile: ColumnLike,
+    channel_z: ColumnLike,
+    growth_percentile: ColumnLike,
     weights: ViralWeights | None = None,
 ) -> Floats:
     """How unusual a video's growth is, in [0, 1]: ½ is ordinary, 0.95 about one in twenty.
 
-    Three measures of excess are combined: the velocity's percentile among videos of the same age class and
-    category, its deviation from the channel's own norm for that age (z, as a percentile by the logistic
-    approximation of the normal, 1.702 z), and the percentile of its growth rate among the same videos.
-    The rule is the weighted logit method for percentiles, score = logistic(Σ wᵢ logit pᵢ / √(Σᵢⱼ wᵢ wⱼ ρᵢⱼ)),
-    ρᵢᵢ = 1 (Mudholkar and George, 1979, who have equal weights; Strube, 1985, for dependent parts; ρ
-    is `correlation`). For ordinary videos it is about uniform, so a threshold is a share of the
-    videos. A part that is NaN is left out with its weight; with none left the score is NaN.
+    It combines three measures: the percentile of the velocity among videos of the same age class and
+    category, its deviation from the channel's own norm for that age (z, converted to a percentile by the
+    logistic approximation of the normal distribution, 1.702 z), and the percentile of the growth rate among
+    the same videos. They are combined by the weighted logit method: score = logistic(Σ wᵢ logit pᵢ / √(Σᵢⱼ wᵢ
+    wⱼ ρᵢⱼ)), where ρᵢᵢ = 1 and other ρ are `correlation` (Mudholkar and George, 1979, for equal weights;
+    Strube, 1985, for dependent parts). The score of ordinary videos is about uniformly distributed, so a
+    threshold of 0.95 selects about 5 % of them. A part that is NaN is left out with its weight; if all are,
+    the score is NaN.
     """
     weights = weights or ViralWeights()
     logits = np.stack(

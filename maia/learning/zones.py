@@ -1,11 +1,10 @@
-"""The clock of three zones: when a video is due, and who goes first when more is due than the budget pays.
+"""The sampling schedule: when a video is due, and which videos go first if the budget can't pay for all.
 
-A hot video (under a day old) is sampled hourly, a warm one (up to a week) every 6 h, a cold one daily.
-Within a zone the interval adapts to the video, within bounds. A sample's worth is the information it is
-expected to bring about the video's velocity; `allocate` spends a short budget by it, after two promises:
-due hot videos first, then whoever could otherwise be left waiting for more than `patience` times its
-interval. `stretches` says by how much the zones must slow down for a day's budget to pay for them. All
-columns have one element a video; hours throughout.
+There are three zones. A hot video (under a day old) is sampled hourly, a warm one (up to a week) every 6 h, a
+cold one daily. Within bounds, the interval adapts to the video. If the budget is short, `allocate` samples
+the due hot videos first, then those that would otherwise wait longer than `patience` times their interval,
+then those whose sample is expected to tell most about their velocity. `stretches` says by how much the zones
+must slow down to fit a day's budget. All columns have one element per video; all times are in hours.
 """
 
 from __future__ import annotations
@@ -16,15 +15,12 @@ from enum import IntEnum
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from maia.learning.velocity import Column, Floats, Integers, column, growth_rate
-
-Booleans = npt.NDArray[np.bool_]
+from maia.learning.velocity import Booleans, ColumnLike, Floats, Integers, column, growth_rate
 
 
 class Zone(IntEnum):
-    """In the order of precedence."""
+    """How often a video is sampled; the most urgent zone comes first."""
 
     HOT = 0
     WARM = 1
@@ -33,7 +29,7 @@ class Zone(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ZoneSettings:
-    """Where the zones end, how often each is sampled, and how far that may adapt."""
+    """Up to which age each zone goes, how often it is sampled, and how far that adapts to a video."""
 
     hot_until_h: float = 24.0
     warm_until_h: float = 168.0
@@ -41,23 +37,23 @@ class ZoneSettings:
     warm_interval_h: float = 6.0
     cold_interval_h: float = 24.0
     fastest: float = 0.5
-    """The least share of the zone's interval, for accelerating videos."""
+    """Shortest interval, as a multiple of the zone's, for accelerating videos."""
     slowest: float = 3.0
-    """The greatest, for videos that hardly move."""
+    """Longest interval, as a multiple of the zone's, for videos that hardly grow."""
     worthwhile_views: float = 10.0
-    """A video that gains fewer in its zone's interval waits in proportion longer."""
+    """A video that gains fewer views than this in its zone's interval waits proportionally longer."""
     patience: float = 3.0
-    """How many of its intervals a video waits at most while the budget makes it possible."""
+    """How many of its intervals a video waits at most, if the budget allows."""
     volatility: float = 1.0
-    """Variance of log velocity that builds up while the age grows e-fold."""
+    """Variance that log velocity gains while the age grows by the factor e."""
     ignorance: float = 1.0
-    """Variance of the log velocity of a video whose velocity is not known yet."""
+    """Variance of log velocity while a video's velocity is not known yet."""
     noise: float = 0.04
-    """Variance of one sample's log velocity besides that of counting."""
+    """Variance of one sample's log velocity, in addition to that of counting."""
 
     def __post_init__(self) -> None:
         if not 0 < self.hot_until_h < self.warm_until_h:
-            raise ValueError("the zones must be one after the other: 0 < hot_until_h < warm_until_h")
+            raise ValueError("the zones must be in order: 0 < hot_until_h < warm_until_h")
         if min(self.intervals_h) <= 0 or not 0 < self.fastest <= 1 <= self.slowest:
             raise ValueError("intervals must be positive, fastest at most 1 and slowest at least 1")
         if self.patience < 1 or min(self.worthwhile_views, self.volatility, self.ignorance, self.noise) <= 0:
@@ -65,24 +61,28 @@ class ZoneSettings:
 
     @property
     def intervals_h(self) -> tuple[float, float, float]:
-        """By zone."""
+        """The interval of each zone."""
         return self.hot_interval_h, self.warm_interval_h, self.cold_interval_h
 
 
 DEFAULTS: Final = ZoneSettings()
 
 
-def zone_of(age_h: Column, settings: ZoneSettings = DEFAULTS, *, pinned: Column | None = None) -> Integers:
-    """Each video's zone; before its publication a video is hot. `pinned` overrules where it is not None.
+def zone_of(
+    age_h: ColumnLike, settings: ZoneSettings = DEFAULTS, *, pinned: ColumnLike | None = None
+) -> Integers:
+    """Each video's zone: `pinned` if that is not None, else by age. A video not published yet is hot.
 
-    Raises ValueError for an unknown age: where the publication is unknown, count from the discovery.
+    Raises ValueError for an unknown age: if the publication date is unknown, count from the discovery.
     """
     age = column(age_h)
     if np.isnan(age).any():
         row = int(np.argmax(np.isnan(age)))
-        raise ValueError(f"row {row}: the age is unknown; where the publication is, count from the discovery")
+        raise ValueError(
+            f"row {row}: the age is unknown; without a publication date, count from the discovery"
+        )
     zones = np.searchsorted(np.array([settings.hot_until_h, settings.warm_until_h]), age, side="right")
-    # A video is warm, not cold, at the very end of its week.
+    # A video that is exactly a week old is still warm.
     zones = np.where(age == settings.warm_until_h, Zone.WARM, zones)
     if pinned is not None:
         pins = column(pinned)
@@ -91,13 +91,13 @@ def zone_of(age_h: Column, settings: ZoneSettings = DEFAULTS, *, pinned: Column 
 
 
 def interval_h(
-    zones: Integers, velocity: Column, acceleration: Column, settings: ZoneSettings = DEFAULTS
+    zones: Integers, velocity: ColumnLike, acceleration: ColumnLike, settings: ZoneSettings = DEFAULTS
 ) -> Floats:
     """How long each video waits after a sample: its zone's interval times a factor in [fastest, slowest].
 
-    A video whose velocity would grow by the share g of itself within the zone's interval waits 1/(1 + g)
-    of it. One that gains only n of `worthwhile_views` in it waits worthwhile_views/n times as long. Where
-    velocity or acceleration is unknown, the interval stays the zone's.
+    If a video's velocity would grow by the factor 1 + g within the zone's interval, the factor is 1/(1 + g).
+    If the video would gain only n views in that interval, fewer than `worthwhile_views`, the factor is
+    worthwhile_views/n. If velocity or acceleration is unknown, it is 1.
     """
     base = np.array(settings.intervals_h)[zones]
     gains = np.abs(column(velocity)) * base
@@ -109,25 +109,25 @@ def interval_h(
 
 
 def information(
-    age_h: Column,
-    waited_h: Column,
-    velocity: Column,
-    acceleration: Column,
+    age_h: ColumnLike,
+    waited_h: ColumnLike,
+    velocity: ColumnLike,
+    acceleration: ColumnLike,
     settings: ZoneSettings = DEFAULTS,
 ) -> Floats:
-    """Nats that a sample now is expected to tell about each video's log velocity.
+    """The information that a sample taken now is expected to give about each video's log velocity, in nats.
 
-    I = ½ ln(1 + S/N), a Gaussian measurement's mutual information. What may have happened since the last
-    sample, w = waited_h ago at age a − w, is S = volatility · ln(a / (a − w)) + (g w)²: a random walk in
-    the logarithm of age (so growth that decays as a power of age is no news) and the trend g,
-    acceleration over velocity; a velocity not known yet adds `ignorance`. The measurement errs by N =
-    noise + 1/(1 + |velocity| w), of which the second part is the counting error of the views expected. So
-    young, quickening and much-watched videos come first, dead ones last.
+    I = ½ ln(1 + S/N), the mutual information of a Gaussian measurement. The signal S is how much log velocity
+    may have changed since the last sample, w = waited_h ago at age a − w: S = volatility · ln(a / (a − w)) +
+    (g w)². The first part is a random walk in the logarithm of age, so growth that decays as a power of age
+    is no news; the second is the trend g, acceleration over velocity. A velocity not known yet adds
+    `ignorance`. The noise is N = noise + 1/(1 + |velocity| w), whose second part is the counting error of the
+    expected views. So young, accelerating and much-watched videos come first, and dead ones last.
     """
     age = np.maximum(column(age_h), 0.0)
     waited = np.clip(column(waited_h), 0.0, age)
     known = column(velocity)
-    # One more hour at either end keeps the very first hour finite.
+    # Adding an hour to both ages keeps the first hour finite.
     walked = settings.volatility * (np.log1p(age) - np.log1p(age - waited))
     trend = np.nan_to_num(growth_rate(known, acceleration)) * waited
     signal = walked + trend**2 + np.where(np.isnan(known), settings.ignorance, 0.0)
@@ -136,35 +136,45 @@ def information(
     return gained
 
 
+def airing_wait_h(until_h: ColumnLike, settings: ZoneSettings = DEFAULTS) -> Floats:
+    """How long to wait before the next sample of a broadcast that is scheduled to start in `until_h` hours.
+
+    Until its scheduled start, but at most a cold zone's interval, as schedules change. After that start, a
+    hot zone's interval, until the broadcast goes live.
+    """
+    waits: Floats = np.clip(column(until_h), settings.hot_interval_h, settings.cold_interval_h)
+    return waits
+
+
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """Who is sampled now, in order, and what the budget could not pay."""
+    """The videos to sample now, and how many others the budget can't pay for."""
 
     chosen: Integers
-    """Rows, most urgent first."""
+    """Row numbers, most urgent first."""
     due: Mapping[Zone, int]
     deferred: Mapping[Zone, int]
     starving: int
-    """Left out although they have waited `patience` intervals, or will have before the next round."""
+    """Videos left out although they have waited `patience` intervals, or will have before the next round."""
 
     @property
     def degraded(self) -> bool:
-        """More was due than the budget pays."""
+        """Whether more videos are due than the budget can pay for."""
         return any(self.deferred.values())
 
     @property
     def impossible(self) -> bool:
-        """The budget can't keep the promise that nobody starves; `maia status` says so."""
+        """Whether the budget can't prevent that videos wait too long, which `maia status` reports."""
         return self.starving > 0 or self.deferred[Zone.HOT] > 0
 
 
 def allocate(
     zones: Integers,
-    age_h: Column,
-    overdue_h: Column,
+    age_h: ColumnLike,
+    overdue_h: ColumnLike,
     intervals: Floats,
-    velocity: Column,
-    acceleration: Column,
+    velocity: ColumnLike,
+    acceleration: ColumnLike,
     *,
     budget: int,
     next_round_h: float,
@@ -173,14 +183,14 @@ def allocate(
 ) -> Allocation:
     """Choose at most `budget` of the videos that are due: those with overdue_h = now − next_due_at ≥ 0.
 
-    First the hot ones, longest waiting (in intervals) first. Then, by earliest deadline, as many of the
-    others as must be sampled now for all to be sampled before `patience` intervals are over, if
-    `budget_per_h` samples an hour can be spent on them from the next round on (leave out what the hot
-    ones and those not yet due will take); earliest deadline first keeps every deadline that can be kept
-    (Liu and Layland, 1973). What is left goes by `information`, most first.
+    Hot videos come first, those that have waited longest (in intervals) before the others. Then come as many
+    other videos, by earliest deadline, as must be sampled now so that all can be sampled within `patience`
+    intervals. `budget_per_h` is how many samples an hour can be spent on them from the next round on, without
+    those for hot videos and for videos not yet due. Earliest deadline first keeps every deadline that can be
+    kept (Liu and Layland, 1973). The rest of the budget goes to the videos with the highest `information`.
     """
     if not next_round_h > 0:
-        raise ValueError(f"the next round must be some time ahead, not {next_round_h} h")
+        raise ValueError(f"the next round must be in the future, not in {next_round_h} h")
     overdue = column(overdue_h)
     due = overdue >= 0
     slack_h = (settings.patience - 1) * intervals - overdue
@@ -200,7 +210,7 @@ def allocate(
 
 
 def _needed_now(slack_h: Floats, next_round_h: float, budget_per_h: float) -> int:
-    """How many, by deadline, must go now lest one starve: the greatest excess of demand over supply."""
+    """How many must be sampled now so that none waits too long: the largest excess of demand over supply."""
     if not len(slack_h):
         return 0
     rounds = np.floor(np.maximum(slack_h, 0.0) / next_round_h)
@@ -215,7 +225,7 @@ def _by_zone(zones: Integers, member: Booleans) -> dict[Zone, int]:
 
 @dataclass(frozen=True, slots=True)
 class Stretches:
-    """How much each zone's intervals must grow, and what even that can't make the budget pay."""
+    """By how much each zone's intervals must grow, and how many samples an hour are missing even then."""
 
     factors: Mapping[Zone, float]
     shortfall_per_h: float
@@ -230,9 +240,8 @@ def stretches(
 ) -> Stretches:
     """Share a budget among the zones' demands (the sum of 1/interval over a zone's videos).
 
-    The zones whose samples tell least slow down first: cold up to `patience` times, then warm. Hot keeps
-    its hour; if that, with the others at their slowest, costs more than the budget, the rest is the
-    shortfall.
+    The cold zone slows down first, up to `patience` times, then the warm zone. The hot zone never slows down.
+    What the budget can't pay for even then is the shortfall.
     """
     factors = dict.fromkeys(Zone, 1.0)
     excess = sum(demand_per_h.get(zone, 0.0) for zone in Zone) - budget_per_h

@@ -1,1 +1,1 @@
-"""YouTube: the client of its Data API v3, and an emulator of that API to run against."""
+"""The YouTube Data API v3: an asynchronous client, its typed results, and facts about the API."""

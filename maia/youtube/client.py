@@ -1,38 +1,40 @@
-"""The YouTube Data API v3 over aiohttp: every request granted by the quota ledger first.
+"""The YouTube Data API v3 client. Before each request, the quota ledger must grant the units it costs.
 
-What becomes of a grant:
+What happens to a grant:
 
-- answered, whatever the answer said: settled, or recorded as the refusal that it was;
-- sent, but without a whole answer: failed, which counts it as used and counts against the key;
-- never sent, as no connection could be had: given back. That is no key's fault, so no key's circuit
-  opens for it; the few attempts, their back-off and the caller's own pause keep us from hammering;
-- cancelled on its way: left reserved, so that the ledger never counts less than the API does.
+- The API responded: the grant is settled, or the refusal is recorded.
+- The request was sent, but no complete response came: the grant is failed. It counts as used, and as a
+  failure of the key.
+- There was no connection: the grant is cancelled. The key is not at fault, so its circuit stays closed; few
+  attempts with back-off, and the caller's own pause, limit how often we retry.
+- The call was cancelled midway: the grant stays reserved, so the ledger never counts less than the API does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, assert_never, overload
+from math import ceil
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, assert_never, overload
 
-import aiohttp
 import orjson
 import stamina
-from yarl import URL
 
 from atlas.clock import Clock
 from atlas.config import Bucket, YouTubeSettings
-from atlas.errors import ConfigError, RingClosed
+from atlas.errors import RingClosed
 from maia.youtube.errors import (
     BadRequest,
     Disposition,
     Gone,
     KeyRejected,
+    NoResponse,
     QuotaExhausted,
     RateLimited,
     Transient,
@@ -40,7 +42,9 @@ from maia.youtube.errors import (
     YouTubeError,
     classify,
 )
-from maia.youtube.feed import FeedEntry, parse_feed
+from maia.youtube.ids import channel_id as checked_channel_id
+from maia.youtube.ids import playlist_id as checked_playlist_id
+from maia.youtube.ids import video_id as checked_video_id
 from maia.youtube.methods import (
     BATCH_STATS,
     CATEGORIES,
@@ -51,22 +55,14 @@ from maia.youtube.methods import (
     SEARCH_IDS,
     VIDEO_STATS,
     VIDEOS,
+    Duration,
+    EventType,
     Method,
-    distinct,
-    page_size,
-    query,
+    Order,
 )
-from maia.youtube.resources import (
-    Channel,
-    MalformedAnswer,
-    NotModified,
-    PlaylistPage,
-    SearchPage,
-    StatsBatch,
-    Video,
-    VideoCategory,
-    VideoPage,
-    VideoStats,
+from maia.youtube.reading import (
+    MalformedResponse,
+    Reader,
     parse_categories,
     parse_channels,
     parse_playlist_page,
@@ -75,31 +71,47 @@ from maia.youtube.resources import (
     parse_video_page,
     parse_videos,
 )
+from maia.youtube.resources import (
+    Channel,
+    Feed,
+    Json,
+    NotModified,
+    PlaylistPage,
+    SearchPage,
+    StatsBatch,
+    Validators,
+    Video,
+    VideoCategory,
+    VideoPage,
+    VideoStats,
+)
+from maia.youtube.transport import Transport
 
 if TYPE_CHECKING:
+    from yarl import URL
+
     from atlas.keyring import Grant
+    from maia.youtube.session import Response
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-SearchOrder = Literal["date", "rating", "relevance", "title", "videoCount", "viewCount"]
+Id = TypeVar("Id", bound=str)
 
 IDS_PER_CALL = 50
-_PUBLIC_API = "https://www.googleapis.com"
-_PUBLIC_FEEDS = "https://www.youtube.com"
-# Google compresses only for a User-Agent that says gzip.
-_HEADERS = {"User-Agent": "pleiades (gzip)", "Accept-Encoding": "gzip"}
-_LARGEST_ANSWER = 8 * 2**20
+# No response that we request is nested nearly as deep.
+_MOST_LEVELS = 32
+_HANDLE = re.compile(r"@?[\w.·-]{1,60}")
 _LEDGER_GRACE_S = 2.0
 _LONGEST_WAIT_S = 5.0
 _METHOD_UNKNOWN = (404, 501)
 
 
 class KeySource(Protocol):
-    """Grants calls and keeps the account of them, as `atlas.keyring.KeyRing` does."""
+    """Grants units for calls and records what became of them; `atlas.keyring.KeyRing` implements it."""
 
     async def acquire(self, bucket: Bucket, units: int = 1) -> Grant: ...
-    async def settle(self, grant: Grant, units: int | None = None) -> None: ...
+    async def settle(self, grant: Grant) -> None: ...
     async def cancel(self, grant: Grant) -> None: ...
     async def fail(self, grant: Grant, reason: str) -> None: ...
     async def close_day(self, grant: Grant, reason: str) -> datetime: ...
@@ -109,23 +121,23 @@ class KeySource(Protocol):
 
 @dataclass(slots=True)
 class _Call(Generic[T]):
-    """One call under way, over all its attempts and keys."""
+    """A call in progress, across all its attempts and keys."""
 
     method: Method
     params: Mapping[str, str]
-    parse: Callable[[Mapping[str, Any]], T]
+    parse: Callable[[Json, Reader], T]
     etag: str | None = None
     grant: Grant | None = None
-    """What pays for the first request, if the caller has it already."""
+    """Pays for the first request, if the caller has already reserved it."""
     refusals: dict[str, Verdict] = field(default_factory=dict)
-    """What YouTube said of each key it refused, by fingerprint."""
+    """The verdict on each key that YouTube refused, by fingerprint."""
 
     @property
     def query(self) -> dict[str, str]:
         return {"part": self.method.part, "fields": self.method.fields, **self.params}
 
     def without_key(self, closed: RingClosed | None) -> YouTubeError | None:
-        """What to raise when no further key can be had; None where RingClosed itself says it all."""
+        """The error to raise when the ledger grants no other key; None to raise RingClosed itself."""
         verdicts = self.refusals.values()
         reopens_at = closed.reopens_at if closed else None
         spent = [verdict for verdict in verdicts if verdict.disposition is Disposition.DAY_QUOTA]
@@ -138,36 +150,17 @@ class _Call(Generic[T]):
 _REJECTIONS = (Disposition.KEY_DEAD, Disposition.CONFIG)
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class _NoAnswer(Exception):
-    """A request brought no whole answer; `sent` unless no connection was had."""
-
-    def __init__(self, reason: str, message: str, *, sent: bool) -> None:
-        super().__init__(message)
-        self.sent = sent
-        self.verdict = Verdict(Disposition.TRANSIENT, reason, message)
-
-
-class _Interrupted(aiohttp.ClientError):
-    """A connection broke after the request went out."""
-
-
 class YouTube:
-    """The API's methods, each answering typed results or raising what `maia.youtube.errors` draws."""
+    """The API's methods. Each returns typed results or raises an error of `maia.youtube.errors`."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, settings: YouTubeSettings, keys: KeySource, *, clock: Clock
+        self, transport: Transport, settings: YouTubeSettings, keys: KeySource, *, clock: Clock
     ) -> None:
         self.requests: Counter[Bucket] = Counter()
         """Requests sent, by bucket."""
-        self._session, self._settings, self._keys, self._clock = session, settings, keys, clock
-        self._api, self._feeds = _roots(settings)
+        self.malformed: Counter[str] = Counter()
+        """Malformed values in responses, which were left out, counted by kind: "video", "publishedAt", …"""
+        self._transport, self._settings, self._keys, self._clock = transport, settings, keys, clock
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._has_batch_stats = True
 
@@ -176,59 +169,66 @@ class YouTube:
     async def open(
         cls, settings: YouTubeSettings, keys: KeySource, *, clock: Clock
     ) -> AsyncIterator[YouTube]:
-        """One session for every call; proxies of the environment are not trusted with keys."""
-        async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=settings.concurrency),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=_HEADERS,
-            trust_env=False,
-            middlewares=(_send_once,),
-        ) as session:
-            yield cls(session, settings, keys, clock=clock)
+        """Open a client with its own transport."""
+        async with Transport.open(settings) as transport:
+            yield cls(transport, settings, keys, clock=clock)
 
     async def search(
         self,
         *,
         q: str | None = None,
-        order: SearchOrder = "relevance",
+        order: Order = "relevance",
         published_after: datetime | None = None,
         published_before: datetime | None = None,
         region_code: str | None = None,
         relevance_language: str | None = None,
         video_category_id: int | None = None,
+        video_duration: Duration | None = None,
+        event_type: EventType | None = None,
         channel_id: str | None = None,
         page_token: str | None = None,
         max_results: int = 50,
         ids_only: bool = False,
         grant: Grant | None = None,
     ) -> SearchPage:
-        """A page of videos. A `page_token` belongs to the very parameters that it was given for.
+        """A page of videos. A `page_token` is valid only with the parameters of the search that returned it.
 
-        With `ids_only` nothing else is asked for, which makes the answer an eighth as long. `grant` is spent
-        first, if the caller has one.
+        With `ids_only` the response holds only ids and is an eighth as long. If the caller passes a `grant`,
+        the first request spends it; it is cancelled if the parameters are invalid.
         """
-        params = query(
-            type="video",
-            q=q,
-            order=order,
-            publishedAfter=published_after,
-            publishedBefore=published_before,
-            regionCode=region_code,
-            relevanceLanguage=relevance_language,
-            videoCategoryId=video_category_id,
-            channelId=channel_id,
-            pageToken=page_token,
-            maxResults=page_size(max_results),
-        )
         method = SEARCH_IDS if ids_only else SEARCH
+        try:
+            params = method.params(
+                type="video",
+                q=q,
+                order=order,
+                publishedAfter=published_after,
+                publishedBefore=published_before,
+                regionCode=region_code,
+                relevanceLanguage=relevance_language,
+                videoCategoryId=video_category_id,
+                videoDuration=video_duration,
+                eventType=event_type,
+                channelId=channel_id,
+                pageToken=page_token,
+                maxResults=max_results,
+            )
+        except (BadRequest, ValueError):
+            await self._give_back(grant)
+            raise
         return await self._fresh(_Call(method, params, parse_search_page, grant=grant))
 
-    async def videos(self, ids: Iterable[str], *, grant: Grant | None = None) -> tuple[Video, ...]:
-        """The videos of those ids in their order, each once; deleted and private ones are missing.
+    async def videos(self, ids: Iterable[str], *, grants: Sequence[Grant] = ()) -> tuple[Video, ...]:
+        """The videos with those ids, in order and without duplicates.
 
-        `grant` is spent first, if the caller has one.
+        Deleted and private videos, and impossible ids, are missing. The first requests spend the `grants`
+        that the caller passes; those that are not needed are cancelled.
         """
-        wanted, paid = distinct(ids), iter([grant])
+        wanted = self._distinct(ids, checked_video_id)
+        requests = ceil(len(wanted) / IDS_PER_CALL)
+        for grant in grants[requests:]:
+            await self._give_back(grant)
+        paid = iter(grants[:requests])
         answers = await self._each_chunk(
             wanted,
             lambda chunk: self._fresh(_Call(VIDEOS, {"id": chunk}, parse_videos, grant=next(paid, None))),
@@ -237,23 +237,37 @@ class YouTube:
         return tuple(found[id_] for id_ in wanted if id_ in found)
 
     async def batch_get_stats(self, ids: Iterable[str]) -> StatsBatch:
-        """The counters of those ids in their order, each once, and the ids that have none."""
-        wanted = distinct(ids)
-        answers = await self._each_chunk(wanted, self._stats)
-        found = {stats.id: stats for answer in answers for stats in answer}
+        """The counters of those videos, in order and without duplicates, and the ids without counters."""
+        asked = dict.fromkeys(ids)
+        answers = await self._each_chunk(self._distinct(asked, checked_video_id), self._stats)
+        found: dict[str, VideoStats] = {stats.id: stats for answer in answers for stats in answer}
         return StatsBatch(
-            tuple(found[id_] for id_ in wanted if id_ in found),
-            tuple(id_ for id_ in wanted if id_ not in found),
+            tuple(found[id_] for id_ in asked if id_ in found),
+            tuple(id_ for id_ in asked if id_ not in found),
         )
 
     async def channels(self, ids: Iterable[str]) -> tuple[Channel, ...]:
-        """The channels of those ids in their order, each once; terminated ones are missing."""
-        wanted = distinct(ids)
+        """The channels with those ids, in order; terminated channels and impossible ids are missing."""
+        wanted = self._distinct(ids, checked_channel_id)
         answers = await self._each_chunk(
             wanted, lambda chunk: self._fresh(_Call(CHANNELS, {"id": chunk}, parse_channels))
         )
         found = {channel.id: channel for answer in answers for channel in answer}
         return tuple(found[id_] for id_ in wanted if id_ in found)
+
+    async def channel_by_handle(self, handle: str) -> Channel | None:
+        """The channel with that handle, or None; the @ is optional."""
+        return await self._named_channel("forHandle", handle)
+
+    async def channel_by_username(self, name: str) -> Channel | None:
+        """The channel at youtube.com/user/NAME, or None."""
+        return await self._named_channel("forUsername", name)
+
+    async def _named_channel(self, parameter: str, name: str) -> Channel | None:
+        if not _HANDLE.fullmatch(name):
+            return None
+        found = await self._fresh(_Call(CHANNELS, {parameter: name}, parse_channels))
+        return found[0] if found else None
 
     @overload
     async def playlist_items(
@@ -271,8 +285,10 @@ class YouTube:
         max_results: int = 50,
         etag: str | None = None,
     ) -> PlaylistPage | NotModified:
-        """A page of a playlist; NotModified, for the same unit, while it is as `etag` names it."""
-        params = query(playlistId=playlist_id, pageToken=page_token, maxResults=page_size(max_results))
+        """A page of a playlist; NotModified if its etag is still `etag`, which costs a unit all the same."""
+        if checked_playlist_id(playlist_id) is None:
+            raise Gone(PLAYLIST_ITEMS.name, _impossible("playlist", playlist_id))
+        params = PLAYLIST_ITEMS.params(playlistId=playlist_id, pageToken=page_token, maxResults=max_results)
         return await self._call(_Call(PLAYLIST_ITEMS, params, parse_playlist_page, etag))
 
     async def most_popular(
@@ -283,24 +299,42 @@ class YouTube:
         *,
         max_results: int = 50,
     ) -> VideoPage:
-        """A page of a region's chart; since July 2025 only of music, movies and gaming."""
-        params = query(
+        """A page of a region's chart. Since July 2025 there are only charts of music, movies and gaming."""
+        params = CHART.params(
             chart="mostPopular",
             regionCode=region_code,
             videoCategoryId=category_id,
             pageToken=page_token,
-            maxResults=page_size(max_results),
+            maxResults=max_results,
         )
         return await self._fresh(_Call(CHART, params, parse_video_page))
 
     async def video_categories(self, region_code: str) -> tuple[VideoCategory, ...]:
-        """The categories that videos of a region may be in."""
-        return await self._fresh(_Call(CATEGORIES, {"regionCode": region_code}, parse_categories))
+        """The video categories of a region."""
+        return await self._fresh(
+            _Call(CATEGORIES, CATEGORIES.params(regionCode=region_code), parse_categories)
+        )
 
-    async def feed(self, channel_id: str) -> tuple[FeedEntry, ...]:
-        """A channel's newest uploads with their views, for no quota and without a key."""
-        url = (self._feeds / "feeds" / "videos.xml").with_query(channel_id=channel_id)
-        return await self._retried("feed", lambda deadline: self._feed_attempt(url, deadline))
+    @overload
+    async def feed(self, channel_id: str, known: None = None, *, attempts: int | None = None) -> Feed: ...
+    @overload
+    async def feed(
+        self, channel_id: str, known: Validators | None, *, attempts: int | None = None
+    ) -> Feed | NotModified: ...
+    async def feed(
+        self, channel_id: str, known: Validators | None = None, *, attempts: int | None = None
+    ) -> Feed | NotModified:
+        """A channel's newest uploads with their views, without using quota or a key.
+
+        NotModified if the feed is still the one that `known` came with. `attempts` replaces the setting: who
+        polls many feeds should not insist on one.
+        """
+        if checked_channel_id(channel_id) is None:
+            raise Gone("feed", _impossible("channel", channel_id))
+        url = (self._transport.feeds / "feeds" / "videos.xml").with_query(channel_id=channel_id)
+        return await self._retried(
+            "feed", lambda deadline: self._feed_attempt(url, known or Validators(), deadline), attempts
+        )
 
     async def _stats(self, chunk: str) -> tuple[VideoStats, ...]:
         if self._has_batch_stats:
@@ -309,12 +343,27 @@ class YouTube:
             except (BadRequest, Gone, Transient) as refusal:
                 if refusal.verdict.status not in _METHOD_UNKNOWN:
                     raise
-                logger.warning("%s; from now on videos.list is asked instead", refusal)
+                logger.warning("%s; using videos.list from now on", refusal)
                 self._has_batch_stats = False
         return await self._fresh(_Call(VIDEO_STATS, {"id": chunk}, parse_stats))
 
+    def _distinct(self, ids: Iterable[str], check: Callable[[object], Id | None]) -> list[Id]:
+        """The ids in order, without duplicates; impossible ids are counted, logged and left out."""
+        wanted: list[Id] = []
+        for text in dict.fromkeys(ids):
+            if (id_ := check(text)) is None:
+                self.malformed["requested id"] += 1
+                logger.warning("%.80r cannot be an id: not requested", text, extra={"action": "malformed"})
+            else:
+                wanted.append(id_)
+        return wanted
+
+    async def _give_back(self, grant: Grant | None) -> None:
+        if grant is not None:
+            await self._record(self._keys.cancel(grant))
+
     async def _each_chunk(self, ids: Sequence[str], ask: Callable[[str], Coroutine[Any, Any, T]]) -> list[T]:
-        """The answers for 50 ids at a time, in order; the first failure ends them all."""
+        """Request 50 ids at a time; the results are in order, and the first failure cancels the others."""
         chunks = [",".join(ids[at : at + IDS_PER_CALL]) for at in range(0, len(ids), IDS_PER_CALL)]
         if len(chunks) == 1:
             return [await ask(chunks[0])]
@@ -330,26 +379,28 @@ class YouTube:
 
     async def _fresh(self, call: _Call[T]) -> T:
         answer = await self._call(call)
-        assert not isinstance(answer, NotModified), "a call without an etag cannot be answered so"
+        assert not isinstance(answer, NotModified), "only a call with an etag can return NotModified"
         return answer
 
     async def _call(self, call: _Call[T]) -> T | NotModified:
         return await self._retried(call.method.name, lambda deadline: self._attempt(call, deadline))
 
-    async def _retried(self, name: str, attempt: Callable[[float], Awaitable[T]]) -> T:
-        """The attempt's result within the total time; its last Transient when that is over."""
+    async def _retried(
+        self, name: str, attempt: Callable[[float], Awaitable[T]], attempts: int | None = None
+    ) -> T:
+        """Retry until an attempt succeeds or the total time is over; then raise the last Transient."""
         loop, total_s = asyncio.get_running_loop(), self._settings.total_timeout_s
         late = Verdict(Disposition.TRANSIENT, "timeout", f"the ledger did not answer within {total_s:g} s")
         failure = Transient(name, late)
         async with self._slots:
             end = loop.time() + total_s
-            # The last request ends early enough for the ledger to hear of it.
+            # The last request ends early enough to record it in the ledger.
             deadline = end - min(_LEDGER_GRACE_S, total_s / 10)
             try:
                 async with asyncio.timeout_at(end):
                     async for trial in stamina.retry_context(
                         on=_worth_another_try,
-                        attempts=self._settings.attempts,
+                        attempts=attempts or self._settings.attempts,
                         timeout=total_s,
                         wait_initial=0.2,
                         wait_max=_LONGEST_WAIT_S,
@@ -368,7 +419,7 @@ class YouTube:
         raise failure
 
     async def _attempt(self, call: _Call[T], deadline: float) -> T | NotModified:
-        """One answer, asked of one key after another while YouTube refuses them."""
+        """Make one attempt, with one key after another while YouTube refuses the key."""
         while True:
             grant = await self._grant(call)
             answer = await self._ask(call, grant, deadline)
@@ -377,14 +428,34 @@ class YouTube:
                 return NotModified(call.etag)
             if answer.status == 200:
                 try:
-                    result = _read(answer.body, call.parse)
-                except MalformedAnswer as fault:
+                    result = self._read(answer.body, call)
+                except MalformedResponse as fault:
                     await self._record(self._keys.fail(grant, str(fault)))
                     raise Transient(call.method.name, _malformed(fault)) from fault
                 if result is not None:
                     await self._record(self._keys.settle(grant))
                     return result
             await self._refused(call, grant, answer)
+
+    def _read(self, body: bytes, call: _Call[T]) -> T | None:
+        """Parse a response with status 200; None if it holds an error after all."""
+        try:
+            document = orjson.loads(body)
+        except orjson.JSONDecodeError as fault:
+            incomplete = str(fault)
+        else:
+            if not isinstance(document, dict):
+                raise MalformedResponse(f"the response is not a JSON object, but {type(document).__name__}")
+            if "error" in document:
+                return None
+            if _is_too_deep(document):
+                raise MalformedResponse(f"the response is nested more than {_MOST_LEVELS} levels deep")
+            reader = Reader(self._clock.now(), self.malformed)
+            result = call.parse(document, reader)
+            reader.log_rest(call.method.name)
+            return result
+        # Raised outside the handler: the decoder's error, which holds the response, must not be the context.
+        raise MalformedResponse(f"the response is not complete JSON: {incomplete}")
 
     async def _grant(self, call: _Call[Any]) -> Grant:
         if call.grant is not None:
@@ -398,18 +469,18 @@ class YouTube:
                 raise
             raise error from closed
         if grant.fingerprint in call.refusals:
-            # The ledger could not record the refusal: asking again would only spend.
+            # The ledger could not record the refusal, so it grants the same key again: don't spend more.
             await self._record(self._keys.cancel(grant))
             verdict = call.refusals[grant.fingerprint]
             raise call.without_key(None) or Transient(call.method.name, verdict)
         return grant
 
-    async def _ask(self, call: _Call[Any], grant: Grant, deadline: float) -> _Answer:
-        url = (self._api / call.method.path).with_query(call.query)
+    async def _ask(self, call: _Call[Any], grant: Grant, deadline: float) -> Response:
+        url = (self._transport.api / call.method.path).with_query(call.query)
         self.requests[call.method.bucket] += 1
         try:
-            return await self._get(url, deadline, key=grant, etag=call.etag)
-        except _NoAnswer as failure:
+            return await self._transport.get(url, deadline, key=grant.key, etag=call.etag)
+        except NoResponse as failure:
             if failure.sent:
                 await self._record(self._keys.fail(grant, str(failure)))
             else:
@@ -417,8 +488,8 @@ class YouTube:
                 await self._record(self._keys.cancel(grant))
             raise Transient(call.method.name, failure.verdict) from failure
 
-    async def _refused(self, call: _Call[Any], grant: Grant, answer: _Answer) -> None:
-        """Record a refusal and raise it, or return if another key may be asked."""
+    async def _refused(self, call: _Call[Any], grant: Grant, answer: Response) -> None:
+        """Record a refusal and raise it, or return if another key may be tried."""
         name, keys, until = call.method.name, self._keys, None
         body = answer.body.replace(grant.key.get_secret_value().encode(), b"[key]")
         verdict = classify(answer.status, body, answer.headers, now=self._clock.now())
@@ -452,12 +523,12 @@ class YouTube:
             return await self._record(recording)
         except asyncio.CancelledError:
             if verdict.status == 429:
-                # A 429 ends the process, which outranks whatever cancelled this one call.
+                # A 429 ends the whole process, so it matters more than the cancellation of this call.
                 return None
             raise
 
     async def _record(self, recording: Coroutine[Any, Any, T]) -> T | None:
-        """Write to the ledger to the end, for up to 2 s even if cancelled meanwhile."""
+        """Write to the ledger; if cancelled meanwhile, still take up to 2 s to finish."""
         task = asyncio.ensure_future(_logged(recording))
         try:
             return await asyncio.shield(task)
@@ -468,16 +539,25 @@ class YouTube:
                 task.cancel()
             raise
 
-    async def _feed_attempt(self, url: URL, deadline: float) -> tuple[FeedEntry, ...]:
+    async def _feed_attempt(self, url: URL, known: Validators, deadline: float) -> Feed | NotModified:
+        from maia.youtube.feed import parse_feed
+
         try:
-            answer = await self._get(url, deadline)
-        except _NoAnswer as failure:
+            answer = await self._transport.get(
+                url, deadline, etag=known.etag, modified_since=known.last_modified
+            )
+        except NoResponse as failure:
             raise Transient("feed", failure.verdict) from failure
+        if answer.status == 304 and known:
+            return NotModified(known.etag or "")
         if answer.status == 200:
+            reader = Reader(self._clock.now(), self.malformed)
             try:
-                return parse_feed(answer.body)
-            except MalformedAnswer as fault:
+                entries = parse_feed(answer.body, reader)
+            except MalformedResponse as fault:
                 raise Transient("feed", _malformed(fault)) from fault
+            reader.log_rest("feed")
+            return Feed(entries, Validators.of(answer.headers), _cached_s(answer.headers))
         verdict = classify(answer.status, answer.body, answer.headers, now=self._clock.now())
         if answer.status == 404:
             raise Gone("feed", verdict)
@@ -485,115 +565,51 @@ class YouTube:
             raise RateLimited("feed", verdict)
         raise (Transient if answer.status >= 500 else BadRequest)("feed", verdict)
 
-    async def _get(
-        self, url: URL, deadline: float, *, key: Grant | None = None, etag: str | None = None
-    ) -> _Answer:
-        """The whole answer, or _NoAnswer."""
-        left_s = deadline - asyncio.get_running_loop().time()
-        if left_s <= 0:
-            raise _NoAnswer("timeout", "no time was left to ask", sent=False)
-        timeout = aiohttp.ClientTimeout(
-            total=min(self._settings.timeout_s, left_s), sock_connect=self._settings.connect_timeout_s
-        )
-        try:
-            async with self._session.get(
-                url, headers=_request_headers(key, etag), allow_redirects=False, timeout=timeout
-            ) as response:
-                return _Answer(response.status, response.headers, await _body(response))
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            failure = _NoAnswer("connection", str(error), sent=False)
-        except TimeoutError:
-            failure = _NoAnswer("timeout", f"no whole answer within {timeout.total:.3g} s", sent=True)
-        except (aiohttp.ClientError, OSError) as error:
-            failure = _NoAnswer("connection", f"{type(error).__name__}: {error}", sent=True)
-        # Raised out here so that aiohttp's error, which may hold the request and so the key, is no context.
-        raise failure
-
 
 async def _logged(recording: Coroutine[Any, Any, T]) -> T | None:
-    """The recording's result. A ledger that fails is logged, not raised.
+    """The recording's result. If the ledger fails, log it instead of raising.
 
-    The answer in hand is worth more, and a unit that is not written off stays reserved, which counts it.
+    The response is worth more than the record, and a unit that was not settled stays reserved, so it counts.
     """
     try:
         return await recording
     except Exception:
-        logger.exception("the ledger could not record what became of a call; its unit stays counted")
+        logger.exception("the ledger could not record the outcome of a call; its unit stays counted")
         return None
 
 
-async def _send_once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending a GET anew by itself: a second request costs a second unit."""
-    try:
-        return await handler(request)
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _Interrupted(f"{type(error).__name__}: {error}") from None
+def _is_too_deep(document: Json) -> bool:
+    """Whether the document is nested so deeply that other code might fail to write it out again."""
+    level: list[Any] = [document]
+    for _ in range(_MOST_LEVELS):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > _LARGEST_ANSWER:
-            raise aiohttp.ClientPayloadError(f"the answer is longer than {_LARGEST_ANSWER} bytes")
-    return b"".join(chunks)
+def _cached_s(headers: Mapping[str, str]) -> float:
+    """For how long a cache on the way has held the response; 0 if it doesn't say."""
+    age = headers.get("Age", "")
+    return float(age) if age.isascii() and age.isdigit() and len(age) < 8 else 0.0
 
 
-def _request_headers(grant: Grant | None, etag: str | None) -> dict[str, str]:
-    headers = {"x-goog-api-key": grant.key.get_secret_value()} if grant else {}
-    if etag is not None:
-        headers["If-None-Match"] = etag
-    return headers
+def _impossible(noun: str, id_: str) -> Verdict:
+    return Verdict(Disposition.GONE, "impossibleId", f"{id_!r:.80} cannot be the id of a {noun}")
 
 
-def _read(body: bytes, parse: Callable[[Mapping[str, Any]], T]) -> T | None:
-    """The result in an answer of status 200; None if it is an error all the same."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as fault:
-        torn = str(fault)
-    else:
-        if not isinstance(document, dict):
-            raise MalformedAnswer(f"the answer is no JSON object, but {type(document).__name__}")
-        return None if "error" in document else parse(document)
-    # Raised out here so that the decoder's error, which holds the answer, is no context.
-    raise MalformedAnswer(f"the answer is not whole JSON: {torn}")
-
-
-def _malformed(fault: MalformedAnswer) -> Verdict:
+def _malformed(fault: MalformedResponse) -> Verdict:
     return Verdict(Disposition.TRANSIENT, "malformed", str(fault), status=200)
 
 
 def _worth_another_try(error: Exception) -> bool | float:
-    """Whether to try again, or after how many seconds at least."""
+    """Whether to retry, or the minimum number of seconds to wait before."""
     if not isinstance(error, Transient) or error.verdict.status == 501:
         return False
     asked_s = error.verdict.retry_after_s
     return True if asked_s is None else min(asked_s, _LONGEST_WAIT_S)
-
-
-def _roots(settings: YouTubeSettings) -> tuple[URL, URL]:
-    """The roots of the API and of the feeds."""
-    api = _root("BASE_URL", settings.base_url)
-    public = api == URL(_PUBLIC_API)
-    feeds = settings.feed_url or (_PUBLIC_FEEDS if public else settings.base_url)
-    return api / "youtube" / "v3", _root("FEED_URL", feeds)
-
-
-def _root(name: str, text: str) -> URL:
-    try:
-        url = URL(text.rstrip("/"))
-    except ValueError:
-        url = URL()
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigError(
-            f"PLEIADES_YOUTUBE__{name} must be a URL such as {_PUBLIC_API} or http://127.0.0.1:8780, "
-            f"not {text!r}"
-        )
-    return url

@@ -1,15 +1,15 @@
-"""What YouTube's refusals mean, and what the client raises for them.
+"""The errors that the YouTube client raises, and the rules that classify YouTube's error responses.
 
 MaiaError
-└── YouTubeError         a call brought no answer that can be used
-    ├── RateLimited      any 429; the ledger already knows; ends the process
-    ├── QuotaExhausted   403 by day, and no other permitted project can serve
-    ├── KeyRejected      every key was refused, and is disabled
-    ├── BadRequest       the request itself is wrong: fix or park the item
-    ├── Gone             what was asked for no longer exists: mark it and carry on
-    └── Transient        no answer, a failing one or a torn one, after every retry
+└── YouTubeError         a call failed
+    ├── RateLimited      any 429, already recorded in the ledger; ends the process
+    ├── QuotaExhausted   403 for the day's quota, and no other permitted project has any left
+    ├── KeyRejected      every key was refused, and is now disabled
+    ├── BadRequest       the request itself is wrong; `parameter` names the part at fault
+    ├── Gone             the requested resource no longer exists: mark it and carry on
+    └── Transient        no response, an incomplete one or a server error, after all retries
 
-`atlas.errors.RingClosed` passes through the client: no call was made.
+`atlas.errors.RingClosed` passes through the client unchanged: no call was made.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -30,7 +30,7 @@ from maia.errors import MaiaError
 
 
 class Disposition(StrEnum):
-    """What to do about a refusal."""
+    """What to do about an error response."""
 
     DAY_QUOTA = "day_quota"
     SHORT_RATE = "short_rate"
@@ -68,16 +68,19 @@ _DISPOSITIONS: Mapping[str, Disposition] = {
     "invalidPageToken": Disposition.BAD_REQUEST,
     "missingRequiredParameter": Disposition.BAD_REQUEST,
     "unknownPart": Disposition.BAD_REQUEST,
+    "playlistItemsNotAccessible": Disposition.BAD_REQUEST,
     "commentsDisabled": Disposition.GONE,
     "channelClosed": Disposition.GONE,
     "channelSuspended": Disposition.GONE,
     "backendError": Disposition.TRANSIENT,
     "internalError": Disposition.TRANSIENT,
 }
-# These reasons stand for a day's limit as often as for a minute's.
+# YouTube uses these reasons for daily limits as well as for limits per minute.
 _OF_EITHER_LENGTH = frozenset({"rateLimitExceeded", "RATE_LIMIT_EXCEEDED", "RESOURCE_QUOTA_EXCEEDED"})
 _KEY_RESTRICTED = re.compile(r"API_KEY_\w+_BLOCKED|ACCESS_TOKEN_\w+")
 _NOT_FOUND = re.compile(r"\w*[nN]otFound")
+# The requested resource is closed to us: neither the key nor the request is at fault.
+_CLOSED = re.compile(r"(?:channel|comment|commentThread|playlist|playlistItem|subscription|video)s?Forbidden")
 
 _DAY = re.compile(r"per[ _-]?day\b|PerDay|\bdaily\b", re.IGNORECASE)
 _SHORT = re.compile(r"per[ _-]?(?:\d+ ?)?(?:second|minute|hour|user)", re.IGNORECASE)
@@ -91,7 +94,24 @@ _SECRET = re.compile(r"AIza[\w-]{20,}|(?<=api_key:)[^\s'\"]+")
 _TAG = re.compile(r"</?(?:a|b|br|code|em|i|p|strong)\b[^>]*>")
 _DELAY = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s?")
 _LONGEST_DELAY_S = 86_400.0
-_LONGEST_MESSAGE = 300
+_LONGEST_MESSAGE, _LONGEST_READ = 300, 10_000
+
+PARAMETERS = (
+    "channelId", "chart", "eventType", "fields", "forHandle", "forUsername", "id", "maxResults", "order",
+    "pageToken", "part", "playlistId", "publishedAfter", "publishedBefore", "q", "regionCode",
+    "relevanceLanguage", "type", "videoCategoryId", "videoDuration",
+)  # fmt: skip
+"""Every parameter that the client sends."""
+_SPELLINGS = {name.lower(): name for name in PARAMETERS}
+_REASON = re.compile(r"[\w.-]{1,100}", re.ASCII)
+_NAME = re.compile(r"\w{1,40}", re.ASCII)
+_BLAMED = re.compile(
+    r"(?:Invalid value at|Required parameter:?|value (?:for|of)(?: the)?)(?: parameter)? ['\"]?(\w{1,40})"
+    r"|\b(\w{1,40})['\"]? parameter\b"
+    r"|\bparameter ['\"]?(\w{1,40})"
+    r"|\b([a-z]+(?:Code|Token|Id|Language|Type|After|Before|Duration|Results))\b",
+    re.ASCII,
+)
 
 _UNKNOWN_KEY = (
     "YouTube does not know this key: it was mistyped, deleted or has expired. "
@@ -108,7 +128,7 @@ _PLAIN_WORDS: Mapping[str, str] = {
     "keyExpired": _UNKNOWN_KEY,
     "SERVICE_DISABLED": _NOT_ENABLED,
     "accessNotConfigured": _NOT_ENABLED,
-    "API_KEY_HTTP_REFERRER_BLOCKED": "The key is restricted to web sites, and an agent is none. "
+    "API_KEY_HTTP_REFERRER_BLOCKED": "The key is restricted to web sites, and an agent is not one. "
     "Lift the key's application restriction.",
     "API_KEY_IP_ADDRESS_BLOCKED": "The key is restricted to other IP addresses than this machine's. "
     "Add this one to the key's restrictions, or lift them.",
@@ -123,13 +143,17 @@ _PLAIN_WORDS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one refusal means. `reason` is the API's own word, `status` 0 when no answer came."""
+    """What an error response means. `reason` is the API's own word; `status` is 0 without a response.
+
+    `parameter` is the request parameter that the response blames, such as "regionCode".
+    """
 
     disposition: Disposition
     reason: str
     message: str
     retry_after_s: float | None = None
     status: int = 0
+    parameter: str | None = None
 
     def __str__(self) -> str:
         head = " ".join(filter(None, (f"HTTP {self.status}" if self.status else "", self.reason)))
@@ -137,13 +161,22 @@ class Verdict:
 
     @property
     def plain_words(self) -> str:
-        """What happened and what its owner should do, for alerts about a key."""
+        """What happened and what the key's owner should do, for alerts."""
         advice = _PLAIN_WORDS.get(self.reason)
         return f"{advice} ({self})" if advice else f"YouTube refuses this key: {self}"
 
 
+class NoResponse(Exception):
+    """There was no complete response; `sent` is False if there was no connection."""
+
+    def __init__(self, reason: str, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+        self.verdict = Verdict(Disposition.TRANSIENT, reason, message)
+
+
 class YouTubeError(MaiaError):
-    """A call to YouTube brought nothing that can be used."""
+    """A call to YouTube failed."""
 
     def __init__(self, call: str, verdict: Verdict) -> None:
         self.call, self.verdict = call, verdict
@@ -156,7 +189,7 @@ class YouTubeError(MaiaError):
 
 
 class RateLimited(YouTubeError):
-    """YouTube answered 429. `until`: what the ledger recorded, None if it could not."""
+    """YouTube responded 429. `until` is when the ledger reopens; None if it could not record that."""
 
     def __init__(self, call: str, verdict: Verdict, until: datetime | None = None) -> None:
         super().__init__(call, verdict)
@@ -164,7 +197,7 @@ class RateLimited(YouTubeError):
 
 
 class QuotaExhausted(YouTubeError):
-    """The day's quota is spent on every project that may serve; `reopens_at` says when it refills."""
+    """The day's quota of every permitted project is spent; `reopens_at` says when it refills."""
 
     def __init__(self, call: str, verdict: Verdict, reopens_at: datetime | None, closed: str = "") -> None:
         super().__init__(call, verdict)
@@ -176,7 +209,7 @@ class QuotaExhausted(YouTubeError):
 
 
 class KeyRejected(YouTubeError):
-    """YouTube refused every key of the ring, and all are disabled."""
+    """YouTube refused every key of the ring; all are disabled."""
 
     def __init__(self, call: str, verdict: Verdict) -> None:
         super().__init__(call, verdict)
@@ -184,41 +217,52 @@ class KeyRejected(YouTubeError):
 
 
 class BadRequest(YouTubeError):
-    """The request is wrong; another key or another try would not help."""
+    """The request is wrong; another key or a retry would not help."""
+
+    @property
+    def parameter(self) -> str | None:
+        """The parameter at fault, spelled as it was sent; None if YouTube named none.
+
+        `q`, `id` and `pageToken` belong to the item. `regionCode`, `order` and the like come from settings,
+        so YouTube would refuse every other item too.
+        """
+        return self.verdict.parameter
 
 
 class Gone(YouTubeError):
-    """What was asked for does not exist, or is closed to the public."""
+    """The requested resource does not exist, or is not public."""
 
 
 class Transient(YouTubeError):
-    """It failed for now: a 5xx, a time-out, a broken connection or an answer that is not whole."""
+    """A temporary failure: a 5xx, a timeout, a broken connection or an incomplete response."""
 
 
 def classify(
     status: int, body: object, headers: Mapping[str, str] | None = None, *, now: datetime | None = None
 ) -> Verdict:
-    """What an answer that is no result means, by its content first and its status last.
+    """Classify an error response: by its body, then by its status.
 
-    `body` is the raw answer or its parsed JSON, of any shape. `now` serves only to read a Retry-After
-    date where the answer has no Date.
+    `body` is the raw response or its parsed JSON, of any shape. `now` is only needed for a Retry-After date
+    in a response without a Date header.
     """
     error = _error_of(body)
     infos = [d for d in _mappings(error.get("details")) if str(d.get("@type", "")).endswith("ErrorInfo")]
     errors = list(_mappings(error.get("errors")))
     message = _message_of(error, errors)
-    disposition, reason = _decide(status, infos, errors, message)
+    parameter = parameter_named(error, message)
+    disposition, reason = _decide(status, infos, errors, message, parameter)
     if disposition is Disposition.CONFIG and not error:
-        # A bare 401 is some gateway's, and no reason to disable a key.
+        # A bare 401 comes from a gateway, so it must not disable the key.
         disposition = Disposition.BAD_REQUEST
     if status == 429 and disposition not in _CAN_BE_429:
         disposition = Disposition.SHORT_RATE
     return Verdict(
         disposition,
-        reason or _text(error.get("status")),
+        reason or _reason(error.get("status")),
         message or _without_message(status),
         _retry_after_s(headers or {}, error, now),
         status,
+        parameter,
     )
 
 
@@ -228,11 +272,15 @@ _CAN_BE_429 = frozenset(
 
 
 def _decide(
-    status: int, infos: list[Mapping[str, Any]], errors: list[Mapping[str, Any]], message: str
+    status: int,
+    infos: list[Mapping[str, Any]],
+    errors: list[Mapping[str, Any]],
+    message: str,
+    parameter: str | None,
 ) -> tuple[Disposition, str]:
-    """The disposition, and the reason that settled it or else the first one given."""
-    reasons = [*_strings(infos, "reason"), *_strings(errors, "reason")]
-    reason = next(_strings([*errors, *infos], "reason"), "")
+    """The disposition, and the reason that decided it, or else the first reason given."""
+    reasons = [*_reasons(infos), *_reasons(errors)]
+    reason = next(_reasons([*errors, *infos]), "")
     by_limit = _by_limit(infos)
     if by_limit:
         return by_limit, reason
@@ -241,7 +289,7 @@ def _decide(
         if known:
             return known, candidate
     ambiguous = not _OF_EITHER_LENGTH.isdisjoint(reasons)
-    return _by_message(status, ambiguous, message) or _by_status(status, ambiguous), reason
+    return _by_message(status, ambiguous, message) or _by_status(status, ambiguous, parameter), reason
 
 
 def _by_limit(infos: list[Mapping[str, Any]]) -> Disposition | None:
@@ -265,11 +313,13 @@ def _by_reason(reason: str) -> Disposition | None:
         return known
     if _KEY_RESTRICTED.fullmatch(reason):
         return Disposition.CONFIG
+    if _CLOSED.fullmatch(reason):
+        return Disposition.BAD_REQUEST
     return Disposition.GONE if _NOT_FOUND.fullmatch(reason) else None
 
 
 def _by_message(status: int, ambiguous: bool, message: str) -> Disposition | None:
-    # Other statuses quote the caller's own words, which may speak of anything.
+    # Messages with other statuses quote the caller's own words, which may contain anything.
     if ambiguous or status in (403, 429):
         if _DAY.search(message):
             return Disposition.DAY_QUOTA
@@ -283,13 +333,16 @@ def _by_message(status: int, ambiguous: bool, message: str) -> Disposition | Non
     return None
 
 
-def _by_status(status: int, ambiguous: bool) -> Disposition:
+def _by_status(status: int, ambiguous: bool, parameter: str | None) -> Disposition:
     if ambiguous or status == 429:
         return Disposition.SHORT_RATE
     if status == 401:
         return Disposition.CONFIG
     if status == 410:
         return Disposition.GONE
+    if status == 403 and parameter is None:
+        # It blames nothing in the request, so the fault is on YouTube's side.
+        return Disposition.TRANSIENT
     if 400 <= status < 500 and status != 408:
         return Disposition.BAD_REQUEST
     return Disposition.TRANSIENT
@@ -309,24 +362,48 @@ def _error_of(body: object) -> Mapping[str, Any]:
 
 
 def _message_of(error: Mapping[str, Any], errors: list[Mapping[str, Any]]) -> str:
+    """The message as a line of plain text, without markup, control characters or keys."""
     message = _text(error.get("message")) or next(_strings(errors, "message"), "")
-    message = html.unescape(_TAG.sub("", message))
+    message = html.unescape(_TAG.sub("", message[:_LONGEST_READ]))
+    message = "".join(character if character.isprintable() else " " for character in message)
     message = _SECRET.sub("[key]", " ".join(message.split()))
     return message if len(message) <= _LONGEST_MESSAGE else f"{message[: _LONGEST_MESSAGE - 1]}…"
+
+
+def parameter_named(error: Mapping[str, Any], message: str) -> str | None:
+    """The parameter that an error blames, found in its location, field violations, reason or message."""
+    for entry in _mappings(error.get("errors")):
+        location = _text(entry.get("location"))
+        if location and _text(entry.get("locationType")) in ("parameter", "") and _NAME.fullmatch(location):
+            return _spelled(location) or location
+    for detail in _mappings(error.get("details")):
+        for violation in _mappings(detail.get("fieldViolations")):
+            if name := _spelled(_text(violation.get("field"))):
+                return name
+    for reason in _reasons(_mappings(error.get("errors"))):
+        if reason.startswith("invalid") and (name := _spelled(reason.removeprefix("invalid"))):
+            return name
+    blamed = (_spelled(name) for found in _BLAMED.finditer(message) for name in found.groups() if name)
+    return next(filter(None, blamed), None)
+
+
+def _spelled(name: str) -> str | None:
+    """Our spelling of a parameter, from any spelling such as region_code; None if we never send it."""
+    return _SPELLINGS.get(name.replace("_", "").lower())
 
 
 def _without_message(status: int) -> str:
     if 300 <= status < 400:
         return "a redirect, which the API never sends: check the base URL and any proxy"
     if status < 300:
-        return "the answer is not what was asked for, or is torn"
-    return "the answer says nothing about why"
+        return "the response is incomplete, or not what was requested"
+    return "the response does not say why"
 
 
 def _retry_after_s(
     headers: Mapping[str, str], error: Mapping[str, Any], now: datetime | None
 ) -> float | None:
-    """The pause asked for, by the header or by google.rpc.RetryInfo; at most a day."""
+    """The pause that the Retry-After header or google.rpc.RetryInfo asks for, at most a day."""
     named = {name.lower(): value for name, value in headers.items()}
     value = named.get("retry-after") or next(_strings(_mappings(error.get("details")), "retryDelay"), "")
     delay = _DELAY.fullmatch(value.strip())
@@ -339,7 +416,7 @@ def _seconds_until(value: str, date: str | None, now: datetime | None) -> float 
         then = parsedate_to_datetime(value)
         since = parsedate_to_datetime(date) if date else now
         seconds = (then - since).total_seconds() if since else math.nan
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, IndexError):
         return None
     return seconds if seconds >= 0 else None
 
@@ -354,6 +431,15 @@ def _strings(entries: Any, name: str) -> Iterator[str]:
         text = _text(entry.get(name))
         if text:
             yield text
+
+
+def _reasons(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    return filter(None, (_reason(entry.get("reason")) for entry in entries))
+
+
+def _reason(value: object) -> str:
+    """The value if it is a single word, as the API's reasons are; otherwise an empty string."""
+    return value if isinstance(value, str) and _REASON.fullmatch(value) else ""
 
 
 def _text(value: object) -> str:

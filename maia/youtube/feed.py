@@ -1,56 +1,47 @@
-"""A channel's Atom feed: its newest uploads with their views, for no quota at all."""
+"""Parses a channel's Atom feed: its newest uploads with their views. Feeds cost no quota."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
 from xml.parsers import expat
 
-from maia.youtube.resources import MalformedAnswer, instant_of
+from maia.youtube.reading import MalformedResponse, Reader
+from maia.youtube.resources import FeedEntry, Json
 
 _ATOM = "http://www.w3.org/2005/Atom"
 _YT = "http://www.youtube.com/xml/schemas/2015"
 _MEDIA = "http://search.yahoo.com/mrss/"
 _ENTRY = f"{_ATOM} entry"
 _STATISTICS = f"{_MEDIA} statistics"
+_LONGEST_TEXT = 10_000
 _TEXTS = {
-    f"{_YT} videoId": "video_id",
-    f"{_YT} channelId": "channel_id",
+    f"{_YT} videoId": "videoId",
+    f"{_YT} channelId": "channelId",
     f"{_ATOM} title": "title",
     f"{_ATOM} published": "published",
     f"{_ATOM} updated": "updated",
 }
 
 
-@dataclass(frozen=True, slots=True)
-class FeedEntry:
-    """One upload of a channel."""
+def parse_feed(body: bytes, reader: Reader) -> tuple[FeedEntry, ...]:
+    """The uploads in an Atom feed, in its order: newest first.
 
-    video_id: str
-    channel_id: str | None
-    title: str | None
-    published_at: datetime | None
-    updated_at: datetime | None
-    view_count: int | None
-
-
-def parse_feed(body: bytes) -> tuple[FeedEntry, ...]:
-    """The uploads that an Atom feed lists, newest first as it gives them.
-
-    A document type is refused, and with it every entity that could expand or reach outside.
+    Refuses a document type declaration, because its entities could expand without bound or read other files.
     """
-    reader = _FeedReader()
+    document = _Document()
     try:
-        reader.parser.Parse(body, True)
-    except expat.ExpatError as fault:
-        raise MalformedAnswer(f"the feed is not well-formed XML: {fault}") from fault
-    if not reader.is_feed:
-        raise MalformedAnswer("the answer is XML, but no Atom feed")
-    return tuple(entry for entry in map(_entry, reader.entries) if entry is not None)
+        document.parser.Parse(body, True)
+    except MalformedResponse:
+        raise
+    except (expat.ExpatError, LookupError, ValueError) as fault:
+        # The last two are raised for encodings that Python does not know, or that do not encode text.
+        raise MalformedResponse(f"the feed is not well-formed XML: {fault}") from fault
+    if not document.is_feed:
+        raise MalformedResponse("the response is XML, but not an Atom feed")
+    return tuple(reader.items({"items": document.entries}, "feed entry", _entry))
 
 
-class _FeedReader:
-    """Collects the texts of every entry by its expat handlers."""
+class _Document:
+    """Expat handlers that collect the texts of the feed's entries."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, str]] = []
@@ -66,7 +57,7 @@ class _FeedReader:
         self.parser.CharacterDataHandler = self._characters
 
     def _refuse_doctype(self, *_: object) -> None:
-        raise MalformedAnswer("the feed declares a document type, which a feed of YouTube never does")
+        raise MalformedResponse("the feed declares a document type, which YouTube's feeds never do")
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         self._depth += 1
@@ -88,19 +79,18 @@ class _FeedReader:
 
     def _characters(self, text: str) -> None:
         if self._entry is not None and self._name is not None:
-            self._entry[self._name] = self._entry.get(self._name, "") + text
+            so_far = self._entry.get(self._name, "")
+            if len(so_far) < _LONGEST_TEXT:
+                self._entry[self._name] = so_far + text
 
 
-def _entry(texts: dict[str, str]) -> FeedEntry | None:
-    video_id = texts.get("video_id")
-    if not video_id:
-        return None
-    views = texts.get("views", "")
+def _entry(texts: Json, reader: Reader) -> FeedEntry:
+    id_ = reader.video_id(texts, "videoId")
     return FeedEntry(
-        video_id,
-        texts.get("channel_id"),
-        texts.get("title"),
-        instant_of(texts.get("published", "")),
-        instant_of(texts.get("updated", "")),
-        int(views) if views.isascii() and views.isdecimal() and len(views) < 19 else None,
+        id_,
+        reader.channel_id_or_none(texts, "channelId", id_),
+        reader.text(texts, "title", id_),
+        reader.past(texts, "published", id_),
+        reader.past(texts, "updated", id_),
+        reader.count(texts, "views", id_),
     )

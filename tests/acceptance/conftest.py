@@ -17,9 +17,9 @@ import pytest_asyncio
 
 from atlas.clock import Clock
 from atlas.testing import ThrowAwayServer
-from maia.youtube.catalogue import Catalogue
-from maia.youtube.emulator import Emulator, Project
-from maia.youtube.synthesis import synthesize
+from maia.emulator import Emulator, Project
+from maia.emulator.catalogue import Catalogue
+from maia.emulator.synthesis import synthesize
 
 KEYS = json.dumps([{"key": "lab-key", "project": "lab"}])
 
@@ -125,6 +125,9 @@ async def stage_of(environment: dict[str, str]) -> AsyncIterator[StageFactory]:
                 "PLEIADES_QUOTA__SHARES__ARCHEOLOGY__SEARCH": "0",
                 "PLEIADES_QUOTA__RESERVE": "0",
                 "PLEIADES_QUOTA__PACING": "false",
+                # Topic by topic, so that what is found follows from the topics.
+                "PLEIADES_HUNTER__STRATEGY": "specification",
+                "PLEIADES_HUNTER__ORDER": "date",
                 **(settings or {}),
             }
             stage = Stage(environment | ours, environment["DATABASE_URL"], emulator)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from maia.youtube.catalogue import Catalogue
+from maia.emulator.catalogue import Catalogue
 from tests.acceptance.conftest import Stage, StageFactory
 
 pytestmark = pytest.mark.acceptance
@@ -46,10 +46,10 @@ class TestJourney:
         seeded = await stage.maia("seed", "animation", "--file", str(topics), "--json")
         assert (seeded.status, seeded.json) == (0, {"given": 3, "added": 3})
         again = await stage.maia("seed", "animation")
-        assert again.stdout.startswith("seeded 1 topics, 0 of them new")
+        assert again.stdout.startswith("seeded 1 topic, 0 of them new")
 
         queue = await stage.maia("queue", "list", "--json")
-        assert [topic["query"] for topic in queue.json] == ["animation", "stop motion", "city builder"]
+        assert [topic["query"] for topic in queue.json] == ["animation", "stop motion", "City Builder"]
 
         hunted = await stage.hunt("--batch-size", "2")
         assert (hunted.status, hunted.json["outcome"], hunted.json["pages"]) == (0, "done", 2)
@@ -61,7 +61,7 @@ class TestJourney:
         status = (await stage.maia("status", "--json")).json
         [videos] = (await stage.rows("SELECT count(*) FROM videos"))[0]
         assert status["found"]["videos"] == videos > 0
-        assert [cycle["outcome"] for cycle in status["cycles"]] == ["done"] * 3
+        assert [cycle["outcome"] for cycle in status["cycles"]["hunter"]] == ["done"] * 3
         assert status["vault"] == {"provider": "file", "waiting": 0}
         keys = (await stage.maia("keys", "--ring", "hunting", "--json")).json
         used = {line["bucket"]: line["used"] for line in keys["ledger"]}
@@ -74,7 +74,12 @@ class TestJourney:
         await stage.maia("seed", "stop motion")
         await stage.hunt()
         expected = {
-            ("status",): ["Search queue", "Quota of this Pacific day", "Last hunter cycles", "nothing waits"],
+            ("status",): [
+                "Search queue",
+                "Quota of this Pacific day",
+                "Last hunter cycles",
+                "everything is stored",
+            ],
             ("keys",): ["hunting", "key-", "active"],
             ("queue", "list", "--limit", "1000"): ["stop motion", "seed", "tag"],
             ("migrate",): ["the schema is up to date"],
@@ -264,11 +269,13 @@ class TestUnderPrefect:
         assert rejected.stderr.splitlines()[-1].startswith("maia: search.list: no key is left")
         assert "nobodys-key" not in rejected.stderr
 
-    async def test_works_without_a_home_to_write_to(
+    async def test_works_without_a_home_to_write_to_and_beside_a_dead_proxy(
         self, stage_of: StageFactory, synthetic: Catalogue, open_folder: Path
     ) -> None:
         stage: Stage = await stage_of(synthetic)
         stage.environment |= {"HOME": "/dev/null/nobody", "TMPDIR": str(open_folder)}
+        for name in ("HTTP_PROXY", "https_proxy", "ALL_PROXY"):
+            stage.environment[name] = "http://127.0.0.1:1"
         await stage.maia("seed", "stop motion")
         hunted = await stage.maia("hunter", "--json")
         assert (hunted.status, hunted.json["pages"]) == (0, 1), hunted.stderr
@@ -280,10 +287,18 @@ class TestUnderPrefect:
         stage: Stage = await stage_of(synthetic)
         stage.environment["PREFECT_API_URL"] = "http://127.0.0.1:1/api"
         refused = await stage.maia("hunter")
-        assert refused.status == 1
-        [line] = refused.stderr.splitlines()
+        assert refused.status == 69
+        # A slow machine is told what it waits for.
+        [line] = [line for line in refused.stderr.splitlines() if not line.endswith(" …")]
         assert "PREFECT_API_URL" in line
         assert "maia hunter --direct" in line
+
+        checked = await stage.maia("doctor", "--json")
+        assert checked.status == 69
+        [prefect] = [check for check in checked.json["checks"] if check["verdict"] == "failed"]
+        assert prefect["subject"] == "Prefect"
+        assert "PREFECT_API_URL: http://127.0.0.1:1/api does not answer" in prefect["finding"]
+        assert "prefect server start" in prefect["remedy"]
 
 
 class TestDoctor:
@@ -296,8 +311,9 @@ class TestDoctor:
         assert verdicts == {
             "Python": "ok", "variables": "ok", "temporary folder": "ok", "Prefect": "ok", "settings": "ok",
             "keys": "ok", "clock": "warning", "disk": "ok", "database": "ok", "migrations": "ok",
-            "vault": "ok", "YouTube API": "ok",
+            "vault": "ok", "key in use": "ok", "quota": "ok", "YouTube API": "ok",
         }  # fmt: skip
+        assert finished.json["ready"] is True
         assert stage.emulator.calls == []
 
     async def test_every_complaint_says_what_to_do(
@@ -317,7 +333,7 @@ class TestDoctor:
         told = {check["subject"]: check for check in finished.json["checks"] if check["verdict"] != "ok"}
         assert finished.status == 78
         assert told["variables"]["remedy"] == "did you mean PLEIADES_HUNTER__BATCH_SIZE?"
-        assert told["migrations"]["remedy"] == "apply them: maia migrate"
+        assert told["migrations"]["remedy"] == "apply them: maia migrate, or let the next command do it"
         assert told["vault"]["verdict"] == "failed"
         assert told["YouTube API"]["verdict"] == "failed"
         assert [subject for subject, check in told.items() if not check["remedy"]] == []
@@ -326,6 +342,48 @@ class TestDoctor:
         text = await stage.maia("doctor")
         assert "✗ YouTube API" in text.stdout
         assert "→ did you mean PLEIADES_HUNTER__BATCH_SIZE?" in text.stdout
+
+    async def test_a_key_that_youtube_rejected_is_not_ready(
+        self, stage_of: StageFactory, synthetic: Catalogue
+    ) -> None:
+        stage: Stage = await stage_of(synthetic)
+        stage.environment["YOUTUBE_API_KEY_POOL_JSON"] = "nobodys-key"
+        await stage.maia("seed", "stop motion")
+        assert (await stage.hunt()).status == 78
+
+        finished = await stage.maia("doctor", "--json")
+        [key] = [check for check in finished.json["checks"] if check["subject"] == "key in use"]
+        assert (finished.status, finished.json["ready"]) == (78, False)
+        assert key["verdict"] == "failed"
+        assert " is disabled: " in key["finding"]
+        assert "maia keys --enable key-" in key["remedy"]
+        assert "nobodys-key" not in finished.stdout
+
+    async def test_a_bucket_that_is_spent_is_not_ready_and_nothing_to_mend(
+        self, stage_of: StageFactory, synthetic: Catalogue
+    ) -> None:
+        stage: Stage = await stage_of(synthetic, search=1)
+        await stage.maia("seed", "stop motion", "lofi hip hop")
+        assert (await stage.hunt("--cycles", "2")).json["units"]["search"] == 1
+
+        finished = await stage.maia("doctor", "--json")
+        closed = [check for check in finished.json["checks"] if check["blocks_agents"]]
+        assert (finished.status, finished.json["healthy"], finished.json["ready"]) == (0, True, False)
+        assert [check["finding"].partition(" until ")[0] for check in closed] == [
+            "ring hunting, bucket search is closed"
+        ]
+        assert (await stage.maia("doctor")).stdout.endswith("0 failed; not ready yet, see above\n")
+
+    async def test_goes_the_way_of_the_agents(self, stage_of: StageFactory, synthetic: Catalogue) -> None:
+        stage: Stage = await stage_of(synthetic)
+        stage.environment["PLEIADES_YOUTUBE__BASE_URL"] = "http://api.invalid"
+        stage.environment["PLEIADES_NETWORK__PROXY"] = "http://127.0.0.1:1"
+        await stage.maia("seed", "stop motion")
+        finished = await stage.maia("doctor", "--json")
+        [api] = [check for check in finished.json["checks"] if check["subject"] == "YouTube API"]
+        assert finished.status == 69
+        assert "through the proxy 127.0.0.1:1" in api["finding"]
+        assert api["finding"] in (await stage.hunt()).stderr
 
     def test_an_unreachable_database_is_69(self, environment: dict[str, str]) -> None:
         environment |= {
@@ -358,3 +416,26 @@ async def test_logs_are_json_lines_where_asked_and_data_stays_apart(
     entries = [json.loads(line) for line in hunted.stderr.splitlines()]
     [cycle] = [entry for entry in entries if entry.get("action") == "hunter_cycle"]
     assert cycle["statistics"]["pages"] == 1
+
+
+class TestStart:
+    @pytest.mark.parametrize("arguments", [("tracker", "--direct"), ("hunter", "--direct"), ("top",)])
+    def test_nothing_that_is_not_needed_is_loaded(
+        self, environment: dict[str, str], arguments: tuple[str, ...]
+    ) -> None:
+        environment |= {"YOUTUBE_API_KEY_POOL_JSON": '["lab-key"]'}
+        code = (
+            "import sys; from maia.cli import main\n"
+            "try: main(sys.argv[1:])\n"
+            "finally: print(*sys.modules, sep='\\n', file=sys.stderr)"
+        )
+        finished = subprocess.run(
+            [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True
+        )
+        assert finished.returncode == 0, finished.stderr
+        loaded = set(finished.stderr.splitlines())
+        assert {"asyncpg", "atlas.db"} <= loaded
+        # The place of numpy is kept by what loads it.
+        assert loaded.isdisjoint(
+            {"numpy._core", "prefect", "yaml", "rich.progress", "apprise", "atlas.embedded"}
+        )

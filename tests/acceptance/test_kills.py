@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from maia.youtube.catalogue import Catalogue
+from maia.emulator.catalogue import Catalogue
 from tests.acceptance.conftest import Stage, StageFactory
 from tests.acceptance.test_recorded import ALL_TAGS, assert_all_was_found, hunt_until_idle, popular_tags
 
 HUNTERS = 4
-KILLING_S = 60
+KILLING_S = 30
 LEASE_S = 3
 LIMIT = 50_000
 SEARCHES = 60

@@ -21,7 +21,7 @@ import pytest_asyncio
 from rich.cells import cell_len
 
 from atlas.testing import NOON
-from maia.youtube.catalogue import Catalogue
+from maia.emulator.catalogue import Catalogue
 from tests.acceptance.conftest import Finished, Stage, StageFactory
 from tests.growth import store_samples, store_video
 
@@ -172,7 +172,7 @@ class TestVideo:
         assert (refused.status, refused.stdout) == (1, "")
         assert "maia watch add dQw4w9WgXcQ" in refused.stderr
         refused = maia(environment, "video", "https://example.org/watch?v=dQw4w9WgXcQ")
-        assert (refused.status, "no address on YouTube" in refused.stderr) == (2, True)
+        assert (refused.status, "is not a YouTube address" in refused.stderr) == (2, True)
 
     async def test_without_a_sample_there_is_no_curve(
         self, environment: dict[str, str], sql: Any, tmp_path: Path
@@ -193,7 +193,7 @@ class TestWatch:
         address = f"https://www.youtube.com/watch?v={id_}"
         added = await stage.maia("watch", "add", address, "dQw4w9WgXcQ", "--zone", "hot")
         assert added.status == 0, added.stderr
-        assert "fetched by the tracker at its next turn" in added.stdout
+        assert "the tracker fetches them in its next cycle" in added.stdout
 
         assert (await stage.maia("tracker", "--direct")).status == 0
         [known, unknown] = sorted(
@@ -229,7 +229,7 @@ class TestExport:
             assert written.json["rows"] == _rows(path) == count
             assert written.json["bytes"] == path.stat().st_size
         said = maia(grown, "export", "--to", "vault:exports/a.csv", "--table", table)
-        assert said.stdout.startswith(f"{count:,} {table}, ")
+        assert said.stdout.startswith(f"wrote {count:,} {table} (")
         stored = Path(grown["PLEIADES_DATA_DIR"]) / "vault" / "exports" / "a.csv"
         assert stored.read_bytes() == (tmp_path / "out.csv").read_bytes()
 
@@ -244,8 +244,8 @@ class TestExport:
             ("samples.xlsx", (), 2, "--format"), ("ftp://host/a.csv", (), 78, "neither a path nor"),
             (f"{tmp_path}", ("--format", "csv"), 78, "name a file in it"),
             ("a.csv", ("--since", "2026-01-02", "--until", "2026-01-01"), 2, "is not before"),
-            ("a.csv", ("--since", "soon"), 2, "no instant"),
-            ("/proc/nowhere/a.csv", (), 1, "cannot write in"),
+            ("a.csv", ("--since", "soon"), 2, "not a time such as"),
+            ("/proc/nowhere/a.csv", (), 1, "there is no folder /proc/nowhere: create it first"),
         ):  # fmt: skip
             refused = maia(environment, "export", "--to", to, *more)
             assert refused.status == status, refused.stderr

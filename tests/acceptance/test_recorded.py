@@ -8,12 +8,14 @@ from collections import deque
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
 from atlas.config import HunterSettings
-from maia.tags import TagRules
-from maia.youtube.catalogue import Catalogue
+from atlas.queries import topic_key
+from maia.emulator.catalogue import Catalogue
+from maia.hunter.tags import TagRules
 from tests.acceptance.conftest import Finished, Stage, StageFactory
 
 SHARED = Path(os.environ.get("PLEIADES_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "youtube"
@@ -22,6 +24,8 @@ RECORDED = [
     SHARED / "trending_daily_KR_JP_US_2025-11_samples.csv.gz",
     SHARED / "trending_daily_KR_JP_US_2025-11_videos.csv.gz",
 ]
+SHARE = float(os.environ.get("PLEIADES_SHARE_OF_RECORDED", "0.15"))
+"""Of the recorded videos, what is hunted; 1 takes minutes."""
 ALL_TAGS = {"PLEIADES_HUNTER__TAGS_PER_VIDEO": "100", "PLEIADES_HUNTER__COOLING_S": "864000"}
 
 pytestmark = pytest.mark.acceptance
@@ -70,17 +74,10 @@ async def assert_all_was_found(stage: Stage, catalogue: Catalogue, seeds: list[s
         assert title == truth.title.replace("\0", "")
         assert tags == list(truth.tags), video_id
     queue = await stage.rows("SELECT query, status, lease_token, attempts FROM search_queue")
-    assert {row[0] for row in queue} == topics
+    # Which spelling of a tag is the commonest so far depends on the order in which pages came.
+    assert {topic_key(row[0]) for row in queue} == {topic_key(topic) for topic in topics}
+    assert len(queue) == len({topic_key(row[0]) for row in queue})
     assert {row[1:] for row in queue} == {("cooling", None, 0)}
-
-
-async def test_synthetic_videos_are_all_found_once(stage_of: StageFactory, synthetic: Catalogue) -> None:
-    at = synthetic.span[1]
-    stage: Stage = await stage_of(synthetic, settings=ALL_TAGS)
-    seeds = popular_tags(synthetic, 3)
-    assert (await stage.maia("seed", *seeds)).status == 0
-    await hunt_until_idle(stage, processes=1)
-    await assert_all_was_found(stage, synthetic, seeds, at)
 
 
 @pytest.mark.timeout(900)
@@ -92,8 +89,8 @@ async def test_recorded_videos_are_all_found_once(stage_of: StageFactory, tmp_pa
         )
     path = tmp_path / "recorded.catalogue"
     seeds = ["music", "trump", "iphone"]
-    importing = await asyncio.to_thread(_import, path)
-    assert importing == 20_789
+    importing = await asyncio.to_thread(_import, path, tmp_path)
+    assert importing == 20_789 if SHARE == 1 else 20_000 * SHARE < importing < 22_000 * SHARE
     with Catalogue.open(path) as catalogue:
         at = catalogue.span[1]
         stage: Stage = await stage_of(catalogue, settings=ALL_TAGS)
@@ -107,11 +104,23 @@ async def test_recorded_videos_are_all_found_once(stage_of: StageFactory, tmp_pa
         assert {reserved for *_, reserved in spent} == {0}
 
 
-def _import(path: Path) -> int:
-    from maia.youtube.importing import import_recordings
-    from maia.youtube.recordings import Reading
+def _import(path: Path, folder: Path) -> int:
+    from maia.emulator.importing import import_recordings
+    from maia.emulator.recordings import ReadOptions
 
-    return import_recordings(path, RECORDED, Reading({})).videos
+    files = RECORDED if SHARE == 1 else [_part_of(file, folder) for file in RECORDED]
+    return import_recordings(path, files, ReadOptions({})).videos
+
+
+def _part_of(file: Path, folder: Path) -> Path:
+    """A file with the rows of a share of the videos, always the same ones."""
+    import pandas as pd
+
+    rows = pd.read_csv(file, dtype=str, keep_default_na=False)
+    kept = [crc32(video_id.encode()) < SHARE * 2**32 for video_id in rows["video_id"]]
+    part = folder / file.name
+    rows[kept].to_csv(part, index=False)
+    return part
 
 
 def popular_tags(catalogue: Catalogue, count: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Rises of simulated videos, each told once by event and alert, also where trackers are killed in between."""
+"""Each rise of a simulated video causes one event and one alert, even if trackers are killed in between."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import pytest
 
 from atlas.clock import FixedClock
 from atlas.testing import RecordingNotifier, SettingsFactory
-from maia.learning.breakouts import Watch, observe
-from maia.learning.simulation import Curve, simulate
-from maia.youtube.catalogue import Catalogue, CatalogueVideo, Channel, new_catalogue
-from maia.youtube.curves import Sample
+from maia.emulator.catalogue import Catalogue, CatalogueChannel, CatalogueVideo, new_catalogue
+from maia.emulator.curves import Sample
+from maia.learning.breakouts import BreakoutStates, observe
+from maia.learning.simulation import SimulatedVideo, simulate
 from tests.acceptance.conftest import Stage, StageFactory
 from tests.acceptance.tracking import HOUR, assert_nothing_is_strange, enrol, tracker_of
 
@@ -33,13 +33,13 @@ LATER = timedelta(minutes=4)
 HOURLY = {"hot_interval_h": 1, "warm_interval_h": 1, "cold_interval_h": 1, "fastest": 1, "slowest": 1}
 
 
-def id_of(curve: Curve) -> str:
+def id_of(curve: SimulatedVideo) -> str:
     return f"{'rising' if curve.rise_h else 'quiet-'}{curve.seed:05d}"
 
 
 @pytest.fixture(scope="module")
-def curves() -> dict[str, Curve]:
-    """Ten days of videos, of which half rise at some time to between 12 and 40 times their velocity."""
+def curves() -> dict[str, SimulatedVideo]:
+    """Ten days of videos; half of them rise at some time to between 12 and 40 times their velocity."""
     seeds = range(FIRST_SEED, FIRST_SEED + VIDEOS)
     rising = simulate(seeds, rising=True, days=DAYS, factor=(12, 40), ramp_h=(1, 6), sampling="hourly")
     quiet = simulate(seeds, rising=False, days=DAYS, sampling="hourly")
@@ -47,9 +47,11 @@ def curves() -> dict[str, Curve]:
 
 
 @pytest.fixture(scope="module")
-def simulated(curves: dict[str, Curve], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
+def simulated(
+    curves: dict[str, SimulatedVideo], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Catalogue]:
     path: Path = tmp_path_factory.mktemp("curves") / "simulated"
-    born_s, channel = int(BORN.timestamp()), Channel("UC" + "1" * 22, "Simulated")
+    born_s, channel = int(BORN.timestamp()), CatalogueChannel("UC" + "1" * 22, "Simulated")
     with new_catalogue(path, {"made_by": "test"}) as writer:
         writer.add_channels([channel])
         for id_, curve in sorted(curves.items()):
@@ -62,10 +64,10 @@ def simulated(curves: dict[str, Curve], tmp_path_factory: pytest.TempPathFactory
 
 def alarms(samples: Sequence[tuple[float, int]]) -> list[float]:
     """The ages in hours at which the test for breakouts, seeing a series alone, alarms."""
-    watch, found = Watch.new(1), []
+    states, found = BreakoutStates.new(1), []
     for (before_h, before), (age_h, views) in pairwise(samples):
-        seen = observe(watch, [age_h], [age_h - before_h], [float(views - before)])
-        watch = seen.watch
+        seen = observe(states, [age_h], [age_h - before_h], [float(views - before)])
+        states = seen.states
         if seen.fired[0]:
             found.append(age_h)
     return found
@@ -89,7 +91,7 @@ async def logged(sql: Any, id_: str) -> list[tuple[float, int]]:
 async def test_each_rise_is_told_once_though_trackers_are_killed_around_it(
     stage_of: StageFactory,
     simulated: Catalogue,
-    curves: dict[str, Curve],
+    curves: dict[str, SimulatedVideo],
     settings_factory: SettingsFactory,
     recording_notifier: RecordingNotifier,
     sql: Any,

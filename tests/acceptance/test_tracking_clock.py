@@ -25,12 +25,13 @@ from hypothesis import strategies as st
 from atlas.clock import FixedClock
 from atlas.config import TrackerSettings
 from atlas.testing import SettingsFactory, ThrowAwayServer
-from maia.tracker import Tracker, run
-from maia.youtube.catalogue import Catalogue
+from maia.cycle.agent import run
+from maia.emulator import Emulator, Project
+from maia.emulator.catalogue import Catalogue
+from maia.emulator.importing import import_recordings
+from maia.emulator.recordings import ReadOptions
+from maia.tracker.cycle import Tracker
 from maia.youtube.client import IDS_PER_CALL
-from maia.youtube.emulator import Emulator, Project
-from maia.youtube.importing import import_recordings
-from maia.youtube.recordings import Reading
 from tests.acceptance.conftest import KEYS
 from tests.acceptance.tracking import (
     DAY,
@@ -62,7 +63,7 @@ def daily(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
         "trending_daily_KR_JP_US_2025-11_samples.csv.gz", "trending_daily_KR_JP_US_2025-11_videos.csv.gz"
     )
     path = tmp_path_factory.mktemp("daily") / "daily.catalogue"
-    import_recordings(path, files, Reading({}))
+    import_recordings(path, files, ReadOptions({}))
     with Catalogue.open(path) as catalogue:
         yield catalogue
 
@@ -179,7 +180,7 @@ class Lives:
         self.stack.push_async_callback(self.sql.close)
         await note_slots(self.sql)
         await self.restart()
-        # Found one after the other, lest all be due at the same instants.
+        # Found one after the other, so that they aren't all due at the same instants.
         for some in range(5):
             await enrol(self.tracker, ids[some::5])
             self.clock.advance(2 * MINUTE)
@@ -203,7 +204,7 @@ class Lives:
             case "leases end":
                 await self.end_leases()
             case _:
-                await run(self.tracker.atlas, batch_size=event.batch_size, cycles=MANY)
+                await run(Tracker, self.tracker.atlas, batch_size=event.batch_size, cycles=MANY)
                 assert await self.waiting() == 0
 
     async def wait(self, pause: timedelta | None) -> None:
@@ -329,7 +330,9 @@ async def test_a_tenth_of_the_budget_keeps_hot_videos_their_hour_and_status_says
     begin = datetime(2025, 11, 10, 9, 7, tzinfo=UTC)
     clock.instant = begin
     quota = paid(34)
-    async with living(daily, settings_factory, clock, sql, quota=quota, tracker={"round_s": 3600}) as life:
+    async with living(
+        daily, settings_factory, clock, sql, quota=quota, agents={"intervals_s": {"tracker": 3600}}
+    ) as life:
         await life.meet(part_of(daily.visible_ids(begin - DAY), 0.5))
         asked_per_h = sum(count.demand_per_h for count in await life.tracker.dao.clock_counts())
         await live_short(life, begin + 2 * DAY, HOUR)
@@ -372,12 +375,17 @@ async def test_a_budget_that_suffices_at_the_slowest_lets_nobody_starve(
     """Quicker zones, so that three of every interval fit into the time."""
     begin = datetime(2025, 11, 10, 9, 7, tzinfo=UTC)
     clock.instant = begin
-    ours = {"warm_interval_h": 2, "cold_interval_h": 6, "round_s": 1800}
+    ours = {"warm_interval_h": 2, "cold_interval_h": 6}
     every, quota = HOUR / 2, paid(110)
-    async with living(daily, settings_factory, clock, sql, quota=quota, tracker=ours) as life:
+    agents = {"intervals_s": {"tracker": every.total_seconds()}}
+    async with living(daily, settings_factory, clock, sql, quota=quota, tracker=ours, agents=agents) as life:
         await life.meet(part_of(daily.visible_ids(begin - DAY), 0.1))
         await live_short(life, begin + 1.75 * DAY, every)
-        told = await status_of(environment | {"PLEIADES_TRACKER": json.dumps(ours)}, life.rounds[-1], quota)
+        told = await status_of(
+            environment | {"PLEIADES_TRACKER": json.dumps(ours), "PLEIADES_AGENTS": json.dumps(agents)},
+            life.rounds[-1],
+            quota,
+        )
     slots = await life.slots()
     assert_due_rule(slots, TrackerSettings(**ours))
     short = [verdict for verdict in life.verdicts if verdict["degraded"]]

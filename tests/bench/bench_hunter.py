@@ -38,9 +38,8 @@ class Round:
 
 
 async def figures() -> AsyncIterator[Figure]:
-    places: dict[str, Path | None] = {"raw answers on disk": None}
-    if MEMORY.is_dir():
-        places = {"raw answers in memory": MEMORY} | places
+    places: dict[str, Path | None] = {"raw answers in memory": MEMORY} if MEMORY.is_dir() else {}
+    places["raw answers on disk"] = None
     async with staged(VIDEOS) as stage:
         rounds: dict[str, list[Round]] = {place: [] for place in places}
         for _ in range(ROUNDS):

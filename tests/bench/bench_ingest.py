@@ -51,6 +51,9 @@ class Clip:
     like_count: int | None
     comment_count: int
     etag: str
+    scheduled_start_at: None = None
+    actual_start_at: None = None
+    actual_end_at: None = None
 
     def row(self) -> tuple[Any, ...]:
         """What COPY writes of it."""

@@ -19,8 +19,10 @@ from datetime import timedelta
 from typing import Any, Protocol, Self
 from uuid import uuid4
 
-from atlas.adapters.maia import MaiaDAO, Topic, TopicOutcome
+from atlas.adapters.maia import MaiaDAO
+from atlas.adapters.queue import Topic, TopicOutcome
 from atlas.clock import SystemClock
+from atlas.config import Settings
 from atlas.db import Database, Transaction
 from atlas.testing import NOON
 from tests.bench.figures import Figure
@@ -36,9 +38,9 @@ MANY_CLAIMS = 100_000
 PLAN_MODES = ("auto", "force_generic_plan", "force_custom_plan")
 
 FILL = """
-INSERT INTO search_queue (query, origin, priority, created_at)
-SELECT format('topic %s %s', i, md5(i::text)), 'tag', 10000 + random() * 10, $2
-FROM generate_series(1, $1::bigint) AS i
+INSERT INTO search_queue (query, key, origin, priority, created_at)
+SELECT name, name, 'tag', 10000 + random() * 10, $2
+FROM generate_series(1, $1::bigint) AS i, format('topic %s %s', i, md5(i::text)) AS name
 """
 
 
@@ -290,8 +292,9 @@ async def against_others(bed: Bed) -> AsyncIterator[Figure]:
 class Measured:
     """A queue of some length, worked on one connection so that its server process can be watched."""
 
-    def __init__(self, sql: Any, dao: MaiaDAO, pid: int) -> None:
-        self.sql, self.dao, self.pid = sql, dao, pid
+    def __init__(self, sql: Any, connection: Any, settings: Settings, pid: int) -> None:
+        self.sql, self.connection, self.pid = sql, connection, pid
+        self.dao = MaiaDAO(Transaction(connection), clock=SystemClock(), settings=settings)
 
     @classmethod
     @asynccontextmanager
@@ -300,7 +303,7 @@ class Measured:
         async with migrated(url) as (database, settings), bed.connection(url) as sql:
             await fill_queue(sql, topics)
             async with lent(database) as (connection, pid):
-                yield cls(sql, MaiaDAO(Transaction(connection), clock=SystemClock(), settings=settings), pid)
+                yield cls(sql, connection, settings, pid)
 
     async def claim(self, topics: int, finish: Callable[[Topic], TopicOutcome]) -> None:
         for _ in range(topics // 10):
@@ -357,7 +360,7 @@ async def against_length(bed: Bed) -> AsyncIterator[Figure]:
             f"claim after {MANY_CLAIMS:,} claims", after, unit, at_short, f"in {SHORT:,}", 1.5, at_most=True
         )
         for mode in PLAN_MODES:
-            await long.dao._executor._connection.execute(f"SET plan_cache_mode = {mode}")
+            await long.connection.execute(f"SET plan_cache_mode = {mode}")
             await long.claim(1_000, paged)
         seen = await long.sequential_scans() - scans
         yield Figure("sequential scans of the queue, any plan mode", seen, "scans", goal=0, at_most=True)

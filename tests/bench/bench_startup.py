@@ -1,4 +1,4 @@
-"""How long commands take that do next to nothing: help, an idle cycle of the hunter, all of `maia up`.
+"""How long commands take that do next to nothing: help, an idle cycle, a leaderboard, all of `maia up`.
 
 Rounds alternate, and each command's best counts, as neighbours disturb them all.
 """
@@ -26,6 +26,7 @@ SLOW_ROUNDS = 3
 FRESH_ROUNDS = 2
 HELP_GOAL_S = 0.5
 IDLE_GOAL_S = 1.5
+QUICK_GOAL_S = 0.45
 UP_GOAL_S = 25
 _PREFECT_START_S = 120
 
@@ -76,7 +77,12 @@ async def _with_server(
     environment: Mapping[str, str], python: Command, prefect: Command, folder: Path
 ) -> list[Figure]:
     """What an idle cycle takes while PostgreSQL runs: directly, and as a flow."""
+    libraries = Command("import asyncpg, aiohttp", ("-c", "import asyncpg, aiohttp"), environment)
     direct = _hunter("idle maia hunter --direct, PostgreSQL running", environment, "--direct")
+    tracker = Command(
+        "idle maia tracker --direct, PostgreSQL running", ("-m", "maia", "tracker", "--direct"), environment
+    )
+    top = Command("maia top, PostgreSQL running", ("-m", "maia", "top"), environment)
     ephemeral = _hunter("idle maia hunter, Prefect server for the while, its home migrated", environment)
     fresh = [
         _hunter(
@@ -88,11 +94,12 @@ async def _with_server(
     await ephemeral.seconds()  # migrates Prefect's own database
     async with _prefect_server(environment) as url:
         flow = _hunter("idle maia hunter, Prefect server running", {**environment, "PREFECT_API_URL": url})
-        took = await _in_turns((python, prefect, direct, flow), SLOW_ROUNDS)
+        took = await _in_turns((python, prefect, flow), SLOW_ROUNDS)
+    took |= await _in_turns((libraries, direct, tracker, top), ROUNDS)
     took |= await _in_turns((ephemeral,), SLOW_ROUNDS)
     took[fresh[0].name] = [await one.seconds() for one in fresh]
     return [
-        _figure(direct, took, python),
+        *(_figure(quick, took, libraries, QUICK_GOAL_S) for quick in (direct, tracker, top)),
         _figure(flow, took, prefect),
         _figure(ephemeral, took, prefect),
         _figure(fresh[0], took, prefect),

@@ -21,8 +21,8 @@ import ruptures
 from rich.console import Console
 from rich.table import Table
 
-from maia.learning.breakouts import DEFAULTS, MONTH_H, BreakoutSettings, Watch, observe
-from maia.learning.simulation import Curve, simulate
+from maia.learning.breakouts import DEFAULTS, MONTH_H, BreakoutSettings, BreakoutStates, observe
+from maia.learning.simulation import SimulatedVideo, simulate
 from maia.learning.velocity import Floats
 
 CONFIGURATIONS_TRIED = 22
@@ -31,10 +31,10 @@ fixed."""
 FIRST_RISE, FIRST_NULL, FIRST_TUNING = 20_000, 30_000, 40_000
 WITHIN_H = 168.0
 Alarms = list[list[float]]
-Detector = Callable[[Sequence[Curve]], Alarms]
+Detector = Callable[[Sequence[SimulatedVideo]], Alarms]
 
 
-def columns(curves: Sequence[Curve]) -> tuple[Floats, Floats]:
+def columns(curves: Sequence[SimulatedVideo]) -> tuple[Floats, Floats]:
     """Ages and counts, a row a sample, a column a curve; NaN after a curve's end."""
     longest = max(len(curve.age_h) for curve in curves)
     age, views = np.full((longest, len(curves)), np.nan), np.full((longest, len(curves)), np.nan)
@@ -43,21 +43,21 @@ def columns(curves: Sequence[Curve]) -> tuple[Floats, Floats]:
     return age, views
 
 
-def detect(curves: Sequence[Curve], settings: BreakoutSettings = DEFAULTS) -> Alarms:
+def detect(curves: Sequence[SimulatedVideo], settings: BreakoutSettings = DEFAULTS) -> Alarms:
     """The ages at which the e-detector alarms."""
     age, views = columns(curves)
-    watch, alarms = Watch.new(len(curves)), [list[float]() for _ in curves]
+    states, alarms = BreakoutStates.new(len(curves)), [list[float]() for _ in curves]
     for before, now in zip(range(len(age)), range(1, len(age)), strict=False):
         seen = observe(
-            watch, np.nan_to_num(age[now]), age[now] - age[before], views[now] - views[before], settings
+            states, np.nan_to_num(age[now]), age[now] - age[before], views[now] - views[before], settings
         )
-        watch = seen.watch
+        states = seen.states
         for n in np.flatnonzero(seen.fired):
             alarms[n].append(float(age[now, n]))
     return alarms
 
 
-def exceed(curves: Sequence[Curve], factor: float, *, smoothed: bool = False) -> Alarms:
+def exceed(curves: Sequence[SimulatedVideo], factor: float, *, smoothed: bool = False) -> Alarms:
     """A fixed threshold, after a day: a velocity over `factor` × its own mean with a half-life of two days.
 
     The velocity is the sample's own, or smoothed with a half-life of six hours.
@@ -85,14 +85,14 @@ def _mean(mean: Floats, value: Floats, hours: Floats, half_life_h: float) -> Flo
 
 
 def look_back(
-    curves: Sequence[Curve], step_h: float = 12.0, least_rise: float = 2.0, penalty: float = 3.0
+    curves: Sequence[SimulatedVideo], step_h: float = 12.0, least_rise: float = 2.0, penalty: float = 3.0
 ) -> Alarms:
     """The ages of the changes upward that ruptures sees in the whole curve (kernel PELT on the damped log
     velocity)."""
     return [_changes_up(curve, step_h, least_rise, penalty) for curve in curves]
 
 
-def _changes_up(curve: Curve, step_h: float, least_rise: float, penalty: float) -> list[float]:
+def _changes_up(curve: SimulatedVideo, step_h: float, least_rise: float, penalty: float) -> list[float]:
     grid = np.arange(curve.age_h[0], curve.age_h[-1], step_h)
     if len(grid) < 6:
         return []
@@ -129,7 +129,11 @@ class Score:
 
 
 def score(
-    detector: Detector, rising: Sequence[Curve], quiet: Sequence[Curve], *, early_h: float = 0.0
+    detector: Detector,
+    rising: Sequence[SimulatedVideo],
+    quiet: Sequence[SimulatedVideo],
+    *,
+    early_h: float = 0.0,
 ) -> Score:
     """A rise is found if an alarm comes within a week of its onset; alarms before it are false.
 
@@ -155,14 +159,14 @@ def score(
     )
 
 
-def _velocity_after(curve: Curve) -> float:
+def _velocity_after(curve: SimulatedVideo) -> float:
     """Views per hour from 6 to 30 hours after the onset."""
     assert curve.rise_h is not None
     low, high = np.interp([curve.rise_h + 6, curve.rise_h + 30], curve.age_h, curve.views)
     return float(high - low) / 24
 
 
-def false_per_month(alarms: Alarms, curves: Sequence[Curve]) -> float:
+def false_per_month(alarms: Alarms, curves: Sequence[SimulatedVideo]) -> float:
     return sum(map(len, alarms)) * MONTH_H / sum(float(curve.age_h[-1]) for curve in curves)
 
 
@@ -176,7 +180,7 @@ def matched_factor(target_per_month: float, seeds: int) -> float:
     return factor
 
 
-def recorded(folder: Path) -> dict[str, list[Curve]]:
+def recorded(folder: Path) -> dict[str, list[SimulatedVideo]]:
     """The recorded sets as curves; where the publication is unknown a video counts as a day old when
     first seen."""
     music = pd.read_csv(folder / "music_videos_10to30min_2023.csv.gz").rename(columns={"captured_at": "at"})
@@ -190,7 +194,7 @@ def recorded(folder: Path) -> dict[str, list[Curve]]:
     return {"music": _curves(music), "hourly": _curves(hourly), "daily": _curves(daily)}
 
 
-def _curves(samples: pd.DataFrame) -> list[Curve]:
+def _curves(samples: pd.DataFrame) -> list[SimulatedVideo]:
     samples = samples.assign(
         at=pd.to_datetime(samples["at"]), born=pd.to_datetime(samples["published_at"], utc=True)
     )
@@ -202,11 +206,11 @@ def _curves(samples: pd.DataFrame) -> list[Curve]:
         born = video["born"].dropna()
         start = born.iloc[0] if len(born) else video["at"].iloc[0] - pd.Timedelta(hours=24)
         age = ((video["at"] - start).dt.total_seconds() / 3600).to_numpy()
-        curves.append(Curve(0, "recorded", age, video["views"].to_numpy(float), None, 1.0))
+        curves.append(SimulatedVideo(0, "recorded", age, video["views"].to_numpy(float), None, 1.0))
     return curves
 
 
-def confirmed(curve: Curve, at: float) -> bool:
+def confirmed(curve: SimulatedVideo, at: float) -> bool:
     """In hindsight: the two days around the alarm grew at least half as fast again as the two days before
     them."""
     low, middle, high = np.interp([at - 72, at - 24, at + 24], curve.age_h, curve.views)

@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ import orjson
 
 from atlas.composition import Atlas
 from atlas.config import load
-from maia import hunter
-from maia.hunter import Batch, EnrichedPage, FoundPage, Progress, Steps, StoredPage
-from maia.youtube.methods import SEARCH_IDS, VIDEOS, query
+from maia.cycle.agent import run
+from maia.hunter.cycle import Hunter
+from maia.youtube.methods import SEARCH_IDS, VIDEOS
 from tests.bench.stage import Cpu
 
 FLOOR_TABLES = """
@@ -81,39 +81,24 @@ class Meter:
 
 
 class Recorder:
-    """The hunter's own steps, with every search noted as the API is asked for it."""
+    """Runs the hunter's own steps, and notes every search as the API is asked for it."""
 
-    def __init__(self, steps: Steps) -> None:
-        self._steps = steps
+    def __init__(self) -> None:
         self.searches: list[dict[str, str]] = []
 
-    async def fetch_batch(self, batch_size: int) -> Batch:
-        return await self._steps.fetch_batch(batch_size)
-
-    async def search(self, topic: Any) -> FoundPage:
-        page = await self._steps.search(topic)
-        token = None if page.begins else topic.page_token
-        self.searches.append(query(type="video", pageToken=token, **page.params))
-        return page
-
-    async def enrich(self, page: FoundPage) -> EnrichedPage:
-        return await self._steps.enrich(page)
-
-    async def ingest(self, page: EnrichedPage) -> StoredPage:
-        return await self._steps.ingest(page)
+    async def __call__(self, name: str, about: object, call: Callable[[], Awaitable[Any]]) -> Any:
+        brought = await call()
+        if name == "search":
+            token = None if brought.begins else brought.topic.page_token
+            self.searches.append(SEARCH_IDS.params(type="video", pageToken=token, **brought.params))
+        return brought
 
 
 async def hunt(job: Mapping[str, Any]) -> dict[str, Any]:
     """Run cycles; the searches they made are part of the result."""
-    recorders: list[Recorder] = []
+    recorder, pages = Recorder(), 0
 
-    def recorded(steps: Steps) -> Steps:
-        recorders.append(Recorder(steps))
-        return recorders[-1]
-
-    pages = 0
-
-    def count(progress: Progress) -> None:
+    def count(progress: Any) -> None:
         nonlocal pages
         pages += progress.page is not None
         if progress.page is not None and pages % 50 == 0:
@@ -121,12 +106,16 @@ async def hunt(job: Mapping[str, Any]) -> dict[str, Any]:
 
     async with Atlas.open(load()) as atlas:
         meter = Meter(job)
-        statistics = await hunter.run(
-            atlas, cycles=job["cycles"], batch_size=job.get("batch_size"), on_progress=count, wrap=recorded
+        statistics = await run(
+            Hunter,
+            atlas,
+            cycles=job["cycles"],
+            batch_size=job.get("batch_size"),
+            on_progress=count,
+            step=recorder,
         )
         reading = meter.reading()
-    searches = recorders[0].searches
-    return reading | {"pages": pages, "videos": statistics["found"], "searches": searches}
+    return reading | {"pages": pages, "videos": statistics["found"], "searches": recorder.searches}
 
 
 class Floor:
@@ -165,7 +154,7 @@ class Floor:
             (self.folder / f"{item['id']}.json").write_bytes(orjson.dumps(item))
 
     async def copy(self, query: str, items: list[Any]) -> None:
-        """Write every row that the hunter writes, be it to insert or to refresh: a page, a transaction."""
+        """Write every row that the hunter writes, whether inserted or refreshed: one transaction per page."""
         now = datetime.now().astimezone()
         videos = {item["id"]: _video(item, now) for item in items}
         fresh = [item for item in items if self.new(item["id"])]

@@ -20,7 +20,7 @@ import psutil
 
 from atlas.adapters.maia import MaiaDAO
 from atlas.clock import SystemClock
-from maia.youtube.synthesis import synthesize
+from maia.emulator.synthesis import synthesize
 from tests.bench.servers import Bed, bed, migrated
 
 UNITS = 10_000_000
@@ -158,7 +158,7 @@ async def staged(videos: int, clock: datetime | None = None) -> AsyncIterator[St
 async def emulator(
     catalogue: Path, clock: datetime | None = None
 ) -> AsyncIterator[tuple[int, dict[str, str]]]:
-    """A running `maia emulator`: its process, and what agents need to be told of it."""
+    """A running `maia emulator`: its process, and the settings that agents need to use it."""
     limits = f"search={UNITS},stats={UNITS},general={UNITS}"
     arguments = ["--catalogue", str(catalogue), "--port", "0", "--project", f"lab:{limits}", "--json"]
     if clock is not None:

@@ -24,15 +24,19 @@ import psycopg
 from googleapiclient.discovery import build
 
 from atlas.adapters.maia import MaiaDAO
+from atlas.adapters.tracking import COHORT_DAYS
 from atlas.clock import Clock, FixedClock
 from atlas.composition import Atlas, clock_of
 from atlas.config import Bucket, Settings, load
 from atlas.keyring import KeyRing
-from maia.measuring import Cohorts, Counts, Reading
-from maia.measuring import Meter as Measuring
-from maia.tracker import CALLS_PER_GROUP, Progress, Tracker, run
-from maia.youtube.catalogue import Catalogue
+from maia.cycle.agent import run
+from maia.cycle.outcome import Progress
+from maia.emulator.catalogue import Catalogue
+from maia.tracker.cycle import CALLS_PER_GROUP, Tracker
+from maia.tracker.measuring import Cohorts, Counts, Reading
+from maia.tracker.measuring import Meter as Measuring
 from maia.youtube.client import IDS_PER_CALL
+from maia.youtube.ids import ChannelId, VideoId
 from maia.youtube.methods import BATCH_STATS
 from maia.youtube.resources import Channel, StatsBatch, Video, VideoStats
 from tests.bench.hunting import Meter
@@ -74,8 +78,10 @@ class Recorded:
 
     def __init__(self, catalogue: Catalogue, ids: Iterable[str], at: datetime) -> None:
         self.requests: Counter[Bucket] = Counter()
+        self.malformed: Counter[str] = Counter()
+        self._catalogue, self._at = catalogue, at
         counted = ((id_, catalogue.counts_of(id_, at)) for id_ in ids)
-        self._stats = {id_: VideoStats(id_, *counts) for id_, counts in counted if counts}
+        self._stats = {id_: VideoStats(VideoId(id_), *counts) for id_, counts in counted if counts}
 
     async def batch_get_stats(self, ids: Iterable[str]) -> StatsBatch:
         self.requests["stats"] += 1
@@ -83,13 +89,25 @@ class Recorded:
         items = tuple(self._stats[id_] for id_ in wanted if id_ in self._stats)
         return StatsBatch(items, tuple(id_ for id_ in wanted if id_ not in self._stats))
 
+    async def videos(self, ids: Iterable[str]) -> tuple[Video, ...]:
+        self.requests["general"] += 1
+        return tuple(_found(self._catalogue, id_, self._at) for id_ in ids if id_ in self._stats)
+
     async def channels(self, ids: Iterable[str]) -> tuple[Channel, ...]:
-        return tuple(Channel(id_, *[None] * 7, False, None, None, {}) for id_ in ids)
+        return tuple(_channel(id_) for id_ in ids)
 
     def answer(self, ids: Sequence[str]) -> list[tuple[str, int | None, int | None, int | None]]:
         """Rows of id, views, likes and comments."""
         found = (self._stats[id_] for id_ in ids if id_ in self._stats)
         return [(each.id, each.view_count, each.like_count, each.comment_count) for each in found]
+
+
+def _channel(id_: str) -> Channel:
+    """A channel of which nothing is known."""
+    return Channel(
+        ChannelId(id_), title=None, description=None, custom_url=None, country=None, published_at=None,
+        view_count=None, subscriber_count=None, subscribers_hidden=False, video_count=None, etag=None, raw={},
+    )  # fmt: skip
 
 
 async def live_through(settings: Settings, path: Path, begin: datetime, videos: int, days: int) -> int:
@@ -114,9 +132,10 @@ def _found(catalogue: Catalogue, id_: str, at: datetime) -> Video:
     assert counts is not None
     video = catalogue.video(number)
     channel = catalogue.channel(video.channel_id)
+    title = channel.title if channel else None
     published_at = datetime.fromtimestamp(video.published_at, UTC)
     return Video(
-        id_, video.channel_id, channel and channel.title, video.title, video.description, published_at,
+        VideoId(id_), ChannelId(video.channel_id), title, video.title, video.description, published_at,
         video.category_id, video.tags, video.duration_s, "none", video.language, None,
         counts.views, counts.likes, counts.comments, None, {},
     )  # fmt: skip
@@ -124,8 +143,7 @@ def _found(catalogue: Catalogue, id_: str, at: datetime) -> Video:
 
 async def tracked(atlas: Atlas, youtube: Recorded, batch_size: int | None = None) -> dict[str, Any]:
     """Track whatever is due by answers that are there already."""
-    dao = MaiaDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-    tracker = Tracker(atlas, youtube, KeyRing("tracking", atlas=atlas), dao)  # type: ignore[arg-type]
+    tracker = Tracker(atlas, youtube, KeyRing("tracking", atlas=atlas))  # type: ignore[arg-type]
     total, number = Counter[str](), 1
     while (statistics := await tracker.cycle(batch_size, number=number)).outcome != "idle":
         if statistics.outcome != "done":
@@ -143,7 +161,9 @@ async def track(job: Mapping[str, Any]) -> dict[str, Any]:
 
     async with Atlas.open(load()) as atlas:
         meter = Meter(job)
-        statistics = await run(atlas, cycles=10_000, batch_size=job.get("batch_size"), on_progress=note)
+        statistics = await run(
+            Tracker, atlas, cycles=10_000, batch_size=job.get("batch_size"), on_progress=note
+        )
         reading = meter.reading()
     return reading | {"samples": statistics["samples"], "calls": statistics["units"]["stats"]}
 
@@ -165,7 +185,7 @@ async def write(job: Mapping[str, Any]) -> dict[str, Any]:
         dao = MaiaDAO(atlas.db, clock=atlas.clock, settings=settings)
         with Catalogue.open(job["catalogue"]) as catalogue:
             youtube = Recorded(catalogue, catalogue.visible_ids(now), now)
-        days = [now.date() - timedelta(days=back) for back in range(settings.tracker.cohort_days)]
+        days = [now.date() - timedelta(days=back) for back in range(COHORT_DAYS)]
         measuring, groups = Measuring(settings.tracker, Cohorts(await dao.cohorts(days))), []
         while targets := await dao.fetch_tracker_targets(CALLS_PER_GROUP * PAGE):
             counts = {id_: Counts(*rest) for id_, *rest in youtube.answer([target.id for target in targets])}

@@ -68,8 +68,28 @@ class Stack:
         answer = subprocess.run(
             [*command, *arguments], env=self.engine.environment, capture_output=True, text=True, cwd=ROOT
         )
-        assert answer.returncode == 0, f"docker-compose {' '.join(arguments)}\n{answer.stderr[-3000:]}"
+        assert answer.returncode == 0, (
+            f"docker-compose {' '.join(arguments)}\n{answer.stderr[-3000:]}\n{self._last_words()}"
+        )
         return answer.stdout
+
+    def _last_words(self) -> str:
+        """What services that failed wrote last."""
+        exited = self.engine.podman(
+            "ps",
+            "--all",
+            "--filter",
+            f"name={PROJECT}",
+            "--filter",
+            "status=exited",
+            "--format",
+            "{{.Names}}",
+        )
+        told = []
+        for name in exited.stdout.split():
+            answer = self.engine.podman("logs", "--tail", "20", name)
+            told.append(f"{name}:\n{answer.stdout}{answer.stderr}")
+        return "\n".join(told)
 
     def container(self, service: str) -> dict[str, Any]:
         return self.engine.inspect(f"{PROJECT}-{service}-1")

@@ -71,6 +71,23 @@ class TestTop:
         assert await ids(dao, tag="tag") == []
         assert await ids(dao, tag="lofi", zone=0, channel="UC-0", category_id=10) == ["a"]
 
+    async def test_filters_by_length_and_broadcast(self, dao: BoardDAO, sql: Any) -> None:
+        told = {"a": (180, "none"), "b": (181, None), "c": (0, "upcoming")}
+        for id_, (duration_s, broadcast) in told.items():
+            await sql.execute(
+                "UPDATE videos SET duration_s = $2, live_broadcast_content = $3 WHERE id = $1",
+                id_, duration_s, broadcast,
+            )  # fmt: skip
+        for window in (None, 24 * HOUR):
+            for id_ in told:
+                await store_samples(sql, id_, [(NOON - 2 * HOUR, 10), (NOON - HOUR, 20)]) if window else None
+            assert await ids(dao, length="short", window=window) == ["a"]
+            assert await ids(dao, length="long", window=window) == ["b"]
+            assert await ids(dao, broadcast="upcoming", window=window) == ["c"]
+            assert sorted(await ids(dao, broadcast="none", window=window)) == ["a", "b"]
+            assert await ids(dao, length="short", tag="lofi", window=window) == ["a"]
+            assert await ids(dao, length="short", broadcast="upcoming", window=window) == []
+
     async def test_a_window_leaves_out_what_was_not_sampled_in_it(self, dao: BoardDAO) -> None:
         assert await ids(dao, Lead.SCORE, window=90 * timedelta(minutes=1)) == ["a", "b"]
         assert await ids(dao, Lead.SCORE, window=30 * timedelta(minutes=1)) == ["a"]
@@ -99,6 +116,14 @@ class TestGrownWithin:
         led = {leader.id: leader.leads_by for leader in await dao.top(Lead.VELOCITY, 10, window=24 * HOUR)}
         assert led == {"b": pytest.approx(100), "a": pytest.approx(50), "c": pytest.approx(-10)}
         assert list(led) == ["b", "a", "c"]
+
+    async def test_does_not_believe_a_doubted_count(self, dao: BoardDAO, sql: Any) -> None:
+        await store_video(sql, "a")
+        counts = [(NOON - 3 * HOUR, 0), (NOON - 2 * HOUR, 81_000), (NOON - HOUR, 81_010)]
+        await store_samples(sql, "a", counts)
+        await sql.execute("UPDATE video_stats_log SET doubted = true WHERE views = 0")
+        [leader] = await dao.top(Lead.VELOCITY, 10, window=24 * HOUR)
+        assert leader.leads_by == pytest.approx(10)
 
     async def test_needs_two_counts_within(self, dao: BoardDAO, sql: Any) -> None:
         await store_video(sql, "a")
@@ -231,23 +256,48 @@ class TestPlans:
         return list(nodes(json.loads(told)[0]["Plan"]))
 
     async def test_a_leaderboard_reads_wide_rows_of_its_leaders_only(self, sql: Any) -> None:
-        plan = await self.plan(sql, "board.top", "'velocity'", "10", *["NULL"] * 5)
+        plan = await self.plan(sql, "board.top", "'velocity'", "10", *["NULL"] * 7, "180")
         scans = {(node["Node Type"], node.get("Relation Name")) for node in plan if "Relation Name" in node}
         assert ("Seq Scan", "video_clock") in scans
         assert ("Index Scan", "videos") in scans
         assert ("Seq Scan", "videos") not in scans
 
     async def test_a_tag_is_sought_in_one_scan_not_video_by_video(self, sql: Any) -> None:
-        plan = await self.plan(sql, "board.top", "'velocity'", "10", *["NULL"] * 3, "'rare'", "NULL")
+        plan = await self.plan(
+            sql, "board.top", "'velocity'", "10", *["NULL"] * 3, "'rare'", *["NULL"] * 3, "180"
+        )
         scans = [(node["Node Type"], node.get("Relation Name")) for node in plan if "Relation Name" in node]
         assert ("Seq Scan", "videos") in scans
         assert any(node["Node Type"] == "Hash Join" for node in plan)
 
     async def test_a_window_reads_only_its_days(self, sql: Any) -> None:
         window = ("'2026-11-01 00:30Z'", "'2026-11-01 12:00Z'")
-        plan = await self.plan(sql, "board.top_grown", "10", *["NULL"] * 4, *window, "2")
+        plan = await self.plan(
+            sql, "board.top_grown", "10", *["NULL"] * 4, *window, "2", "NULL", "NULL", "180"
+        )
         read = {node["Relation Name"] for node in plan if "video_stats_log" in node.get("Relation Name", "")}
         assert read == {"video_stats_log_20261101"}
+
+    @pytest.mark.parametrize(
+        ("statement", "arguments"),
+        [
+            ("board.channel", ("'UC-1'",)),
+            ("board.uploads", ("'UC-1'", "20")),
+            ("board.channel_medians", ("'UC-1'", "'2026-11-01Z'", "180")),
+        ],
+    )
+    async def test_a_channels_videos_are_found_by_their_channel(
+        self, sql: Any, statement: str, arguments: tuple[str, ...]
+    ) -> None:
+        await sql.execute(
+            "INSERT INTO channels SELECT 'UC-' || n, 'x', now(), now() FROM generate_series(1, 200) AS n"
+        )
+        await sql.execute("UPDATE videos SET channel_id = 'UC-' || (1 + abs(hashtext(id)) % 200)")
+        await sql.execute("ANALYZE videos, channels")
+        await sql.execute("SET plan_cache_mode = force_generic_plan")
+        plan = await self.plan(sql, statement, *arguments)
+        assert "videos_by_channel" in {node.get("Index Name") for node in plan}
+        assert ("Seq Scan", "videos") not in {(node["Node Type"], node.get("Relation Name")) for node in plan}
 
     async def test_samples_of_some_videos_are_found_by_their_key(self, sql: Any) -> None:
         plan = await self.plan(sql, "board.samples", "ARRAY['v7', 'v8']", "'2026-10-31Z'", "'2026-11-02Z'")

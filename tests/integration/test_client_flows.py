@@ -21,9 +21,10 @@ from atlas.config import BUCKETS
 from atlas.errors import RingClosed
 from atlas.keyring import KeyRing
 from atlas.testing import SettingsFactory
-from maia.youtube.catalogue import Catalogue
+from maia.emulator import Emulator, Project
+from maia.emulator.catalogue import Catalogue
+from maia.emulator.synthesis import synthesize
 from maia.youtube.client import YouTube
-from maia.youtube.emulator import Emulator, Project
 from maia.youtube.errors import (
     BadRequest,
     Gone,
@@ -33,8 +34,9 @@ from maia.youtube.errors import (
     Transient,
     YouTubeError,
 )
+from maia.youtube.ids import uploads_playlist
 from maia.youtube.resources import NotModified, SearchPage
-from maia.youtube.synthesis import synthesize
+from tests.ids import cid
 
 pytestmark = pytest.mark.integration
 
@@ -174,7 +176,7 @@ async def test_channels_uploads_charts_categories_and_feeds(house: OpenHouse, ca
         assert uploads.etag
         again = await it.youtube.playlist_items(channel.uploads_playlist_id, etag=uploads.etag)
         assert again == NotModified(uploads.etag)
-        feed = await it.youtube.feed(channel.id)
+        feed = (await it.youtube.feed(channel.id)).items
         assert feed[0].video_id == hit.video_id
         assert feed[0].view_count is not None
         categories = await it.youtube.video_categories("US")
@@ -182,9 +184,9 @@ async def test_channels_uploads_charts_categories_and_feeds(house: OpenHouse, ca
         assert (await it.youtube.most_popular("US")).items
         assert await it.counted() == it.spent() == {"search": 1, "stats": 0, "general": 5}
         with pytest.raises(Gone, match="playlistNotFound"):
-            await it.youtube.playlist_items("UUnone")
+            await it.youtube.playlist_items(uploads_playlist(cid("none")))
         with pytest.raises(Gone):
-            await it.youtube.feed("UCnone")
+            await it.youtube.feed(cid("none"))
 
 
 async def test_a_page_token_of_another_query_is_a_bad_request(house: OpenHouse) -> None:
@@ -251,10 +253,14 @@ async def test_refused_keys_are_disabled_until_none_is_left(house: OpenHouse, ki
         ("403-daily", QuotaExhausted, 1),
         ("403-user-rate", RingClosed, 1),
         ("key-invalid-legacy", KeyRejected, 1),
+        ("key-expired", KeyRejected, 1),
         ("referrer-blocked", KeyRejected, 1),
         ("service-blocked", KeyRejected, 1),
         ("invalid-page-token", BadRequest, 1),
         ("invalid-parameter", BadRequest, 1),
+        ("invalid-query", BadRequest, 1),
+        ("invalid-region", BadRequest, 1),
+        ("403-delegation", Transient, 3),
         ("video-not-found", Gone, 1),
         ("comments-disabled", Gone, 1),
     ],
@@ -268,6 +274,22 @@ async def test_every_fault_has_its_meaning_and_is_counted(
         assert len(it.emulator.calls) == calls
         counted, spent = await it.counted(), it.spent()
         assert all(counted[bucket] >= spent[bucket] for bucket in BUCKETS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameter"),
+    [
+        ("invalid-parameter", "order"),
+        ("invalid-region", "regionCode"),
+        ("invalid-query", "q"),
+        ("invalid-page-token", "pageToken"),
+    ],
+)
+async def test_a_refusal_says_what_it_blames(house: OpenHouse, kind: str, parameter: str) -> None:
+    async with house(f"{kind}:1") as it:
+        with pytest.raises(BadRequest) as raised:
+            await it.youtube.search(order="date")
+    assert raised.value.parameter == parameter
 
 
 @pytest.mark.parametrize("kind", ["404-method", "501"])
@@ -314,7 +336,7 @@ async def test_calls_cut_off_on_their_way_are_counted(house: OpenHouse) -> None:
 
 
 async def test_an_emulator_that_is_down_costs_no_units(house: OpenHouse) -> None:
-    async with house(connect_timeout_s=1) as it:
+    async with house() as it:
         async with YouTube.open(
             it.atlas.settings.youtube.model_copy(update={"base_url": "http://127.0.0.1:9"}),
             it.ring,

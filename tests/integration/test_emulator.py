@@ -3,7 +3,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,21 @@ import aiohttp
 import pytest
 
 from atlas.clock import FixedClock, VirtualClock
-from maia.youtube.catalogue import Catalogue, CatalogueError, CatalogueVideo, Channel, new_catalogue
-from maia.youtube.curves import HIDDEN, Sample
-from maia.youtube.emulator import Emulator, EmulatorError, Project
-from maia.youtube.emulator.facts import CATEGORIES
-from maia.youtube.emulator.resources import iso_duration, rounded_subscribers
-from maia.youtube.synthesis import synthesize
+from maia.emulator import Emulator, EmulatorError, Project
+from maia.emulator.catalogue import Catalogue, CatalogueChannel, CatalogueError, CatalogueVideo, new_catalogue
+from maia.emulator.curves import HIDDEN, Sample
+from maia.emulator.realism import Realism
+from maia.emulator.resources import iso_duration, rounded_subscribers
+from maia.emulator.synthesis import synthesize
+from maia.youtube.categories import CATEGORIES
 
 pytestmark = pytest.mark.integration
 
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
 START = int(datetime(2026, 10, 1, tzinfo=UTC).timestamp())
 DAY = 86400
-LAKE = Channel("UC" + "l" * 22, "Lakes & Co", "About lakes", START, "NZ", "@lakes", 123_456)
-HILL = Channel("UC" + "h" * 22, "Hills", "", START)
+LAKE = CatalogueChannel("UC" + "l" * 22, "Lakes & Co", "About lakes", START, "NZ", "@lakes", 123_456)
+HILL = CatalogueChannel("UC" + "h" * 22, "Hills", "", START)
 
 
 def video_id(number: int) -> str:
@@ -53,6 +55,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
                 duration_s=None if number == 5 else 60 * number,
                 language="en",
                 removed_at=START + 10 * DAY if number == 9 else None,
+                blocked_in=("KR", "DE") if number == 598 else (),
             )
             likes = HIDDEN if number == 3 else number
             samples = [
@@ -190,6 +193,9 @@ async def test_only_what_is_published_by_the_clock_is_found_and_listed(client: C
         ({"type": "video", "location": "1,2", "locationRadius": "5km"}, []),
         ({"q": "tag 12 13"}, []),
         ({"q": "nothing|7"}, [7]),
+        ({"q": '"tag 12"'}, [12]),
+        ({"q": '"tag 12"|"tag 13" -boats'}, [13, 12]),
+        ({"q": '"12 tag"'}, []),
     ],
 )
 async def test_search_filters(client: Client, query: dict[str, str], numbers: list[int]):
@@ -208,17 +214,32 @@ async def test_search_filters(client: Client, query: dict[str, str], numbers: li
         ({"relevanceLanguage": "e1"}, "invalidRelevanceLanguage"),
         ({"channelId": "me"}, "badRequest"),
         ({"id": "x"}, "invalid"),
+        ({"q": "x" * 2001}, "invalidParameter"),
     ],
 )
 async def test_search_refuses_what_the_api_refuses(client: Client, query: dict[str, str], reason: str):
-    assert await client.refused("search", part="snippet", q="boat", **query) == (400, reason)
+    asked = {"part": "snippet", "q": "boat"} | query
+    assert await client.refused("search", **asked) == (400, reason)
 
 
-async def test_the_region_is_told_but_changes_nothing(client: Client):
-    first = await client.listed("search", part="id", q="boat")
-    second = await client.listed("search", part="id", q="boat", regionCode="kr")
+async def test_the_region_is_told_and_leaves_out_what_is_blocked_there(client: Client):
+    first = await client.listed("search", part="id", q="boat", order="date")
+    second = await client.listed("search", part="id", q="boat", order="date", regionCode="kr")
     assert (first["regionCode"], second["regionCode"]) == ("US", "KR")
-    assert ids_of(first) == ids_of(second)
+    assert ids_of(first)[0] == video_id(598)
+    assert ids_of(second)[0] == video_id(597)
+    (item,) = (await client.listed("videos", part="contentDetails", id=video_id(598)))["items"]
+    assert item["contentDetails"]["regionRestriction"] == {"blocked": ["KR", "DE"]}
+    (item,) = (await client.listed("videos", part="contentDetails", id=video_id(597)))["items"]
+    assert "regionRestriction" not in item["contentDetails"]
+
+
+async def test_a_search_prefers_the_region_that_is_asked_for(client: Client):
+    asked = {"part": "snippet", "q": "boat", "maxResults": 29}
+    there = await client.listed("search", regionCode="NZ", **asked)
+    assert {item["snippet"]["channelId"] for item in there["items"]} == {LAKE.id}
+    elsewhere = await client.listed("search", regionCode="JP", **asked)
+    assert {item["snippet"]["channelId"] for item in elsewhere["items"]} == {LAKE.id, HILL.id}
 
 
 async def test_videos_have_the_counts_of_the_instant_as_strings(
@@ -503,7 +524,7 @@ async def test_before_july_2025_the_chart_held_everything(tmp_path: Path):
 async def test_what_is_kept_of_answers_is_bounded(
     client: Client, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("maia.youtube.emulator.resources._MOST_TEMPLATES", 3)
+    monkeypatch.setattr("maia.emulator.resources._MOST_TEMPLATES", 3)
     first = [await client.listed("videos", part="id", id=video_id(number)) for number in range(8)]
     assert emulator._api.resources._cached <= 4
     assert [await client.listed("videos", part="id", id=video_id(number)) for number in range(8)] == first
@@ -534,6 +555,108 @@ async def test_the_feed_has_the_15_newest_uploads_with_views_and_costs_nothing(
     async with client.session.get("/feeds/videos.xml", params={"channel_id": "UCnone"}) as response:
         assert response.status == 404
     assert [emulator.used("demo", bucket) for bucket in ("search", "stats", "general")] == [0, 0, 0]
+
+
+@dataclass
+class FeedAnswer:
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+
+async def feed_of(client: Client, channel_id: str, **headers: str) -> FeedAnswer:
+    query = {"channel_id": channel_id}
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with client.session.get("/feeds/videos.xml", params=query, headers=named) as response:
+        return FeedAnswer(response.status, response.headers, await response.text())
+
+
+async def test_an_unchanged_feed_is_304(client: Client, clock: FixedClock):
+    clock.advance(-(clock.now() - datetime(2026, 10, 20, 12, tzinfo=UTC)))
+    whole = await feed_of(client, LAKE.id)
+    assert whole.headers["Last-Modified"] == "Tue, 20 Oct 2026 12:00:00 GMT"
+    assert whole.headers["Cache-Control"] == "public, max-age=0"
+    etag, modified = whole.headers["ETag"], whole.headers["Last-Modified"]
+    for same in ({"If_None_Match": etag}, {"If_Modified_Since": modified}):
+        answer = await feed_of(client, LAKE.id, **same)
+        assert (answer.status, answer.text, answer.headers["ETag"]) == (304, "", etag)
+    other = await feed_of(client, LAKE.id, If_None_Match='"x"', If_Modified_Since=modified)
+    assert other.status == 200, "If-None-Match goes before If-Modified-Since"
+    clock.advance(timedelta(hours=1))
+    for same in ({"If_None_Match": etag}, {"If_Modified_Since": modified}):
+        answer = await feed_of(client, LAKE.id, **same)
+        assert answer.status == 200
+        assert answer.headers["ETag"] != etag
+
+
+async def test_a_cached_feed_says_until_when_it_is_fresh(small: Catalogue, clock: FixedClock):
+    clock.advance(-(clock.now() - datetime(2026, 10, 20, 12, tzinfo=UTC)))
+    realism = Realism(feed_cache_min=30)
+    async with (
+        Emulator.serve(small, clock=clock, realism=realism) as served,
+        aiohttp.ClientSession(served.url) as session,
+    ):
+        client = Client(session)
+        first = await feed_of(client, LAKE.id)
+        assert first.headers["Cache-Control"] == "public, max-age=1800"
+        left_s = 1800 - int(first.headers["Age"])
+        assert 0 < left_s <= 1800
+        clock.advance(timedelta(seconds=left_s - 1))
+        again = await feed_of(client, LAKE.id, If_None_Match=first.headers["ETag"])
+        assert (again.status, again.headers["Age"]) == (304, "1799")
+        assert again.headers["Expires"] == first.headers["Expires"]
+        clock.advance(timedelta(seconds=2))
+        renewed = await feed_of(client, LAKE.id, If_None_Match=first.headers["ETag"])
+        assert renewed.status == 200
+        assert renewed.text != first.text
+
+
+async def test_faults_hit_feeds_only_by_name_and_for_as_long_as_they_are_meant_to(
+    client: Client, emulator: Emulator, clock: FixedClock
+):
+    emulator.set_faults(["500:1"])
+    assert (await feed_of(client, LAKE.id)).status == 200
+    change = {"faults": ["429-retry-after:1:feed"], "faults_for_s": 3600}
+    async with client.session.post("/_emulator", json=change) as response:
+        assert (await response.json())["faults_until"] == "2026-11-02T13:00:00Z"
+    for _ in range(2):
+        refused = await feed_of(client, LAKE.id)
+        assert (refused.status, refused.headers["Retry-After"]) == (429, "30")
+        assert "text/html" in refused.headers["Content-Type"]
+        clock.advance(timedelta(minutes=29))
+    await client.listed("videos", part="id", id=video_id(1))
+    clock.advance(timedelta(minutes=2))
+    assert (await feed_of(client, LAKE.id)).status == 200
+    for kind in ("403", "404", "429", "500", "502", "503", "504"):
+        emulator.set_faults([f"{kind}:1:feed"])
+        assert (await feed_of(client, LAKE.id)).status == int(kind)
+    assert [call.status for call in emulator.feeds] == [200, 429, 429, 200, 403, 404, 429, 500, 502, 503, 504]
+    assert emulator.feeds[1].parameters == (("channel_id", LAKE.id),)
+    emulator.set_faults(["truncated:1:feed"])
+    broken = await feed_of(client, LAKE.id)
+    assert (broken.status, broken.headers["Content-Type"]) == (200, "text/xml; charset=utf-8")
+    assert broken.text.startswith("<?xml")
+    assert not broken.text.endswith("</feed>")
+
+
+async def test_the_emulator_is_as_kind_as_its_realism(small: Catalogue, clock: FixedClock):
+    realism = Realism(empty_most=7, uploads_disorder=0.5, feed_missing=1)
+    async with (
+        Emulator.serve(small, clock=clock, realism=realism) as served,
+        aiohttp.ClientSession(served.url) as session,
+    ):
+        client = Client(session)
+        found = await client.listed("search", part="id", type="video", maxResults=50)
+        assert len(found["items"]) == 7
+        assert "nextPageToken" not in found
+        listed = await client.listed("playlistItems", part="contentDetails", playlistId="UU" + "h" * 22)
+        first = [item["contentDetails"]["videoId"] for item in listed["items"][:5]]
+        newest = [small.ids[n] for n in small.uploads_of(HILL.id, NOW.timestamp())[:5]]
+        assert sorted(first) == sorted(newest)
+        assert first != newest
+        assert (await feed_of(client, LAKE.id)).status == 404
+        async with session.get("/_emulator") as response:
+            assert (await response.json())["realism"]["empty_most"] == 7
 
 
 async def test_a_key_is_needed_in_the_header_or_the_query(client: Client, emulator: Emulator):
@@ -634,15 +757,22 @@ async def test_the_control_page_sets_clock_faults_and_counters(client: Client, e
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"clok": {}}, "got clok; post an object with some of clock, faults, reset, seed, speed"),
+        (
+            {"clok": {}},
+            "got clok; post an object with some of clock, faults, faults_for_s, reset, seed, speed",
+        ),
         ([], "got no object"),
         ({"clock": {"now": "2026-12-01T00:00:00"}}, "needs a time zone"),
         ({"clock": {"now": "soon"}}, "soon"),
         ({"clock": {"speed": -1}}, "does not run backwards"),
         ({"clock": {"pace": 1}}, "clock is an instant or an object"),
-        ({"faults": ["nonsense:1"]}, "is no fault"),
+        ({"faults": ["nonsense:1"]}, "is not a fault"),
         ({"faults": "500:1"}, "is a list"),
         ({"seed": "x"}, "whole number"),
+        ({"faults": [], "faults_for_s": -1}, "faults_for_s is for how many seconds"),
+        ({"faults_for_s": 60}, "faults_for_s is for how many seconds"),
+        ({"faults": ["400:1:feed"]}, "the faults of the feeds are latency, reset"),
+        ({"faults": ["empty-page:1:feed"]}, "the faults of the feeds are"),
     ],
 )
 async def test_the_control_page_changes_nothing_of_what_is_half_wrong(
@@ -787,3 +917,21 @@ def test_durations_are_written_as_the_api_does(seconds: int, text: str):
 )
 def test_subscribers_are_cut_to_three_figures(count: int, shown: int):
     assert rounded_subscribers(count) == shown
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}]
+)
+async def test_pages_of_other_sites_neither_see_nor_change_the_control_page(
+    client: Client, headers: dict[str, str]
+) -> None:
+    for method in ("GET", "POST"):
+        async with client.session.request(
+            method, "/_emulator", data=b'{"speed": 9}', headers=headers
+        ) as response:
+            assert response.status == 403
+    async with client.session.get("/_emulator") as response:
+        assert (await response.json())["clock"]["speed"] != 9
+    own = {"Origin": str(response.url.origin())}
+    async with client.session.post("/_emulator", json={"speed": 0}, headers=own) as response:
+        assert response.status == 200

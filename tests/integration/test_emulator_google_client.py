@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import pytest
 
 from atlas.clock import FixedClock
-from maia.youtube.catalogue import Catalogue
-from maia.youtube.emulator import Emulator, Project
-from maia.youtube.synthesis import synthesize
+from maia.emulator import Emulator, Project
+from maia.emulator.catalogue import Catalogue
+from maia.emulator.synthesis import synthesize
 
 googleapiclient = pytest.importorskip("googleapiclient.discovery")
 errors = pytest.importorskip("googleapiclient.errors")

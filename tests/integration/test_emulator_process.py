@@ -12,13 +12,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from maia.youtube.catalogue import Catalogue
+from maia.emulator.catalogue import Catalogue
+from maia.emulator.realism import WORST, assumptions
 
 pytestmark = pytest.mark.integration
 A, B = "aaaaaaaaaaa", "bbbbbbbbbbb"
@@ -81,6 +83,19 @@ def test_a_catalogue_is_shown_as_text_and_as_json(folder: Path):
     assert "Traceback" not in missing.stderr
 
 
+@pytest.mark.parametrize("file", [None, "my practice.env"])
+def test_what_reaches_the_emulator_is_printed_in_lines_to_copy(folder: Path, file: str | None):
+    with emulator(folder, *(("--environment", file) if file else ())) as (process, _):
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        assert lines[1] == "To make agents use it and its time, run in their shell:\n"
+        if file is None:
+            assert lines[2].startswith("export PLEIADES_YOUTUBE__BASE_URL=http://127.0.0.1:")
+        else:
+            assert lines[2] == f". '{folder / file}'\n"
+            assert "export YOUTUBE_API_KEY_POOL_JSON=" in (folder / file).read_text()
+
+
 def test_an_import_names_bad_rows_and_counts_all(tmp_path: Path):
     bad = "".join(f"bad{number},2025-11-02,1\n" for number in range(7))
     (tmp_path / "a.csv").write_text(f"vid,when,plays\n{A},2025-11-02,1\n{bad}")
@@ -105,7 +120,7 @@ def test_an_import_says_what_it_had_to_suppose(tmp_path: Path):
     assert "rank" in done.stdout
     told = done.stdout.splitlines()[-4:]
     assert told[0] == "x.catalogue: 1 videos of 1 channels, 1 samples"
-    assert told[1].startswith("1 publications are estimated")
+    assert told[1].startswith("1 publication dates are estimated")
     assert told[2].startswith("1 videos have no title")
     assert told[3].startswith("1 videos were left out")
 
@@ -114,7 +129,7 @@ def test_an_import_says_what_it_had_to_suppose(tmp_path: Path):
     ("arguments", "status", "message"),
     [
         (("catalogue", "import", "-o", "x", "none.csv"), 1, "there is no file none.csv"),
-        (("catalogue", "import", "-o", "x", "a.catalogue"), 1, "a.catalogue is no CSV file"),
+        (("catalogue", "import", "-o", "x", "a.catalogue"), 1, "a.catalogue is not a CSV file"),
         (("catalogue", "import", "-o", "x", "a.catalogue", "--columns", "views"), 2, "OURS=THEIRS"),
         (
             ("catalogue", "import", "-o", "x", "a.catalogue", "--captured-at", "2025-11-02T00:00"),
@@ -122,15 +137,15 @@ def test_an_import_says_what_it_had_to_suppose(tmp_path: Path):
             "time zone",
         ),
         (("emulator", "--catalogue", "none"), 1, "there is no catalogue none"),
-        (("emulator", "--catalogue", "a.catalogue", "--fault", "x:1"), 2, "is no fault"),
-        (("emulator", "--catalogue", "a.catalogue", "--project", "x:y=1"), 2, "is no limit"),
+        (("emulator", "--catalogue", "a.catalogue", "--fault", "x:1"), 2, "is not a fault"),
+        (("emulator", "--catalogue", "a.catalogue", "--project", "x:y=1"), 2, "is not a limit"),
         (("emulator", "--catalogue", "a.catalogue", "--key", "x"), 2, "KEY=PROJECT"),
         (
             ("emulator", "--catalogue", "a.catalogue", "--key", "x=nobody", "--port", "0"),
             1,
             "--project nobody",
         ),
-        (("emulator", "--catalogue", "a.catalogue", "--clock", "noon"), 2, "is no instant"),
+        (("emulator", "--catalogue", "a.catalogue", "--clock", "noon"), 2, "is not a time such as"),
     ],
 )
 def test_wrong_usage_is_said_without_a_traceback(
@@ -212,3 +227,68 @@ def test_a_seed_repeats_a_run(folder: Path):
     first = outcomes(folder, "1")
     assert set(first) == {200, 500}
     assert outcomes(folder, "1") == first != outcomes(folder, "2")
+
+
+def test_it_begins_where_videos_still_grow_and_writes_what_reaches_it(folder: Path):
+    with Catalogue.open(folder / "a.catalogue") as opened:
+        first, last = opened.busy_span
+    with emulator(folder, "--environment", "practice.env", "--json") as (_, line):
+        told = json.loads(line)["environment"]
+        script = '. ./practice.env; echo "$PLEIADES_CLOCK__START"; echo "$YOUTUBE_API_KEY_POOL_JSON"'
+        asked = subprocess.run(["sh", "-c", script], cwd=folder, capture_output=True, text=True, check=True)
+    assert asked.stdout.splitlines() == [told["PLEIADES_CLOCK__START"], told["YOUTUBE_API_KEY_POOL_JSON"]]
+    assert datetime.fromisoformat(told["PLEIADES_CLOCK__START"]) == first + (last - first) / 5
+
+
+def test_a_file_that_cannot_be_written_is_named(folder: Path):
+    options = ("--catalogue", "a.catalogue", "--port", "0", "--environment", "absent/practice.env")
+    done = maia("emulator", *options, cwd=folder)
+    assert done.returncode == 2
+    assert "absent/practice.env cannot be written: No such file" in " ".join(
+        done.stderr.replace("│", " ").split()
+    )
+
+
+def test_the_emulator_is_told_how_realistic_to_be(folder: Path) -> None:
+    options = ("--realism", "worst", "--assume", "empty_most=3", "--assume", "feed_missing=0", "--json")
+    with emulator(folder, *options) as (_, line):
+        state = fetch(f"{json.loads(line)['url']}/_emulator")
+    expected = replace(WORST, empty_most=3, feed_missing=0.0).parameters()
+    assert state["realism"] == {**expected, "name": "customized", "ignored_orders": ["viewCount"]}
+    with emulator(folder, "--realism", "realistic") as (_, line):
+        assert line.rstrip().endswith("realism: realistic")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [("luck=1", "is not NAME=VALUE with one of these names"), ("repeats=2", "repeats is from 0 to 1")],
+)
+def test_a_wrong_assumption_is_wrong_usage(folder: Path, setting: str, message: str) -> None:
+    refused = maia("emulator", "--catalogue", "a.catalogue", "--assume", setting, cwd=folder)
+    assert refused.returncode == 2
+    assert message in " ".join(refused.stderr.replace("│", " ").split())
+
+
+def test_the_help_lists_every_assumption(folder: Path) -> None:
+    text = " ".join(maia("emulator", "--help", cwd=folder).stdout.replace("│", " ").split())
+    for name, assumption in assumptions().items():
+        assert f"{name} (" in text
+        assert assumption in text
+    assert "or_words (1000, 12, 1)" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "channels", "older"), [((), 100, True), (("--world", "plain", "--channels", "9"), 9, False)]
+)
+def test_a_world_is_mixed_unless_it_is_to_be_plain(
+    folder: Path, options: tuple[str, ...], channels: int, older: bool
+) -> None:
+    sizes = ("--videos", "400", "--days", "5", "--start", "2026-10-01T00:00:00Z", "--json")
+    made = maia("catalogue", "synthesize", "-o", "w.catalogue", *sizes, *options, cwd=folder)
+    summary = json.loads(made.stdout)
+    assert (summary["videos"], summary["channels"]) == (400, channels)
+    assert (summary["first_published_at"] < "2026-10-01") is older
+    with Catalogue.open(folder / "w.catalogue") as catalogue:
+        start, end = (f"{instant:%Y-%m-%dT%H}" for instant in catalogue.busy_span)
+    assert start == "2026-10-01T00" or not older
+    assert end == "2026-10-06T00"

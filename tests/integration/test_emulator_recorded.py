@@ -20,11 +20,11 @@ import aiohttp
 import pytest
 
 from atlas.clock import FixedClock
-from maia.youtube.catalogue import Catalogue
-from maia.youtube.emulator import Emulator, Project
-from maia.youtube.importing import ImportReport, import_recordings
-from maia.youtube.recordings import BadRow, Reading, parse_instant
-from maia.youtube.synthesis import synthesize
+from maia.emulator import Emulator, Project
+from maia.emulator.catalogue import Catalogue
+from maia.emulator.importing import ImportReport, import_recordings
+from maia.emulator.recordings import BadRow, ReadOptions, parse_instant
+from maia.emulator.synthesis import synthesize
 
 SHARED = Path(os.environ.get("PLEIADES_SHARED") or Path(__file__).parents[3] / "shared")
 API, YOUTUBE = SHARED / "data" / "api", SHARED / "data" / "youtube"
@@ -181,7 +181,7 @@ RECORDINGS = sorted(YOUTUBE.glob("*.csv.gz"))
 def imported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Catalogue, ImportReport]]:
     path = tmp_path_factory.mktemp("imported") / "all.catalogue"
     bad: list[tuple[Path, BadRow]] = []
-    report = import_recordings(path, RECORDINGS, Reading({}), on_bad_row=lambda *row: bad.append(row))
+    report = import_recordings(path, RECORDINGS, ReadOptions({}), on_bad_row=lambda *row: bad.append(row))
     assert bad == []
     with Catalogue.open(path) as opened:
         yield opened, report

@@ -331,7 +331,7 @@ class TestFollowing:
                 assert await take(followed, 1) == [1]
                 following = asyncio.create_task(take(followed, 1))
                 own_postgres.stop()
-                while caplog.text.count("following events is interrupted, and goes on") < 2:
+                while caplog.text.count("Following events is interrupted, reconnecting") < 2:
                     await asyncio.sleep(0.05)
                 own_postgres.start()
                 await append_at_last(log, 2)

@@ -23,10 +23,12 @@ from pydantic import SecretStr
 
 from atlas import exports
 from atlas.clock import FixedClock
+from atlas.csvform import CsvForm
 from atlas.db import Database
 from atlas.errors import ConfigError, DatabaseError, VaultError
 from atlas.exports import COLUMNS, Exported, Format, Selection, Table, export, locate
 from atlas.hub import HubStore
+from atlas.local import LocalFile, StandardOutput
 from atlas.stores import FileStore, S3Store
 from atlas.testing import NOON, SettingsFactory
 from tests.growth import HOUR, store_samples, store_video
@@ -92,7 +94,10 @@ async def fill(sql: Any, videos: int = 5, days: int = 3) -> None:
         await store_samples(sql, f"v{number}", counts)
 
 
-SAMPLES = "SELECT video_id, sampled_at, views, likes, comments, velocity, methodology FROM video_stats_log"
+SAMPLES = (
+    "SELECT video_id, sampled_at, views, likes, comments, velocity, methodology, "
+    "coalesce(source::text, 'api') FROM video_stats_log"
+)
 
 
 class TestSamples:
@@ -241,7 +246,7 @@ class TestVideosAndChannels:
     async def test_every_one_is_there_once(
         self, exporter: Exporter, sql: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(exports, "_ROWS_WITH_TEXTS", 7)
+        monkeypatch.setattr(exports, "_VIDEO_ROWS_A_PAGE", 7)
         monkeypatch.setattr(exports, "_ROWS_A_PAGE", 3)
         monkeypatch.setattr(exports, "_PART_BYTES", 500)
         for number in range(50):
@@ -270,6 +275,39 @@ class TestVideosAndChannels:
             [row] = await exporter.csv(table=table)
             assert list(row) == list(COLUMNS[table])
             assert None not in row
+
+    async def test_videos_and_their_samples_are_filtered(self, exporter: Exporter, sql: Any) -> None:
+        for id_, duration_s, broadcast in (("a", 180, "none"), ("b", 181, None), ("c", 0, "upcoming")):
+            await store_video(sql, id_, duration_s=duration_s, live_broadcast_content=broadcast)
+            await store_samples(sql, id_, [(NOON - 2 * HOUR, 1), (NOON - HOUR, 2)])
+        for condition, kept in (
+            ({"length": "short"}, "a"), ({"length": "long"}, "b"), ({"broadcast": "upcoming"}, "c"),
+            ({"broadcast": "none"}, "ab"), ({"broadcast": "none", "length": "long"}, "b"), ({}, "abc"),
+        ):  # fmt: skip
+            videos = await exporter.csv(table=Table.VIDEOS, **condition)
+            samples = await exporter.csv(**condition)
+            assert "".join(row["id"] for row in videos) == kept
+            assert sorted({row["video_id"] for row in samples}) == list(kept)
+            assert len(samples) == 2 * len(kept)
+
+    @pytest.mark.parametrize("format_", Format)
+    async def test_the_history_of_channels(self, exporter: Exporter, sql: Any, format_: Format) -> None:
+        await store_video(sql, "a", channel="UC-1")
+        for hours in range(72):
+            await sql.execute(
+                "INSERT INTO channel_stats_log VALUES ('UC-1', $1, $2, 3, 4)",
+                NOON - hours * HOUR,
+                None if hours == 5 else hours,
+            )
+        read = exporter.csv if format_ is Format.CSV else exporter.parquet
+        span = {"since": NOON - 24 * HOUR, "until": NOON - 2 * HOUR}
+        rows = await read(table=Table.CHANNEL_SAMPLES, **span)
+        assert list(rows[0]) == list(COLUMNS[Table.CHANNEL_SAMPLES])
+        assert [row["subscribers"] or None for row in rows] == [
+            None if hours == 5 else str(hours) if format_ is Format.CSV else hours
+            for hours in range(24, 2, -1)
+        ]
+        assert (await exporter.write(format_, table=Table.CHANNEL_SAMPLES)).rows == 71
 
 
 class TestFailures:
@@ -416,8 +454,8 @@ class TestFailures:
 
     def test_parquet_needs_its_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(exports, "find_spec", lambda name: None)
-        with pytest.raises(ConfigError, match=r"pip install 'pleiades\[parquet\]'"):
-            exports._encoder_of(Format.PARQUET)
+        with pytest.raises(ConfigError, match=r"pip install (-e '.*\[parquet\]|'pyarrow)"):
+            exports._encoder_of(Format.PARQUET, CsvForm.GUARDED)
 
 
 class TestRecordsEnd:
@@ -439,16 +477,18 @@ class TestRecordsEnd:
 
 
 class TestWhere:
-    async def test_a_path_is_a_file_of_its_folder(
+    async def test_a_path_is_a_file(
         self, database: Database, settings_factory: SettingsFactory, tmp_path: Path
     ) -> None:
         settings = settings_factory()
         for to in (str(tmp_path / "a.csv"), f"file://{tmp_path}/a.csv"):
-            store, name = locate(to, settings, database)
-            assert isinstance(store, FileStore)
-            assert (store.root, name) == (tmp_path, "a.csv")
-        with pytest.raises(ConfigError, match="is a folder"):
-            locate(str(tmp_path), settings, database)
+            target, name = locate(to, settings, database)
+            assert isinstance(target, LocalFile)
+            assert (target.path, name) == (tmp_path / "a.csv", to)
+        assert isinstance(locate("-", settings, database)[0], StandardOutput)
+        for folder in (str(tmp_path), f"{tmp_path}/none/"):
+            with pytest.raises(ConfigError, match="is a folder"):
+                locate(folder, settings, database)
 
     async def test_the_vault_is_that_of_the_settings(
         self, database: Database, settings_factory: SettingsFactory, tmp_path: Path

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
-import pytest
 import pytest_asyncio
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -15,16 +14,12 @@ from atlas.composition import Atlas
 from atlas.testing import RecordingNotifier, SettingsFactory
 from flows import artifacts
 from flows.alert import alert
-from maia.hunter import Hunter
-from maia.youtube.resources import parse_videos
+from maia.agents import agent_named
+from maia.hunter.cycle import Hunter
+from maia.youtube.reading import Reader, parse_videos
+from tests import flow_runs
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.timeout(300),
-    pytest.mark.filterwarnings(
-        "ignore:Exception ignored in. <(socket|ssl|_Selector|asyncio):pytest.PytestUnraisableExceptionWarning"
-    ),
-]
+pytestmark = flow_runs.MARKS
 
 
 @pytest_asyncio.fixture
@@ -46,10 +41,10 @@ async def told(state: str = "Crashed", **details: str | None) -> Any:
 async def test_a_crashed_run_is_told_of_with_what_prefect_knows(
     opened: Atlas, recording_notifier: RecordingNotifier
 ) -> None:
-    assert await told(message="It was silent for 540 s.", run_id="run-1")
+    assert await told(message="No sign of life for 540 s.", run_id="run-1")
     [sent] = recording_notifier.alerts
-    assert (sent["title"], sent["type"]) == ("hunter: a run is crashed", "failure")
-    assert sent["message"] == "Run calm-owl (run-1): It was silent for 540 s."
+    assert (sent["title"], sent["type"]) == ("hunter: a run crashed", "failure")
+    assert sent["message"] == "Run calm-owl (run-1): No sign of life for 540 s."
 
 
 async def test_what_the_runs_own_event_says_goes_first(
@@ -81,24 +76,28 @@ async def test_the_same_is_told_once_in_its_cool_down(
 
 async def test_titles_cannot_break_out_of_their_links(opened: Atlas) -> None:
     video = {
-        "id": "abc",
-        "snippet": {"channelId": "c", "title": "[x](http://evil) <b>|*\n#1"},
+        "id": "abc--------",
+        "snippet": {"channelId": "UC" + "c" * 22, "title": "[x](http://evil) <b>|*\n#1"},
         "statistics": {"viewCount": "5"},
     }
     async with Hunter.open(opened) as hunter:
         await hunter.dao.ingest_video_metadata(
-            parse_videos({"items": [video]}), fetched_at=opened.clock.now(), discovered_by=None
+            parse_videos({"items": [video]}, Reader(opened.clock.now())),
+            fetched_at=opened.clock.now(),
+            discovered_by=None,
         )
 
     @flow
     async def leaves() -> None:
-        await artifacts.leave(opened, "hunter", "hunting", {"outcome": "done", "skipped": {"network": 2}})
+        await artifacts.create(opened, agent_named("hunter"), {"outcome": "done", "skipped": {"network": 2}})
 
     await leaves()
     async with get_client() as client:
         found = {artifact.key: artifact for artifact in await client.read_artifacts()}
     [line] = str(found["hunter-videos"].data).splitlines()
-    assert line == (r"1. [\[x\]\(http://evil\) \<b\>\|\* \#1](https://www.youtube.com/watch?v=abc): 5 views")
+    assert line == (
+        r"1. [\[x\]\(http\:\/\/evil\) \<b\>\|\* \#1](https://www.youtube.com/watch?v=abc--------): 5 views"
+    )
     statistics = str(found["hunter-statistics"].data)
     assert '{"what": "skipped: network", "value": 2}' in statistics
     assert '"bucket": "search"' in str(found["quota-hunting"].data)

@@ -4,75 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import re
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
-import stamina
-from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterId,
-    LogFilter,
-    LogFilterFlowRunId,
-)
-from prefect.client.schemas.objects import FlowRun, Log, TaskRun
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.orchestration import get_client
 from prefect.exceptions import ParameterTypeError
 
 from atlas.composition import Atlas
-from atlas.config import Settings
-from atlas.testing import NOON, SettingsFactory
-from flows.hunter import hunter as hunter_flow
-from flows.hunter import run
-from maia.hunter import Hunter, Progress
-from maia.youtube.catalogue import Catalogue
-from maia.youtube.emulator import Emulator
-from maia.youtube.synthesis import synthesize
+from atlas.config import LogSettings, Settings
+from atlas.testing import SettingsFactory
+from flows.agents import flow_of, run_here
+from maia.agents import agent_named
+from maia.emulator import Emulator
+from maia.hunter.cycle import AskProgress, Hunter
+from tests import flow_runs
+from tests.flow_runs import last_run, logs_of, task_runs
 
-# Prefect leaves the sockets of its background services to the garbage collector.
-UNCLOSED = "ignore:Exception ignored in. <(socket|ssl|_Selector|asyncio)"
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.timeout(300),
-    pytest.mark.filterwarnings(f"{UNCLOSED}:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [*flow_runs.MARKS, pytest.mark.usefixtures("without_waits")]
 
-KEYS = json.dumps([{"key": "demo-one", "project": "demo"}])
-VIRTUAL = {"start": NOON.isoformat(), "anchor": NOON.isoformat(), "speed": 1}
-
-
-@pytest.fixture(scope="module")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
-    path = tmp_path_factory.mktemp("catalogue") / "synthetic.sqlite"
-    synthesize(path, videos=400, channels=20, days=20, seed=1, start=NOON - timedelta(days=20))
-    with Catalogue.open(path) as opened:
-        yield opened
-
-
-@pytest_asyncio.fixture
-async def emulator(catalogue: Catalogue) -> AsyncIterator[Emulator]:
-    async with Emulator.serve(catalogue) as served:
-        yield served
-
-
-@pytest.fixture(autouse=True)
-def _without_waits() -> Iterator[None]:
-    with stamina.set_testing(True, attempts=3, cap=True):
-        yield
+AGENT = agent_named("hunter")
 
 
 @pytest.fixture
-def settings(settings_factory: SettingsFactory, emulator: Emulator) -> Settings:
-    return settings_factory(
-        youtube={"base_url": emulator.url}, quota={"pacing": False}, youtube_api_key_pool_json=KEYS
-    )
+def settings(settings_factory: SettingsFactory, emulated: dict[str, Any]) -> Settings:
+    return settings_factory(**emulated)
 
 
 async def seed(settings: Settings, *queries: str) -> None:
@@ -80,47 +41,38 @@ async def seed(settings: Settings, *queries: str) -> None:
         await hunter.dao.seed(queries)
 
 
-async def last_run(client: PrefectClient) -> FlowRun:
-    runs = await client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1)
-    return runs[0]
+async def test_a_run_shows_what_agents_log_though_stderr_shows_less(prefect: str, settings: Settings) -> None:
+    quiet = settings.model_copy(update={"log": LogSettings(level="WARNING")})
+    statistics = await run_here(AGENT, quiet)
 
-
-async def task_runs(client: PrefectClient, flow_run: FlowRun, count: int) -> dict[str, TaskRun]:
-    """The run's tasks by name, once the server has recorded how all of them ended."""
-    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
-    while True:
-        tasks = await client.read_task_runs(flow_run_filter=of_run)
-        if len(tasks) >= count and all(task.state is not None and task.state.is_final() for task in tasks):
-            return {task.name: task for task in tasks}
-        await asyncio.sleep(0.1)
-
-
-async def logs_of(client: PrefectClient, flow_run: FlowRun, wanted: Callable[[Log], bool]) -> list[Log]:
-    """The run's logs, once one that is wanted has come."""
-    of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run.id]))
-    while True:
-        logs = await client.read_logs(of_run)
-        if any(map(wanted, logs)):
-            return logs
-        await asyncio.sleep(0.1)
+    assert statistics["outcome"] == "idle"
+    async with get_client() as client:
+        flow_run = await last_run(client)
+        await logs_of(
+            client, flow_run, lambda log: log.name.startswith("maia.") and log.level == logging.INFO
+        )
+    assert flow_run.name == "hunter · idle"
 
 
 async def test_a_run_shows_each_step_as_a_task_and_does_what_a_direct_one_does(
     prefect: str, settings: Settings, sql: Any
 ) -> None:
     await seed(settings, "cats", "city gardens")
-    seen: list[Progress] = []
-    statistics = await run(settings, batch_size=5, cycles=1, on_progress=seen.append)
+    seen: list[AskProgress] = []
+    statistics = await run_here(AGENT, settings, batch_size=5, cycles=1, on_progress=seen.append)
 
     assert (statistics["topics"], statistics["pages"], statistics["outcome"]) == (2, 2, "done")
     assert statistics["new"] == await sql.fetchval("SELECT count(*) FROM videos") > 0
-    assert {progress.query for progress in seen} == {"cats", "city gardens"}
+    assert {progress.about for progress in seen} == {"cats", "city gardens"}
     assert json.loads(await sql.fetchval("SELECT payload FROM events")) == statistics
     async with get_client() as client:
         flow_run = await last_run(client)
-        tasks = await task_runs(client, flow_run, 7)
-        logs = await logs_of(client, flow_run, lambda log: "hunted 2 topics" in log.message)
-    assert flow_run.state_name == "Completed"
+        tasks = {task.name: task for task in await task_runs(client, flow_run, 7)}
+        logs = await logs_of(client, flow_run, lambda log: "hunted by 2 questions" in log.message)
+        left = [one for one in await client.read_artifacts() if one.flow_run_id == flow_run.id]
+    assert flow_run.name == f"hunter · {statistics['new']:,} new videos"
+    assert flow_run.state is not None
+    assert (flow_run.state.name, flow_run.state.message) == ("Completed", Hunter.summary(statistics))
     assert flow_run.parameters == {"batch_size": 5, "cycles": 1}
     assert set(tasks) == {
         "fetch_batch 5", "search cats", "enrich cats", "ingest cats",
@@ -128,6 +80,14 @@ async def test_a_run_shows_each_step_as_a_task_and_does_what_a_direct_one_does(
     }  # fmt: skip
     assert {task.state_name for task in tasks.values()} == {"Completed"}
     assert "maia.hunter" in {log.name for log in logs}
+    assert {one.key for one in left} == {
+        "hunter-statistics",
+        "hunter-videos",
+        "hunter-plan",
+        "quota-hunting",
+    }
+    linked = re.findall(r"\]\(/artifacts/key/([\w-]+)\)", flow_of(AGENT).description or "")
+    assert set(linked) == {one.key for one in left}
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"cycles": 0}, {"batch_size": "many"}])
@@ -135,7 +95,7 @@ async def test_wrong_parameters_are_refused_before_anything_runs(
     prefect: str, emulator: Emulator, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(ParameterTypeError):
-        await hunter_flow(**wrong)
+        await flow_of(AGENT)(**wrong)
     assert emulator.calls == []
 
 
@@ -145,7 +105,7 @@ async def test_a_429_crashes_the_run_with_status_75_and_holds_no_claim(
     await seed(settings, "cats", "city gardens")
     emulator.set_faults(["429-day:1:search.list"])
     with pytest.raises(SystemExit) as ended:
-        await run(settings)
+        await run_here(AGENT, settings)
     assert ended.value.code == 75
     rows = await sql.fetch("SELECT attempts, lease_token FROM search_queue")
     assert {tuple(row) for row in rows} == {(0, None)}
@@ -155,7 +115,7 @@ async def test_a_429_crashes_the_run_with_status_75_and_holds_no_claim(
     assert flow_run.state_name == "Crashed"
 
     calls = len(emulator.calls)
-    assert (await run(settings))["outcome"] == "closed"
+    assert (await run_here(AGENT, settings))["outcome"] == "closed"
     assert len(emulator.calls) == calls
 
 
@@ -164,11 +124,11 @@ async def test_a_skipped_topic_fails_its_task_but_not_the_run(
 ) -> None:
     await seed(settings, "cats")
     emulator.set_faults(["invalid-parameter:1:videos.list"])
-    statistics = await run(settings)
+    statistics = await run_here(AGENT, settings)
     assert statistics["skipped"] == {"bad_request": 1}
     async with get_client() as client:
         flow_run = await last_run(client)
-        tasks = await task_runs(client, flow_run, 3)
+        tasks = {task.name: task for task in await task_runs(client, flow_run, 3)}
         logs = await logs_of(client, flow_run, lambda log: "skipped topic 'cats'" in log.message)
     assert flow_run.state_name == "Completed"
     assert Counter(task.state_name for task in tasks.values()) == {"Completed": 2, "Failed": 1}
@@ -179,26 +139,28 @@ async def test_a_skipped_topic_fails_its_task_but_not_the_run(
 AS_A_COMMAND = """
 import asyncio
 from atlas.config import settings
-from flows.hunter import run
-print(asyncio.run(run(settings, cycles=2))["outcome"])
+from flows.agents import run_here
+from maia.agents import agent_named
+print(asyncio.run(run_here(agent_named("hunter"), settings, cycles=2))["outcome"])
 """
 AS_A_WORKER_DOES = """
 import asyncio
-from flows.hunter import hunter
+from flows.agents import hunter
 print(asyncio.run(hunter(cycles=2))["outcome"])
 """
 
 
 @pytest.fixture
 def process_environment(
-    environment: dict[str, str], emulator: Emulator, prefect: str, tmp_path: Path
+    environment: dict[str, str], emulated: dict[str, Any], prefect: str, tmp_path: Path
 ) -> dict[str, str]:
     return environment | {
-        "PLEIADES_YOUTUBE__BASE_URL": emulator.url,
+        "PLEIADES_YOUTUBE__BASE_URL": emulated["youtube"]["base_url"],
         "PLEIADES_YOUTUBE__TIMEOUT_S": "100",
         "PLEIADES_YOUTUBE__TOTAL_TIMEOUT_S": "100",
         "PLEIADES_QUOTA__PACING": "false",
-        "YOUTUBE_API_KEY_POOL_JSON": KEYS,
+        "YOUTUBE_API_KEY_POOL_JSON": emulated["youtube_api_key_pool_json"],
+        "PLEIADES_HUNTER__STRATEGY": "specification",
         "PREFECT_API_URL": prefect,
         "PREFECT_HOME": str(tmp_path / "prefect"),
         "PYTHONPATH": str(Path.cwd()),

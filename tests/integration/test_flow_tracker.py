@@ -2,93 +2,50 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import pytest_asyncio
-import stamina
-from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import FlowRun, TaskRun
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import TaskRun
 from prefect.exceptions import ParameterTypeError
 
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.testing import NOON, SettingsFactory
-from flows.tracker import run
-from flows.tracker import tracker as tracker_flow
-from maia import tracker as module
-from maia.tracker import Progress, Tracker
-from maia.youtube.catalogue import Catalogue
-from maia.youtube.emulator import Emulator
-from maia.youtube.synthesis import synthesize
+from flows.agents import flow_of, run_here
+from maia.agents import agent_named
+from maia.emulator import Emulator
+from maia.emulator.catalogue import Catalogue
+from maia.tracker import cycle as module
+from maia.tracker.cycle import GroupProgress, Tracker
+from tests import flow_runs
+from tests.flow_runs import last_run, task_runs
 
-# Prefect leaves the sockets of its background services to the garbage collector.
-UNCLOSED = "ignore:Exception ignored in. <(socket|ssl|_Selector|asyncio)"
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.timeout(300),
-    pytest.mark.filterwarnings(f"{UNCLOSED}:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [*flow_runs.MARKS, pytest.mark.usefixtures("without_waits")]
 
-KEYS = json.dumps([{"key": "demo-one", "project": "demo"}])
+AGENT = agent_named("tracker")
 FOUND = NOON - timedelta(days=1)
 
 
-@pytest.fixture(scope="module")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
-    path = tmp_path_factory.mktemp("catalogue") / "synthetic.sqlite"
-    synthesize(path, videos=400, channels=20, days=20, seed=1, start=NOON - timedelta(days=20))
-    with Catalogue.open(path) as opened:
-        yield opened
-
-
 @pytest_asyncio.fixture
-async def emulator(catalogue: Catalogue) -> AsyncIterator[Emulator]:
-    async with Emulator.serve(catalogue, clock=FixedClock(NOON)) as served:
-        yield served
-
-
-@pytest.fixture(autouse=True)
-def _without_waits() -> Iterator[None]:
-    with stamina.set_testing(True, attempts=3, cap=True):
-        yield
-
-
-@pytest_asyncio.fixture
-async def settings(settings_factory: SettingsFactory, emulator: Emulator, catalogue: Catalogue) -> Settings:
+async def settings(
+    settings_factory: SettingsFactory,
+    emulator: Emulator,
+    emulated: dict[str, Any],
+    catalogue: Catalogue,
+) -> Settings:
     """Settings at NOON, with 120 videos that were found a day before and so are due."""
-    made = settings_factory(
-        youtube={"base_url": emulator.url}, quota={"pacing": False}, youtube_api_key_pool_json=KEYS,
-        clock={"start": NOON, "anchor": datetime.now(UTC)},
-    )  # fmt: skip
+    made = settings_factory(**emulated, clock={"start": NOON, "anchor": datetime.now(UTC)})
     emulator.set_clock(FOUND, 0)
     async with Atlas.open(made, clock=FixedClock(FOUND)) as atlas, Tracker.open(atlas) as tracker:
         ids = [id_ for id_ in catalogue.visible_ids(NOON) if catalogue.counts_of(id_, FOUND)][-120:]
         await tracker.dao.ingest_video_metadata(await tracker.youtube.videos(ids))
     emulator.set_clock(NOON, 0)
     return made
-
-
-async def last_run(client: PrefectClient) -> FlowRun:
-    runs = await client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1)
-    return runs[0]
-
-
-async def task_runs(client: PrefectClient, flow_run: FlowRun, count: int) -> list[TaskRun]:
-    """The run's tasks, once the server has recorded how all of them ended."""
-    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
-    while True:
-        tasks = await client.read_task_runs(flow_run_filter=of_run)
-        if len(tasks) >= count and all(task.state is not None and task.state.is_final() for task in tasks):
-            return tasks
-        await asyncio.sleep(0.1)
 
 
 async def held(sql: Any) -> int:
@@ -103,8 +60,8 @@ async def test_a_run_shows_its_steps_as_tasks_and_does_what_a_direct_one_does(
     prefect: str, settings: Settings, sql: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CALLS_PER_GROUP", 2)
-    seen: list[Progress] = []
-    statistics = await run(settings, batch_size=500, cycles=2, on_progress=seen.append)
+    seen: list[GroupProgress] = []
+    statistics = await run_here(AGENT, settings, batch_size=500, cycles=2, on_progress=seen.append)
 
     assert (statistics["samples"] + statistics["missing"], statistics["outcome"]) == (120, "idle")
     assert (seen[-1].done, seen[-1].samples) == (seen[-1].claimed, statistics["samples"])
@@ -133,7 +90,7 @@ async def test_wrong_parameters_are_refused_before_anything_runs(
     prefect: str, emulator: Emulator, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(ParameterTypeError):
-        await tracker_flow(**wrong)
+        await flow_of(AGENT)(**wrong)
     assert emulator.calls == []
 
 
@@ -142,7 +99,7 @@ async def test_a_429_crashes_the_run_with_status_75_and_holds_no_claim(
 ) -> None:
     emulator.set_faults(["429-day:1:videos.batchGetStats"])
     with pytest.raises(SystemExit) as ended:
-        await run(settings)
+        await run_here(AGENT, settings)
     assert ended.value.code == 75
     assert await held(sql) == 0
     assert json.loads(await sql.fetchval("SELECT payload FROM events"))["outcome"] == "rate_limited"
@@ -151,6 +108,6 @@ async def test_a_429_crashes_the_run_with_status_75_and_holds_no_claim(
     assert flow_run.state_name == "Crashed"
 
     calls = len(emulator.calls)
-    closed = await run(settings)
+    closed = await run_here(AGENT, settings)
     assert (closed["outcome"], closed["units"]) == ("closed", {})
     assert len(emulator.calls) == calls

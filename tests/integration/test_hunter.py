@@ -1,4 +1,7 @@
-"""The hunter against a real database and the emulator over real sockets: its cycle, and what fails in it."""
+"""The hunter against a real database and the emulator over real sockets: its cycle, and what fails in it.
+
+Here it asks in the original order, one topic after the other; `test_portfolio` has the plan and its forms.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import logging
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,32 +20,27 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-import stamina
 
-from atlas.adapters.maia import Topic
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.errors import ConfigError, DatabaseError, DatabaseUnavailable, EmptyKeyRing, LeaseLost
+from atlas.queries import SearchParameters
 from atlas.testing import NOON, SettingsFactory
-from maia.hunter import (
-    MOST_RESTARTS,
-    Batch,
-    EnrichedPage,
-    FoundPage,
+from maia.cycle.agent import run, run_directly
+from maia.discovery.search import MOST_RESTARTS
+from maia.emulator import Emulator, Project
+from maia.emulator.catalogue import Catalogue, CatalogueChannel, CatalogueVideo, new_catalogue
+from maia.emulator.curves import Sample
+from maia.hunter.cycle import (
+    AskProgress,
     Hunter,
-    Progress,
-    Statistics,
-    StoredPage,
-    run,
-    run_direct,
+    HunterStatistics,
 )
-from maia.tags import TagRules
-from maia.youtube.catalogue import Catalogue, CatalogueVideo, Channel, new_catalogue
-from maia.youtube.curves import Sample
-from maia.youtube.emulator import Emulator, Project
+from maia.hunter.tags import TagRules
 from maia.youtube.errors import KeyRejected
+from tests.interference import Interferer
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("without_waits")]
 
 CATS, GARDENS = 120, 3
 KEYS = json.dumps([{"key": "demo-one", "project": "demo"}])
@@ -51,6 +49,7 @@ ALL_TO_THE_HUNTER = {
     "tracking": {"general": 0},
     "archeology": {"search": 0, "general": 0},
 }
+ORIGINAL = {"strategy": "specification", "order": "date"}
 Hunting = Callable[..., AbstractAsyncContextManager[Hunter]]
 
 
@@ -60,7 +59,7 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
     path = tmp_path_factory.mktemp("catalogue") / "cats.sqlite"
     first = int((NOON - timedelta(hours=CATS + GARDENS)).timestamp())
     with new_catalogue(path, {"made_by": "test"}) as writer:
-        writer.add_channels(Channel(f"UC{n:022d}", f"Channel {n}") for n in range(5))
+        writer.add_channels(CatalogueChannel(f"UC{n:022d}", f"Channel {n}") for n in range(5))
         for n in range(CATS + GARDENS):
             subject = "cats" if n < CATS else "gardens"
             tags = (subject, f"breed {n % 7}", f"season {n % 4}", f"mood {n}", "Viral", f"#{subject.upper()}")
@@ -81,18 +80,13 @@ async def emulator(catalogue: Catalogue, clock: FixedClock) -> AsyncIterator[Emu
         yield served
 
 
-@pytest.fixture(autouse=True)
-def _without_waits() -> Iterator[None]:
-    with stamina.set_testing(True, attempts=3, cap=True):
-        yield
-
-
 @pytest.fixture
 def hunting(settings_factory: SettingsFactory, emulator: Emulator, clock: FixedClock) -> Hunting:
     @asynccontextmanager
     async def open_hunter(*seeds: str, **groups: Any) -> AsyncIterator[Hunter]:
         youtube = {"base_url": emulator.url} | groups.pop("youtube", {})
         quota = {"pacing": False} | groups.pop("quota", {})
+        groups["hunter"] = ORIGINAL | groups.get("hunter", {})
         defaults: dict[str, Any] = {"youtube_api_key_pool_json": KEYS}
         settings = settings_factory(**(defaults | groups), youtube=youtube, quota=quota)
         async with Atlas.open(settings, clock=clock) as atlas, Hunter.open(atlas) as hunter:
@@ -101,33 +95,6 @@ def hunting(settings_factory: SettingsFactory, emulator: Emulator, clock: FixedC
             yield hunter
 
     return open_hunter
-
-
-class Between:
-    """The hunter's steps, with something happening before one of them."""
-
-    def __init__(self, hunter: Hunter, **before: Callable[[Any], Awaitable[None]]) -> None:
-        self.hunter, self.before = hunter, before
-
-    async def _first(self, step: str, item: Any) -> None:
-        if step in self.before:
-            await self.before[step](item)
-
-    async def fetch_batch(self, batch_size: int) -> Batch:
-        await self._first("fetch_batch", batch_size)
-        return await self.hunter.fetch_batch(batch_size)
-
-    async def search(self, topic: Topic) -> FoundPage:
-        await self._first("search", topic)
-        return await self.hunter.search(topic)
-
-    async def enrich(self, page: FoundPage) -> EnrichedPage:
-        await self._first("enrich", page)
-        return await self.hunter.enrich(page)
-
-    async def ingest(self, page: EnrichedPage) -> StoredPage:
-        await self._first("ingest", page)
-        return await self.hunter.ingest(page)
 
 
 def searches(emulator: Emulator) -> list[dict[str, str]]:
@@ -168,7 +135,17 @@ async def test_a_cycle_stores_a_page_with_its_tags_and_its_place(
     assert topic["page_token"] is not None
     assert (topic["lease_token"], topic["searched_at"], topic["page_issued_at"]) == (None, NOON, NOON)
     assert statistics == replace(
-        Statistics(cycles=1, topics=1, pages=1, found=50, new=50, tags=7 + 4 + 50),
+        HunterStatistics(cycles=1, asks=1, topics=1, pages=1, found=50, new=50, tags=7 + 4 + 50, early=21),
+        arms={
+            "search:specification": {
+                "asks": 1,
+                "units": 1,
+                "enrichments": 1,
+                "found": 50,
+                "new": 50,
+                "early": 21,
+            }
+        },
         units={"search": 1, "general": 1},
         seconds=statistics.seconds,
     )
@@ -263,18 +240,20 @@ async def test_a_token_that_youtube_forgot_is_dropped_and_the_topic_stays_active
 async def test_a_search_whose_later_pages_are_always_refused_rests_with_what_it_found(
     hunting: Hunting, emulator: Emulator, clock: FixedClock, sql: Any
 ) -> None:
-    async def search(topic: Topic) -> None:
-        emulator.set_faults(["invalid-page-token:1:search.list"] if topic.pages == 2 else [])
-        if topic.pages == 0:
-            begun.append(topic.claimed_at)
+    begun: list[datetime] = []
+
+    async def search(_: str) -> None:
+        topic = await topic_of(sql)
+        emulator.set_faults(["invalid-page-token:1:search.list"] if topic["pages"] == 2 else [])
+        if topic["pages"] == 0:
+            begun.append(clock.now())
         clock.advance(timedelta(minutes=1))
 
-    begun: list[datetime] = []
     async with hunting("cats", hunter={"tags_per_video": 0, "cooling_s": 3600}) as hunter:
-        steps = Between(hunter, search=search)
-        cycles = [await hunter.cycle(steps=steps) for _ in range(3 * (MOST_RESTARTS + 1))]
+        steps = Interferer(hunter, search=search)
+        cycles = [await steps.cycle() for _ in range(3 * (MOST_RESTARTS + 1))]
         topic = await topic_of(sql)
-        assert (await hunter.cycle(steps=steps)).outcome == "idle"
+        assert (await steps.cycle()).outcome == "idle"
         clock.advance(timedelta(hours=2))
         emulator.set_faults([])
         again = await hunter.cycle()
@@ -299,8 +278,11 @@ async def test_a_search_ends_where_pages_come_empty_or_again(
     assert await sql.fetchval("SELECT count(*) FROM videos") == 50
 
 
-async def test_a_search_ends_at_the_most_results(hunting: Hunting, sql: Any) -> None:
-    limits = {"max_results": 40, "results_per_page": 20, "tags_per_video": 0}
+async def test_a_search_ends_at_the_most_results(
+    hunting: Hunting, sql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maia.discovery.search.MOST_RESULTS", 40)
+    limits = {"results_per_page": 20, "tags_per_video": 0}
     async with hunting("cats", hunter=limits) as hunter:
         assert [(await hunter.cycle()).exhausted for _ in range(2)] == [0, 1]
     topic = await topic_of(sql)
@@ -308,9 +290,10 @@ async def test_a_search_ends_at_the_most_results(hunting: Hunting, sql: Any) -> 
 
 
 async def test_a_search_begun_anew_counts_its_results_anew(
-    hunting: Hunting, clock: FixedClock, sql: Any
+    hunting: Hunting, clock: FixedClock, sql: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = {"max_results": 60, "results_per_page": 20, "tags_per_video": 0}
+    monkeypatch.setattr("maia.discovery.search.MOST_RESULTS", 60)
+    limits = {"results_per_page": 20, "tags_per_video": 0}
     async with hunting("cats", hunter=limits) as hunter:
         for _ in range(2):
             await hunter.cycle()
@@ -321,7 +304,7 @@ async def test_a_search_begun_anew_counts_its_results_anew(
 async def test_a_page_that_was_stored_cannot_be_stored_twice(hunting: Hunting, sql: Any) -> None:
     async with hunting("cats") as hunter:
         batch = await hunter.fetch_batch(1)
-        page = await hunter.enrich(await hunter.search(batch.topics[0]))
+        (page,) = await hunter.enrich([await hunter.put(batch.asks[0])])
         await hunter.ingest(page)
         before = await sql.fetch("SELECT * FROM search_queue ORDER BY id")
         with pytest.raises(LeaseLost):
@@ -383,7 +366,7 @@ async def test_a_unit_that_cannot_be_given_back_stays_counted(
         statistics = await hunter.cycle()
         ledger = {line.bucket: (line.used, line.reserved) for line in await hunter.keys.ledger()}
     assert (statistics.pages, statistics.skipped, ledger["general"]) == (1, {}, (0, 1))
-    assert "a unit that was not spent stays reserved" in caplog.text
+    assert "an unspent unit stays reserved" in caplog.text
 
 
 async def test_a_spent_day_gives_the_topics_back_and_says_when_it_reopens(
@@ -430,24 +413,28 @@ async def test_a_429_cancels_what_is_under_way(hunting: Hunting, emulator: Emula
     begun = asyncio.Event()
     cancelled: list[str] = []
 
-    async def search(topic: Topic) -> None:
-        if topic.query == "gardens":
+    async def search(query: str) -> None:
+        if query == "gardens":
             await begun.wait()
             emulator.set_faults(["429-day:1:search.list"])
 
-    async def enrich(page: FoundPage) -> None:
-        begun.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled.append(page.topic.query)
-            raise
+    async def enrich(query: str) -> None:
+        if query == "cats":
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.append(query)
+                raise
 
-    async with hunting("cats", "gardens") as hunter:
+    # The first page goes alone.
+    async with hunting("no such thing", "cats", "gardens") as hunter:
         with pytest.raises(SystemExit):
-            await hunter.cycle(steps=Between(hunter, search=search, enrich=enrich))
+            await Interferer(hunter, search=search, enrich=enrich).cycle()
     assert cancelled == ["cats"]
-    rows = await sql.fetch("SELECT attempts, lease_token, pages_total FROM search_queue")
+    rows = await sql.fetch(
+        "SELECT attempts, lease_token, pages_total FROM search_queue WHERE query <> $1", "no such thing"
+    )
     assert {tuple(row) for row in rows} == {(0, None, 0)}
 
 
@@ -456,16 +443,16 @@ async def test_a_429_ends_the_process_even_if_the_database_hangs(
 ) -> None:
     lock = sql.transaction()
 
-    async def search(topic: Topic) -> None:
+    async def search(_: str) -> None:
         await lock.start()
         await sql.execute("LOCK TABLE search_queue")
 
     emulator.set_faults(["429-day:1"])
     async with hunting("cats", database={"lock_timeout_s": 100, "statement_timeout_s": 100}) as hunter:
         with pytest.raises(SystemExit) as ended:
-            await hunter.cycle(steps=Between(hunter, search=search))
+            await Interferer(hunter, search=search).cycle()
         assert ended.value.code == 75
-        assert "giving the claims back took longer than" in caplog.text
+        assert "releasing the claims took longer than" in caplog.text
         await lock.rollback()
     assert (await verdict(sql))["outcome"] == "rate_limited"
 
@@ -477,13 +464,15 @@ async def test_a_network_that_fails_skips_topics_and_counts_but_never_parks_them
     async with hunting("cats", youtube=nowhere, hunter={"max_attempts": 2}) as hunter:
         first = await hunter.cycle()
         topic = await topic_of(sql)
-        assert (topic["attempts"], topic["lease_token"], topic["status"]) == (1, None, "active")
+        assert (topic["attempts"], topic["lease_token"], topic["status"]) == (0, None, "active")
         assert topic["lease_until"] is not None
         assert (await hunter.cycle()).outcome == "idle"
         for _ in range(4):
             await sql.execute("UPDATE search_queue SET lease_until = NULL")
             assert (await hunter.cycle()).skipped == {"network": 1}
     assert (first.outcome, first.skipped, first.units) == ("unavailable", {"network": 1}, {})
+    assert await sql.fetchval("SELECT coalesce(sum(used + reserved), 0)::integer FROM quota_ledger") == 0
+    assert first.detail == "YouTube could not be reached"
     assert (await topic_of(sql))["status"] == "active"
     assert "skipped topic 'cats' (network)" in caplog.text
 
@@ -500,17 +489,46 @@ async def test_answers_that_fail_or_are_torn_skip_the_topic_with_its_token_unmov
         after = await topic_of(sql)
     assert skipped.skipped == {"network": 1}
     assert skipped.units == {"search": 1, "general": 3}
-    assert after["attempts"] == 1
+    # Nothing fared well in that cycle, so nothing says that the topic is at fault.
+    assert (after["attempts"], after["lease_token"]) == (0, None)
+    assert after["lease_until"] is not None
     assert (after["page_token"], after["pages"]) == (before["page_token"], before["pages"])
     assert await sql.fetchval("SELECT count(*) FROM videos") == 50
 
 
-@pytest.mark.parametrize("fault", ["invalid-parameter", "500"])
-async def test_a_poison_topic_is_parked_with_its_reason(
-    hunting: Hunting, emulator: Emulator, sql: Any, fault: str
+REFUSALS = {
+    "unavailable": (
+        "500", "503", "reset", "reset-midway", "truncated", "empty-body", "html", "403-delegation",
+        "invalid-query",
+    ),
+    "misconfigured": ("invalid-parameter", "invalid-region"),
+    "closed": ("403-quota", "403-daily", "403-user-rate"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("outcome", REFUSALS)
+async def test_refused_searches_leave_the_queue_as_it_was(
+    hunting: Hunting, emulator: Emulator, clock: FixedClock, sql: Any, outcome: str
 ) -> None:
-    emulator.set_faults([f"{fault}:1:search.list"])
-    async with hunting("cats", hunter={"max_attempts": 3}, quota={"failures_to_open": 100}) as hunter:
+    patient: dict[str, Any] = {"hunter": {"retry_after_s": 0}, "quota": {"failures_to_open": 1000}}
+    async with hunting("cats", "gardens", "breed 1", **patient) as hunter:
+        for kind in REFUSALS[outcome]:
+            emulator.set_faults([f"{kind}:1:search.list"])
+            refused = await hunter.cycle()
+            assert (refused.outcome, refused.pages) == (outcome, 0), kind
+            rows = await sql.fetch("SELECT page_token, pages_total, lease_token FROM search_queue")
+            assert {tuple(row) for row in rows} == {(None, 0, None)}, kind
+            clock.advance(timedelta(days=1))
+        emulator.set_faults([])
+        mended = await hunter.cycle()
+    assert (mended.outcome, mended.pages) == ("done", 3)
+
+
+async def test_a_topic_whose_own_words_are_refused_is_parked_with_the_reason(
+    hunting: Hunting, emulator: Emulator, sql: Any
+) -> None:
+    emulator.set_faults(["invalid-query:1:search.list"])
+    async with hunting("cats", hunter={"max_attempts": 3}) as hunter:
         for attempt in (1, 2, 3):
             await sql.execute("UPDATE search_queue SET lease_until = NULL")
             statistics = await hunter.cycle()
@@ -522,10 +540,130 @@ async def test_a_poison_topic_is_parked_with_its_reason(
     assert "search.list" in topic["last_error"]
 
 
+async def test_a_topic_that_alone_fails_is_charged_and_parked(
+    hunting: Hunting, emulator: Emulator, sql: Any
+) -> None:
+    async def search(query: str) -> None:
+        emulator.set_faults(["500:1:search.list"] if query == "cats" else [])
+
+    quota = {"failures_to_open": 100}
+    async with hunting("cats", hunter={"max_attempts": 2}, quota=quota) as hunter:
+        for attempt in (1, 2):
+            await sql.execute("UPDATE search_queue SET lease_until = NULL")
+            await hunter.dao.seed([f"gardens number {attempt}"])
+            statistics = await Interferer(hunter, search=search).cycle()
+            assert (await topic_of(sql))["attempts"] == attempt
+    assert (statistics.pages > 0, statistics.parked) == (True, 1)
+
+
+async def test_topics_that_are_refused_alike_are_not_charged(
+    hunting: Hunting, emulator: Emulator, sql: Any
+) -> None:
+    emulator.set_faults(["500:1:videos.list"])
+    quota = {"failures_to_open": 100}
+    async with hunting("cats", "gardens", "breed 1", hunter={"max_attempts": 2}, quota=quota) as hunter:
+        for _ in range(3):
+            await sql.execute("UPDATE search_queue SET lease_until = NULL")
+            statistics = await hunter.cycle()
+    assert (statistics.outcome, statistics.skipped) == ("unavailable", {"network": 3})
+    rows = await sql.fetch("SELECT status, attempts, lease_token FROM search_queue")
+    assert {tuple(row) for row in rows} == {("active", 0, None)}
+
+
+async def test_topics_that_fail_alike_beside_others_that_fare_well_are_parked_at_last(
+    hunting: Hunting, emulator: Emulator, sql: Any
+) -> None:
+    async def search(query: str) -> None:
+        emulator.set_faults(["500:1:search.list"] if query.startswith("poison") else [])
+
+    options: dict[str, Any] = {"quota": {"failures_to_open": 1000}, "youtube": {"concurrency": 1}}
+    async with hunting("poison one", "poison two", hunter={"max_attempts": 3}, **options) as hunter:
+        for attempt in range(20):
+            await sql.execute("UPDATE search_queue SET lease_until = NULL")
+            await hunter.dao.seed([f"gardens number {attempt}"])
+            await Interferer(hunter, search=search).cycle()
+    rows = await sql.fetch("SELECT query, status, attempts FROM search_queue WHERE query LIKE 'poison%'")
+    assert {row["status"] for row in rows} == {"parked"}
+
+
+async def test_a_setting_that_youtube_refuses_stops_at_once_and_charges_nobody(
+    hunting: Hunting, emulator: Emulator, sql: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    emulator.set_faults(["invalid-parameter:1:search.list"])
+    async with hunting("cats", "gardens", "breed 1") as hunter:
+        statistics = await hunter.cycle()
+    assert (statistics.outcome, statistics.skipped) == ("misconfigured", {"misconfigured": 3})
+    assert statistics.units == {"search": 1}
+    assert "PLEIADES_HUNTER__ORDER" in (statistics.detail or "")
+    rows = await sql.fetch("SELECT status, attempts, lease_token, lease_until FROM search_queue")
+    assert {tuple(row) for row in rows} == {("active", 0, None, None)}
+    assert (await verdict(sql))["outcome"] == "misconfigured"
+    assert "hunter is misconfigured" in caplog.text
+
+
+async def test_what_narrows_a_topic_is_sent_with_every_page(
+    hunting: Hunting, emulator: Emulator, clock: FixedClock
+) -> None:
+    begins, ends = NOON - timedelta(days=4), NOON - timedelta(hours=1)
+    narrow = SearchParameters(
+        published_after=begins, published_before=ends, region="JP", language="ja", duration="short",
+        category=15, event_type="completed",
+    )  # fmt: skip
+    defaults = {"region_code": "GB", "relevance_language": "en", "results_per_page": 5, "tags_per_video": 0}
+    async with hunting(hunter=defaults) as hunter:
+        await hunter.dao.seed(["cats"], narrow)
+        await hunter.dao.seed(["gardens"])
+        await hunter.cycle()
+    sent = {search["q"]: search for search in searches(emulator)}
+    expected = {
+        "publishedAfter": "2026-10-29T12:00:00Z", "publishedBefore": "2026-11-02T11:00:00Z",
+        "regionCode": "JP", "relevanceLanguage": "ja", "videoDuration": "short", "videoCategoryId": "15",
+        "eventType": "completed",
+    }  # fmt: skip
+    assert {name: sent["cats"].get(name) for name in expected} == expected
+    others = ("publishedAfter", "publishedBefore", "videoDuration", "videoCategoryId", "eventType")
+    assert [sent["gardens"].get(name) for name in others] == [None] * 5
+    assert (sent["gardens"]["regionCode"], sent["gardens"]["relevanceLanguage"]) == ("GB", "en")
+
+
+async def test_a_narrowed_topic_goes_on_where_it_was_and_later_asks_for_what_is_new(
+    hunting: Hunting, emulator: Emulator, clock: FixedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    begins = NOON - timedelta(hours=CATS + GARDENS + 1)
+    rules = {"results_per_page": 50, "tags_per_video": 0, "cooling_s": 60, "region_code": "GB"}
+    async with hunting(hunter=rules) as hunter:
+        await hunter.dao.seed(["cats"], SearchParameters(published_after=begins, region="JP"))
+        for _ in range(3):
+            await hunter.cycle()
+        clock.advance(timedelta(hours=1))
+        await hunter.cycle()
+    sent = searches(emulator)
+    assert ["pageToken" in search for search in sent] == [False, True, True, False]
+    assert [search["publishedAfter"] for search in sent] == ["2026-10-28T08:00:00Z"] * 3 + [
+        "2026-11-02T12:00:00Z"
+    ]
+    assert "PLEIADES_HUNTER__REGION_CODE" not in caplog.text
+
+
+async def test_a_region_that_youtube_refuses_is_the_topics_where_the_topic_supplied_it(
+    hunting: Hunting, emulator: Emulator, sql: Any
+) -> None:
+    async def search(query: str) -> None:
+        emulator.set_faults(["invalid-region:1:search.list"] if query == "cats" else [])
+
+    async with hunting("gardens", hunter={"max_attempts": 1}) as hunter:
+        await hunter.dao.seed(["cats"], SearchParameters(region="JP"))
+        statistics = await Interferer(hunter, search=search).cycle()
+    assert (statistics.outcome, statistics.pages, statistics.parked) == ("done", 1, 1)
+    topic = await topic_of(sql)
+    assert topic["status"] == "parked"
+    assert "invalidRegionCode" in topic["last_error"]
+
+
 async def test_a_topic_that_kills_its_hunters_is_parked_by_the_next(hunting: Hunting, sql: Any) -> None:
     async with hunting("cats", hunter={"max_attempts": 2}) as hunter:
         for _ in range(2):
-            assert len((await hunter.fetch_batch(1)).topics) == 1
+            assert len((await hunter.fetch_batch(1)).asks) == 1
             await sql.execute("UPDATE search_queue SET lease_until = clock_timestamp() - interval '1 s'")
         statistics = await hunter.cycle()
     assert (statistics.topics, statistics.parked) == (0, 1)
@@ -560,8 +698,8 @@ async def test_a_required_vault_that_refuses_leaves_the_page_unacknowledged(
     vault = {"path": str(blocked_vault), "required": True}
     async with hunting("cats", "gardens", vault=vault, youtube={"concurrency": 1}) as hunter:
         statistics = await hunter.cycle()
-    assert statistics.skipped == {"vault": 2}
-    assert statistics.units == {"search": 1, "general": 1}
+    assert (statistics.outcome, statistics.skipped) == ("vault_failed", {"vault": 2})
+    assert statistics.units == {}
     rows = await sql.fetch("SELECT attempts, lease_token, page_token, pages_total FROM search_queue")
     assert {tuple(row) for row in rows} == {(0, None, None, 0)}
     assert await sql.fetchval("SELECT count(*) FROM videos") == 0
@@ -581,12 +719,12 @@ async def test_a_page_that_the_database_refuses_is_skipped_with_its_token_unmove
 
 
 async def test_a_connection_lost_in_mid_page_costs_that_page_only(hunting: Hunting, sql: Any) -> None:
-    async def ingest(page: EnrichedPage) -> None:
-        if page.found.topic.query == "cats":
+    async def ingest(query: str) -> None:
+        if query == "cats":
             raise DatabaseUnavailable("the server closed the connection")
 
     async with hunting("cats", "gardens", hunter={"tags_per_video": 0}) as hunter:
-        statistics = await hunter.cycle(steps=Between(hunter, ingest=ingest))
+        statistics = await Interferer(hunter, ingest=ingest).cycle()
         again = await hunter.cycle()
     assert (statistics.pages, statistics.skipped) == (1, {"database": 1})
     assert (again.pages, again.new) == (1, 50)
@@ -598,16 +736,16 @@ async def test_a_server_that_restarts_in_mid_cycle_loses_nothing(
     url = own_postgres.dsn_of(own_postgres.create_database())
     settings = settings_factory(
         database_url=url, youtube={"base_url": emulator.url}, quota={"pacing": False},
-        hunter={"tags_per_video": 0}, youtube_api_key_pool_json=KEYS,
+        hunter=ORIGINAL | {"tags_per_video": 0}, youtube_api_key_pool_json=KEYS,
     )  # fmt: skip
 
-    async def enrich(page: FoundPage) -> None:
-        if page.topic.query == "cats":
+    async def enrich(query: str) -> None:
+        if query == "cats":
             await asyncio.to_thread(own_postgres.restart, signal.SIGKILL)
 
     async with Atlas.open(settings, clock=clock) as atlas, Hunter.open(atlas) as hunter:
         await hunter.dao.seed(["cats", "gardens"])
-        await hunter.cycle(steps=Between(hunter, enrich=enrich))
+        await Interferer(hunter, enrich=enrich).cycle()
         for _ in range(3):
             await hunter.cycle()
         discovered = await hunter.dao.discoveries()
@@ -617,11 +755,11 @@ async def test_a_server_that_restarts_in_mid_cycle_loses_nothing(
 
 
 async def test_a_lost_lease_stores_nothing(hunting: Hunting, sql: Any) -> None:
-    async def ingest(page: EnrichedPage) -> None:
+    async def ingest(_: str) -> None:
         await sql.execute("UPDATE search_queue SET lease_token = gen_random_uuid()")
 
     async with hunting("cats") as hunter:
-        statistics = await hunter.cycle(steps=Between(hunter, ingest=ingest))
+        statistics = await Interferer(hunter, ingest=ingest).cycle()
     assert statistics.skipped == {"lease_lost": 1}
     assert await sql.fetchval("SELECT count(*) FROM videos") == 0
     assert (await topic_of(sql))["lease_token"] is not None
@@ -630,13 +768,13 @@ async def test_a_lost_lease_stores_nothing(hunting: Hunting, sql: Any) -> None:
 async def test_a_forgotten_token_of_a_lost_lease_is_left_to_who_holds_it(
     hunting: Hunting, emulator: Emulator, sql: Any
 ) -> None:
-    async def search(topic: Topic) -> None:
+    async def search(_: str) -> None:
         await sql.execute("UPDATE search_queue SET lease_token = gen_random_uuid()")
 
     async with hunting("cats", hunter={"tags_per_video": 0}) as hunter:
         await hunter.cycle()
         emulator.set_faults(["invalid-page-token:1:search.list"])
-        statistics = await hunter.cycle(steps=Between(hunter, search=search))
+        statistics = await Interferer(hunter, search=search).cycle()
     assert statistics.skipped == {"lease_lost": 1}
     assert (await topic_of(sql))["page_token"] is not None
 
@@ -644,19 +782,19 @@ async def test_a_forgotten_token_of_a_lost_lease_is_left_to_who_holds_it(
 async def test_a_claim_that_cannot_be_given_back_ends_with_its_lease(
     hunting: Hunting, emulator: Emulator, sql: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def search(topic: Topic) -> None:
+    async def search(_: str) -> None:
         await sql.execute("ALTER TABLE search_queue RENAME TO elsewhere")
 
     emulator.set_faults(["500:1"])
     async with hunting("cats") as hunter:
-        statistics = await hunter.cycle(steps=Between(hunter, search=search))
+        statistics = await Interferer(hunter, search=search).cycle()
         await sql.execute("ALTER TABLE elsewhere RENAME TO search_queue")
         assert (await hunter.cycle()).outcome == "idle"
         await sql.execute("UPDATE search_queue SET lease_until = clock_timestamp() - interval '1 s'")
         emulator.set_faults([])
         assert (await hunter.cycle()).pages == 1
-    assert (statistics.pages, statistics.skipped) == (0, {"database": 1})
-    assert "1 claims were not given back, and end with their lease" in caplog.text
+    assert (statistics.pages, statistics.skipped) == (0, {"network": 1})
+    assert "1 claims could not be released, and end when their lease expires" in caplog.text
 
 
 async def test_a_queue_that_cannot_be_read_fails_the_cycle_and_is_told(hunting: Hunting, sql: Any) -> None:
@@ -675,7 +813,7 @@ async def test_objects_that_cannot_be_retried_are_no_reason_to_fail(
     async with hunting() as hunter:
         await sql.execute("ALTER TABLE vault_refused RENAME TO elsewhere")
         assert (await hunter.cycle()).outcome == "idle"
-    assert "the vault's waiting objects go on waiting" in caplog.text
+    assert "the vault's pending objects are not written yet" in caplog.text
 
 
 async def test_an_answer_that_no_vault_could_keep_does_not_hold_up_its_page(
@@ -683,20 +821,20 @@ async def test_an_answer_that_no_vault_could_keep_does_not_hold_up_its_page(
 ) -> None:
     async with hunting("cats", vault={"required": True}) as hunter:
         batch = await hunter.fetch_batch(1)
-        page = await hunter.enrich(await hunter.search(batch.topics[0]))
+        (page,) = await hunter.enrich([await hunter.put(batch.asks[0])])
         odd = replace(page.videos[0], id="no.such.id")
         await hunter.ingest(replace(page, videos=(odd, *page.videos[1:])))
         assert len(await hunter.atlas.vault.list("metadata/")) == 49
     assert await sql.fetchval("SELECT count(*) FROM videos") == 50
-    assert "'no.such.id' is no video id" in caplog.text
+    assert "'no.such.id' is not a video id" in caplog.text
 
 
 async def test_what_a_slow_batch_did_not_begin_is_given_back(hunting: Hunting, sql: Any) -> None:
-    async def enrich(page: FoundPage) -> None:
+    async def enrich(_: str) -> None:
         await asyncio.sleep(0.6)
 
     async with hunting("cats", "gardens", youtube={"concurrency": 1}, hunter={"lease_s": 1}) as hunter:
-        statistics = await hunter.cycle(steps=Between(hunter, enrich=enrich))
+        statistics = await Interferer(hunter, enrich=enrich).cycle()
     assert (statistics.pages, statistics.skipped) == (1, {"late": 1})
     left = await topic_of(sql, "gardens")
     assert (left["attempts"], left["lease_token"], left["pages_total"]) == (0, None, 0)
@@ -734,11 +872,11 @@ async def test_cancelling_gives_every_claim_back(hunting: Hunting, emulator: Emu
     emulator.set_faults(["latency-60s:1:videos.list"])
     searched = asyncio.Event()
 
-    async def enrich(page: FoundPage) -> None:
+    async def enrich(_: str) -> None:
         searched.set()
 
     async with hunting("cats", "gardens", youtube={"timeout_s": 100, "total_timeout_s": 200}) as hunter:
-        cycle = asyncio.create_task(hunter.cycle(steps=Between(hunter, enrich=enrich)))
+        cycle = asyncio.create_task(Interferer(hunter, enrich=enrich).cycle())
         await searched.wait()
         cycle.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -777,7 +915,7 @@ async def test_cancelling_a_claim_under_way_gives_it_back(hunting: Hunting, sql:
 async def test_a_claim_that_takes_too_long_is_not_waited_for(
     hunting: Hunting, sql: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maia.cycles.RELEASE_GRACE_S", 0.2)
+    monkeypatch.setattr("maia.cycle.cycle.GRACE_S", 0.2)
     async with hunting("cats") as hunter, sql.transaction():
         await sql.execute("LOCK TABLE search_queue")
         cycle = asyncio.create_task(hunter.cycle())
@@ -792,8 +930,9 @@ async def test_a_claim_that_takes_too_long_is_not_waited_for(
 PROGRAM = """
 import asyncio
 from atlas.config import Settings
-from maia.hunter import run_direct
-asyncio.run(run_direct(Settings()))
+from maia.cycle.agent import run_directly
+from maia.hunter.cycle import Hunter
+asyncio.run(run_directly(Hunter, Settings()))
 """
 
 
@@ -814,6 +953,7 @@ async def test_a_process_that_is_told_to_stop_gives_its_claims_back(
         "PLEIADES_YOUTUBE__BASE_URL": emulator.url, "PLEIADES_YOUTUBE__TIMEOUT_S": "100",
         "PLEIADES_YOUTUBE__TOTAL_TIMEOUT_S": "100", "PLEIADES_QUOTA__PACING": "false",
         "YOUTUBE_API_KEY_POOL_JSON": KEYS, "PYTHONPATH": str(Path.cwd()),
+        "PLEIADES_HUNTER__STRATEGY": "specification",
     }  # fmt: skip
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -852,12 +992,12 @@ async def test_several_cycles_stop_where_nothing_is_left(
     hunting: Hunting, sql: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    seen: list[Progress] = []
+    seen: list[AskProgress] = []
     async with hunting("cats", hunter={"tags_per_video": 0}) as hunter:
-        total = await run(hunter.atlas, batch_size=2, cycles=10, on_progress=seen.append)
+        total = await run(Hunter, hunter.atlas, batch_size=2, cycles=10, on_progress=seen.append)
     assert (total["cycles"], total["outcome"], total["pages"], total["found"]) == (4, "idle", 3, CATS)
     assert total["units"] == {"search": 3, "general": 3}
-    assert [(step.cycle, step.query, step.page and step.page.found) for step in seen] == [
+    assert [(step.cycle, step.about, step.page and step.page.found) for step in seen] == [
         (1, "cats", 50), (2, "cats", 50), (3, "cats", 20),
     ]  # fmt: skip
     sessions = await sql.fetchval("SELECT count(DISTINCT session) FROM events WHERE kind = 'hunter.cycle'")
@@ -868,7 +1008,7 @@ async def test_several_cycles_stop_where_nothing_is_left(
 async def test_no_cycle_and_no_batch_is_refused(hunting: Hunting, wrong: dict[str, Any]) -> None:
     async with hunting() as hunter:
         with pytest.raises(ConfigError, match="at least 1"):
-            await run(hunter.atlas, **wrong)
+            await run(Hunter, hunter.atlas, **wrong)
 
 
 def reachable(catalogue: Catalogue, rules: TagRules, *seeds: str) -> set[str]:
@@ -893,7 +1033,7 @@ async def test_the_snowball_reaches_all_that_its_seeds_can_lead_to_each_once(
         groups = {"youtube": {"base_url": generous.url}, "quota": {"limits": plenty}}
         async with hunting("gardens", "no such thing", hunter={"tags_per_video": 100}, **groups) as hunter:
             expected = reachable(catalogue, hunter.rules, "gardens", "no such thing")
-            total = await run(hunter.atlas, batch_size=20, cycles=1000)
+            total = await run(Hunter, hunter.atlas, batch_size=20, cycles=1000)
             used = generous.used("demo", "search")
             ledger = {line.bucket: line for line in await hunter.keys.ledger()}
     assert len(expected) > CATS
@@ -920,6 +1060,7 @@ async def test_a_direct_run_opens_and_closes_all_it_needs(
     settings_factory: SettingsFactory, emulator: Emulator
 ) -> None:
     settings = settings_factory(
-        youtube={"base_url": emulator.url}, quota={"pacing": False}, youtube_api_key_pool_json=KEYS
-    )
-    assert (await run_direct(settings))["outcome"] == "idle"
+        youtube={"base_url": emulator.url}, quota={"pacing": False}, youtube_api_key_pool_json=KEYS,
+        hunter=ORIGINAL,
+    )  # fmt: skip
+    assert (await run_directly(Hunter, settings))["outcome"] == "idle"

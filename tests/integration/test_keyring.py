@@ -14,8 +14,8 @@ import pytest
 from pydantic import SecretStr
 
 from atlas import Atlas
-from atlas.clock import FixedClock, day_fraction, next_reset, pacific_day, pacific_midnight
-from atlas.config import ApiKey, RingName, load
+from atlas.clock import FixedClock, next_reset, pacific_day, pacific_midnight
+from atlas.config import RINGS, ApiKey, RingName, load
 from atlas.db import Database, sql_of
 from atlas.errors import ConfigError, DataRefused, EmptyKeyRing, NoCurrentAtlas, RingClosed
 from atlas.keyring import Grant, KeyRing, KeyState
@@ -34,7 +34,14 @@ TODAY = date(2026, 11, 2)
 SPRING, AUTUMN = date(2026, 3, 8), date(2026, 11, 1)
 
 
+RESERVE = 0.05
+SHARES = {
+    "hunting": {"search": 0.9, "general": 0.4},
+    "tracking": {"stats": 0.9, "general": 0.5},
+    "archeology": {"search": 0.1, "stats": 0.1, "general": 0.1},
+}
 NONE_BUT_SEARCH = {"hunting": {"search": 1}, "archeology": {"search": 0}}
+NOTHING_LENT = {"archeology": {"search": 0, "stats": 0, "general": 0}}
 
 
 def fingerprint(key: str) -> str:
@@ -43,7 +50,10 @@ def fingerprint(key: str) -> str:
 
 @pytest.fixture
 def ring(atlas: Atlas, settings_factory: SettingsFactory) -> MakeRing:
-    """Makes a ring of this test's ledger; each is to the ledger what a process of its own is."""
+    """Makes a ring of this test's ledger; each is to the ledger what a process of its own is.
+
+    Unless the test gives shares, archeology has none to lend to the other rings.
+    """
 
     def make(
         name: RingName = "hunting",
@@ -52,6 +62,9 @@ def ring(atlas: Atlas, settings_factory: SettingsFactory) -> MakeRing:
         db: Database | None = None,
         **quota: Any,
     ) -> KeyRing:
+        if name != "archeology":
+            quota.setdefault("shares", NOTHING_LENT)
+        quota = {"reserve": RESERVE} | quota | {"shares": SHARES | quota.get("shares", {})}
         settings = settings_factory(youtube_api_key_pool_json=list(keys), quota=quota)
         return KeyRing(name, atlas=replace(atlas, settings=settings, db=db or atlas.db))
 
@@ -121,7 +134,7 @@ class TestReserving:
         self, ring: MakeRing, sql: Sql, full: str
     ) -> None:
         hunting = ring(limits={full: 0})
-        with pytest.raises(RingClosed, match="leave it none"):
+        with pytest.raises(RingClosed, match="give it none"):
             await hunting.acquire_each(["search", "general"])
         assert (await spent(sql), await spent(sql, "general")) == ((0, 0), (0, 0))
 
@@ -160,146 +173,6 @@ class TestReserving:
         assert await spend(ring(pacing=False)) == 84
         assert await spent(sql) == (84, 1)
 
-    async def test_settled_together_calls_are_used_at_the_end_and_reserved_until_then(
-        self, ring: MakeRing, sql: Sql
-    ) -> None:
-        hunting = ring(keys=["key-one", "key-two"])
-        async with hunting.settling_together(3600):
-            grants = [await hunting.acquire(bucket) for bucket in ("search", "search", "general", "general")]
-            for grant in (*grants[:3], grants[0]):
-                await hunting.settle(grant)
-            await hunting.cancel(grants[1])
-            assert await spent(sql) == (0, 2)
-            await hunting.fail(grants[3], "HTTP 500")
-        assert (await spent(sql), await spent(sql, "general")) == ((2, 0), (2, 0))
-        assert sum(key.calls for key in (await hunting.ledger())[0].keys) == 3
-        await hunting.settle(await hunting.acquire("search"))
-        assert await spent(sql) == (3, 0)
-
-    async def test_what_was_gathered_long_enough_is_settled(self, ring: MakeRing, sql: Sql) -> None:
-        hunting = ring()
-        async with hunting.settling_together(0.01):
-            await hunting.settle(await hunting.acquire("search"))
-            while await spent(sql) != (1, 0):
-                await asyncio.sleep(0.01)
-            await hunting.settle(await hunting.acquire("search"))
-        assert await spent(sql) == (2, 0)
-
-    async def test_what_cannot_be_settled_together_stays_reserved(
-        self, ring: MakeRing, sql: Sql, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        hunting = ring()
-        async with hunting.settling_together(3600):
-            await hunting.settle(await hunting.acquire("search"))
-            await sql.execute("ALTER TABLE quota_ledger RENAME TO mislaid")
-        await sql.execute("ALTER TABLE mislaid RENAME TO quota_ledger")
-        assert "1 units stay reserved" in caplog.text
-        assert await spent(sql) == (0, 1)
-
-    async def test_calls_that_ask_at_once_are_granted_by_one_statement(
-        self, ring: MakeRing, sql: Sql, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        hunting, statements = ring(), []
-        reserve = hunting._reserve
-
-        async def counted(buckets: Any, units: int) -> list[Grant]:
-            statements.append(units)
-            return await reserve(buckets, units)
-
-        monkeypatch.setattr(hunting, "_reserve", counted)
-        async with hunting.settling_together(3600):
-            earlier = await hunting.acquire("search")
-            grants = await asyncio.gather(*(hunting.acquire("search") for _ in range(5)))
-            assert await spent(sql) == (0, 6)
-            for grant in (earlier, *grants[1:]):
-                await hunting.settle(grant)
-            await hunting.cancel(grants[0])
-        assert statements == [1, 5]
-        assert {grant.units for grant in grants} == {1}
-        assert await spent(sql) == (5, 0)
-
-    async def test_pages_that_ask_at_once_are_granted_by_one_statement(
-        self, ring: MakeRing, sql: Sql, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        hunting, statements = ring(limits={"general": 20}, pacing=False), []
-        reserve = hunting._reserve
-
-        async def counted(buckets: Any, units: int) -> list[Grant]:
-            statements.append((buckets, units))
-            return await reserve(buckets, units)
-
-        monkeypatch.setattr(hunting, "_reserve", counted)
-        async with hunting.settling_together(3600):
-            pages = (hunting.acquire_each(["search", "general"]) for _ in range(5))
-            grants = await asyncio.gather(*pages)
-            assert statements == [(("search", "general"), 5)]
-            assert [[grant.bucket for grant in page] for page in grants] == [["search", "general"]] * 5
-            for search, general in grants[1:]:
-                await hunting.settle(search)
-                await hunting.cancel(general)
-            more = (hunting.acquire_each(["search", "general"]) for _ in range(5))
-            answers = await asyncio.gather(*more, return_exceptions=True)
-        assert [type(answer) for answer in answers] == [list] * 5
-        assert (await spent(sql), await spent(sql, "general")) == ((4, 6), (0, 6))
-
-    async def test_of_calls_that_ask_at_once_so_many_are_granted_as_there_is_room_for(
-        self, ring: MakeRing, sql: Sql
-    ) -> None:
-        hunting = ring(limits={"search": 4}, reserve=0, pacing=False, shares=NONE_BUT_SEARCH)
-        async with hunting.settling_together(3600):
-            granted = await asyncio.gather(
-                *(hunting.acquire("search") for _ in range(7)), return_exceptions=True
-            )
-        assert sum(isinstance(each, Grant) for each in granted) == 4
-        assert sum(isinstance(each, RingClosed) for each in granted) == 3
-        assert await spent(sql) == (0, 4)
-
-    async def test_units_of_calls_that_gave_up_waiting_are_given_back(self, ring: MakeRing, sql: Sql) -> None:
-        hunting = ring()
-        lock = sql.transaction()
-        async with hunting.settling_together(3600):
-            await hunting.settle(await hunting.acquire("search"))
-            await lock.start()
-            await sql.execute("LOCK TABLE quota_ledger")
-            calls = [asyncio.create_task(hunting.acquire("search")) for _ in range(3)]
-            await asyncio.sleep(0.1)
-            calls[0].cancel()
-            await lock.rollback()
-            assert len([await call for call in calls[1:]]) == 2
-            while await spent(sql) != (0, 3):
-                await asyncio.sleep(0.01)
-        assert await spent(sql) == (1, 2)
-
-    async def test_only_one_of_the_calls_that_ask_at_once_tests_an_open_circuit(
-        self, ring: MakeRing, clock: FixedClock, sql: Sql
-    ) -> None:
-        hunting = ring(failures_to_open=1)
-        await hunting.fail(await hunting.acquire("search"), "HTTP 500")
-        clock.advance(HOUR)
-        async with hunting.settling_together(3600):
-            granted = await asyncio.gather(
-                *(hunting.acquire("search") for _ in range(4)), return_exceptions=True
-            )
-        (probe,) = (each for each in granted if isinstance(each, Grant))
-        assert probe.probe is not None
-        assert sum(isinstance(each, RingClosed) for each in granted) == 3
-        assert await spent(sql) == (1, 1)
-
-    async def test_a_ledger_that_fails_fails_all_who_ask_at_once_and_none_who_ask_later(
-        self, ring: MakeRing, sql: Sql
-    ) -> None:
-        hunting = ring()
-        async with hunting.settling_together(3600):
-            await hunting.acquire("search")
-            await sql.execute("ALTER TABLE quota_ledger RENAME TO mislaid")
-            failed = await asyncio.gather(
-                *(hunting.acquire("search") for _ in range(3)), return_exceptions=True
-            )
-            await sql.execute("ALTER TABLE mislaid RENAME TO quota_ledger")
-            await hunting.acquire("search")
-        assert [type(each).__name__ for each in failed] == ["DatabaseError"] * 3
-        assert await spent(sql) == (0, 2)
-
     async def test_only_the_first_end_of_a_grant_moves_units(self, ring: MakeRing, sql: Sql) -> None:
         hunting = ring()
         other = await hunting.acquire("search")
@@ -315,11 +188,6 @@ class TestReserving:
         await hunting.cancel(other)
         assert await spent(sql) == (1, 0)
 
-    async def test_a_call_may_cost_otherwise_than_granted(self, ring: MakeRing, sql: Sql) -> None:
-        hunting = ring()
-        await hunting.settle(await hunting.acquire("search", 3), 2)
-        assert await spent(sql) == (2, 0)
-
     async def test_a_call_costs_at_least_one_unit(self, ring: MakeRing) -> None:
         with pytest.raises(ValueError, match="at least 1"):
             await ring().acquire("search", 0)
@@ -330,7 +198,7 @@ class TestReserving:
         assert await spend(ring(pacing=False)) == 85
         refusal = await closed(ring(pacing=False))
         assert refusal.reopens_at == next_reset(datetime(2026, 11, 2, 12, tzinfo=UTC))
-        assert refusal.reason == "its 85 units of the day are spent or reserved"
+        assert refusal.reason == "its 85 units for the day are spent or reserved"
         assert await spend(ring("archeology", pacing=False)) == 9
         assert await spent(sql) == (94, 0)
 
@@ -471,7 +339,7 @@ class TestCrowds:
         async with sql.transaction():
             await sql.execute("SELECT FROM api_keys FOR UPDATE")
             refusal = await closed_roughly(ring(), open_after_all=True)
-            assert refusal.reason == "other processes take every unit as it comes free"
+            assert refusal.reason == "other processes use every unit as soon as it is free"
             assert refusal.reopens_at == clock.now() + SECOND
         assert (await ring().acquire("search")).probe is not None
 
@@ -483,7 +351,7 @@ class TestPace:
             clock.instant = pacific_midnight(TODAY) + hour * HOUR
             await spend(hunting)
             line = (await hunting.ledger())[0]
-            assert line.used == line.allowed == int(85 * min(1, day_fraction(clock.now()) + 0.1))
+            assert line.used == line.allowed == int(85 * min(1, hour / 24 + 0.1))
         assert line.used == 82
         clock.instant = pacific_midnight(TODAY) + 24 * HOUR - LAST_CALL
         await spend(hunting)
@@ -520,7 +388,7 @@ class TestPace:
     ) -> None:
         clock.instant = pacific_midnight(TODAY)
         refusal = await closed(ring(limits={"search": 10}))
-        assert refusal.reason == "it keeps pace with the day: 0 of its 8 units are spent or reserved"
+        assert refusal.reason == "pacing allows no more by now: 0 of its 8 units are spent or reserved"
         assert refusal.reopens_at == pacific_midnight(TODAY) + 36 * MINUTE
         assert await row_of(sql) is None
 
@@ -594,7 +462,7 @@ class TestClosings:
     ) -> None:
         hunting = ring()
         await hunting.close_day(await hunting.acquire("search"), "quotaExceeded")
-        settings = settings_factory(youtube_api_key_pool_json=["key-two"])
+        settings = settings_factory(youtube_api_key_pool_json=["key-two"], quota={"shares": SHARES})
         async with Atlas.open(settings, clock=clock):
             assert (await closed(KeyRing("archeology"))).reason == "project 'default': quotaExceeded"
 
@@ -726,7 +594,7 @@ class TestCircuit:
 
         refusal = await closed(ring("archeology"))
         assert refusal.reopens_at == start + 60 * SECOND
-        assert refusal.reason == f"no key may call: {fingerprint('key-one')} is open (HTTP 503)"
+        assert refusal.reason == f"no key is usable: {fingerprint('key-one')} is open (HTTP 503)"
         clock.instant = start + 60 * SECOND - MICROSECOND
         await closed(hunting)
 
@@ -897,7 +765,7 @@ class TestKeys:
         await hunting.disable_key(await hunting.acquire("search"), "revoked")
         refusal = await closed(ring("tracking"), "general")
         assert refusal.reopens_at is None
-        assert refusal.reason == f"no key may call: {fingerprint('key-one')} is disabled (revoked)"
+        assert refusal.reason == f"no key is usable: {fingerprint('key-one')} is disabled (revoked)"
 
     async def test_whoever_operates_a_disabled_key_is_alerted(
         self, recording_notifier: RecordingNotifier, ring: MakeRing
@@ -1033,6 +901,74 @@ class TestReading:
         assert (await hunting.ledger())[2].closed_until is None
 
 
+class TestLending:
+    """Archeology's share of the search bucket is 9 units, of the general one 950."""
+
+    async def test_the_share_of_a_ring_that_asks_for_nothing_is_lent(self, ring: MakeRing, sql: Sql) -> None:
+        assert await spend(ring(shares={}, pacing=False)) == 85 + 9
+        assert (await closed(ring("archeology"))).reason == "its 9 units for the day are spent or reserved"
+        assert await spent(sql) == (94, 0)
+
+    async def test_it_is_lent_in_proportion_to_the_others_shares(self, ring: MakeRing) -> None:
+        lines = {name: {line.bucket: line for line in await ring(name, shares={}).ledger()} for name in RINGS}
+        loans = {name: [line.loan for line in by_bucket.values()] for name, by_bucket in lines.items()}
+        assert loans == {"hunting": [9, 0, 422], "tracking": [0, 950, 527], "archeology": [-9, -950, -949]}
+        assert lines["hunting"]["general"].ring_limit == 3800 + 422
+        assert lines["tracking"]["general"].ring_limit == 4750 + 527
+        assert lines["archeology"]["general"].ring_limit == lines["archeology"]["general"].left == 950
+
+    async def test_it_goes_back_as_soon_as_that_ring_asks(self, ring: MakeRing, sql: Sql) -> None:
+        hunting, archeology = ring(shares={}, pacing=False), ring("archeology", pacing=False)
+        assert await spend(hunting, most=88) == 88
+        await archeology.settle(await archeology.acquire("search"))
+        assert (await closed(hunting)).reason == "its 85 units for the day are spent or reserved"
+        [line] = [line for line in await archeology.ledger() if line.bucket == "search"]
+        assert (line.loan, line.spent_by_others, line.ring_limit, line.left) == (0, 3, 9, 5)
+        assert await spend(archeology) == 5
+        assert await spent(sql) == (94, 0)
+
+    async def test_it_is_paced_like_the_rest(self, ring: MakeRing, clock: FixedClock) -> None:
+        clock.instant = pacific_midnight(TODAY) + 12 * HOUR
+        assert await spend(ring(shares={})) == int(94 * 0.6)
+        assert await spend(ring("archeology")) == int(9 * 0.6)
+        assert await spend(ring(shares={})) == 0
+
+    async def test_asking_in_vain_takes_it_back_too(self, ring: MakeRing, clock: FixedClock) -> None:
+        clock.instant = pacific_midnight(TODAY) + HOUR
+        hunting = ring(shares={})
+        assert await spend(hunting) == int(94 * (1 / 24 + 0.1))
+        await closed(ring("archeology"), units=3)
+        clock.advance(2 * HOUR)
+        assert await spend(hunting) == int(85 * (3 / 24 + 0.1)) - int(94 * (1 / 24 + 0.1))
+
+    async def test_it_stays_back_for_the_next_day_and_is_lent_again_after_that(
+        self, ring: MakeRing, clock: FixedClock
+    ) -> None:
+        archeology = ring("archeology")
+        await archeology.cancel(await archeology.acquire("search"))
+        lent = []
+        for _ in range(3):
+            line = (await ring(shares={}).ledger())[0]
+            lent.append(line.loan)
+            assert (await ring(shares={}, pacing=False).availability("search", 86)).open == (line.loan > 0)
+            clock.advance(24 * HOUR)
+        assert lent == [0, 0, 9]
+
+    async def test_what_is_lent_of_one_project_or_bucket_says_nothing_of_another(
+        self, ring: MakeRing, sql: Sql
+    ) -> None:
+        archeology = ring("archeology")
+        await archeology.acquire("general")
+        assert [line.loan for line in await ring(shares={}).ledger()] == [9, 0, 0]
+        rows = await sql.fetch("SELECT bucket FROM quota_ledger WHERE archeology_asked")
+        assert [row["bucket"] for row in rows] == ["general"]
+
+    async def test_with_nobody_to_lend_to_it_stays_whole(self, ring: MakeRing) -> None:
+        shares = {"hunting": {"search": 0}, "tracking": {}, "archeology": {"search": 0.1}}
+        line = (await ring("archeology", shares=shares).ledger())[0]
+        assert (line.loan, line.ring_limit) == (0, 9)
+
+
 class TestOpening:
     async def test_a_ring_uses_the_current_atlas(
         self, settings_factory: SettingsFactory, clock: FixedClock
@@ -1056,20 +992,21 @@ class TestStatements:
     """What the statements promise beyond their results."""
 
     reserve = ("hunting", TODAY, datetime(2026, 11, 2, 12, tzinfo=UTC), 1,
-               ["default"], ["search"], [100], [85], ["key-1"], ["default"], 45.0)  # fmt: skip
+               ["default"], ["search"], [100], [85], [94], [85], [0],
+               ["key-1"], ["default"], 45.0)  # fmt: skip
 
     @pytest.mark.parametrize("server", ["off", "local", "on"])
     async def test_a_reservation_is_always_flushed_and_its_end_need_not_be(
         self, sql: Sql, server: str
     ) -> None:
         await sql.execute(f"SET synchronous_commit = {server}")
-        settle = ("hunting", "default", "search", [TODAY], 1, 1, True, "key-1")
+        settle = ("hunting", "default", "search", [TODAY], 1, True, "key-1")
         cancel = ("hunting", "default", "search", TODAY, 0, "key-1", None)
         kept = "local" if server == "off" else server
         assert await self.commits(sql, "keyring.reserve", *self.reserve) == kept
-        assert await self.commits(sql, "keyring.settle", *settle, True, 1) == "off"
+        assert await self.commits(sql, "keyring.settle", *settle, True) == "off"
         await sql.fetch(sql_of("keyring.reserve"), *self.reserve)
-        assert await self.commits(sql, "keyring.settle", *settle, False, 1) == server
+        assert await self.commits(sql, "keyring.settle", *settle, False) == server
         assert await self.commits(sql, "keyring.cancel", *cancel) == "off"
         assert await sql.fetchval("SHOW synchronous_commit") == server
 
@@ -1095,7 +1032,7 @@ class TestStatements:
         await sql.execute(f"SET plan_cache_mode = {mode}")
         statements: dict[str, tuple[Any, ...]] = {
             "reserve": self.reserve,
-            "settle": ("hunting", "default", "search", [TODAY], 0, 1, True, "key-1", False, 1),
+            "settle": ("hunting", "default", "search", [TODAY], 0, True, "key-1", False),
             "cancel": ("hunting", "default", "search", TODAY, 0, "key-1", None),
             "close": ("default", "search", [TODAY], datetime(2026, 11, 3, tzinfo=UTC), "closed", 0.0),
             "standing": ("hunting", ["search"], TODAY, ["key-1"], ["default"]),

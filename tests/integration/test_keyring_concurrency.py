@@ -26,7 +26,7 @@ from atlas.config import RINGS, Bucket, QuotaSettings, RingName
 from atlas.db import Database
 from atlas.errors import RingClosed
 from atlas.keyring import Grant, KeyRing, KeyState
-from atlas.pacing import Allowance
+from atlas.pacing import LENDER, Allowance, loan
 from atlas.testing import SettingsFactory
 
 pytestmark = pytest.mark.integration
@@ -114,15 +114,18 @@ async def check(
 ) -> None:
     today = pacific_day(now)
     for row in await sql.fetch("SELECT * FROM quota_ledger WHERE project = $1", project):
-        day, total, carried = row["pacific_day"], 0, 0
+        day, total, carried, limits = row["pacific_day"], 0, 0, 0
         for ring in RINGS:
             spent = row[f"{ring}_used"] + row[f"{ring}_reserved"]
             assert spent == account.sent[ring, day]
             allowance = Allowance.of(quota, project, ring, BUCKET)
+            limits += allowance.ring_limit
+            allowance = allowance.with_loan(max(0, loan(quota, project, ring, BUCKET)))
             own = spent - account.carried[ring, day]
             assert own <= (allowance.at(now) if day == today else allowance.ring_limit)
             total, carried = total + spent, carried + account.carried[ring, day]
-        assert row["used"] + row["reserved"] == total <= quota.limits.general + carried
+        # However much is lent and taken back, the day's total is what the shares leave, less the reserve.
+        assert row["used"] + row["reserved"] == total <= limits + carried <= quota.limits.general + carried
     for each in rings[:3]:
         await check_openness(each)
 
@@ -130,7 +133,8 @@ async def check(
 async def check_openness(ring: KeyRing) -> None:
     """An open ring grants, and a ring with nothing against it is open."""
     line = next(line for line in await ring.ledger() if line.bucket == BUCKET)
-    has_room = line.used + line.reserved < line.allowed and line.left > 0
+    spent = line.used + line.reserved + line.spent_by_others
+    has_room = spent < line.allowed and line.left > 0
     usable = line.closed_until is None and line.keys[0].state == KeyState.ACTIVE
     verdict = await ring.availability(BUCKET)
     if has_room and usable:
@@ -208,20 +212,22 @@ asyncio.run(main())
 
 
 class Crowd:
-    """Processes of two rings that wait for `go` and then call as fast as they can."""
+    """Processes of several rings that wait for `go` and then call as fast as they can."""
 
     def __init__(self, processes: list[subprocess.Popen[str]]) -> None:
         self.processes = processes
         self._heard: list[list[str]] = [[] for _ in processes]
 
-    def go(self) -> None:
-        for nth, process in enumerate(self.processes):
+    def go(self, *which: int) -> None:
+        """Let some of them begin, by default all."""
+        chosen = which or range(len(self.processes))
+        for nth in chosen:
             assert self.listen(nth) == "ready"
-            assert process.stdin is not None
-        for process in self.processes:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
+        for nth in chosen:
+            stdin = self.processes[nth].stdin
+            assert stdin is not None
+            stdin.write("\n")
+            stdin.flush()
 
     def listen(self, nth: int) -> str:
         """The next line of one process, "" at its end."""
@@ -239,7 +245,7 @@ class Crowd:
 
 
 @pytest.fixture
-def crowd(environment: dict[str, str], tmp_path: Path) -> Iterator[Crowd]:
+def crowd(request: pytest.FixtureRequest, environment: dict[str, str], tmp_path: Path) -> Iterator[Crowd]:
     environment |= {
         "YOUTUBE_API_KEY_POOL_JSON": json.dumps(["key-one", "key-two"]),
         "PLEIADES_QUOTA__PACING": "false",
@@ -252,7 +258,7 @@ def crowd(environment: dict[str, str], tmp_path: Path) -> Iterator[Crowd]:
             [sys.executable, "-c", CALLER, ring, BUCKET],
             env=environment, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
-        for ring in ("hunting", "tracking") * 3
+        for ring in getattr(request, "param", ("hunting", "tracking") * 3)
     ]  # fmt: skip
     yield Crowd(processes)
     for process in processes:
@@ -260,7 +266,8 @@ def crowd(environment: dict[str, str], tmp_path: Path) -> Iterator[Crowd]:
         process.communicate()
 
 
-HUNTING, TRACKING = 380, 475
+HUNTING, TRACKING, ARCHEOLOGY = 380 + 42, 475 + 52, 95
+"""What each may spend of 1,000 units; 94 of them are archeology's until it asks."""
 
 
 async def test_a_crowd_of_processes_spends_every_unit_once(crowd: Crowd, sql: Any) -> None:
@@ -271,6 +278,23 @@ async def test_a_crowd_of_processes_spends_every_unit_once(crowd: Crowd, sql: An
     row = await sql.fetchrow("SELECT * FROM quota_ledger")
     assert (row["hunting_used"], row["tracking_used"], row["reserved"]) == (HUNTING, TRACKING, 0)
     assert await sql.fetchval("SELECT sum(calls) FROM api_keys") == HUNTING + TRACKING
+
+
+@pytest.mark.parametrize("crowd", [("hunting", "tracking", "hunting", "tracking", LENDER)], indirect=True)
+async def test_a_ring_that_asks_among_many_takes_back_what_is_left_of_its_share(
+    crowd: Crowd, sql: Any
+) -> None:
+    crowd.go(0, 1, 2, 3)
+    for _ in range(20):
+        await asyncio.to_thread(crowd.listen, 0)
+    crowd.go(4)
+    sent = await asyncio.to_thread(crowd.sent)
+    hunting, tracking, archeology = (sent[f"sent {ring}"] for ring in RINGS)
+    assert 380 <= hunting <= HUNTING
+    assert 475 <= tracking <= TRACKING
+    assert 1 <= archeology <= ARCHEOLOGY
+    assert hunting + tracking + archeology == 950
+    assert await sql.fetchval("SELECT used FROM quota_ledger") == 950
 
 
 async def test_killed_processes_leave_a_ledger_that_counts_all_they_sent(crowd: Crowd, sql: Any) -> None:

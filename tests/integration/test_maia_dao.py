@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import chain, count
+from itertools import chain, count, product
 from typing import Any
 from uuid import uuid4
 
@@ -21,20 +21,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atlas import Atlas
-from atlas.adapters.maia import (
-    Ingested,
-    MaiaDAO,
-    Mention,
-    QueueCounts,
-    Topic,
-    TopicOutcome,
-    TopicStatus,
-    clean_text,
-)
+from atlas.adapters.maia import MaiaDAO
+from atlas.adapters.queue import Mention, QueueCounts, Topic, TopicOutcome, TopicStatus
+from atlas.adapters.videos import Ingested
 from atlas.clock import FixedClock
 from atlas.config import Settings
 from atlas.db import Database, Transaction, sql_of
 from atlas.errors import DataRefused, LeaseLost, NoCurrentAtlas
+from atlas.queries import SearchParameters, clean_text, topic_key
 from atlas.testing import NOON, SettingsFactory
 
 pytestmark = pytest.mark.integration
@@ -63,6 +57,9 @@ class Clip:
     like_count: int | None = 10
     comment_count: int | None = 1
     etag: str | None = "etag"
+    scheduled_start_at: datetime | None = None
+    actual_start_at: datetime | None = None
+    actual_end_at: datetime | None = None
 
 
 UNFETCHED = Clip(
@@ -97,7 +94,7 @@ async def expire_leases(sql: Any) -> None:
 
 
 async def topic_row(sql: Any, query: str) -> Any:
-    return await sql.fetchrow("SELECT * FROM search_queue WHERE query = $1", query)
+    return await sql.fetchrow("SELECT * FROM search_queue WHERE key = $1", topic_key(query))
 
 
 async def video_row(sql: Any, video_id: str) -> Any:
@@ -105,7 +102,7 @@ async def video_row(sql: Any, video_id: str) -> Any:
 
 
 async def status_of(sql: Any, query: str) -> str:
-    return str(await sql.fetchval("SELECT status FROM search_queue WHERE query = $1", query))
+    return str(await sql.fetchval("SELECT status FROM search_queue WHERE key = $1", topic_key(query)))
 
 
 async def check_counter(sql: Any) -> None:
@@ -190,6 +187,17 @@ async def test_a_late_owner_whose_topic_nobody_took_may_still_store_it(dao: Maia
     assert await status_of(sql, "cats") == "cooling"
 
 
+async def test_the_next_wake_is_the_first_that_cools(dao: MaiaDAO, sql: Any) -> None:
+    await dao.seed(["cats", "dogs"])
+    assert await dao.next_wake_at() is None
+    for topic, hours in zip(await dao.fetch_hunter_batch(2), (5, 3), strict=True):
+        await dao.update_search_state(topic.id, None, 0, "cooling")
+        await sql.execute(
+            "UPDATE search_queue SET cool_until = $2 WHERE id = $1", topic.id, NOON + timedelta(hours=hours)
+        )
+    assert await dao.next_wake_at() == NOON + timedelta(hours=3)
+
+
 async def test_outcomes_are_stored_all_or_none(make_dao: MakeDAO, sql: Any) -> None:
     dao = make_dao()
     await dao.seed(["kept", "lost"])
@@ -219,7 +227,7 @@ async def test_a_claim_waits_for_no_disk_but_leaves_its_callers_transaction_dura
     async with sql.transaction():
         await claim_one(MaiaDAO(Transaction(sql), clock=clock, settings=settings_factory()))
         assert await sql.fetchval("SHOW synchronous_commit") == "on"
-    alone = sql_of("maia.claim_topics")
+    alone = sql_of("queue.claim_topics")
     arguments = (1, "test", uuid4(), 300.0, 5, NOON, False, True)
     async with sql.transaction():
         assert len(await sql.fetch(alone, *arguments)) == 1
@@ -230,7 +238,7 @@ async def test_a_claim_waits_for_no_disk_but_leaves_its_callers_transaction_dura
 async def test_remembered_tokens_do_not_grow_without_end(
     make_dao: MakeDAO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("atlas.adapters.maia._MOST_REMEMBERED", 2)
+    monkeypatch.setattr("atlas.adapters.queue._MAX_REMEMBERED_TOKENS", 2)
     dao = make_dao()
     await dao.seed(["one", "two", "three"])
     one, two, three = [await claim_one(dao) for _ in range(3)]
@@ -290,13 +298,13 @@ async def test_a_topic_that_kills_its_workers_is_parked_by_the_claim(
         topic = await claim_one(dao)
         assert (topic.query, topic.attempts) == ("poison", attempt)
         await expire_leases(sql)
-    with caplog.at_level(logging.WARNING, "atlas.adapters.maia"):
+    with caplog.at_level(logging.WARNING, "atlas.adapters.queue"):
         claim = await dao.claim_topics(1)
     assert [topic.query for topic in claim.topics] == ["sound"]
     assert [(topic.query, topic.reason) for topic in claim.parked] == [
         ("poison", "claimed 3 times, and no page was ever stored")
     ]
-    assert "parked topic 'poison'" in caplog.text
+    assert "Parked topic 'poison'" in caplog.text
     row = await topic_row(sql, "poison")
     assert (row["status"], row["lease_token"], row["attempts"]) == ("parked", None, 3)
     with pytest.raises(LeaseLost):
@@ -365,6 +373,21 @@ async def test_the_pause_never_exceeds_a_day(make_dao: MakeDAO, sql: Any) -> Non
     await sql.execute("UPDATE search_queue SET attempts = 60")
     await dao.release_topics([await claim_one(dao)], retry_after_s=100)
     assert await seconds_until_lease_ends(sql, "cats") <= 86400
+
+
+async def test_uncounted_refusals_lengthen_the_pause_up_to_an_hour_until_a_page_is_stored(
+    make_dao: MakeDAO, sql: Any
+) -> None:
+    dao = make_dao(max_attempts=2)
+    await dao.seed(["cats"])
+    for refusals, most in enumerate((100, 200, 400, 800, 1600, 3200, 3600, 3600)):
+        topic = await claim_one(dao)
+        assert (topic.refusals, topic.attempts) == (refusals, 1)
+        await dao.release_topics([topic], error="refused", retry_after_s=100, count_attempt=False)
+        assert most - 5 <= await seconds_until_lease_ends(sql, "cats") <= most
+        await sql.execute("UPDATE search_queue SET lease_until = NULL")
+    await dao.update_search_state((await claim_one(dao)).id, "token", 1, TopicStatus.ACTIVE)
+    assert (await claim_one(dao)).refusals == 0
 
 
 async def test_a_claim_given_back_unserved_does_not_count(make_dao: MakeDAO) -> None:
@@ -469,7 +492,7 @@ async def test_the_queue_never_dies_out(dao: MaiaDAO, clock: FixedClock) -> None
 async def test_a_bad_request_parks_the_topic_with_its_reason(dao: MaiaDAO, sql: Any) -> None:
     await dao.seed(["cats"])
     topic = await claim_one(dao)
-    with pytest.raises(DataRefused, match="say why"):
+    with pytest.raises(DataRefused, match="without a reason"):
         await dao.update_search_state(topic.id, None, 0, "parked")
     await dao.update_search_state(topic.id, None, 0, "parked", error="invalidParameter: q\ud800")
     row = await topic_row(sql, "cats")
@@ -487,6 +510,92 @@ async def test_equal_queries_are_one_topic(dao: MaiaDAO, sql: Any) -> None:
     assert (await topic_row(sql, "strasse köln"))["mention_count"] == 7
     assert await dao.tag_mentions(["Straße Köln", "unknown"]) == {"Straße Köln": 7, "unknown": 0}
     await check_counter(sql)
+
+
+async def test_a_tag_is_searched_in_its_commonest_spelling(dao: MaiaDAO, sql: Any) -> None:
+    await dao.add_to_search_queue(["LOFI", Mention("LoFi", 2), Mention("lofi", 2)])
+    assert (await topic_row(sql, "lofi"))["query"] == "LoFi"
+    await dao.add_to_search_queue([Mention("lofi", 1)])
+    topic = await claim_one(dao)
+    assert topic.query == "lofi"
+    await dao.update_search_state(topic.id, "NEXT", 50, "active")
+    await dao.add_to_search_queue([Mention("LOFI", 9)])
+    topic = await claim_one(dao)
+    # The token of the next page is good for this spelling alone.
+    assert (topic.query, topic.page_token) == ("lofi", "NEXT")
+    await dao.update_search_state(topic.id, None, 50, "cooling")
+    await dao.add_to_search_queue(["lofi"])
+    row = await topic_row(sql, "lofi")
+    assert (row["query"], row["mention_count"]) == ("LOFI", 16)
+
+
+async def test_the_spellings_kept_of_a_topic_are_few(dao: MaiaDAO, sql: Any) -> None:
+    spellings = ["".join(letters) for letters in product(*zip("abcd", "ABCD", strict=True))]
+    await dao.add_to_search_queue([Mention("ABCD", 3), *spellings])
+    row = await topic_row(sql, "abcd")
+    assert (row["query"], row["mention_count"]) == ("ABCD", 19)
+    assert await sql.fetchval("SELECT count(*) FROM search_queue, jsonb_each(spellings)") == 8
+
+
+async def test_a_seed_is_searched_as_it_was_typed(dao: MaiaDAO, sql: Any) -> None:
+    await dao.add_to_search_queue([Mention("strasse", 9)])
+    assert await dao.seed(["Straße", "İSTANBUL gezi", "istanbul gezi", "½ marathon"]) == 2
+    await dao.add_to_search_queue([Mention("STRASSE", 99)])
+    assert [topic.query for topic in await dao.fetch_hunter_batch(5)] == [
+        "Straße", "İSTANBUL gezi", "½ marathon",
+    ]  # fmt: skip
+    assert await dao.park_topics(["strasse"], "enough") == 1
+    assert await dao.seed(["STRASSE"]) == 1
+    assert (await claim_one(dao)).query == "STRASSE"
+    await check_counter(sql)
+
+
+async def test_the_same_words_with_other_parameters_are_another_topic(dao: MaiaDAO, sql: Any) -> None:
+    in_japan = SearchParameters(region="JP", duration="long", published_after=NOON - DAY)
+    assert await dao.seed(["Jazz"]) == await dao.seed(["jazz"], in_japan) == 1
+    assert await dao.seed(["JAZZ"], in_japan) == 0
+    await dao.add_to_search_queue(["jazz"])
+    plain, narrowed = await dao.fetch_hunter_batch(5)
+    assert (plain.query, plain.parameters) == ("Jazz", SearchParameters())
+    assert (narrowed.query, narrowed.parameters, narrowed.search_after) == ("JAZZ", in_japan, NOON - DAY)
+    assert {(topic.mention_count, topic.parameters) for topic in await dao.list_topics()} == {
+        (1, SearchParameters()), (0, in_japan),
+    }  # fmt: skip
+    assert await dao.tag_mentions(["jazz"]) == {"jazz": 1}
+    await check_counter(sql)
+
+
+async def test_a_span_that_is_over_is_searched_once(dao: MaiaDAO, clock: FixedClock) -> None:
+    with pytest.raises(DataRefused, match="in the future"):
+        await dao.seed(["cats"], SearchParameters(published_after=NOON + DAY))
+    past = SearchParameters(published_after=NOON - 9 * DAY, published_before=NOON - 2 * DAY)
+    await dao.seed(["elections"], past)
+    await dao.seed(["football"], SearchParameters(published_before=NOON + DAY))
+    elections, football = await dao.fetch_hunter_batch(2)
+    await dao.update_search_state(elections.id, None, 50, "cooling")
+    await dao.update_search_state(football.id, None, 50, "cooling")
+    [over] = await dao.list_topics("parked")
+    assert (over.query, over.parameters) == ("elections", past)
+    assert over.last_error == "searched to the end of its span, which is over: nothing more can appear in it"
+    clock.advance(2 * DAY)
+    again = await claim_one(dao)
+    assert (again.query, again.search_after) == ("football", NOON)
+    assert await dao.seed(["elections"], past) == 1
+    assert (await claim_one(dao)).search_after == NOON - 9 * DAY
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        '{"region": "Japan"}', '{"colour": "red"}', '{"duration": "endless"}', '{"category": "10"}', "[]",
+        '{"published_after": "2026-11-02"}', '{"event_type": null}',
+        '{"published_after": "2026-11-03T00:00:00Z", "published_before": "2026-11-02T00:00:00Z"}',
+    ],
+)  # fmt: skip
+async def test_parameters_are_the_databases_to_check_too(dao: MaiaDAO, sql: Any, wrong: str) -> None:
+    await dao.seed(["cats"])
+    with pytest.raises(Exception, match="search_parameters"):
+        await sql.execute(f"UPDATE search_queue SET parameters = '{wrong}'")
 
 
 async def test_nothing_to_add_is_no_work(dao: MaiaDAO) -> None:
@@ -541,7 +650,7 @@ async def test_another_half_life_keeps_what_weights_have_decayed_to(
     clock.advance(timedelta(seconds=2 * HALF_LIFE_S))
     dao = make_dao(half_life_h=1)
     await dao.add_to_search_queue([Mention("new", 2)])
-    assert "half-life becomes 1 h" in caplog.text
+    assert "half-life changes to 1 h" in caplog.text
     old, new = [(await topic_row(sql, query))["priority"] for query in ("old", "new")]
     assert old == pytest.approx(new, abs=1e-6)
     clock.advance(HOUR)
@@ -593,7 +702,7 @@ async def test_seeding_a_known_topic_raises_and_revives_it(dao: MaiaDAO, sql: An
     assert await dao.seed(["Waiting", "cooling", "parked", "held", "brand new"]) == 3
 
     claimed = await dao.fetch_hunter_batch(10)
-    assert {topic.query for topic in claimed} == {"waiting", "cooling", "parked", "brand new"}
+    assert {topic.query for topic in claimed} == {"Waiting", "cooling", "parked", "brand new"}
     assert {topic.origin for topic in claimed} == {"seed"}
     assert {topic.attempts for topic in claimed} == {1}
     cooled = next(topic for topic in claimed if topic.query == "cooling")

@@ -15,14 +15,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
+from atlas.adapters.discovery import ArmYield, DiscoveryDAO, PlannedArm
 from atlas.adapters.metrics import MetricsDAO
-from atlas.clock import FixedClock
+from atlas.clock import FixedClock, pacific_day
 from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.keyring import KeyRing
 from atlas.testing import SettingsFactory, ThrowAwayServer
-from maia.hunter import Hunter
-from maia.metrics import FAMILIES, Exporter, MetricsError, exported
+from maia.hunter.cycle import Hunter
+from maia.stack.metrics import FAMILIES, Exporter, MetricsError, serve_metrics
 
 pytestmark = pytest.mark.integration
 
@@ -58,6 +59,21 @@ def cycle(outcome: str = "done", **counts: Any) -> dict[str, Any]:
 
 async def hunted(atlas: Atlas, *cycles: Mapping[str, Any], agent: str = "hunter") -> None:
     await atlas.events.append_many([(f"{agent}.cycle", each) for each in cycles], agent=agent)
+
+
+async def planned_and_found(atlas: Atlas) -> None:
+    """A plan of two arms, and what they brought on this day and the one before."""
+    dao = DiscoveryDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    day = pacific_day(atlas.clock.now())
+    arms = [
+        PlannedArm(arm, "search", share, 0.01, 1.0, 0.5, 2.0, "a test")
+        for arm, share in (("search:slices", 0.75), ("search:any", 0.25))
+    ]
+    await dao.make_plan(day, arms)
+    for each in (day, day - timedelta(days=1)):
+        await dao.add_yield(each, ArmYield("search:slices", asks=2, units=2, found=90, new=50, early=40))
+    await dao.mark_unwell(day, "search:any", "order ignored")
+    await atlas.db.execute("discovery.add_verdicts", [day], ["search:slices"], [40], [7])
 
 
 class TestTotals:
@@ -109,6 +125,19 @@ class TestTotals:
         }
         assert errors == {"network": 2, "rate_limited": 1, "failed": 1}
         assert value(told, "pleiades_churns_total", agent="hunter") == 1
+
+    async def test_sources_and_forms_are_told_with_what_they_cost_and_brought(self, atlas: Atlas) -> None:
+        await planned_and_found(atlas)
+        told = await told_by(Exporter(atlas))
+
+        counts = {
+            name: value(told, f"pleiades_discovery_{name}_total", arm="search:slices")
+            for name in ("units", "found", "early", "growing")
+        }
+        assert counts == {"units": 4, "found": 180, "early": 80, "growing": 7}
+        assert value(told, "pleiades_discovery_share", arm="search:slices") == 0.75
+        assert value(told, "pleiades_discovery_unwell", arm="search:slices") == 0
+        assert value(told, "pleiades_discovery_unwell", arm="search:any") == 1
 
     async def test_breakouts_are_counted(self, atlas: Atlas) -> None:
         await atlas.events.append_many([("tracker.breakout", {"id": "a"}), ("tracker.breakout", {"id": "b"})])
@@ -232,7 +261,7 @@ class TestStanding:
     async def test_a_lapsed_claim_is_counted_once_however_much_it_holds(
         self, atlas: Atlas, sql: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("maia.metrics.COUNTS_KEPT_S", 0.0)
+        monkeypatch.setattr("maia.stack.metrics.COUNTS_KEPT_S", 0.0)
         exporter = Exporter(atlas)
         async with Hunter.open(atlas) as hunter:
             await hunter.dao.seed(["cats", "city gardens", "trains"])
@@ -254,6 +283,7 @@ class TestStanding:
             await hunter.dao.claim_topics(1)
         await sql.execute("UPDATE search_queue SET lease_until = clock_timestamp() - interval '1 second'")
         await atlas.events.append("tracker.breakout", {"id": "a"})
+        await planned_and_found(atlas)
         keys = KeyRing("hunting", atlas=atlas)
         await keys.settle(await keys.acquire("search"))
         exposition = (await Exporter(atlas).exposition()).decode()
@@ -264,7 +294,7 @@ class TestStanding:
 
 class TestServing:
     async def test_prometheus_is_served_and_health_is_told(self, atlas: Atlas) -> None:
-        async with exported(atlas, "127.0.0.1", 0) as url, aiohttp.ClientSession() as session:
+        async with serve_metrics(atlas, "127.0.0.1", 0) as url, aiohttp.ClientSession() as session:
             async with session.get(url) as answer:
                 assert answer.headers["Content-Type"].startswith("text/plain; version=")
                 assert value(parsed(await answer.read()), "pleiades_up") == 1
@@ -276,7 +306,7 @@ class TestServing:
     ) -> None:
         dsn = own_postgres.dsn_of(own_postgres.create_database(own_postgres.migrated_template()))
         settings = settings_factory(database_url=SecretStr(dsn), database={"connect_timeout_s": 0.2})
-        async with Atlas.open(settings) as atlas, exported(atlas, "127.0.0.1", 0) as url:
+        async with Atlas.open(settings) as atlas, serve_metrics(atlas, "127.0.0.1", 0) as url:
             own_postgres.stop()
             async with aiohttp.ClientSession() as session:
                 async with session.get(url) as answer:
@@ -289,10 +319,10 @@ class TestServing:
             assert value(await told_by(Exporter(atlas)), "pleiades_up") == 1
 
     async def test_a_port_in_use_is_named(self, atlas: Atlas) -> None:
-        async with exported(atlas, "127.0.0.1", 0) as url:
+        async with serve_metrics(atlas, "127.0.0.1", 0) as url:
             port = int(url.split(":")[2].partition("/")[0])
             with pytest.raises(MetricsError, match=f"127.0.0.1:{port} .*PLEIADES_METRICS__PORT"):
-                async with exported(atlas, "127.0.0.1", port):
+                async with serve_metrics(atlas, "127.0.0.1", port):
                     pass
 
     def test_the_command_prints_them_once(self, environment: dict[str, str]) -> None:

@@ -79,7 +79,7 @@ async def test_videos_join_as_they_stood_when_they_were_last_fetched(migrated: A
     ago = NOON - 60 * DAY
     assert [tuple(row) for row in rows] == [
         ("cold", 2, 24, DAY, NOON, "live"),
-        ("gone", 0, 1, HOUR, NOON, "gone"),
+        ("gone", 0, 1, 25 * DAY, NOON, "gone"),
         ("hot", 0, 1, HOUR, NOON, "live"),
         ("long ago", 0, 1, HOUR, ago, "live"),
         ("uncounted", 0, 1, HOUR, None, "live"),

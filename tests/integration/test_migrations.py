@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 from pydantic import SecretStr
 
 from atlas import migrations
+from atlas.adapters.maia import MaiaDAO
+from atlas.clock import FixedClock
 from atlas.db import Database
 from atlas.errors import MigrationError
-from atlas.testing import SettingsFactory
+from atlas.testing import NOON, SettingsFactory
 
 pytestmark = pytest.mark.integration
 
@@ -75,7 +79,7 @@ async def test_an_edited_file_is_an_error(folder: Path, database: Database) -> N
     (folder / "0001_moons.sql").write_text("CREATE TABLE moon (name text, mass float);\n")
     (folder / "0003_more.sql").write_text("CREATE TABLE more ();\n")
     for call in (database.migrate, database.pending_migrations):
-        with pytest.raises(MigrationError, match="0001_moons was edited after the database had applied it"):
+        with pytest.raises(MigrationError, match="0001_moons was edited after the database applied it"):
             await call()
 
 
@@ -181,3 +185,21 @@ async def test_everything_is_made_in_the_users_own_schema(
     )
     assert strays == []
     assert await sql.fetchval("SELECT count(*) FROM pleiades.migration") == len(migrations.known())
+
+
+async def test_a_database_that_knows_no_encoding_is_migrated(
+    settings_factory: SettingsFactory, empty_database_url: str, sql: Any
+) -> None:
+    name = "any_bytes_" + secrets.token_hex(4)
+    await sql.execute(
+        f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE_PROVIDER libc LOCALE 'C'"
+    )
+    url = empty_database_url.replace(urlsplit(empty_database_url).path, f"/{name}")
+    try:
+        async with Database.open(settings_factory(database_url=SecretStr(url))) as opened:
+            assert await opened.pending_migrations() == []
+            dao = MaiaDAO(opened, clock=FixedClock(NOON), settings=settings_factory())
+            await dao.seed(["İSTANBUL", "istanbul"])
+            assert (await dao.queue_counts()).active == 1
+    finally:
+        await sql.execute(f"DROP DATABASE {name} WITH (FORCE)")

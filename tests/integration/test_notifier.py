@@ -1,11 +1,14 @@
-"""Alerts through Apprise to a real web hook, de-duplicated in PostgreSQL."""
+"""Alerts through Apprise to a real web hook, deduplicated in PostgreSQL."""
 
 from __future__ import annotations
 
 import asyncio
+import html
+import json
 import logging
 import socket
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -53,6 +56,34 @@ class TestSending:
         [alert] = recording_notifier.alerts
         assert (alert["title"], alert["message"], alert["type"]) == ("Title é", "Body\n<b>", told)
 
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "discord://123456789012345678/abcdefghijklmnopqrstuvwxyz0123456789",
+            "tgram://123456789:abcdefg_hijklmnop/12345",
+            "mmost://localhost/abcdefghijklmnopqrstuvwx",
+            "gchat://workspace/key/token",
+        ],
+    )
+    async def test_a_title_mentions_nobody(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch, url: str
+    ) -> None:
+        posted: list[str] = []
+
+        def post(*_: object, **options: Any) -> Any:
+            posted.append(json.loads(options["data"]))
+            return SimpleNamespace(status_code=200, content=b'{"ok": true}', headers={}, text="")
+
+        monkeypatch.setattr("requests.post", post)
+        monkeypatch.setattr("requests.Session.request", post)
+        title = "Breakout: @everyone free <@&42>\x1b[31m <!channel> [safe](http://example.invalid)"
+        assert await sender(database, url).notify(title, "grows @here\nquickly")
+        [message] = posted
+        text = html.unescape(str(message))
+        for mention in ("@everyone", "@here", "<@", "<!", "](", "\x1b"):
+            assert mention not in text
+        assert "everyone free" in text
+
     async def test_every_url_is_told(self, database: Database, recording_notifier: RecordingNotifier) -> None:
         url = recording_notifier.url
 
@@ -70,7 +101,7 @@ class TestSending:
 
         assert await both.notify("t", "b")
         assert len(recording_notifier.alerts) == 1
-        assert "alert 't' did not reach URL 1 of the notifier" in caplog.text
+        assert "Alert 't' did not reach URL 1 of the notifier" in caplog.text
         assert not await both.notify("t", "b")
 
     async def test_lower_levels_are_only_logged(
@@ -158,7 +189,7 @@ class TestCoolDown:
         assert not await each.notify("t", "b")
         recording_notifier.status = 200
 
-        assert "alert 't' did not reach URL 1 of the notifier: Failed to send JSON POST" in caplog.text
+        assert "Alert 't' did not reach URL 1 of the notifier: Failed to send JSON POST" in caplog.text
         assert "503" in caplog.text
         assert await each.notify("t", "b")
 
@@ -202,7 +233,7 @@ class TestWithoutDatabase:
         recording_notifier: RecordingNotifier,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(notifier, "_DATABASE_PATIENCE_S", 0.2)
+        monkeypatch.setattr(notifier, "_DATABASE_TIMEOUT_S", 0.2)
         url = own_postgres.dsn_of(own_postgres.create_database())
         async with Database.open(settings_factory(database_url=SecretStr(url))) as database:
             each = sender(database, recording_notifier.url)
@@ -229,7 +260,7 @@ class TestWithoutDatabase:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        monkeypatch.setattr(notifier, "_DATABASE_PATIENCE_S", 0.2)
+        monkeypatch.setattr(notifier, "_DATABASE_TIMEOUT_S", 0.2)
         url = own_postgres.dsn_of(own_postgres.create_database())
         async with Database.open(settings_factory(database_url=SecretStr(url))) as database:
             each = sender(database, recording_notifier.url)
@@ -245,7 +276,7 @@ class TestWithoutDatabase:
             assert not await each.notify("t", "b")
             own_postgres.start()
 
-        assert "the cool-down of alert 't' is known to this process only" in caplog.text
+        assert "Only this process knows the cool-down of alert 't'" in caplog.text
 
 
 class TestNothingGetsOut:
@@ -297,7 +328,7 @@ class TestNothingGetsOut:
         monkeypatch.setattr(each, "_send", lambda alert, body: {}["no"])
 
         assert not await each.notify("t", "b")
-        assert "alert 't' could not be sent: KeyError('no')" in caplog.text
+        assert "Alert 't' could not be sent: KeyError('no')" in caplog.text
 
     async def test_good_urls_pass_the_check(self, database: Database) -> None:
         await sender(database, "json://127.0.0.1/", "mailto://user:pass@example.org").check()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from atlas.adapters.maia import MaiaDAO, Mention, Topic, TopicOutcome, TopicStatus
+from atlas.adapters.maia import MaiaDAO
+from atlas.adapters.queue import Mention, Topic, TopicOutcome, TopicStatus
 from atlas.clock import FixedClock
 from atlas.db import Transaction, sql_of
-from atlas.testing import NOON, SettingsFactory
+from atlas.testing import NOON, SettingsFactory, ThrowAwayServer
+from tests.integration.conftest import filled_database
 
 pytestmark = pytest.mark.integration
 
@@ -22,8 +24,8 @@ MODES = ("force_generic_plan", "force_custom_plan")
 TOKEN = "11111111-1111-1111-1111-111111111111"
 
 FILL = """
-INSERT INTO search_queue (query, origin, status, priority, created_at, cool_until)
-SELECT format('topic %s %s', i, md5(i::text)), 'tag', status,
+INSERT INTO search_queue (query, key, origin, status, priority, created_at, cool_until)
+SELECT format('topic %s %s', i, md5(i::text)), format('topic %s %s', i, md5(i::text)), 'tag', status,
     10000 + (hashint8(i)::bigint + 2147483648) / 429496729.6, $2,
     CASE status WHEN 'cooling' THEN $2::timestamptz + (i - $1 / 100) * interval '1 second' END
 FROM generate_series(1, $1::bigint) AS i,
@@ -49,15 +51,20 @@ async def fill(sql: Any, topics: int) -> None:
     await sql.execute("VACUUM ANALYZE search_queue")
 
 
+@pytest.fixture(scope="module")
+def still_template(still_server: ThrowAwayServer) -> str:
+    """A database with a queue of TOPICS."""
+    return filled_database(still_server, lambda sql: fill(sql, TOPICS))
+
+
 @pytest.fixture
 def database_url(still_database_url: str) -> str:
     return still_database_url
 
 
 @pytest_asyncio.fixture
-async def long_queue(sql: Any) -> AsyncIterator[Any]:
+async def long_queue(sql: Any) -> Any:
     await sql.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
-    await fill(sql, TOPICS)
     return sql
 
 
@@ -107,17 +114,17 @@ CLAIM = f"100, 'test', '{TOKEN}', 300, 5, '{NOON}', false, false"
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_claim_reads_only_its_indexes(long_queue: Any, mode: str) -> None:
-    plan = await plan_of(long_queue, "maia.claim_topics", CLAIM, mode)
+    plan = await plan_of(long_queue, "queue.claim_topics", CLAIM, mode)
     assert scans(plan, "search_queue") - {DUE} == {("Index Scan", "search_queue_by_priority"), BY_ID}
     assert plan["Actual Rows"] == 100
-    guarded = await plan_of(long_queue, "maia.claim_topics", CLAIM.replace("false", "true", 1), mode)
+    guarded = await plan_of(long_queue, "queue.claim_topics", CLAIM.replace("false", "true", 1), mode)
     assert scans(guarded, "search_queue") == {("Index Scan", "search_queue_by_priority"), DUE, BY_ID}
     assert guarded["Actual Rows"] == 0
 
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_waking_reads_only_its_indexes(long_queue: Any, mode: str) -> None:
-    plan = await plan_of(long_queue, "maia.wake_topics", f"'{NOON}', 1000", mode)
+    plan = await plan_of(long_queue, "queue.wake_topics", f"'{NOON}', 1000", mode)
     assert scans(plan, "search_queue") == {("Index Scan", "search_queue_by_cool_until"), BY_ID}
 
 
@@ -126,15 +133,15 @@ async def test_completion_and_release_read_only_the_rows_they_write(long_queue: 
     ids = [row["id"] for row in await long_queue.fetch(HELD)]
     values = (
         f"'{TOKEN}'::uuid", "'active'::text", "NULL::timestamptz", "NULL::text", "'TOKEN'::text",
-        "'{}'::text", f"'{NOON}'::timestamptz", "false", "1", "50", "5", "'digest'::text",
+        "'{}'::text", f"'{NOON}'::timestamptz", "false", "1", "50", "5", "'digest'::text", "1::real", "3",
     )  # fmt: skip
     filled = ", ".join(f"array_fill({value}, ARRAY[{len(ids)}])" for value in values)
-    plan = await plan_of(long_queue, "maia.update_search_states", f"ARRAY{ids}, {filled}", mode)
+    plan = await plan_of(long_queue, "queue.update_search_states", f"ARRAY{ids}, {filled}", mode)
     assert scans(plan, "search_queue") == {BY_ID}
     tokens = [TOKEN] * len(ids)
     plan = await plan_of(
         long_queue,
-        "maia.release_topics",
+        "queue.release_topics",
         f"ARRAY{ids}, ARRAY{tokens}::uuid[], 'timed out', 60, true, 5",
         mode,
     )
@@ -144,14 +151,44 @@ async def test_completion_and_release_read_only_the_rows_they_write(long_queue: 
 @pytest.mark.parametrize("mode", MODES)
 async def test_adding_tags_reads_only_the_topics_they_are(long_queue: Any, mode: str) -> None:
     tags = [f"tag {number}" for number in range(50)]
-    arguments = f"ARRAY{tags}, ARRAY{[1] * 50}, ARRAY{[1.0] * 50}, 'tag', '{NOON}'"
-    plan = await plan_of(long_queue, "maia.add_topics", arguments, mode)
-    assert scans(plan, "search_queue") == {("Index Scan", "search_queue_query_key")}
-    plan = await plan_of(long_queue, "maia.trim_queue", f"50, ARRAY{tags}", mode)
+    spellings = [json.dumps({tag: 1}) for tag in tags]
+    columns = (tags, spellings, tags, [1] * 50, [1.0] * 50)
+    arguments = ", ".join(f"ARRAY{column}" for column in columns) + f", 'tag', '{NOON}'"
+    plan = await plan_of(long_queue, "queue.add_topics", arguments, mode)
+    assert scans(plan, "search_queue") == {("Index Scan", "search_queue_key"), BY_ID}
+    plan = await plan_of(long_queue, "queue.trim_queue", f"50, ARRAY{tags}", mode)
     assert scans(plan, "search_queue") == {("Index Scan", "search_queue_by_priority"), BY_ID}
-    plan = await plan_of(long_queue, "maia.tag_mentions", f"ARRAY{tags}", mode)
-    assert {index for _, index in scans(plan, "search_queue")} <= {"search_queue_query_key", None}
+    plan = await plan_of(long_queue, "queue.tag_mentions", f"ARRAY{tags}", mode)
+    assert {index for _, index in scans(plan, "search_queue")} <= {"search_queue_key", None}
     assert "Seq Scan" not in {kind for kind, _ in scans(plan, "search_queue")}
+
+
+async def test_a_plan_made_while_the_queue_was_empty_serves_when_it_has_grown(long_queue: Any) -> None:
+    await long_queue.execute("TRUNCATE search_queue CASCADE")
+    await long_queue.execute("DELETE FROM pg_statistic WHERE starelid = 'search_queue'::regclass")
+    await long_queue.execute("ALTER TABLE search_queue SET (autovacuum_enabled = false)")
+    await long_queue.execute("SET plan_cache_mode = force_generic_plan")
+    tags = [f"tag {number}" for number in range(1980, 2030)]
+    columns = (tags, [json.dumps({tag: 1}) for tag in tags], tags, [1] * 50, [1.0] * 50)
+    added = ", ".join(f"ARRAY{column}" for column in columns) + f", 'tag', '{NOON}'"
+    calls = {
+        "queue.add_topics": added,
+        "queue.seed_topics": f"ARRAY{tags}, ARRAY{tags}, '{{}}', 1.0, '{NOON}'",
+    }
+    for number, (statement, arguments) in enumerate(calls.items()):
+        await long_queue.execute(f"PREPARE early_{number} AS {sql_of(statement)}")
+        await long_queue.execute(f"EXPLAIN EXECUTE early_{number} ({arguments})")
+    await long_queue.execute(
+        "INSERT INTO search_queue (query, key, origin, priority, created_at) "
+        "SELECT name, name, 'tag', 0, $1 FROM generate_series(1, 2000) AS i, format('tag %s', i) AS name",
+        NOON,
+    )
+    for number, arguments in enumerate(calls.values()):
+        explained = await long_queue.fetchval(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE early_{number} ({arguments})"
+        )
+        plan = json.loads(explained)[0]["Plan"]
+        assert max(node["Actual Loops"] for node in nodes(plan)) <= len(tags)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -178,7 +215,7 @@ async def test_ingestion_reads_only_the_rows_it_writes(long_queue: Any, mode: st
         [{"id": f"v{i}", "channel_id": f"UC{i}", "channel_title": "t", "tags": []} for i in range(50)]
     )
     plan = await plan_of(
-        long_queue, "maia.ingest_videos", f"'{page}', '{NOON}', NULL, 24, 168, '{{1,6,24}}'", mode
+        long_queue, "videos.ingest_videos", f"'{page}', '{NOON}', NULL, 24, 168, '{{1,6,24}}'", mode
     )
     assert {index for _, index in scans(plan, "")} == {"channels_pkey", "video_clock_pkey", "watches_pkey"}
     for table in ("channels", "videos", "video_clock", "channel_clock", "watches"):
@@ -196,12 +233,12 @@ async def test_a_queue_all_of_one_status_changes_no_plan(long_queue: Any, mode: 
         NOON.replace(year=2027),
     )
     await long_queue.execute("VACUUM ANALYZE search_queue")
-    claim = await plan_of(long_queue, "maia.claim_topics", CLAIM.replace("false", "true", 1), mode)
+    claim = await plan_of(long_queue, "queue.claim_topics", CLAIM.replace("false", "true", 1), mode)
     assert scans(claim, "search_queue") == {("Index Scan", "search_queue_by_priority"), DUE, BY_ID}
     assert claim["Actual Rows"] == (100 if status == "active" else 0)
-    wake = await plan_of(long_queue, "maia.wake_topics", f"'{NOON}', 1000", mode)
+    wake = await plan_of(long_queue, "queue.wake_topics", f"'{NOON}', 1000", mode)
     assert scans(wake, "search_queue") == {("Index Scan", "search_queue_by_cool_until"), BY_ID}
-    trim = await plan_of(long_queue, "maia.trim_queue", "50, ARRAY['a']", mode)
+    trim = await plan_of(long_queue, "queue.trim_queue", "50, ARRAY['a']", mode)
     assert scans(trim, "search_queue") == {("Index Scan", "search_queue_by_priority"), BY_ID}
 
 
@@ -257,20 +294,20 @@ def pages_read(plan: Mapping[str, Any]) -> int:
 
 async def test_a_claim_reads_as_few_pages_after_many_as_at_first(dao: MaiaDAO, long_queue: Any) -> None:
     """Topics that leave the head for good (cooling) must not be stepped over by every later claim."""
-    before = await plan_of(long_queue, "maia.claim_topics", CLAIM, "force_generic_plan")
+    before = await plan_of(long_queue, "queue.claim_topics", CLAIM, "force_generic_plan")
     for _ in range(100):
         topics = await dao.fetch_hunter_batch(200)
         await dao.update_search_states([TopicOutcome(topic.id, None, 3, "cooling") for topic in topics])
     await long_queue.execute("VACUUM search_queue")
-    after = await plan_of(long_queue, "maia.claim_topics", CLAIM, "force_generic_plan")
+    after = await plan_of(long_queue, "queue.claim_topics", CLAIM, "force_generic_plan")
     assert scans(after, "search_queue") == scans(before, "search_queue")
     assert pages_read(after) < 1.5 * pages_read(before)
 
 
 async def test_a_claim_reads_hardly_more_of_a_longer_queue(dao: MaiaDAO, long_queue: Any) -> None:
-    long = await plan_of(long_queue, "maia.claim_topics", CLAIM, "force_generic_plan")
+    long = await plan_of(long_queue, "queue.claim_topics", CLAIM, "force_generic_plan")
     await fill(long_queue, TOPICS // 10)
-    short = await plan_of(long_queue, "maia.claim_topics", CLAIM, "force_generic_plan")
+    short = await plan_of(long_queue, "queue.claim_topics", CLAIM, "force_generic_plan")
     assert scans(long, "search_queue") == scans(short, "search_queue")
     assert pages_read(long) < 1.5 * pages_read(short)
 
@@ -282,7 +319,8 @@ def videos(view_count: int) -> list[Any]:
             id=f"v{number}", channel_id="UC1", channel_title="Channel", title="A title", published_at=NOON,
             description="description " * 75, category_id=22, tags=("tag",) * 18, duration_s=90,
             live_broadcast_content="none", default_language="en", view_count=view_count, like_count=1,
-            comment_count=None, etag="etag",
+            comment_count=None, etag="etag", scheduled_start_at=None,
+            actual_start_at=None, actual_end_at=None,
         )
         for number in range(500)
     ]  # fmt: skip
@@ -318,5 +356,5 @@ async def test_a_full_queue_is_trimmed_from_its_lower_end(
 
 
 def _capped(dao: MaiaDAO, cap: int) -> Any:
-    settings = dao._settings
+    settings = dao.queue._settings
     return settings.model_copy(update={"hunter": settings.hunter.model_copy(update={"queue_cap": cap})})

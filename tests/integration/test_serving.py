@@ -7,7 +7,8 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,17 +20,14 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.schedules import IntervalSchedule
 
 from flows import provisioning
-from flows.registry import AGENTS, ANCHOR
+from flows.registry import ANCHOR
 from flows.serving import end_runs
+from maia.agents import intervals_s
+from tests import flow_runs
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.timeout(300),
-    pytest.mark.filterwarnings(
-        "ignore:Exception ignored in. <(socket|ssl|_Selector|asyncio):pytest.PytestUnraisableExceptionWarning"
-    ),
-]
+pytestmark = flow_runs.MARKS
 
+DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deployments"
 STUBBORN = r"""
 import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -49,17 +47,31 @@ def served_environment(environment: dict[str, str], prefect: str, tmp_path: Path
     return environment | {"PREFECT_API_URL": prefect, "PREFECT_HOME": str(tmp_path / "prefect")}
 
 
+StartServing = Callable[[], Awaitable[asyncio.subprocess.Process]]
+
+
 @pytest_asyncio.fixture
-async def serving(served_environment: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "maia", "serve", "--json",
-        env=served_environment | {"PLEIADES_PREFECT__INTERVALS_S": '{"hunter": 3600}'},
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    yield process
-    if process.returncode is None:
-        process.kill()
-    await process.communicate()
+async def start_serving(served_environment: dict[str, str]) -> AsyncIterator[StartServing]:
+    """Starts a `maia serve` and waits until it serves."""
+    started: list[asyncio.subprocess.Process] = []
+
+    async def start() -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "maia", "serve", "--json",
+            env=served_environment | {"PLEIADES_AGENTS__INTERVALS_S": '{"hunter": 3600}'},
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        started.append(process)
+        assert process.stdout is not None
+        told = json.loads(await process.stdout.readline())
+        assert told == {"event": "serving", "intervals_s": intervals_s({"hunter": 3600})}
+        return process
+
+    yield start
+    for process in started:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
 
 
 def maia(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -67,18 +79,59 @@ def maia(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPr
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
-async def test_every_agent_is_served_as_often_as_the_settings_say(
-    serving: asyncio.subprocess.Process,
-) -> None:
-    assert serving.stdout is not None
-    told = json.loads(await serving.stdout.readline())
-    usual = {flow.name: flow.interval_s for flow in AGENTS}
-    assert told == {"event": "serving", "intervals_s": usual | {"hunter": 3600}}
+async def paused_or_not(deployment: str) -> tuple[bool, list[bool]]:
+    """Whether a deployment is paused, and which of its schedules are active."""
+    async with get_client() as client:
+        found = await client.read_deployment_by_name(deployment)
+    return found.paused, [schedule.active for schedule in found.schedules]
 
+
+@pytest_asyncio.fixture
+async def no_deployments(prefect: str) -> AsyncIterator[None]:
+    """Leaves the server without deployments, as tests find it in any order."""
+    yield
+    async with get_client() as client:
+        for deployment in await client.read_deployments():
+            await client.delete_deployment(deployment.id)
+
+
+@pytest.mark.usefixtures("no_deployments")
+async def test_what_an_operator_paused_stays_paused(
+    served_environment: dict[str, str], start_serving: StartServing
+) -> None:
+    first = await start_serving()
+    async with get_client() as client:
+        hunter = await client.read_deployment_by_name("hunter/default")
+        await client.update_deployment_schedule(hunter.id, hunter.schedules[0].id, active=False)
+        tracker = await client.read_deployment_by_name("tracker/default")
+        await client.pause_deployment(tracker.id)
+    first.send_signal(signal.SIGTERM)
+    await first.wait()
+
+    await start_serving()
+    assert await paused_or_not("hunter/default") == (False, [False])
+    assert (await paused_or_not("tracker/default"))[0]
+    file = str(DEPLOYMENTS / "prefect.yaml")
+    finished = await asyncio.to_thread(maia, served_environment, "provision", "--deployments", file)
+    assert finished.returncode == 0, finished.stderr
+    assert await paused_or_not("hunter/default") == (False, [False])
+    assert (await paused_or_not("tracker/default"))[0]
+
+    async with get_client() as client:
+        hunter = await client.read_deployment_by_name("hunter/default")
+        await client.update_deployment_schedule(hunter.id, hunter.schedules[0].id, active=True)
+        await client.resume_deployment(tracker.id)
+    await start_serving()
+    assert await paused_or_not("hunter/default") == (False, [True])
+    assert await paused_or_not("tracker/default") == (False, [True])
+
+
+async def test_every_agent_is_served_as_often_as_the_settings_say(start_serving: StartServing) -> None:
+    serving = await start_serving()
     async with get_client() as client:
         deployments = {each.name: each for each in [await client.read_deployment_by_name("hunter/default")]}
         hunter = deployments["default"]
-        assert hunter.entrypoint == "flows.hunter.hunter"
+        assert hunter.entrypoint == "flows.agents.hunter"
         assert hunter.enforce_parameter_schema
         assert hunter.work_pool_name is None
         [schedule] = [each.schedule for each in hunter.schedules]
@@ -99,14 +152,14 @@ async def test_every_agent_is_served_as_often_as_the_settings_say(
 def test_without_a_server_it_says_what_to_do(environment: dict[str, str]) -> None:
     environment.pop("PREFECT_API_URL", None)
     finished = maia(environment, "serve")
-    assert finished.returncode == 1
+    assert finished.returncode == 78
     assert finished.stderr.startswith("maia: PREFECT_API_URL is not set: set it to your Prefect server")
 
 
 def test_a_server_that_does_not_answer_is_waited_for_and_named(environment: dict[str, str]) -> None:
     away = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PLEIADES_UP__START_TIMEOUT_S": "0.3"}
     finished = maia(environment | away, "provision")
-    assert finished.returncode == 1
+    assert finished.returncode == 69
     assert "http://127.0.0.1:9/api did not answer in 0.3 s" in finished.stderr
 
 
@@ -166,11 +219,13 @@ async def test_runs_end_when_they_are_told_and_are_killed_if_they_do_not() -> No
 
 
 def ended(pid: int) -> bool:
-    try:
-        # SIGKILL takes a moment.
-        psutil.Process(pid).wait(5)
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.TimeoutExpired:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-    return True
+    """Whether a process ends within moments; it stays as a zombie, as its parent does not wait for it."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.05)
+    return False

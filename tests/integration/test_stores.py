@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import urllib.request
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator
@@ -338,6 +339,10 @@ class TestEveryStore:
     async def test_answers_when_checked(self, store: Store) -> None:
         await store.check()
 
+    async def test_a_probe_leaves_nothing(self, store: Store) -> None:
+        await store.probe("metadata/.probe")
+        assert await store.list("") == []
+
 
 class TestFileStore:
     async def test_a_file_is_whole_or_absent_after_kill_9(self, tmp_path: Path) -> None:
@@ -374,6 +379,32 @@ class TestFileStore:
                 assert len(body) == 24_000
                 assert body == body[:8] * 3000
         assert len(await FileStore(tmp_path).list("")) == 100
+
+    async def test_a_write_that_is_cancelled_as_it_begins_leaves_nothing(
+        self, file_store: FileStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stage, entered, go_on = file_store._stage, threading.Event(), threading.Event()
+
+        def slow(path: str) -> int:
+            entered.set()
+            go_on.wait()
+            return stage(path)
+
+        monkeypatch.setattr(file_store, "_stage", slow)
+
+        async def write() -> None:
+            async with file_store.writing("a.csv"):
+                pytest.fail("it was cancelled before")
+
+        writing = asyncio.create_task(write())
+        await asyncio.to_thread(entered.wait)
+        writing.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        assert list(file_store.root.rglob("*.*")) == []
+        assert not (file_store.root / ".incoming").exists()
 
     async def test_leftovers_of_the_dead_are_swept_after_an_hour(self, file_store: FileStore) -> None:
         await file_store.check()
@@ -609,7 +640,7 @@ class TestHubStore:
         store = HubStore("pleiades/nothing", TOKEN, database, hub.url, 1000)
 
         for action in (store.write({"a.json": b"1"}), store.read("a.json"), store.list(""), store.check()):
-            with pytest.raises(VaultError, match=r"does not exist or is closed to this token.*HF_DATASET_ID"):
+            with pytest.raises(VaultError, match=r"this token may not use it.*HF_DATASET_ID"):
                 await action
 
     async def test_a_wrong_token_is_told_and_never_shown(self, hub: FakeHub, database: Database) -> None:
@@ -793,3 +824,33 @@ def unused_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@pytest.mark.parametrize("below", ["", "a", "a/b"])
+async def test_a_dangling_link_is_an_error_at_once(tmp_path: Path, below: str) -> None:
+    link = tmp_path / "vault"
+    link.symlink_to(tmp_path / "nowhere")
+    store = FileStore(link / below)
+    async with asyncio.timeout(10):
+        for action in (store.check(), store.write({"a/b.json": b"1"}), store.probe("a/.probe")):
+            with pytest.raises(VaultError, match=r"it is a link to .*nowhere, which is no folder"):
+                await action
+
+
+async def test_a_link_to_a_folder_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "vault").symlink_to(tmp_path / "folder")
+    await FileStore(tmp_path / "vault").write({"a/b.json": b"1"})
+    assert (tmp_path / "folder" / "a" / "b.json").read_bytes() == b"1"
+
+
+async def test_a_folder_that_vanishes_for_ever_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def vanish(path: Path, *_: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", vanish)
+    async with asyncio.timeout(10):
+        with pytest.raises(VaultError, match="vanishes"):
+            await FileStore(tmp_path / "vault").check()

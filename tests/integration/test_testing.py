@@ -107,6 +107,14 @@ def test_workers_of_a_run_share_one_server_and_leave_nothing(tmp_path: Path) -> 
     assert not Path(folder).exists()
 
 
+def test_a_throw_away_folder_is_there_for_the_while_though_others_sweep() -> None:
+    with testing.throw_away_folder() as folder:
+        (folder / "file").write_text("content")
+        asyncio.run(testing._sweep())
+        assert (folder / "file").read_text() == "content"
+    assert not folder.exists()
+
+
 ABANDON = """
 import sys, time
 from atlas.testing import throw_away_server
@@ -124,7 +132,7 @@ def test_what_a_killed_run_left_is_swept() -> None:
         asyncio.run(testing._sweep())
         assert Path(folder).exists(), "a run that lives is spared"
         abandoned.kill()
-    assert Path(f"/proc/{pid}/cwd").exists()
+    assert Path(folder).exists()
     asyncio.run(testing._sweep())
     assert not Path(folder).exists()
     assert not Path(f"/proc/{pid}/cwd").exists()

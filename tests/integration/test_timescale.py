@@ -121,6 +121,8 @@ async def test_samples_are_kept_compressed_and_dropped_by_the_same_statements(
     assert sorted(len(samples) for samples in later.values()) == [9, 10]
     assert 999 not in {views for samples in later.values() for _, views, *_ in samples}
 
+    expired = await sql.fetchval("SELECT expired_sample_days($1)", (began + 3 * DAY).date())
+    assert expired == [(began + number * DAY).date() for number in range(3)]
     dropped = await dao.drop_samples_before((began + 3 * DAY).date())
     assert len(dropped) == 3
     assert (await samples_of(sql, "v"))[0][0] == began + 3 * DAY

@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,27 +17,30 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
-import stamina
 
-from atlas.adapters.tracking import ChannelTarget, Target
+from atlas.adapters.tracking import Target
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.errors import ConfigError, DatabaseError, EmptyKeyRing, TransactionConflict
 from atlas.testing import NOON, RecordingNotifier, SettingsFactory
-from maia import tracker as module
-from maia.tracker import Batch, Progress, Sampled, Statistics, Tracker, run, run_direct
-from maia.youtube.catalogue import Catalogue, CatalogueVideo, Channel, new_catalogue
-from maia.youtube.curves import HIDDEN, Sample
-from maia.youtube.emulator import Emulator, Project
+from maia.cycle.agent import run, run_directly
+from maia.emulator import Emulator, Project
+from maia.emulator.catalogue import Catalogue, CatalogueChannel, CatalogueVideo, new_catalogue
+from maia.emulator.curves import HIDDEN, Sample
+from maia.tracker import cycle as module
+from maia.tracker.cycle import GroupProgress, Tracker, TrackerStatistics
 from maia.youtube.errors import KeyRejected
+from tests.growth import stored_samples
+from tests.interference import Interferer
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("without_waits")]
 
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 KEYS = json.dumps([{"key": "demo-one", "project": "demo"}])
 STEADY = [f"steady{n:05d}" for n in range(240)]
 FALLING, SHY, REMOVED, RISING = "falling0000", "shy00000000", "removed0000", "rising00000"
 NEWEST = STEADY[-1]
+OF_CHANNELS = {"channel_stats_log", "channel_clock", "channels"}
 Tracking = Callable[..., AbstractAsyncContextManager[Tracker]]
 
 
@@ -47,7 +50,7 @@ def at(instant: datetime) -> int:
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
-    """240 videos, an hour apart up to NOON, the n-th of which gains n + 1 views an hour; and odd ones."""
+    """240 videos, an hour apart up to NOON, where the n-th gains n + 1 views an hour; and odd ones."""
     path = tmp_path_factory.mktemp("catalogue") / "curves.sqlite"
     end = NOON + 60 * DAY
     rising = [(at(NOON) + hour * 3600, 20 * hour + 3000 * max(0, hour - 72)) for hour in range(14 * 24)]
@@ -66,7 +69,9 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
         total = round((end - born) / HOUR * (n + 1))
         curves.append((id_, born, [Sample(at(born), 0, 0, 0), Sample(at(end), total, n, 1)]))
     with new_catalogue(path, {"made_by": "test"}) as writer:
-        writer.add_channels(Channel(f"UC{n:022d}", f"Channel {n}", subscribers=1000 * n) for n in range(5))
+        writer.add_channels(
+            CatalogueChannel(f"UC{n:022d}", f"Channel {n}", subscribers=1000 * n) for n in range(5)
+        )
         for n, (id_, born, samples) in enumerate(sorted(curves, key=lambda curve: (curve[1], curve[0]))):
             removed_at = at(NOON + HOUR / 2) if id_ == REMOVED else None
             video = CatalogueVideo(
@@ -82,12 +87,6 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
 async def emulator(catalogue: Catalogue, clock: FixedClock) -> AsyncIterator[Emulator]:
     async with Emulator.serve(catalogue, clock=clock) as served:
         yield served
-
-
-@pytest.fixture(autouse=True)
-def _without_waits() -> Iterator[None]:
-    with stamina.set_testing(True, attempts=3, cap=True):
-        yield
 
 
 @pytest.fixture
@@ -111,29 +110,6 @@ async def discover(tracker: Tracker, *ids: str) -> None:
     if ids:
         await tracker.dao.ingest_video_metadata(await tracker.youtube.videos(ids))
         tracker.youtube.requests.clear()
-
-
-class Between:
-    """The tracker's steps, with something happening before one of them."""
-
-    def __init__(self, tracker: Tracker, **before: Callable[[Any], Awaitable[None]]) -> None:
-        self.tracker, self.before = tracker, before
-
-    async def _first(self, step: str, item: Any) -> None:
-        if step in self.before:
-            await self.before[step](item)
-
-    async def fetch_targets(self, batch_size: int) -> Batch:
-        await self._first("fetch_targets", batch_size)
-        return await self.tracker.fetch_targets(batch_size)
-
-    async def update_stats(self, targets: Sequence[Target]) -> Sampled:
-        await self._first("update_stats", targets)
-        return await self.tracker.update_stats(targets)
-
-    async def update_channels(self, channels: Sequence[ChannelTarget]) -> Sampled:
-        await self._first("update_channels", channels)
-        return await self.tracker.update_channels(channels)
 
 
 def asked(emulator: Emulator, method: str = "videos.batchGetStats") -> list[list[str]]:
@@ -190,7 +166,7 @@ async def test_a_cycle_samples_what_is_due_and_moves_its_clock(
         assert abs(row["next_due_at"] - when - waits) < timedelta(seconds=1)
     assert await sql.fetchval("SELECT count(*) FROM video_stats_log") == 2 * len(hot)
     assert statistics == replace(
-        Statistics(cycles=1, videos=23, samples=23, channels=5, due={"hot": 23, "warm": 0, "cold": 0}),
+        TrackerStatistics(cycles=1, videos=23, samples=23, channels=5, due={"hot": 23, "warm": 0, "cold": 0}),
         units={"stats": 1, "general": 1},
         seconds=statistics.seconds,
     )
@@ -203,17 +179,19 @@ async def test_nothing_due_is_no_call_and_no_claim(tracking: Tracking, emulator:
         calls = len(emulator.calls)
         idle = await tracker.cycle()
     assert len(emulator.calls) == calls
-    assert (idle.outcome, idle.videos, idle.units, idle.detail) == ("idle", 0, {}, "nothing is due now")
+    assert (idle.outcome, idle.videos, idle.units) == ("idle", 0, {})
+    soonest = await sql.fetchval("SELECT min(next_due_at) FROM video_clock")
+    assert (idle.detail or "").startswith(f"nothing is due now; next at {soonest:%Y-%m-%d %H:%M} UTC, in ")
 
 
 async def test_many_are_asked_for_by_fifty_and_stored_by_groups(
     tracking: Tracking, emulator: Emulator, clock: FixedClock, sql: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CALLS_PER_GROUP", 2)
-    seen: list[Progress] = []
+    seen: list[GroupProgress] = []
     async with tracking(*STEADY) as tracker:
         clock.advance(DAY)
-        total = await run(tracker.atlas, cycles=9, on_progress=seen.append)
+        total = await run(Tracker, tracker.atlas, cycles=9, on_progress=seen.append)
     assert (total["samples"], total["units"], total["outcome"]) == (240, {"stats": 5, "general": 1}, "idle")
     assert sorted(len(ids) for ids in asked(emulator)) == [40, 50, 50, 50, 50]
     assert (seen[-1].samples, seen[-1].done, seen[-1].claimed) == (240, 245, 245)
@@ -315,6 +293,7 @@ async def test_a_missing_video_is_gone_at_the_second_miss_and_revived_by_a_retur
 async def test_an_answer_without_anything_is_doubted_once(
     tracking: Tracking, emulator: Emulator, clock: FixedClock, sql: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     async with tracking(REMOVED, tracker={"retry_after_s": 0}) as tracker:
         clock.advance(HOUR)
         doubted = await tracker.cycle()
@@ -326,7 +305,37 @@ async def test_an_answer_without_anything_is_doubted_once(
     assert (doubted.samples, doubted.missing, doubted.skipped) == (0, 0, {"empty": 1})
     assert (believed.missing, believed.gone, believed.skipped) == (1, 0, {})
     assert [cycle.gone for cycle in cycles] == [0, 1]
-    assert "skipped 1 videos (empty): none of 1 ids is in the answer" in caplog.text
+    skips = [one for one in caplog.records if getattr(one, "action", None) == "skipped_empty"]
+    assert {one.levelname for one in skips} == {"INFO"}
+    assert skips[0].getMessage() == "skipped 1 videos (empty): none of 1 ids is in the response"
+
+
+async def test_answers_without_anything_are_doubted_once_and_then_misses(
+    tracking: Tracking, emulator: Emulator, clock: FixedClock, sql: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = STEADY[-120:]
+    caplog.set_level("INFO")
+    async with tracking(*ids, tracker={"retry_after_s": 0}) as tracker:
+        clock.advance(6 * HOUR)
+        before = await stored_samples(sql)
+        # Only the emulator lives before all of it was published.
+        emulator.clock = FixedClock(NOON - 300 * HOUR)
+        doubted = await tracker.cycle()
+        assert (doubted.outcome, doubted.samples, doubted.missing) == ("done", 0, 0)
+        assert doubted.skipped["empty"] >= len(ids)
+        assert "none of" in caplog.text
+        after = await stored_samples(sql)
+        assert {name for name in before if after[name] != before[name]} <= OF_CHANNELS
+        missed = await tracker.cycle()
+        assert (missed.outcome, missed.missing, missed.gone) == ("done", len(ids), 0)
+        assert await sql.fetchval("SELECT count(*) FROM video_stats_log") == 0
+        counted = await sql.fetch("SELECT status, misses, count(*) FROM video_clock GROUP BY 1, 2")
+        assert [tuple(row) for row in counted] == [("live", 1, len(ids))]
+
+        emulator.clock = clock
+        clock.advance(2 * DAY)
+        assert (await tracker.cycle()).samples == len(ids)
+        assert await sql.fetchval("SELECT max(misses) FROM video_clock") == 0
 
 
 async def test_channels_are_sampled_daily_and_gone_when_they_are_missing(
@@ -394,7 +403,7 @@ async def test_a_breakout_is_told_once_by_event_and_alert(
     )  # fmt: skip
     async with Atlas.open(settings, clock=clock) as atlas, Tracker.open(atlas) as tracker:
         await discover(tracker, RISING, *STEADY[-20:])
-        statistics = Statistics()
+        statistics = TrackerStatistics()
         for _ in range(24 * 7):
             clock.advance(HOUR)
             statistics = statistics.then(await tracker.cycle())
@@ -491,15 +500,18 @@ async def test_a_spent_day_gives_everything_back_and_says_when_it_reopens(
 ) -> None:
     async with tracking(*STEADY[-120:]) as tracker:
         clock.advance(6 * HOUR)
+        before = await stored_samples(sql)
         emulator.set_faults(["403-quota:1:videos.batchGetStats"])
         statistics = await tracker.cycle()
         calls = len(emulator.calls)
         assert (await tracker.cycle()).outcome == "closed"
         assert len(emulator.calls) == calls
+        after = await stored_samples(sql)
     assert (statistics.outcome, statistics.samples) == ("closed", 0)
     assert statistics.skipped == {"ring_closed": 125}
     assert statistics.reopens_at == datetime(2026, 11, 3, 8, tzinfo=UTC)
     assert await leases(sql) == {(0, None, None)}
+    assert {name for name in before if after[name] != before[name]} <= OF_CHANNELS
 
 
 @pytest.mark.parametrize("kind", ["429-day", "429-minute", "429-retry-after", "429-bare"])
@@ -508,13 +520,17 @@ async def test_a_429_releases_every_claim_and_ends_the_process(
 ) -> None:
     async with tracking(*STEADY[-120:]) as tracker:
         clock.advance(6 * HOUR)
+        before = await stored_samples(sql)
         emulator.set_faults([f"{kind}:1"])
         with pytest.raises(SystemExit) as ended:
             await tracker.cycle()
         calls = len(emulator.calls)
         closed = await tracker.cycle()
         assert len(emulator.calls) == calls
+        assert await stored_samples(sql) == before
     assert (ended.value.code, closed.outcome) == (75, "closed")
+    assert closed.reopens_at is not None
+    assert (clock.now() < closed.reopens_at <= clock.now() + 10 * MINUTE) == (kind != "429-day")
     assert await leases(sql) == {(0, None, None)}
     told = await events(sql)
     assert [(cycle["outcome"], cycle["skipped"]) for cycle in told] == [
@@ -574,9 +590,9 @@ async def test_a_429_ends_the_process_even_if_the_database_hangs(
         clock.advance(HOUR)
         emulator.set_faults(["429-day:1"])
         with pytest.raises(SystemExit) as ended:
-            await tracker.cycle(steps=Between(tracker, update_stats=hang))
+            await Interferer(tracker, update_stats=hang).cycle()
         assert ended.value.code == 75
-        assert "giving the claims back took longer than" in caplog.text
+        assert "releasing the claims took longer than" in caplog.text
         await lock.rollback()
     assert (await events(sql))[0]["outcome"] == "rate_limited"
 
@@ -600,10 +616,12 @@ async def test_a_short_budget_keeps_the_hot_ones_first_and_says_what_it_leaves_o
     assert statistics.deferred["hot"] == 0
     hot = await sql.fetch("SELECT samples FROM video_clock WHERE born_at > $1", NOON - DAY)
     assert {row["samples"] for row in hot} == {1}
-    assert "the quota pays for 50 of the 168 videos that are due" in caplog.text
+    assert "the quota pays for only 50 of the 168 videos that are due" in caplog.text
     assert (await events(sql))[0]["deferred"] == statistics.deferred
     assert (kept.outcome, kept.samples, kept.degraded) == ("idle", 0, 1)
-    assert kept.detail == "what is due waits: until the reset the quota is kept for hot videos"
+    assert kept.detail == (
+        "the quota left today is kept for hot videos; the others are sampled after the reset"
+    )
 
 
 # The network and the API
@@ -615,7 +633,8 @@ async def test_a_network_that_fails_moves_no_clock(
     async with tracking(*STEADY[-3:]):
         pass
     nowhere = {"base_url": f"http://127.0.0.1:{unused_tcp_port}"}
-    before = await sql.fetch("SELECT video_id, next_due_at FROM video_clock ORDER BY 1")
+    before = await stored_samples(sql)
+    spent = await sql.fetch("SELECT * FROM quota_ledger WHERE used + reserved > 0")
     async with tracking(youtube=nowhere) as tracker:
         clock.advance(HOUR)
         first = await tracker.cycle()
@@ -629,7 +648,9 @@ async def test_a_network_that_fails_moves_no_clock(
         {"network": 6},
         {},
     )
-    assert await sql.fetch("SELECT video_id, next_due_at FROM video_clock ORDER BY 1") == before
+    assert first.detail == "YouTube could not be reached"
+    assert await stored_samples(sql) == before
+    assert await sql.fetch("SELECT * FROM quota_ledger WHERE used + reserved > 0") == spent
     assert await leases(sql) == {(0, None, None)}
     assert "skipped 3 videos (network)" in caplog.text
     assert await sql.fetchval("SELECT count(*) FROM video_stats_log") == 0
@@ -641,8 +662,11 @@ async def test_answers_that_fail_or_are_torn_are_no_samples(
 ) -> None:
     async with tracking(*STEADY[-3:], quota={"failures_to_open": 100}) as tracker:
         clock.advance(HOUR)
+        before = await stored_samples(sql)
         emulator.set_faults([f"{fault}:1:videos.batchGetStats"])
         skipped = await tracker.cycle()
+        after = await stored_samples(sql)
+        assert {name for name in before if after[name] != before[name]} == {*OF_CHANNELS} - {"channels"}
         assert (await clock_of(sql))["next_due_at"] == clock.now()
         emulator.set_faults([])
         await sql.execute("UPDATE video_clock SET lease_until = NULL")
@@ -689,7 +713,7 @@ async def test_a_required_vault_that_refuses_leaves_the_metadata_for_later(
         statistics = await tracker.cycle()
     assert (statistics.samples, statistics.refreshed, statistics.skipped) == (3, 0, {})
     assert (await clock_of(sql))["metadata_at"] == NOON
-    assert "metadata wait for the vault, counts do not" in caplog.text
+    assert "storing only counts, as the vault can't keep the metadata" in caplog.text
 
 
 async def test_a_ring_whose_keys_are_all_refused_is_a_clear_error(
@@ -740,7 +764,7 @@ async def test_a_ledger_that_cannot_grant_ends_the_cycle_too(
     async with tracking(*STEADY[-120:]) as tracker:
         clock.advance(6 * HOUR)
         with pytest.raises(DatabaseError, match="quota_ledger"):
-            await tracker.cycle(steps=Between(tracker, update_stats=mislay))
+            await Interferer(tracker, update_stats=mislay).cycle()
     assert await leases(sql) == {(0, None, None)}
     assert [cycle["outcome"] for cycle in await events(sql)] == ["failed"]
 
@@ -752,7 +776,7 @@ async def test_what_cannot_be_dropped_is_no_reason_to_fail(
         clock.advance(HOUR)
         await sql.execute("DROP FUNCTION drop_sample_days")
         assert (await tracker.cycle()).outcome == "done"
-    assert "old samples are still there" in caplog.text
+    assert "could not drop old samples" in caplog.text
 
 
 async def test_a_breakout_is_not_told_if_its_sample_is_not_stored(
@@ -778,7 +802,7 @@ async def test_a_lost_lease_stores_nothing_of_that_video_and_all_of_the_others(
 
     async with tracking(*STEADY[-3:]) as tracker:
         clock.advance(HOUR)
-        statistics = await tracker.cycle(steps=Between(tracker, update_stats=lose))
+        statistics = await Interferer(tracker, update_stats=lose).cycle()
     assert (statistics.samples, statistics.skipped) == (2, {"lease_lost": 1})
     assert await samples_of(sql, NEWEST) == []
     assert (await clock_of(sql))["lease_token"] is not None
@@ -820,7 +844,7 @@ async def test_what_a_slow_batch_did_not_begin_is_given_back(
     groups = {"youtube": {"concurrency": 1}, "tracker": {"lease_s": 1}}
     async with tracking(*STEADY[-240:], **groups) as tracker:
         clock.advance(DAY)
-        statistics = await tracker.cycle(steps=Between(tracker, update_stats=dawdle))
+        statistics = await Interferer(tracker, update_stats=dawdle).cycle()
     assert statistics.samples == 100
     assert statistics.skipped == {"late": 145}
     assert (
@@ -851,7 +875,7 @@ async def test_cancelling_gives_every_claim_back(
     async with tracking(*STEADY[-120:], youtube={"timeout_s": 100, "total_timeout_s": 200}) as tracker:
         clock.advance(6 * HOUR)
         emulator.set_faults(["latency-60s:1"])
-        cycle = asyncio.create_task(tracker.cycle(steps=Between(tracker, update_stats=begin)))
+        cycle = asyncio.create_task(Interferer(tracker, update_stats=begin).cycle())
         await begun.wait()
         cycle.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -864,8 +888,9 @@ async def test_cancelling_gives_every_claim_back(
 PROGRAM = """
 import asyncio
 from atlas.config import Settings
-from maia.tracker import run_direct
-print(asyncio.run(run_direct(Settings()))["samples"])
+from maia.cycle.agent import run_directly
+from maia.tracker.cycle import Tracker
+print(asyncio.run(run_directly(Tracker, Settings()))["samples"])
 """
 
 
@@ -954,11 +979,11 @@ async def test_commands_track_tell_the_status_and_leave_with_75_after_a_429(
     hot = report["tracking"]["zones"][0]
     assert (hot["zone"], hot["live"], hot["due"], hot["starving"], hot["slowed"]) == ("hot", 22, 22, 0, 1)
     assert hot["lag_h"] == pytest.approx(1, abs=0.1)
-    assert report["tracking"]["paid_per_h"] == pytest.approx(8550 * 50 / 24)
-    assert [cycle["samples"] for cycle in report["tracker_cycles"]] == [0, 3, 10, 10]
+    assert report["tracking"]["paid_per_h"] == pytest.approx((8550 + 950) * 50 / 24)
+    assert [cycle["samples"] for cycle in report["cycles"]["tracker"]] == [0, 3, 10, 10]
     status, output, errors = await maia("status")
     assert status == 0, errors
-    assert "The quota pays for 17,812 samples an hour; the clock asks for" in output
+    assert "The quota pays for 19,792 samples an hour; the schedule needs" in output
     assert "Last tracker cycles" in output
 
     emulator.set_faults(["429-day:1"])
@@ -988,7 +1013,7 @@ async def test_a_server_that_restarts_in_mid_cycle_loses_nothing(
         await connection.execute("CHECKPOINT")
         await connection.close()
         with suppress(DatabaseError):
-            await tracker.cycle(steps=Between(tracker, update_stats=crash))
+            await Interferer(tracker, update_stats=crash).cycle()
         while any(count.due for count in await tracker.dao.clock_counts()):
             await tracker.cycle()
     connection = await asyncpg.connect(url)
@@ -1002,11 +1027,11 @@ async def test_a_server_that_restarts_in_mid_cycle_loses_nothing(
 async def test_no_cycle_and_no_batch_is_refused(tracking: Tracking, wrong: dict[str, Any]) -> None:
     async with tracking() as tracker:
         with pytest.raises(ConfigError, match="at least 1"):
-            await run(tracker.atlas, **wrong)
+            await run(Tracker, tracker.atlas, **wrong)
 
 
 async def test_a_direct_run_opens_and_closes_all_it_needs(
     settings_factory: SettingsFactory, emulator: Emulator
 ) -> None:
     settings = settings_factory(youtube={"base_url": emulator.url}, youtube_api_key_pool_json=KEYS)
-    assert (await run_direct(settings))["outcome"] == "idle"
+    assert (await run_directly(Tracker, settings))["outcome"] == "idle"

@@ -15,11 +15,13 @@ import pytest_asyncio
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.testing import NOON, SettingsFactory
-from maia.commands.status import _report
-from maia.tracker import Tracker, run
-from maia.youtube.catalogue import Catalogue, CatalogueVideo, Channel, new_catalogue
-from maia.youtube.curves import Sample
-from maia.youtube.emulator import Emulator
+from maia.cycle.agent import run
+from maia.emulator import Emulator
+from maia.emulator.catalogue import Catalogue, CatalogueChannel, CatalogueVideo, new_catalogue
+from maia.emulator.curves import Sample
+from maia.tracker.cycle import Tracker
+from maia.views.status import status
+from maia.views.words import plain
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -36,7 +38,7 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
     """Videos that are pinned to their zones, each gaining 100 views an hour."""
     path = tmp_path_factory.mktemp("catalogue") / "steady.sqlite"
     with new_catalogue(path, {"made_by": "test"}) as writer:
-        writer.add_channels([Channel("UC" + "0" * 22, "Everybody")])
+        writer.add_channels([CatalogueChannel("UC" + "0" * 22, "Everybody")])
         for n, id_ in enumerate(IDS):
             born = int((NOON - 30 * DAY).timestamp()) + n
             video = CatalogueVideo(id_, "UC" + "0" * 22, f"Video {n}", born, category_id=10)
@@ -61,7 +63,7 @@ def tracked(settings_factory: SettingsFactory, emulator: Emulator, clock: FixedC
         quota = {"limits": PLENTY | {"stats": units}, "shares": shares, "reserve": 0}
         settings = settings_factory(
             youtube_api_key_pool_json=KEYS, youtube={"base_url": emulator.url}, quota=quota,
-            tracker={"round_s": 3600},
+            agents={"intervals_s": {"tracker": 3600}},
         )  # fmt: skip
         async with Atlas.open(settings, clock=clock) as atlas:
             async with Tracker.open(atlas) as tracker:
@@ -83,7 +85,7 @@ async def pass_hours(atlas: Atlas, clock: FixedClock, hours: int) -> list[dict[s
     statistics = []
     for _ in range(hours):
         clock.advance(HOUR)
-        statistics.append(await run(atlas, cycles=50))
+        statistics.append(await run(Tracker, atlas, cycles=50))
     return statistics
 
 
@@ -111,7 +113,7 @@ async def test_nobody_starves_while_the_quota_makes_it_possible(
     # 6 units an hour pay for 300 samples of the 325 asked for.
     async with tracked(144) as atlas:
         statistics = await pass_hours(atlas, clock, 60)
-        report, _ = await _report(atlas)
+        report = plain(await status(atlas, ["tracker"]))
     assert sum(hour["degraded"] for hour in statistics) > 0
     assert set(await waits_h(sql, 0)) == {1.0}
     for zone, interval_h in ((1, 6), (2, 24)):
@@ -133,7 +135,7 @@ async def test_where_it_is_impossible_hot_ones_still_go_first_and_status_says_so
     # 2 units every three hours pay for a tenth.
     async with tracked(16) as atlas:
         statistics = await pass_hours(atlas, clock, 24)
-        report, _ = await _report(atlas)
+        report = plain(await status(atlas, ["tracker"]))
     units = sum(hour["units"].get("stats", 0) for hour in statistics)
     assert sum(hour["samples"] for hour in statistics) == 50 * units > 0
     rows = await sql.fetch("SELECT video_id, samples FROM video_clock")

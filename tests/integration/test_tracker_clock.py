@@ -21,10 +21,10 @@ from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.testing import NOON, IsolatedSettings, ThrowAwayServer
-from maia.tracker import Statistics, Tracker
-from maia.youtube.catalogue import Catalogue
-from maia.youtube.emulator import Emulator
-from maia.youtube.synthesis import synthesize
+from maia.emulator import Emulator
+from maia.emulator.catalogue import Catalogue
+from maia.emulator.synthesis import synthesize
+from maia.tracker.cycle import Tracker, TrackerStatistics
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -135,7 +135,7 @@ class Watcher:
         assert wait_h == pytest.approx(row["interval_h"], rel=1e-6)
 
     def check_unmoved(
-        self, statistics: list[Statistics], before: dict[str, Any], after: dict[str, Any]
+        self, statistics: list[TrackerStatistics], before: dict[str, Any], after: dict[str, Any]
     ) -> None:
         """Without an answer no clock moved, and nothing is held."""
         assert sum(cycle.samples + cycle.missing for cycle in statistics) == 0

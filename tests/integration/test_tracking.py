@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from atlas.adapters.maia import MaiaDAO
 from atlas.adapters.tracking import (
-    NEVER_WATCHED,
+    NO_BREAKOUT_STATE,
     BatchStored,
     ChannelNorm,
-    ChannelStats,
-    Cohort,
+    ChannelUpdate,
+    StoredCohort,
     Target,
-    VideoStats,
+    VideoUpdate,
     ZoneCounts,
 )
-from atlas.clock import FixedClock
+from atlas.clock import FixedClock, SystemClock
 from atlas.db import Database
 from atlas.errors import DataRefused
 from atlas.testing import NOON, SettingsFactory
@@ -43,30 +44,31 @@ def found(video_id: str, age: timedelta | None = HOUR, **values: Any) -> Any:
         "description": "", "published_at": None if age is None else NOON - age, "category_id": 22,
         "tags": (), "duration_s": 90, "live_broadcast_content": "none", "default_language": None,
         "view_count": 100, "like_count": 10, "comment_count": 1, "etag": "e",
+        "scheduled_start_at": None, "actual_start_at": None, "actual_end_at": None,
     }  # fmt: skip
     return SimpleNamespace(**whole | values)
 
 
-def sampled(target: Target, at: datetime, views: int | None = 200, **values: Any) -> VideoStats:
+def sampled(target: Target, at: datetime, views: int | None = 200, **values: Any) -> VideoUpdate:
     """A sample with the simplest state there can be, due again after the interval."""
     known = {"last_at": at, "last_views": views} if views is not None else {}
     known = {"last_at": target.last_at, "last_views": target.last_views} | known
     whole: dict[str, Any] = {
         "views": views, "likes": 20, "comments": 2, "zone": target.zone, "interval_h": target.interval_h,
         "next_due_at": at + timedelta(hours=target.interval_h), "age_class": target.age_class,
-        "watch": target.watch,
+        "breakout_state": target.breakout_state,
     }  # fmt: skip
-    return VideoStats(target.id, target.lease_token, at, **known | whole | values)
+    return VideoUpdate(target.id, target.lease_token, at, **known | whole | values)
 
 
-def missing(target: Target, at: datetime, **values: Any) -> VideoStats:
+def missing(target: Target, at: datetime, **values: Any) -> VideoUpdate:
     whole: dict[str, Any] = {
         "zone": target.zone,
         "interval_h": target.interval_h,
         "next_due_at": at + timedelta(hours=target.interval_h),
         "misses": target.misses + 1,
     }
-    return VideoStats(target.id, target.lease_token, None, **whole | values)
+    return VideoUpdate(target.id, target.lease_token, None, **whole | values)
 
 
 @pytest.fixture
@@ -245,6 +247,20 @@ async def test_a_deleted_video_takes_its_clock_and_samples_along(
 # Claims
 
 
+async def test_the_next_due_is_the_first_that_nobody_holds(dao: MaiaDAO, sql: Any) -> None:
+    assert await dao.next_due_at() is None
+    await dao.ingest_video_metadata([found("hot"), found("cold", 30 * DAY), found("gone")])
+    await sql.execute("UPDATE channel_clock SET next_due_at = $1", NOON + 9 * HOUR)
+    for id_, after in (("hot", 2 * HOUR), ("cold", 5 * HOUR), ("gone", HOUR)):
+        await sql.execute("UPDATE video_clock SET next_due_at = $2 WHERE video_id = $1", id_, NOON + after)
+    await sql.execute("UPDATE video_clock SET status = 'gone', gone_at = $1 WHERE video_id = 'gone'", NOON)
+    assert await dao.next_due_at() == NOON + 2 * HOUR
+    await sql.execute("UPDATE video_clock SET lease_until = now() + interval '1 hour' WHERE video_id = 'hot'")
+    assert await dao.next_due_at() == NOON + 5 * HOUR
+    await sql.execute("UPDATE channel_clock SET next_due_at = $1", NOON + 4 * HOUR)
+    assert await dao.next_due_at() == NOON + 4 * HOUR
+
+
 async def test_hot_comes_first_then_warm_then_cold_the_longest_due_first(
     dao: MaiaDAO, sql: Any, clock: FixedClock
 ) -> None:
@@ -275,7 +291,7 @@ async def test_a_claim_returns_the_clock_and_writes_the_lease(
     row = await clock_row(sql, "v")
     assert target == Target(
         "v", "UC-one", 22, 0, None, NOON - HOUR, NOON + HOUR, 1.0, row["lease_token"], 1, 0, 0, NOON, NOON,
-        100, None, None, None, None, None, NEVER_WATCHED,
+        100, None, None, None, None, None, NO_BREAKOUT_STATE,
     )  # fmt: skip
     assert row["lease_owner"].startswith("test:")
     left_s = await sql.fetchval("SELECT date_part('epoch', lease_until - clock_timestamp()) FROM video_clock")
@@ -386,7 +402,7 @@ async def test_a_sample_its_clock_and_the_first_count_are_stored_together(
     update = sampled(
         await claim_one(dao), clock.now(), 350, likes=None, comments=7, velocity_of_step=250.0, zone=1,
         interval_h=6.5, next_due_at=NOON + 7 * HOUR, velocity=1 / 3, acceleration=-0.1, weight=0.2,
-        relative_velocity=2.5, viral_score=0.75, age_class=2, watch=watch,
+        relative_velocity=2.5, viral_score=0.75, age_class=2, breakout_state=watch,
     )  # fmt: skip
     assert await dao.update_video_stats_batch([update]) == BatchStored(1, ())
     assert await samples_of(sql, "v") == [
@@ -415,14 +431,14 @@ async def test_the_next_claim_returns_what_the_last_sample_left(dao: MaiaDAO, cl
     first = await claim_one(dao)
     await dao.update_video_stats_batch(
         [sampled(first, clock.now(), 350, velocity=250.0, acceleration=1.0, weight=0.1, viral_score=0.5,
-                 age_class=1, watch=watch)]
+                 age_class=1, breakout_state=watch)]
     )  # fmt: skip
     clock.advance(HOUR)
     target = await claim_one(dao)
     expected = first._replace(
         next_due_at=NOON + 2 * HOUR, lease_token=target.lease_token, samples=1, last_at=NOON + HOUR,
         last_views=350, velocity=250.0, acceleration=1.0, weight=0.1, viral_score=0.5, age_class=1,
-        watch=watch,
+        breakout_state=watch,
     )  # fmt: skip
     assert target == expected
 
@@ -559,7 +575,7 @@ async def test_a_batch_names_each_video_once(dao: MaiaDAO, sql: Any, clock: Fixe
         {"velocity": math.nan},
         {"velocity_of_step": math.inf},
         {"viral_score": -math.inf},
-        {"watch": (math.nan, *NEVER_WATCHED[1:])},
+        {"breakout_state": (math.nan, *NO_BREAKOUT_STATE[1:])},
         {"views": -1},
         {"zone": 3},
         {"counted": (1, math.nan)},
@@ -635,7 +651,7 @@ async def test_a_missing_video_gets_no_sample_and_a_gone_one_leaves_the_clock(
     clock.advance(HOUR)
     target = await claim_one(dao)
     assert target.misses == 1
-    await dao.update_video_stats_batch([missing(target, clock.now(), gone=True)])
+    await dao.update_video_stats_batch([missing(target, clock.now(), gone=True, next_due_at=None)])
     row = await clock_row(sql, "v")
     assert (row["status"], row["misses"], row["gone_at"]) == ("gone", 2, NOON + 2 * HOUR)
     assert await sql.fetchval("SELECT status FROM videos") == "gone"
@@ -645,6 +661,111 @@ async def test_a_missing_video_gets_no_sample_and_a_gone_one_leaves_the_clock(
     assert await dao.claim_videos(["v"]) == []
     assert await dao.due_targets(10) == []
     assert await dao.clock_counts() == []
+
+
+async def test_a_gone_video_has_later_looks_and_may_return(dao: MaiaDAO, sql: Any, clock: FixedClock) -> None:
+    await dao.ingest_video_metadata([found("v"), found("w")])
+    clock.advance(HOUR)
+    look = clock.now() + DAY
+    targets = await dao.fetch_tracker_targets(2)
+    await dao.update_video_stats_batch(
+        [missing(target, clock.now(), misses=2, gone=True, next_due_at=look) for target in targets]
+    )
+    gone_at = clock.now()
+    assert await dao.count_due(10) == {0: 0, 1: 0, 2: 0}
+    clock.advance(DAY)
+    await dao.ingest_video_metadata(found("fresh", view_count=None))
+    fresh, *looks = await dao.fetch_tracker_targets(9)
+    assert (fresh.id, {target.id for target in looks}) == ("fresh", {"v", "w"})
+    assert {target.gone_at for target in looks} == {gone_at}
+    back, lost = looks
+    stored = await dao.update_video_stats_batch(
+        [
+            sampled(back, clock.now(), 500, returned=True),
+            missing(lost, clock.now(), gone=True, next_due_at=None),
+        ]
+    )
+    assert stored == BatchStored(1, ())
+    rows = await sql.fetch(
+        "SELECT video_id, c.status, v.status, gone_at, next_due_at IS NULL FROM video_clock AS c "
+        "JOIN videos AS v ON v.id = video_id WHERE video_id <> 'fresh'"
+    )
+    assert {tuple(row) for row in rows} == {
+        (back.id, "live", "live", None, False), (lost.id, "gone", "gone", gone_at, True),
+    }  # fmt: skip
+
+
+async def test_a_live_video_is_always_due_some_day(dao: MaiaDAO, sql: Any) -> None:
+    await dao.ingest_video_metadata(found("v"))
+    with pytest.raises(asyncpg.CheckViolationError, match="live_is_due_some_day"):
+        await sql.execute("UPDATE video_clock SET next_due_at = NULL")
+
+
+async def test_a_doubted_count_is_logged_as_such_and_kept_until_the_next(
+    dao: MaiaDAO, sql: Any, clock: FixedClock
+) -> None:
+    await dao.ingest_video_metadata(found("v", view_count=80_000))
+    clock.advance(HOUR)
+    target = await claim_one(dao)
+    await dao.update_video_stats_batch(
+        [sampled(target, clock.now(), 0, last_at=NOON, last_views=80_000, doubted_views=0)]
+    )
+    clock.advance(HOUR)
+    target = await claim_one(dao)
+    assert (target.last_views, target.doubted_views) == (80_000, 0)
+    await dao.update_video_stats_batch([sampled(target, clock.now(), 81_000)])
+    rows = await sql.fetch("SELECT views, doubted FROM video_stats_log ORDER BY sampled_at")
+    assert [tuple(row) for row in rows] == [(80_000, None), (0, True), (81_000, None)]
+    assert (await clock_row(sql, "v"))["doubted_views"] is None
+
+
+class TestBroadcasts:
+    """A premiere that was announced nine days ago."""
+
+    def premiere(self, state: str = "upcoming", **values: Any) -> Any:
+        return found(
+            "v", 9 * DAY, **{"live_broadcast_content": state, "view_count": 0, "duration_s": 0} | values
+        )
+
+    @pytest.mark.parametrize(("ahead_h", "due_h"), [(3, 3), (0.25, 1), (300, 24), (-2, 1), (None, 1)])
+    async def test_what_is_upcoming_is_hot_and_due_when_it_starts(
+        self, dao: MaiaDAO, sql: Any, ahead_h: float | None, due_h: float
+    ) -> None:
+        scheduled = None if ahead_h is None else NOON + ahead_h * HOUR
+        await dao.ingest_video_metadata(self.premiere(scheduled_start_at=scheduled))
+        row = await clock_row(sql, "v")
+        assert (row["broadcast"], row["zone"]) == ("upcoming", 0)
+        assert row["born_at"] == max(scheduled or NOON, NOON)
+        assert row["next_due_at"] == NOON + due_h * HOUR
+        kept = await sql.fetchval("SELECT scheduled_start_at FROM videos")
+        assert kept == scheduled
+
+    async def test_its_age_counts_from_airing_once_that_is_known(
+        self, dao: MaiaDAO, sql: Any, clock: FixedClock
+    ) -> None:
+        await dao.ingest_video_metadata(self.premiere(scheduled_start_at=NOON + 3 * HOUR))
+        clock.advance(4 * HOUR)
+        aired = {"actual_start_at": NOON + 3.1 * HOUR, "scheduled_start_at": NOON + 3 * HOUR}
+        await dao.ingest_video_metadata(self.premiere("live", **aired))
+        row = await clock_row(sql, "v")
+        assert (row["broadcast"], row["born_at"], row["zone"]) == ("live", NOON + 3.1 * HOUR, 0)
+        assert row["next_due_at"] == NOON + 3 * HOUR
+        clock.advance(HOUR)
+        aired |= {"actual_end_at": NOON + 4.5 * HOUR, "duration_s": 5040, "view_count": 9000}
+        await dao.ingest_video_metadata(self.premiere("none", **aired))
+        row = await clock_row(sql, "v")
+        assert (row["broadcast"], row["born_at"], row["zone"]) == ("none", NOON + 3.1 * HOUR, 0)
+        video = await sql.fetchrow("SELECT duration_s, actual_start_at, actual_end_at FROM videos")
+        assert tuple(video) == (5040, NOON + 3.1 * HOUR, NOON + 4.5 * HOUR)
+
+    async def test_one_without_a_schedule_is_born_when_it_is_published(
+        self, dao: MaiaDAO, sql: Any, clock: FixedClock
+    ) -> None:
+        await dao.ingest_video_metadata(self.premiere())
+        clock.advance(3 * HOUR)
+        await dao.ingest_video_metadata(self.premiere("none", published_at=NOON + 2 * HOUR))
+        row = await clock_row(sql, "v")
+        assert (row["broadcast"], row["born_at"], row["zone"]) == ("none", NOON + 2 * HOUR, 0)
 
 
 async def test_a_sample_ends_a_row_of_misses(dao: MaiaDAO, sql: Any, clock: FixedClock) -> None:
@@ -770,15 +891,19 @@ async def test_cohorts_of_a_cycle_are_merged_into_the_stored_ones(dao: MaiaDAO, 
         joined.append((stored, new))
         return stored + new
 
-    await dao.merge_cohorts([Cohort(*keys[0], b"a"), Cohort(*keys[1], b"b"), Cohort(*keys[0], b"c")], merge)
+    await dao.merge_cohorts(
+        [StoredCohort(*keys[0], b"a"), StoredCohort(*keys[1], b"b"), StoredCohort(*keys[0], b"c")], merge
+    )
     assert joined == [(b"a", b"c")]
-    await dao.merge_cohorts([Cohort(*keys[2], b"d"), Cohort(*keys[0], b"e")], merge)
+    await dao.merge_cohorts([StoredCohort(*keys[2], b"d"), StoredCohort(*keys[0], b"e")], merge)
     assert joined[1:] == [(b"ac", b"e")]
     await dao.merge_cohorts([], merge)
-    assert await dao.cohorts([day]) == [Cohort(*keys[1], b"b"), Cohort(*keys[0], b"ace")]
-    assert await dao.cohorts([day + timedelta(days=1), day - timedelta(days=1)]) == [Cohort(*keys[2], b"d")]
+    assert await dao.cohorts([day]) == [StoredCohort(*keys[1], b"b"), StoredCohort(*keys[0], b"ace")]
+    assert await dao.cohorts([day + timedelta(days=1), day - timedelta(days=1)]) == [
+        StoredCohort(*keys[2], b"d")
+    ]
     with pytest.raises(DataRefused):
-        await dao.merge_cohorts([Cohort(day, 0, 22, "weight", b"")], merge)  # type: ignore[arg-type]
+        await dao.merge_cohorts([StoredCohort(day, 0, 22, "weight", b"")], merge)  # type: ignore[arg-type]
 
 
 async def test_cohorts_merged_at_once_lose_nothing(make_dao: MakeDAO) -> None:
@@ -786,7 +911,7 @@ async def test_cohorts_merged_at_once_lose_nothing(make_dao: MakeDAO) -> None:
 
     async def add(number: int) -> None:
         keys: list[Any] = [(day, age, 22, "velocity") for age in range(5)]
-        deltas = [Cohort(*key, bytes([number])) for key in (reversed(keys) if number % 2 else keys)]
+        deltas = [StoredCohort(*key, bytes([number])) for key in (reversed(keys) if number % 2 else keys)]
         await make_dao().merge_cohorts(deltas, lambda stored, new: bytes(sorted(stored + new)))
 
     await asyncio.gather(*(add(number) for number in range(16)))
@@ -807,8 +932,8 @@ async def test_channels_are_sampled_from_the_day_they_are_found(
     assert await dao.fetch_channel_targets(10) == []
     one, two = sorted(targets, key=lambda target: target.id)
     updates = [
-        ChannelStats("UC-one", one.lease_token, NOON, NOON + DAY, 1000, 20, 30_000, "One!"),
-        ChannelStats("UC-two", two.lease_token, NOON, NOON + DAY, None, 1, 5, None),
+        ChannelUpdate("UC-one", one.lease_token, NOON, NOON + DAY, 1000, 20, 30_000, "One!"),
+        ChannelUpdate("UC-two", two.lease_token, NOON, NOON + DAY, None, 1, 5, None),
     ]
     assert await dao.update_channel_stats_batch(updates) == BatchStored(2, ())
     rows = await sql.fetch("SELECT * FROM channel_stats_log ORDER BY channel_id")
@@ -829,7 +954,7 @@ async def test_a_channels_title_is_refreshed_when_it_changes_or_is_a_week_old(
     for day, title in enumerate(["One", "One\0", "Other", *["Other"] * 8], start=1):
         clock.instant = NOON + day * DAY
         (target,) = await dao.fetch_channel_targets(1)
-        update = ChannelStats(target.id, target.lease_token, clock.now(), clock.now() + DAY, 1, 1, 1, title)
+        update = ChannelUpdate(target.id, target.lease_token, clock.now(), clock.now() + DAY, 1, 1, 1, title)
         await dao.update_channel_stats_batch([update])
         row = await sql.fetchrow("SELECT title, refreshed_at - $1::timestamptz FROM channels", NOON)
         seen.append((row[0], row[1].days))
@@ -842,8 +967,8 @@ async def test_a_missing_channel_goes_and_lost_leases_are_left_out(
     await dao.ingest_video_metadata([found("v"), found("w", channel_id="UC-two")])
     one, two = sorted(await dao.fetch_channel_targets(10), key=lambda target: target.id)
     updates = [
-        ChannelStats(one.id, one.lease_token, None, NOON + DAY, misses=2, gone=True),
-        ChannelStats(two.id, uuid4(), NOON, NOON + DAY, 1, 1, 1),
+        ChannelUpdate(one.id, one.lease_token, None, NOON + DAY, misses=2, gone=True),
+        ChannelUpdate(two.id, uuid4(), NOON, NOON + DAY, 1, 1, 1),
     ]
     assert await dao.update_channel_stats_batch(updates) == BatchStored(0, ("UC-two",))
     assert await dao.update_channel_stats_batch([]) == BatchStored(0, ())
@@ -861,7 +986,7 @@ async def test_a_gone_channel_whose_video_is_found_is_sampled_again(
 ) -> None:
     await dao.ingest_video_metadata(found("v"))
     (target,) = await dao.fetch_channel_targets(1)
-    update = ChannelStats(target.id, target.lease_token, None, NOON + DAY, misses=2, gone=True)
+    update = ChannelUpdate(target.id, target.lease_token, None, NOON + DAY, misses=2, gone=True)
     await dao.update_channel_stats_batch([update])
     clock.advance(2 * DAY)
     await dao.ingest_video_metadata(found("another"))
@@ -898,6 +1023,55 @@ async def test_partitions_are_made_once_and_dropped_by_retention(
     ]
     assert await dao.drop_samples_before(date(2026, 11, 2)) == []
     assert await partitions(sql) == ["20261102", "20261103"]
+
+
+@pytest.fixture
+def wrong_clock() -> Callable[[timedelta], Any]:
+    """Makes a machine's clock that is off by so much."""
+
+    def make(off: timedelta) -> SystemClock:
+        class Wrong(SystemClock):
+            def now(self) -> datetime:
+                return super().now() + off
+
+        return Wrong()
+
+    return make
+
+
+@pytest.mark.parametrize("days", [40, 4000, -40])
+async def test_a_wrong_clock_drops_no_samples(
+    database: Database, settings_factory: SettingsFactory, sql: Any, wrong_clock: Any, days: int
+) -> None:
+    clock = wrong_clock(days * DAY)
+    dao = MaiaDAO(database, clock=clock, settings=settings_factory(tracker={"retention_days": 30}))
+    today = datetime.now(UTC).date()
+    await dao.ensure_partitions(days_of(today - 29 * DAY, today))
+    await dao.merge_cohorts([StoredCohort(today, 0, 0, "velocity", b"d")], lambda stored, new: stored + new)
+
+    assert await dao.drop_samples_before(clock.now().date() - 30 * DAY) == []
+
+    assert len(await partitions(sql)) == 30
+    assert [cohort.day for cohort in await dao.cohorts([today])] == [today]
+
+
+async def test_no_more_than_a_weeks_samples_expire_in_a_day_whatever_the_clocks_say(
+    database: Database, settings_factory: SettingsFactory, sql: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    dao = MaiaDAO(database, clock=SystemClock(), settings=settings_factory(tracker={"retention_days": 30}))
+    today = datetime.now(UTC).date()
+    await dao.ensure_partitions(days_of(today - 50 * DAY, today))
+
+    dropped = await dao.drop_samples_before(today - 30 * DAY)
+    assert dropped == [f"video_stats_log_{today - age * DAY:%Y%m%d}" for age in range(50, 43, -1)]
+    assert "20 days of samples are older than 30 days, but at most 7 a day are dropped" in caplog.text
+    assert await dao.drop_samples_before(today - 30 * DAY) == []
+
+    await sql.execute("UPDATE sample_drops SET day = day - 1")
+    assert len(await dao.drop_samples_before(today - 30 * DAY)) == 7
+    await sql.execute("UPDATE sample_drops SET day = day - 1")
+    assert len(await dao.drop_samples_before(today - 30 * DAY)) == 6
+    assert (await partitions(sql))[0] == f"{today - 30 * DAY:%Y%m%d}"
 
 
 async def test_a_day_is_utcs_whatever_clocks_are_set_to(dao: MaiaDAO, sql: Any, database_url: str) -> None:
@@ -958,6 +1132,17 @@ async def test_the_first_counts_day_is_made_for_its_sample(dao: MaiaDAO, sql: An
     assert await partitions(sql) == ["20261102", "20261107"]
 
 
+async def test_a_partition_that_has_gone_is_made_again(dao: MaiaDAO, sql: Any, clock: FixedClock) -> None:
+    """Dropped by hand, or missing from the backup that was restored under a running tracker."""
+    await dao.ingest_video_metadata(found("v"))
+    for _ in range(2):
+        clock.advance(HOUR)
+        target = await claim_one(dao)
+        await sql.execute("DROP TABLE IF EXISTS video_stats_log_20261102")
+        assert await dao.update_video_stats_batch([sampled(target, clock.now())]) == BatchStored(1, ())
+    assert [sample[0] for sample in await samples_of(sql, "v")] == [NOON + 2 * HOUR]
+
+
 async def test_partitions_are_made_by_several_at_once_and_beside_a_reader(
     make_dao: MakeDAO, sql: Any
 ) -> None:
@@ -976,10 +1161,10 @@ async def test_retention_forgets_channels_samples_and_old_cohorts(
     for day in range(12):
         clock.instant = NOON + day * DAY
         (target,) = await dao.fetch_channel_targets(1)
-        update = ChannelStats(target.id, target.lease_token, clock.now(), clock.now() + DAY, 1, 1, 1)
+        update = ChannelUpdate(target.id, target.lease_token, clock.now(), clock.now() + DAY, 1, 1, 1)
         await dao.update_channel_stats_batch([update])
         await dao.merge_cohorts(
-            [Cohort(clock.now().date(), 0, 0, "velocity", b"d")], lambda stored, new: stored + new
+            [StoredCohort(clock.now().date(), 0, 0, "velocity", b"d")], lambda stored, new: stored + new
         )
     await dao.drop_samples_before((NOON + 4 * DAY).date())
     kept = await sql.fetch("SELECT sampled_at FROM channel_stats_log ORDER BY 1")

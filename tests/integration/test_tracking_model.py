@@ -45,14 +45,14 @@ class Model:
     sql: Any
     clock: FixedClock
     videos: dict[str, Kept] = field(default_factory=dict)
+    published: dict[str, datetime] = field(default_factory=dict)
     held: list[Target] = field(default_factory=list)
     stale: list[Target] = field(default_factory=list)
 
     async def find(self, number: int, age_h: int, views: int | None) -> None:
         video_id, now = f"v{number}", self.clock.now()
-        await self.dao.ingest_video_metadata(
-            found(video_id, published_at=now - timedelta(hours=age_h), view_count=views)
-        )
+        published_at = self.published.setdefault(video_id, now - timedelta(hours=age_h))
+        await self.dao.ingest_video_metadata(found(video_id, published_at=published_at, view_count=views))
         zone = 0 if age_h < 24 else 1 if age_h <= 168 else 2
         if video_id not in self.videos:
             due = now if views is None else now + timedelta(hours=INTERVALS_H[zone])
@@ -102,7 +102,8 @@ class Model:
     async def miss(self, gone: bool) -> None:
         updates, now = [], self.clock.now()
         for target in self.held:
-            updates.append(missing(target, now, gone=gone))
+            never = {"next_due_at": None} if gone else {}
+            updates.append(missing(target, now, gone=gone, **never))
             kept = self.videos[target.id]
             kept.due, kept.gone = now + timedelta(hours=target.interval_h), gone
             kept.free, kept.token = True, None
@@ -133,7 +134,8 @@ class Model:
             "SELECT video_id, zone, next_due_at, status, lease_token FROM video_clock"
         )
         assert {row[0]: (row[1], row[2], row[3] == "gone", row[4]) for row in rows} == {
-            video_id: (kept.zone, kept.due, kept.gone, kept.token) for video_id, kept in self.videos.items()
+            video_id: (kept.zone, None if kept.gone else kept.due, kept.gone, kept.token)
+            for video_id, kept in self.videos.items()
         }
 
 

@@ -7,13 +7,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from atlas.adapters.maia import MaiaDAO
-from atlas.adapters.tracking import Target, VideoStats, _video_columns
+from atlas.adapters.tracking import Target, VideoUpdate, _video_columns
 from atlas.clock import FixedClock
 from atlas.db import Transaction, sql_of
-from atlas.testing import NOON, SettingsFactory
+from atlas.testing import NOON, SettingsFactory, ThrowAwayServer
+from tests.integration.conftest import filled_database
 from tests.integration.test_plans import MODES, TOKEN, nodes, pages_read, plan_of, scans, updates
 from tests.integration.test_tracking import found, missing, sampled
 
@@ -53,14 +53,19 @@ async def fill(sql: Any, videos: int) -> None:
     await sql.execute("VACUUM ANALYZE channels, videos, video_clock, channel_clock")
 
 
+@pytest.fixture(scope="module")
+def still_template(still_server: ThrowAwayServer) -> str:
+    """A database with a clock of VIDEOS."""
+    return filled_database(still_server, lambda sql: fill(sql, VIDEOS))
+
+
 @pytest.fixture
 def database_url(still_database_url: str) -> str:
     return still_database_url
 
 
-@pytest_asyncio.fixture
-async def long_clock(sql: Any) -> Any:
-    await fill(sql, VIDEOS)
+@pytest.fixture
+def long_clock(sql: Any) -> Any:
     return sql
 
 
@@ -71,6 +76,7 @@ def dao(long_clock: Any, clock: FixedClock, settings_factory: SettingsFactory) -
 
 
 BY_ID = ("Index Scan", "video_clock_pkey")
+GONE_DUE = ("Index Scan", "video_clock_gone_due")
 DUE = ("Index Scan", "video_clock_due")
 IN_PLACE = ("Tid Scan", None)
 CLAIM = f"1000, 'test', '{TOKEN}', 300, '{NOON}', false"
@@ -79,7 +85,7 @@ CLAIM = f"1000, 'test', '{TOKEN}', 300, '{NOON}', false"
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_claim_reads_the_rows_it_takes_and_their_index(long_clock: Any, mode: str) -> None:
     plan = await plan_of(long_clock, "tracking.claim_due_videos", CLAIM, mode)
-    assert scans(plan, "video_clock") == {DUE, IN_PLACE}
+    assert scans(plan, "video_clock") == {DUE, GONE_DUE, IN_PLACE}
     assert plan["Actual Rows"] == 1000
     read = [node for node in nodes(plan) if node.get("Index Name") == "video_clock_due"]
     assert sorted(node["Actual Rows"] * node["Actual Loops"] for node in read) == [0, 0, 1000]
@@ -92,7 +98,7 @@ async def test_a_clock_all_of_one_zone_changes_no_plan(long_clock: Any, mode: st
     await long_clock.execute("UPDATE video_clock SET zone = $1", zone)
     await long_clock.execute("VACUUM FULL ANALYZE video_clock")
     plan = await plan_of(long_clock, "tracking.claim_due_videos", CLAIM, mode)
-    assert scans(plan, "video_clock") == {DUE, IN_PLACE}
+    assert scans(plan, "video_clock") == {DUE, GONE_DUE, IN_PLACE}
     assert plan["Actual Rows"] == 1000
 
 
@@ -104,7 +110,7 @@ async def test_a_claim_goes_on_where_the_hotter_zones_end(long_clock: Any, mode:
         "SELECT video_id FROM video_clock WHERE zone = 1 ORDER BY video_id LIMIT 400)"
     )
     plan = await plan_of(long_clock, "tracking.claim_due_videos", CLAIM, mode)
-    assert scans(plan, "video_clock") == {DUE, IN_PLACE}
+    assert scans(plan, "video_clock") == {DUE, GONE_DUE, IN_PLACE}
     read = [node for node in nodes(plan) if node.get("Index Name") == "video_clock_due"]
     assert sorted(node["Actual Rows"] * node["Actual Loops"] for node in read) == [300, 300, 400]
 
@@ -126,10 +132,10 @@ async def test_candidates_are_read_from_the_index_of_what_is_due(long_clock: Any
     assert plan["Actual Rows"] == 1500
 
 
-def state_of(target: Target, clock: FixedClock, **values: Any) -> VideoStats:
+def state_of(target: Target, clock: FixedClock, **values: Any) -> VideoUpdate:
     state: dict[str, Any] = {
         "velocity": 12.5, "acceleration": 0.5, "weight": 0.9, "relative_velocity": 1.5, "viral_score": 0.7,
-        "watch": (3.5, 0.25, 48.0, 1.0, 0.5, 12.0, 3.0, 4.0),
+        "breakout_state": (3.5, 0.25, 48.0, 1.0, 0.5, 12.0, 3.0, 4.0),
     }  # fmt: skip
     return sampled(target, clock.now(), 2000, **state | values)
 
@@ -140,7 +146,7 @@ async def test_storing_samples_reads_only_the_rows_it_writes(
 ) -> None:
     targets = await dao.fetch_tracker_targets(200)
     updates = [state_of(target, clock, counted=(3, 2.5)) for target in targets[:150]]
-    updates += [missing(target, clock.now(), gone=True) for target in targets[150:]]
+    updates += [missing(target, clock.now(), gone=True, next_due_at=None) for target in targets[150:]]
     columns = _video_columns(updates)
     await long_clock.execute(f"SET plan_cache_mode = {mode}")
     statement = await long_clock.prepare(
@@ -218,7 +224,7 @@ async def test_lease_columns_stand_in_no_index(long_clock: Any) -> None:
     definitions = await long_clock.fetch(
         "SELECT indexdef FROM pg_indexes WHERE tablename IN ('video_clock', 'channel_clock')"
     )
-    assert len(definitions) == 4
+    assert len(definitions) == 5
     assert not any("lease" in row["indexdef"] or "attempts" in row["indexdef"] for row in definitions)
 
 
@@ -238,3 +244,16 @@ async def test_channels_are_claimed_and_stored_by_their_indexes(long_clock: Any,
     by_id = ("Index Scan", "channel_clock_pkey")
     assert scans(plan, "channel_clock") == {("Index Scan", "channel_clock_due"), by_id}
     assert plan["Actual Rows"] == 50
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_the_oldest_counts_of_feeds_are_found_by_time(long_clock: Any, mode: str) -> None:
+    await long_clock.execute(
+        "INSERT INTO pending_counts "
+        "SELECT video_id, $1::timestamptz + hashtext(video_id) * interval '1 ms', 7 FROM video_clock",
+        NOON,
+    )
+    await long_clock.execute("VACUUM ANALYZE pending_counts")
+    plan = await plan_of(long_clock, "tracking.oldest_feed_counts", "500", mode)
+    assert scans(plan, "pending_counts") == {("Index Scan", "pending_counts_by_time")}
+    assert plan["Actual Rows"] == 500

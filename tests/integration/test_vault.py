@@ -19,7 +19,7 @@ from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.db import Database
-from atlas.errors import InvalidObjectName, ObjectNotFound, VaultError, VaultUnavailable
+from atlas.errors import InvalidObjectName, ObjectNotFound, VaultBroken, VaultError, VaultUnavailable
 from atlas.stores import Changes, FileStore
 from atlas.testing import SettingsFactory
 from atlas.vault import Vault
@@ -172,6 +172,24 @@ class TestObjects:
         with pytest.raises(VaultError, match=r"a\.json in the vault is not JSON"):
             await kept.fetch(f"{TODAY}/a.json")
 
+    async def test_a_required_vault_is_checked_before_anything_is_spent(
+        self, database: Database, clock: FixedClock, settings_factory: SettingsFactory, tmp_path: Path
+    ) -> None:
+        required = settings_factory(vault={"required": True})
+        good = Vault(FileStore(tmp_path / "vault"), database, clock, required)
+        await good.check()
+        assert await good.list() == []
+        assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+
+        dangling = tmp_path / "dangling"
+        dangling.symlink_to(tmp_path / "nowhere")
+        (tmp_path / "file").touch()
+        for path in (dangling, dangling / "within", tmp_path / "file"):
+            broken = Vault(FileStore(path), database, clock, required)
+            with pytest.raises(VaultBroken, match="PLEIADES_VAULT__REQUIRED"):
+                await broken.check()
+            await Vault(FileStore(path), database, clock, settings_factory()).check()
+
     async def test_ping_tells_a_vault_that_cannot_be_written(self, atlas: Atlas, tmp_path: Path) -> None:
         assert (await atlas.ping())["vault"] == "ok"
         blocked = tmp_path / "blocked"
@@ -198,7 +216,7 @@ class TestRefusals:
             names = [batch.store_metadata(f"v{number}", {"n": number}) for number in range(250)]
 
         assert await kept.waiting() == 250
-        assert "the vault refused 250 objects, which wait in the database: cannot write" in caplog.text
+        assert "The vault refused 250 objects, which wait in the database: cannot write" in caplog.text
         assert await kept.fetch(names[7]) == {"n": 7}
         folder.unlink()
         assert await kept.list(f"{TODAY}/") == sorted(names)
@@ -228,7 +246,7 @@ class TestRefusals:
         assert await kept.retry_refused() == 0
         row = await sql.fetchrow("SELECT * FROM vault_refused")
         assert (row["attempts"], row["last_error"], row["lease_token"]) == (1, "still no space", None)
-        assert "the vault still refuses 1 objects: still no space" in caplog.text
+        assert "The vault still refuses 1 objects: still no space" in caplog.text
 
         store.fault = None
         await due(sql)

@@ -98,6 +98,12 @@ class TestPins:
         assert (line.zone, line.created_at) == (WARM, NOON)
         assert (await clock_of(sql, "a"))[1] == WARM
 
+    async def test_a_second_add_without_a_zone_keeps_the_pin(self, dao: WatchesDAO, sql: Any) -> None:
+        await dao.add([video("a"), channel("UC-two")], HOT)
+        await dao.add([video("a"), channel("UC-two")])
+        assert [line.zone for line in await dao.watches()] == [HOT, HOT]
+        assert [(await clock_of(sql, name))[1] for name in "ac"] == [HOT, HOT]
+
     async def test_whoever_holds_it_cannot_put_it_back(self, dao: WatchesDAO, sql: Any) -> None:
         token = uuid4()
         await sql.execute(
@@ -183,16 +189,39 @@ class TestWhatIsToCome:
         assert sorted(asked) == [f"v{number:03}" for number in range(120)]
 
 
+class TestReviving:
+    async def test_what_is_gone_is_asked_for_at_once(
+        self, dao: WatchesDAO, maia: MaiaDAO, sql: Any, clock: FixedClock
+    ) -> None:
+        gone: dict[str, Any] = {"clock_status": "gone", "clock_gone_at": NOON, "clock_misses": 4}
+        await store_video(sql, "a", status="gone", clock_next_due_at=None, **gone)
+        await store_video(sql, "b", status="gone", clock_next_due_at=None, **gone)
+        await sql.execute(
+            "INSERT INTO channel_clock (channel_id, status, misses, next_due_at) "
+            "VALUES ('UC-one', 'gone', 2, $1)",
+            NOON + 9 * HOUR,
+        )
+        clock.advance(HOUR)
+        await dao.add([video("a"), channel("UC-one")])
+        [target] = await maia.fetch_tracker_targets(10)
+        assert (target.id, target.gone_at, target.misses, target.next_due_at) == ("a", None, 0, clock.now())
+        [claimed] = await maia.fetch_channel_targets(10)
+        assert (claimed.id, claimed.misses) == ("UC-one", 0)
+        rows = await sql.fetch("SELECT id, status FROM videos ORDER BY id")
+        assert [tuple(row) for row in rows] == [("a", "live"), ("b", "gone")]
+
+
 class TestList:
     async def test_tells_how_each_stands(self, dao: WatchesDAO, sql: Any, clock: FixedClock) -> None:
         await store_video(sql, "a", clock_last_sampled_at=NOON)
         await store_video(sql, "b", channel="UC-two")
-        await store_video(sql, "c", channel="UC-two", clock_status="gone", clock_gone_at=NOON)
+        await store_video(sql, "c", channel="UC-two")
         await dao.add([video("a")], HOT)
         clock.advance(HOUR / 60)
         await dao.add([channel("UC-two"), video("unknown")])
         clock.advance(HOUR / 60)
         await dao.add([video("c")])
+        await sql.execute("UPDATE video_clock SET status = 'gone', gone_at = $1 WHERE video_id = 'c'", NOON)
         first, second, third, fourth = await dao.watches()
         assert (first.kind, first.id, first.zone, first.title) == ("video", "a", HOT, "Video a")
         assert (first.last_sampled_at, first.status, first.videos) == (NOON, "live", None)

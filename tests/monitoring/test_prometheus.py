@@ -25,7 +25,7 @@ from atlas.adapters.maia import MaiaDAO
 from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.testing import NOON, SettingsFactory
-from maia.metrics import exported
+from maia.stack.metrics import serve_metrics
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -43,7 +43,7 @@ Ask = Callable[[str], Awaitable[list[Any]]]
 
 @pytest.fixture
 def atlas_settings(settings_factory: SettingsFactory) -> Settings:
-    return settings_factory(youtube_api_key_pool_json=KEYS)
+    return settings_factory(youtube_api_key_pool_json=KEYS, hunter={"lease_s": 0.001})
 
 
 async def work(atlas: Atlas) -> None:
@@ -58,12 +58,15 @@ async def work(atlas: Atlas) -> None:
 
 
 async def videos_of_every_zone(atlas: Atlas) -> None:
+    """Videos of every zone, and a claim whose holder died."""
     dao = MaiaDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
     await dao.seed(["a topic"])
+    await dao.claim_topics(1)
     fields: dict[str, Any] = {
         "channel_id": "UC-one", "channel_title": "One", "title": "A title", "description": "",
         "category_id": 22, "tags": (), "duration_s": 90, "live_broadcast_content": "none",
         "default_language": None, "view_count": 100, "like_count": 10, "comment_count": 1, "etag": "e",
+        "scheduled_start_at": None, "actual_start_at": None, "actual_end_at": None,
     }  # fmt: skip
     found = [
         SimpleNamespace(id=f"video-{days}", published_at=NOON - timedelta(days=days), **fields)
@@ -99,7 +102,7 @@ async def url(atlas: Atlas, tmp_path: Path) -> AsyncIterator[str]:
         pytest.fail("this needs Prometheus; on Debian: apt-get install prometheus")
     await videos_of_every_zone(atlas)
     await work(atlas)
-    async with exported(atlas, "127.0.0.1", 0) as metrics:
+    async with serve_metrics(atlas, "127.0.0.1", 0) as metrics:
         config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text("utf-8"))
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         config["rule_files"] = [str(PROMETHEUS / pattern) for pattern in config["rule_files"]]

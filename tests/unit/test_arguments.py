@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 
 import pytest
 import typer
 
-from maia.arguments import (
+from maia.commands.arguments import (
     Named,
+    _ids_last,
+    parse_channel,
     parse_day_or_moment,
     parse_moment,
     parse_named,
+    parse_since,
     parse_span,
     parse_video,
-    zone_name,
-    zone_number,
 )
+from maia.views.words import zone_name, zone_number
 
 VIDEO, CHANNEL = "dQw4w9WgXcQ", "UCuAXFkgsw1L7xaCfnd5JJOw"
+
+
+@pytest.mark.parametrize("text", ["@nobody[/x]", "https://[youtube.com/@a", "youtube.com]/watch", "//["])
+def test_an_address_that_is_none_is_wrong_usage(text: str) -> None:
+    for parse in (parse_named, parse_video):
+        with pytest.raises(typer.BadParameter):
+            parse(text)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +66,11 @@ def test_a_day_is_utcs() -> None:
 
 @pytest.mark.parametrize(
     ("text", "hint"),
-    [("2026-11-31", "no day"), ("2026-11-20T08:00", "no time zone"), ("yesterday", "no instant")],
+    [
+        ("2026-11-31", "does not exist"),
+        ("2026-11-20T08:00", "no time zone"),
+        ("yesterday", "not a time such as .*, nor a day such as 2026-11-02"),
+    ],
 )
 def test_what_is_no_instant(text: str, hint: str) -> None:
     with pytest.raises(typer.BadParameter, match=hint):
@@ -89,6 +103,50 @@ def test_addresses_and_ids_of_channels() -> None:
         parse_video(CHANNEL)
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("@tapeloopfm", Named("handle", "@tapeloopfm")),
+        ("@tape.loop-fm_1", Named("handle", "@tape.loop-fm_1")),
+        ("@テープ", Named("handle", "@テープ")),
+        ("https://www.youtube.com/@tapeloopfm/videos", Named("handle", "@tapeloopfm")),
+        ("https://www.youtube.com/%40tapeloopfm", Named("handle", "@tapeloopfm")),
+        ("youtube.com/user/tapeloop", Named("user", "tapeloop")),
+    ],
+)
+def test_handles_and_user_names(text: str, named: Named) -> None:
+    assert parse_named(text) == named
+    assert parse_channel(text) == named
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("Tape Loop FM", Named(None, "Tape Loop FM")),
+        ("AC/DC", Named(None, "AC/DC")),
+        ("Mr. Bean", Named(None, "Mr. Bean")),
+        (CHANNEL, Named("channel", CHANNEL)),
+        (f"youtube.com/channel/{CHANNEL}", Named("channel", CHANNEL)),
+    ],
+)
+def test_a_channel_may_be_given_by_its_title(text: str, named: Named) -> None:
+    assert parse_channel(text) == named
+
+
+def test_a_video_is_no_channel() -> None:
+    with pytest.raises(typer.BadParameter, match="a video, not a channel"):
+        parse_channel(f"https://youtu.be/{VIDEO}")
+
+
+def test_since_is_a_span_a_day_or_an_instant() -> None:
+    assert parse_since("24h", "--since") == timedelta(days=1)
+    assert parse_since("2026-11-02", "--since") == datetime(2026, 11, 2, tzinfo=UTC)
+    assert parse_since("2026-11-02T08:00:00+02:00", "--since") == datetime(2026, 11, 2, 6, tzinfo=UTC)
+    for wrong in ("yesterday", "24", "2026-11-31", "2026-11-02T08:00"):
+        with pytest.raises(typer.BadParameter, match="neither a time span"):
+            parse_since(wrong, "--since")
+
+
 def test_an_id_alone_may_be_either() -> None:
     assert parse_named(VIDEO) == Named(None, VIDEO)
     assert parse_named("-_practice_-") == Named(None, "-_practice_-")
@@ -97,10 +155,10 @@ def test_an_id_alone_may_be_either() -> None:
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("@tapeloopfm", "Copy channel ID"),
-        ("https://www.youtube.com/@tapeloopfm", "Copy channel ID"),
-        ("https://vimeo.com/12345", "no address on YouTube"),
-        ("https://www.youtube.com.evil.example/watch?v=" + VIDEO, "no address on YouTube"),
+        ("https://www.youtube.com/c/tapeloopfm", "Copy channel ID"),
+        ("@", "neither an id nor an address"),
+        ("https://vimeo.com/12345", "not a YouTube address"),
+        ("https://www.youtube.com.evil.example/watch?v=" + VIDEO, "not a YouTube address"),
         ("https://www.youtube.com/watch?v=short", "neither a video nor a channel"),
         ("https://www.youtube.com/channel/UCshort", "neither a video nor a channel"),
         ("https://www.youtube.com/", "neither a video nor a channel"),
@@ -121,3 +179,24 @@ def test_zones_have_names_and_numbers() -> None:
     from maia.learning.zones import Zone
 
     assert [Zone(number).name.lower() for number in range(3)] == ["hot", "warm", "cold"]
+
+
+class TestIdsThatLookLikeOptions:
+    OPTIONS: ClassVar = {"--json": False, "--window": True, "--png": True, "-n": True, "--published": False}
+
+    @pytest.mark.parametrize(
+        ("given", "parsed"),
+        [
+            (["-abcDEF_123"], ["--", "-abcDEF_123"]),
+            (["--bcDEF-123", "--json"], ["--json", "--", "--bcDEF-123"]),
+            (["-h2345678ab", "--window", "24h"], ["--window", "24h", "--", "-h2345678ab"]),
+            (["--window", "-abcDEF_123", "x"], ["--window", "-abcDEF_123", "x"]),
+            (["dQw4w9WgXcQ", "-abcDEF_123"], ["dQw4w9WgXcQ", "--", "-abcDEF_123"]),
+            (["-abcDEF_123", "--", "-h"], ["--", "-abcDEF_123", "-h"]),
+            (["--published", "--unpinned"], ["--published", "--unpinned"]),
+            (["--json"], ["--json"]),
+            (["-n", "3"], ["-n", "3"]),
+        ],
+    )
+    def test_are_moved_behind_the_options(self, given: list[str], parsed: list[str]) -> None:
+        assert _ids_last(given, self.OPTIONS) == parsed

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maia.learning.breakouts import DEFAULTS, MONTH_H, BreakoutSettings, Watch, observe
-from maia.learning.simulation import SAMPLINGS, Curve, simulate
+from maia.learning.breakouts import DEFAULTS, MONTH_H, BreakoutSettings, BreakoutStates, observe
+from maia.learning.simulation import SAMPLINGS, SimulatedVideo, simulate
 from maia.learning.velocity import nullable
 
 SHARED = Path(os.environ.get("PLEIADES_SHARED", Path(__file__).resolve().parents[3] / "shared"))
@@ -20,29 +20,29 @@ FIRST_SEED = 90_000
 """Far from the seeds on which the defaults were chosen."""
 
 
-def alarms_of(curves: list[Curve], settings: BreakoutSettings = DEFAULTS) -> list[list[float]]:
+def alarms_of(curves: list[SimulatedVideo], settings: BreakoutSettings = DEFAULTS) -> list[list[float]]:
     """The ages at which each curve alarms; all curves go through in lockstep."""
-    watch, alarms = Watch.new(len(curves)), [list[float]() for _ in curves]
+    states, alarms = BreakoutStates.new(len(curves)), [list[float]() for _ in curves]
     longest = max(len(curve.age_h) for curve in curves)
     age, views = np.full((2, longest, len(curves)), np.nan)
     for n, curve in enumerate(curves):
         age[: len(curve.age_h), n], views[: len(curve.age_h), n] = curve.age_h, curve.views
     for now in range(1, longest):
         seen = observe(
-            watch, np.nan_to_num(age[now]), age[now] - age[now - 1], views[now] - views[now - 1], settings
+            states, np.nan_to_num(age[now]), age[now] - age[now - 1], views[now] - views[now - 1], settings
         )
-        watch = seen.watch
+        states = seen.states
         for n in np.flatnonzero(seen.fired):
             alarms[n].append(float(age[now, n]))
     return alarms
 
 
-def curve_of(rate: np.ndarray, step_h: float = 1.0, start_h: float = 48.0) -> Curve:
+def curve_of(rate: np.ndarray, step_h: float = 1.0, start_h: float = 48.0) -> SimulatedVideo:
     """A curve that gains `rate` views in each of its hours, sampled every `step_h`."""
     age = start_h + np.arange(len(rate) + 1)
     views = np.concatenate(([0.0], np.cumsum(rate)))
     at = np.arange(start_h, age[-1] + 1e-9, step_h)
-    return Curve(0, "made", at, np.interp(at, age, views), None, 1.0)
+    return SimulatedVideo(0, "made", at, np.interp(at, age, views), None, 1.0)
 
 
 def hours(*parts: tuple[int, float]) -> np.ndarray:
@@ -50,12 +50,12 @@ def hours(*parts: tuple[int, float]) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def quiet() -> list[Curve]:
+def quiet() -> list[SimulatedVideo]:
     return simulate(range(FIRST_SEED, FIRST_SEED + 240), rising=False)
 
 
 @pytest.mark.parametrize("promise", [0.05, 0.3, 3.0])
-def test_false_alarms_are_no_more_than_promised(quiet: list[Curve], promise: float):
+def test_false_alarms_are_no_more_than_promised(quiet: list[SimulatedVideo], promise: float):
     alarms = alarms_of(quiet, replace(DEFAULTS, false_alarms_per_month=promise))
     months = sum(float(curve.age_h[-1]) for curve in quiet) / MONTH_H
     # Three standard deviations of a Poisson count on top.
@@ -65,12 +65,12 @@ def test_false_alarms_are_no_more_than_promised(quiet: list[Curve], promise: flo
 def ordinary(promise: float, spread: float, videos: int = 400, blocks: int = 240) -> float:
     """False alarms a month where the model holds: independent blocks, as long as noise lasts."""
     settings = replace(DEFAULTS, false_alarms_per_month=promise, decay=0.0, plateau_h=24.0)
-    random, watch, alarms = np.random.default_rng(5), Watch.new(videos), 0
+    random, states, alarms = np.random.default_rng(5), BreakoutStates.new(videos), 0
     hours = np.full(videos, DEFAULTS.correlation_h)
     for n in range(blocks):
         gained = np.rint(1e6 * np.exp(spread * random.standard_normal(videos)))
-        seen = observe(watch, hours * (n + 1), hours, gained, settings)
-        watch, alarms = seen.watch, alarms + int(seen.fired.sum())
+        seen = observe(states, hours * (n + 1), hours, gained, settings)
+        states, alarms = seen.states, alarms + int(seen.fired.sum())
     return alarms / (videos * blocks * DEFAULTS.correlation_h / MONTH_H)
 
 
@@ -80,7 +80,7 @@ def test_where_the_model_holds_the_rate_is_the_promised_one_within_its_bound(pro
     assert promise / 4 < rate <= promise
 
 
-def test_a_stricter_promise_alarms_less(quiet: list[Curve]):
+def test_a_stricter_promise_alarms_less(quiet: list[SimulatedVideo]):
     counts = [
         sum(map(len, alarms_of(quiet[:120], replace(DEFAULTS, false_alarms_per_month=rate))))
         for rate in (0.05, 1.0, 50.0)
@@ -159,40 +159,40 @@ steps = st.lists(
 def test_what_is_kept_is_finite_or_null_and_storage_changes_nothing(
     drawn: list[tuple[float | None, float]], cut: int
 ):
-    watch, stored, age = Watch.new(1), Watch.new(1), 1.0
+    states, stored, age = BreakoutStates.new(1), BreakoutStates.new(1), 1.0
     for n, (step_h, gained) in enumerate(drawn):
         age += step_h or 0.0
         if n == cut:
-            stored = Watch.of(*(nullable(values) for values in stored.columns()))
-        seen = observe(watch, [age], [step_h], [gained])
+            stored = BreakoutStates.of(*(nullable(values) for values in stored.columns()))
+        seen = observe(states, [age], [step_h], [gained])
         again = observe(stored, [age], [step_h], [gained])
-        watch, stored = seen.watch, again.watch
+        states, stored = seen.states, again.states
         assert seen.fired.tolist() == again.fired.tolist()
-        for values, twin in zip(watch.columns(), stored.columns(), strict=True):
+        for values, twin in zip(states.columns(), stored.columns(), strict=True):
             assert not np.isinf(values).any()
             np.testing.assert_array_equal(values, twin)
 
 
 def test_a_step_that_was_not_measured_changes_nothing():
-    watch = observe(Watch.new(1), [30.0], [2.0], [100.0]).watch
-    seen = observe(watch, [31.0], [None], [None])
+    states = observe(BreakoutStates.new(1), [30.0], [2.0], [100.0]).states
+    seen = observe(states, [31.0], [None], [None])
     assert not seen.fired[0]
     assert np.isnan(seen.ratio[0])
-    for values, old in zip(seen.watch.columns(), watch.columns(), strict=True):
+    for values, old in zip(seen.states.columns(), states.columns(), strict=True):
         np.testing.assert_array_equal(values, old)
 
 
 def test_a_restart_forgets_that_video_alone():
-    watch = observe(Watch.new(2), [30.0] * 2, [2.0] * 2, [100.0] * 2).watch
-    again = observe(watch, [40.0] * 2, [None] * 2, [None] * 2, restarted=np.array([True, False])).watch
+    states = observe(BreakoutStates.new(2), [30.0] * 2, [2.0] * 2, [100.0] * 2).states
+    again = observe(states, [40.0] * 2, [None] * 2, [None] * 2, restarted=np.array([True, False])).states
     assert nullable(again.level)[0] is None
-    assert again.level[1] == watch.level[1]
+    assert again.level[1] == states.level[1]
     assert again.seen_h.tolist() == [0.0, 2.0]
 
 
 def test_never_watched_comes_from_a_row_of_nulls():
-    empty = Watch.of(*[[None]] * 8)
-    for values, new in zip(empty.columns(), Watch.new(1).columns(), strict=True):
+    empty = BreakoutStates.of(*[[None]] * 8)
+    for values, new in zip(empty.columns(), BreakoutStates.new(1).columns(), strict=True):
         np.testing.assert_array_equal(values, new)
 
 
@@ -226,7 +226,9 @@ def test_recorded_music_videos_alarm_rarely_and_when_they_rose():
     curves = []
     for _, video in samples.groupby("video_id"):
         age = (video["captured_at"] - video["captured_at"].iloc[0]) / pd.Timedelta(hours=1) + 24
-        curves.append(Curve(0, "recorded", age.to_numpy(), video["views"].to_numpy(float), None, 1.0))
+        curves.append(
+            SimulatedVideo(0, "recorded", age.to_numpy(), video["views"].to_numpy(float), None, 1.0)
+        )
     found = [(curve, at) for curve, alarms in zip(curves, alarms_of(curves), strict=True) for at in alarms]
     months = sum(float(curve.age_h[-1] - curve.age_h[0]) for curve in curves) / MONTH_H
     assert 1 <= len(found) <= months

@@ -9,10 +9,13 @@ from atlas.adapters.tracking import DueVideo, ZoneCounts
 from atlas.config import TrackerSettings
 from atlas.keyring import KeyState, KeyStatus, LedgerLine
 from atlas.testing import NOON
-from maia.budget import choose, samples_per_h, slowing, spendable, units_now
+from maia.cycle.paid import units_now
 from maia.learning.zones import Zone
+from maia.tracker.budget import choose, spendable
+from maia.views.clock import samples_per_h, slowing
 
 SETTINGS = TrackerSettings()
+ROUND_S = 600
 KEY = KeyStatus("key-1", "demo", KeyState.ACTIVE, None, 0, 0, None)
 STATS = LedgerLine("tracking", "stats", "demo", 100, 96, 50, 10, 5, 81, 15, None, None, (KEY,))
 
@@ -46,18 +49,18 @@ def test_units_are_those_that_pace_allows_of_buckets_that_are_open():
 def test_what_the_hot_ones_will_need_until_the_reset_is_kept_for_them():
     # NOON is 20 hours before the reset: 120 rounds of ten minutes.
     plenty = replace(STATS, limit=1000, ring_limit=1000, allowed=500, used=0, reserved=0, left=1000)
-    assert spendable([plenty], 0, counted((2, 10**6, 10**6)), NOON, SETTINGS) == 500 * 50
+    assert spendable([plenty], 0, counted((2, 10**6, 10**6)), NOON, ROUND_S) == 500 * 50
     hot = counted((0, 2400, 400), (2, 10**6, 10**6))
     # 400 a round are 8 calls, and 960 until the reset: 32 remain besides those of now.
-    assert spendable([plenty], 400, hot, NOON, SETTINGS) == 40 * 50
-    assert spendable([replace(plenty, left=500)], 400, hot, NOON, SETTINGS) == 8 * 50
-    assert spendable([replace(plenty, left=500)], 0, hot, NOON, SETTINGS) == 0
-    assert spendable([replace(plenty, allowed=3)], 400, hot, NOON, SETTINGS) == 3 * 50
+    assert spendable([plenty], 400, hot, NOON, ROUND_S) == 40 * 50
+    assert spendable([replace(plenty, left=500)], 400, hot, NOON, ROUND_S) == 8 * 50
+    assert spendable([replace(plenty, left=500)], 0, hot, NOON, ROUND_S) == 0
+    assert spendable([replace(plenty, allowed=3)], 400, hot, NOON, ROUND_S) == 3 * 50
 
 
 def test_a_ring_that_may_only_probe_a_key_samples_by_one_call():
     resting = replace(STATS, keys=(replace(KEY, state=KeyState.OPEN),))
-    assert spendable([resting], 0, counted((2, 10, 10)), NOON, SETTINGS) == 50
+    assert spendable([resting], 0, counted((2, 10, 10)), NOON, ROUND_S) == 50
 
 
 def test_hot_ones_go_first_then_those_that_would_starve_then_those_that_tell_most():
@@ -69,7 +72,7 @@ def test_hot_ones_go_first_then_those_that_would_starve_then_those_that_tell_mos
     ]
     counts = counted((0, 10, 1), (1, 10, 1), (2, 10, 2))
     for budget, expected in ((1, ["hot"]), (2, ["hot", "starving"]), (3, ["hot", "starving", "telling"])):
-        chosen, shortage = choose(videos, budget, NOON, counts, [STATS], SETTINGS)
+        chosen, shortage = choose(videos, budget, NOON, counts, [STATS], SETTINGS, ROUND_S)
         assert chosen == expected
         assert sum(shortage.deferred.values()) == 4 - budget
     assert shortage.deferred == {"hot": 0, "warm": 0, "cold": 1}
@@ -77,12 +80,14 @@ def test_hot_ones_go_first_then_those_that_would_starve_then_those_that_tell_mos
 
 def test_those_left_out_that_wait_too_long_are_told():
     videos = [due(f"hot{n}", 0, 3, 2.5) for n in range(5)]
-    chosen, shortage = choose(videos, 2, NOON, counted((0, 5, 5)), [STATS], SETTINGS)
+    chosen, shortage = choose(videos, 2, NOON, counted((0, 5, 5)), [STATS], SETTINGS, ROUND_S)
     assert (len(chosen), shortage.starving, shortage.deferred) == (2, 3, {"hot": 3})
 
 
 def test_what_was_not_weighed_counts_as_left_out():
-    _, shortage = choose([due("cold", 2, 300, 0)], 1, NOON, counted((2, 900, 500)), [STATS], SETTINGS)
+    _, shortage = choose(
+        [due("cold", 2, 300, 0)], 1, NOON, counted((2, 900, 500)), [STATS], SETTINGS, ROUND_S
+    )
     assert shortage.deferred == {"cold": 499}
 
 

@@ -6,12 +6,23 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from maia.youtube.catalogue import Catalogue, CatalogueError, CatalogueVideo, Channel, new_catalogue
-from maia.youtube.curves import Sample
+from maia.emulator.catalogue import (
+    Catalogue,
+    CatalogueChannel,
+    CatalogueError,
+    CatalogueVideo,
+    new_catalogue,
+)
+from maia.emulator.columns import descending
+from maia.emulator.curves import HIDDEN, UNRECORDED, Sample, SampleRows
+from maia.youtube.methods import Order
 
-CHANNEL = Channel("UC" + "a" * 22, "Lakeside Studio", "About lakes", 0, "NZ", "@lakeside", 12_345)
+CHANNEL = CatalogueChannel("UC" + "a" * 22, "Lakeside Studio", "About lakes", 0, "NZ", "@lakeside", 12_345)
 
 
 def at(seconds: int) -> datetime:
@@ -26,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def catalogue(path: Path) -> Iterator[Catalogue]:
     with new_catalogue(path, {"made_by": "test"}) as writer:
-        writer.add_channels([CHANNEL, Channel("UC" + "b" * 22, "Empty")])
+        writer.add_channels([CHANNEL, CatalogueChannel("UC" + "b" * 22, "Empty")])
         for number in range(10):
             video = CatalogueVideo(
                 f"video-{number:05}",
@@ -95,6 +106,30 @@ def test_search_orders(catalogue: Catalogue):
     assert catalogue.search("boat", 1000, order="rating") == rated
 
 
+@given(st.lists(st.integers(0, 5), max_size=40), st.integers(0, 50))
+def test_the_greatest_are_the_first_of_all_sorted(keys: list[int], most: int) -> None:
+    expected = sorted(range(len(keys)), key=lambda place: -keys[place])
+    assert descending(np.array(keys, np.int64)).tolist() == expected
+    assert descending(np.array(keys, np.int64), most).tolist() == expected[:most]
+
+
+def test_a_limit_gives_the_first_results_of_every_order(catalogue: Catalogue) -> None:
+    orders: tuple[Order, ...] = ("date", "viewCount", "rating", "title", "relevance")
+    for order in orders:
+        for query in ("water", None):
+            whole = catalogue.search_ids(query, at(900), order=order, limit=None)
+            assert catalogue.search_ids(query, at(900), order=order, limit=3) == whole[:3]
+            assert len(whole) == 9
+
+
+def test_views_of_many_videos_are_those_of_each(catalogue: Catalogue) -> None:
+    numbers = catalogue.published_between(200, 700, 800)
+    assert numbers.tolist() == [2, 3, 5, 6, 7]
+    assert catalogue.views_at(numbers, 800).tolist() == [
+        catalogue.counts(n, 800).views for n in numbers.tolist()
+    ]
+
+
 def test_the_summary_counts_everything(catalogue: Catalogue):
     summary = catalogue.summary()
     assert summary["videos"] == summary["videos_with_tags"] == 10
@@ -108,7 +143,7 @@ def test_the_summary_counts_everything(catalogue: Catalogue):
 
 
 def test_postings_are_written_in_parts(path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("maia.youtube.catalogue._VIDEOS_IN_PART", 3)
+    monkeypatch.setattr("maia.emulator.catalogue._VIDEOS_IN_PART", 3)
     with new_catalogue(path, {"made_by": "test"}) as writer:
         writer.add_channels([CHANNEL])
         for number in range(8):
@@ -132,6 +167,31 @@ def test_videos_are_written_in_order_of_publication(path: Path):
         writer.add(CatalogueVideo("a" * 11, CHANNEL.id, "A", 100), "", ())
 
 
+@pytest.mark.parametrize("instants", [(5, 5), (7, 6)])
+def test_samples_are_written_in_order_of_time(path: Path, instants: tuple[int, int]) -> None:
+    video = CatalogueVideo("a" * 11, CHANNEL.id, "A", 1)
+    with pytest.raises(ValueError, match="is not after the one before"), new_catalogue(path, {}) as writer:
+        writer.add(video, "", [Sample(at, 1) for at in instants])
+    assert not path.exists()
+
+
+def test_samples_in_columns_are_those_in_rows(path: Path, tmp_path: Path) -> None:
+    videos = [CatalogueVideo(f"video-{n:05}", CHANNEL.id, "A", n) for n in range(3)]
+    rows = [(0, 10, 5, HIDDEN, UNRECORDED), (2, 10, 6, 1, 1), (2, 20, 7, 2, 2)]
+    with new_catalogue(path, {}) as writer:
+        for video in videos:
+            writer.add(video, "", ())
+        writer.add_samples(SampleRows.of(rows))
+    with new_catalogue(tmp_path / "b", {}) as writer:
+        writer.add(videos[0], "", [Sample(10, 5, HIDDEN, None)])
+        writer.add(videos[1], "", ())
+        writer.add(videos[2], "", [Sample(10, 6, 1, 1), Sample(20, 7, 2, 2)])
+    with Catalogue.open(path) as one, Catalogue.open(tmp_path / "b") as other:
+        counts = [one.counts(n, moment) for n in range(3) for moment in (5, 10, 15, 25)]
+        assert counts == [other.counts(n, moment) for n in range(3) for moment in (5, 10, 15, 25)]
+        assert (one.summary()["samples"], other.summary()["samples"]) == (3, 3)
+
+
 def test_a_catalogue_that_fails_leaves_nothing_and_the_old_one_untouched(path: Path, catalogue: Catalogue):
     before = path.read_bytes()
     with pytest.raises(RuntimeError), new_catalogue(path, {}):
@@ -142,7 +202,7 @@ def test_a_catalogue_that_fails_leaves_nothing_and_the_old_one_untouched(path: P
 
 def test_another_file_is_never_overwritten(path: Path):
     path.write_text("precious")
-    with pytest.raises(CatalogueError, match="is no catalogue"), new_catalogue(path, {}):
+    with pytest.raises(CatalogueError, match="is not a catalogue"), new_catalogue(path, {}):
         pass
     assert path.read_text() == "precious"
 
@@ -166,7 +226,7 @@ def test_opening_what_is_no_catalogue_says_what_to_do(tmp_path: Path, path: Path
         Catalogue.open(other)
 
 
-def test_postings_are_read_on_a_machine_of_the_other_byte_order(path: Path, catalogue: Catalogue):
+def test_it_is_read_on_a_machine_of_the_other_byte_order(path: Path, catalogue: Catalogue):
     found = catalogue.search("boat", 2000)
     with closing(sqlite3.connect(path)) as db, db:
         swapped = []
@@ -174,6 +234,13 @@ def test_postings_are_read_on_a_machine_of_the_other_byte_order(path: Path, cata
             words = memoryview(postings).cast("I")
             swapped.append((b"".join(int(word).to_bytes(4, "big") for word in words), term))
         db.executemany("UPDATE posting SET postings = ? WHERE term = ?", swapped)
+        for part, *columns in db.execute("SELECT part, n, at, views, likes, comments FROM sample_part"):
+            turned = [np.frombuffer(column, np.int64).byteswap().tobytes() for column in columns]
+            db.execute(
+                "UPDATE sample_part SET n = ?, at = ?, views = ?, likes = ?, comments = ? WHERE part = ?",
+                (*turned, part),
+            )
         db.execute("UPDATE meta SET value = 'big' WHERE key = 'byte_order'")
     with Catalogue.open(path) as reopened:
         assert reopened.search("boat", 2000) == found
+        assert reopened.counts(3, 1000) == catalogue.counts(3, 1000)

@@ -1,8 +1,9 @@
-"""The command line: help, lazy imports, exit statuses, what is told of errors."""
+"""The command line: help, lazy imports, exit statuses, error messages."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +22,10 @@ from atlas.errors import (
     VaultUnavailable,
 )
 from maia import cli
-from maia.errors import MaiaError
-from maia.terminal import ExitStatus, status_of
-from maia.youtube.catalogue import CatalogueError
+from maia.agents import AGENTS
+from maia.commands.terminal import ExitStatus, status_of
+from maia.emulator.catalogue import CatalogueError
+from maia.errors import MaiaError, Unreachable
 
 HEAVY = ("prefect", "asyncpg", "aiohttp", "pydantic", "sqlalchemy", "atlas", "asyncio")
 
@@ -53,7 +55,7 @@ class TestHelp:
         for name, line in cli.COMMANDS.items():
             assert f" {name} " in finished.stdout
             assert line in finished.stdout
-        for status in ("0 done", "1 failed", "2 wrong", "69 ", "75 ", "78 ", "130 ", "143 "):
+        for status in ("0 success", "1 failure", "2 wrong", "69 ", "75 ", "78 ", "130 ", "143 "):
             assert status in finished.stdout
 
     @pytest.mark.parametrize("name", cli.COMMANDS)
@@ -91,7 +93,8 @@ class TestHelp:
         )
 
         loaded = {line.partition(".")[0] for line in finished.stderr.splitlines()}
-        assert f"maia.commands.{name}" in finished.stderr.splitlines()
+        module = "running" if name in {agent.name for agent in AGENTS} else name
+        assert f"maia.commands.{module}" in finished.stderr.splitlines()
         assert loaded.isdisjoint({"prefect", "asyncpg", "aiohttp"})
 
     def test_has_no_colour_outside_a_terminal(self) -> None:
@@ -174,6 +177,31 @@ class TestErrors:
         for name in wrong:
             assert any(line.startswith(f"maia: {name}: ") for line in lines)
 
+    @pytest.mark.parametrize(
+        ("name", "value"), [("PREFECT_API_REQUEST_TIMEOUT", "soon"), ("PREFECT_API_URL", "http://[::1")]
+    )
+    def test_a_wrong_setting_of_prefect_is_named(self, name: str, value: str, tmp_path: Path) -> None:
+        mine = {"YOUTUBE_API_KEY_POOL_JSON": '["a-key"]', "PREFECT_HOME": str(tmp_path)}
+        finished = maia("hunter", **mine, **{name: value})
+
+        assert finished.returncode == ExitStatus.CONFIGURATION
+        # Prefect does not say which of several variables a URL comes from.
+        assert re.match(rf"maia: {name}\b.*: Prefect refuses its value: ", finished.stderr.splitlines()[-1])
+        assert "Traceback" not in finished.stderr
+
+    @pytest.mark.parametrize("arguments", [("top", "--by", "velocty"), ("export", "--table", "vidos")])
+    def test_a_wrong_choice_is_told_without_the_words_of_a_library(self, arguments: tuple[str, ...]) -> None:
+        finished = maia(*arguments)
+
+        assert finished.returncode == ExitStatus.USAGE
+        assert f"Invalid value for '{arguments[-2]}': '{arguments[-1]}' is not one of " in finished.stderr
+
+    def test_a_blank_topic_is_wrong_usage(self) -> None:
+        finished = maia("seed", "jazz", " ")
+
+        assert finished.returncode == ExitStatus.USAGE
+        assert "the topic ' ' is blank: give at least one word" in finished.stderr
+
     def test_debug_shows_where_an_error_comes_from(self) -> None:
         finished = maia("--debug", "status", PLEIADES_HUNTER__BATCH_SIZE="many")
 
@@ -186,6 +214,7 @@ class TestErrors:
         [
             (ConfigError(), ExitStatus.CONFIGURATION),
             (EmptyKeyRing(), ExitStatus.CONFIGURATION),
+            (Unreachable(), ExitStatus.UNAVAILABLE),
             (DatabaseUnavailable(), ExitStatus.UNAVAILABLE),
             (EmbeddedServerError(), ExitStatus.UNAVAILABLE),
             (VaultUnavailable("gone"), ExitStatus.UNAVAILABLE),

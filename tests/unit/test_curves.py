@@ -2,22 +2,21 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maia.youtube.curves import HIDDEN, Counts, Curves, Sample
-
-UNRECORDED = -2
+from maia.emulator.curves import HIDDEN, UNRECORDED, Counter, Counters, Curves, Sample, SampleRows
 
 
 def curves_of(*videos: list[Sample], published: list[int] | None = None) -> Curves:
-    rows = [
-        (n, sample.at, *(UNRECORDED if count is None else count for count in sample[1:]))
-        for n, samples in enumerate(videos)
-        for sample in samples
-    ]
-    return Curves(published or [0] * len(videos), rows)
+    rows = []
+    for n, samples in enumerate(videos):
+        for sample in samples:
+            views, likes, comments = (UNRECORDED if count is None else count for count in sample[1:])
+            rows.append((n, sample.at, views, likes, comments))
+    return Curves(published or [0] * len(videos), SampleRows.of(rows))
 
 
 def test_counters_are_exact_at_samples_linear_between_and_constant_after_the_last():
@@ -82,7 +81,7 @@ def test_a_counter_never_leaves_the_range_of_the_samples_around_it(history: list
     seen = curves_of(history).at(0, instant)
     around = [Sample(0, 0, 0, 0), *history]
     if instant >= history[-1].at:
-        assert seen == Counts(*history[-1][1:])
+        assert seen == Counters(*history[-1][1:])
         return
     before, after = next(pair for pair in pairwise(around) if instant < pair[1].at)
     for column in range(3):
@@ -95,3 +94,32 @@ def test_every_sample_is_reproduced_as_it_was_read(history: list[Sample]):
     curves = curves_of(history)
     for sample in history:
         assert curves.at(0, sample.at) == pytest.approx(tuple(sample[1:]), abs=0)
+
+
+any_count = counts | st.sampled_from([HIDDEN, UNRECORDED])
+any_histories = st.lists(
+    st.tuples(st.integers(1, 10**6), any_count, any_count, any_count),
+    max_size=8,
+    unique_by=lambda row: row[0],
+).map(lambda rows: [Sample(*(None if n == UNRECORDED else n for n in row)) for row in sorted(rows)])
+
+
+@given(
+    st.lists(st.tuples(st.integers(-(10**5), 10**5), any_histories), min_size=1, max_size=6),
+    st.lists(st.integers(-(10**6), 2 * 10**6) | st.floats(0, 10**6), min_size=1, max_size=6),
+)
+def test_counters_of_many_videos_are_those_of_each(
+    videos: list[tuple[int, list[Sample]]], instants: list[float]
+) -> None:
+    curves = curves_of(*(history for _, history in videos), published=[start for start, _ in videos])
+    numbers = np.arange(len(videos))[::-1]
+    names: tuple[Counter, ...] = ("views", "likes", "comments")
+    for counter in names:
+        for instant in instants:
+            expected = [getattr(curves.at(int(n), instant), counter) for n in numbers]
+            seen = curves.column_at(counter, numbers, instant).tolist()
+            assert [None if count == HIDDEN else count for count in seen] == expected
+        own = np.resize(np.array(instants, np.float64), len(numbers))
+        expected = [getattr(curves.at(int(n), at), counter) for n, at in zip(numbers, own, strict=True)]
+        seen = curves.column_at(counter, numbers, own).tolist()
+        assert [None if count == HIDDEN else count for count in seen] == expected

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas import db
+from atlas import connections, db
 from atlas.errors import (
+    CannotStore,
     DatabaseError,
     DatabaseUnavailable,
     DataRefused,
@@ -93,6 +94,15 @@ def test_rows_touched(status: str, rows: int) -> None:
         (asyncpg.SerializationError("could not serialize"), TransactionConflict, "a.b: could not serialize"),
         (asyncpg.QueryCanceledError("canceled"), StatementTimeout, "PLEIADES_DATABASE__STATEMENT_TIMEOUT_S"),
         (asyncpg.LockNotAvailableError("no lock"), StatementTimeout, "PLEIADES_DATABASE__LOCK_TIMEOUT_S"),
+        (asyncpg.DiskFullError("could not extend file"), CannotStore, "free space"),
+        (asyncpg.OutOfMemoryError("out of memory"), CannotStore, "a.b: out of memory: the server"),
+        (asyncpg.ConfigurationLimitExceededError("temp_file_limit"), CannotStore, "raise that limit"),
+        (
+            asyncpg.ReadOnlySQLTransactionError("cannot execute UPDATE"),
+            CannotStore,
+            "the server is a standby",
+        ),
+        (asyncpg.PostgresIOError("could not write"), CannotStore, "the server's log"),
         (asyncpg.AdminShutdownError("terminating"), DatabaseUnavailable, "terminating"),
         (asyncpg.CannotConnectNowError("starting up"), DatabaseUnavailable, "starting up"),
         (asyncpg.TooManyConnectionsError("too many"), DatabaseUnavailable, "too many"),
@@ -107,21 +117,21 @@ def test_rows_touched(status: str, rows: int) -> None:
     ],
 )
 def test_foreign_errors_become_ours(error: Exception, kind: type[DatabaseError], text: str) -> None:
-    ours = db._ours("a.b", error, closed=False)
+    ours = db._wrapped("a.b", error, closed=False)
     assert type(ours) is kind
     assert text in str(ours)
     assert "secret" not in str(ours)
 
 
 def test_any_error_on_a_closed_connection_means_that_it_is_gone() -> None:
-    assert type(db._ours("a.b", asyncpg.InterfaceError("x"), closed=True)) is DatabaseUnavailable
+    assert type(db._wrapped("a.b", asyncpg.InterfaceError("x"), closed=True)) is DatabaseUnavailable
 
 
 def test_an_old_server_is_refused_at_once() -> None:
-    db._check_version(15)
-    with pytest.raises(DatabaseUnavailable, match="leads to PostgreSQL 14, but 15 or later") as refused:
-        db._check_version(14)
-    assert not refused.value.passing
+    connections.check_version(15)
+    with pytest.raises(DatabaseUnavailable, match="is PostgreSQL 14, but 15 or later") as refused:
+        connections.check_version(14)
+    assert not refused.value.transient
 
 
 @given(st.text(max_size=50), st.text(max_size=50))

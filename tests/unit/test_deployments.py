@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from maia import cli
+from maia.agents import AGENTS
 from maia.commands.config import every_setting
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -193,6 +194,14 @@ def test_every_pod_is_confined(folder: str) -> None:
             assert {"cpu", "memory"} == set(container["resources"]["requests"]), name
 
 
+@pytest.mark.parametrize("folder", ["overlays/small", "overlays/production"])
+def test_the_image_that_an_overlay_names_is_what_runs(folder: str) -> None:
+    [image] = yaml.safe_load((KUBERNETES / folder / "kustomization.yaml").read_text("utf-8"))["images"]
+    used = {container["image"] for _, pod in pods(folder) for container in containers(pod)}
+    ours = {name for name in used if "timescale" not in name}
+    assert (image["name"], ours) == ("pleiades", {f"{image['newName']}:{image['newTag']}"})
+
+
 @overlays
 def test_lasting_pods_have_probes(folder: str) -> None:
     for name, pod in pods(folder):
@@ -259,7 +268,9 @@ def read(unit: Path) -> ConfigParser:
 def test_units_run_commands_that_exist(unit: Path) -> None:
     program, *words = read(unit)["Service"]["ExecStart"].split()
     assert program.endswith("/bin/maia")
-    assert_known(words)
+    # A template is for every agent, whose name is its instance's.
+    for instance in [agent.name for agent in AGENTS] if unit.stem.endswith("@") else [""]:
+        assert_known([word.replace("%i", instance) for word in words])
 
 
 @units

@@ -1,7 +1,8 @@
-"""What README and docs tell exists: commands, options, settings, make targets, files."""
+"""What README and docs name exists: commands, options, settings, make targets, files, modules, alerts."""
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import shlex
 import tomllib
@@ -9,17 +10,40 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from maia import cli, metrics
+import atlas
+import flows
+import maia
+from maia import cli
 from maia.commands.config import documentation, every_setting
+from maia.emulator.realism import PRESETS, assumptions, written
+from maia.stack import metrics
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-# Read by the settings' own sources, or by Prefect.
+BLOCK = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+# Paths that a reader makes, or that the product writes.
+MADE_BY_READERS = {"maia/census/__init__.py", "maia/census/cycle.py", "docker/.env", "docker/secrets/"}
 PACKAGES = ("atlas", "flows", "maia")
+SOURCES = [Path(package.__file__).parent for package in (atlas, flows, maia) if package.__file__]
+# Read by the settings' own sources, or only by what starts containers.
 BESIDES_SETTINGS = {"PLEIADES_CONFIG", "PLEIADES_SECRETS_DIR", "PLEIADES_IMAGE", "PLEIADES_"}
 
-pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+# What people read besides the pages: comments, descriptions of alerts, notices.
+OTHERS = sorted(
+    path
+    for folder in (".github", "deployments", "docker")
+    for path in (ROOT / folder).rglob("*")
+    if path.is_file() and path.suffix != ".json" and path.name != ".env" and path.parent.name != "secrets"
+)
+
+
+def of(files: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("page", files, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+pages, pages_and_others = of(PAGES), of([*PAGES, *OTHERS])
 
 
 def code_of(page: Path) -> list[str]:
@@ -27,7 +51,7 @@ def code_of(page: Path) -> list[str]:
     text = page.read_text("utf-8")
     blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
-    spans = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+    spans = re.findall(r"`([^`\n]+)`", BLOCK.sub("", text))
     return [code for code in (*lines, *spans) if code]
 
 
@@ -40,19 +64,32 @@ def invocations_of_maia(page: Path) -> list[list[str]]:
     return found
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the page's headings."""
+    headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", page.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def source_is_gone(path: str) -> bool:
+    """Whether the path is in a package that is only installed here, as when the wheel is tested."""
+    return path.removeprefix("../").partition("/")[0] in PACKAGES and not (ROOT / "atlas").exists()
+
+
 def command_of(words: list[str]) -> tuple[Any, list[str]]:
     """The command that the words name, and the words after its name."""
     name, *rest = words
     assert name in cli.COMMANDS, f"maia {name}: no such command"
     command = cli.load_command(name)
     inner = getattr(command, "commands", {})
+    if rest and rest[0] not in inner and (default := getattr(command, "default", None)):
+        return inner[default], rest
     if rest and inner and not rest[0].startswith("-"):
         assert rest[0] in inner, f"maia {name} {rest[0]}: no such command"
         return inner[rest[0]], rest[1:]
     return command, rest
 
 
-@pages
+@pages_and_others
 def test_commands_and_their_options_exist(page: Path) -> None:
     for words in invocations_of_maia(page):
         if words[0].startswith("-"):
@@ -70,7 +107,7 @@ def test_such_commands_are_found_at_all() -> None:
     assert set(cli.COMMANDS) <= every
 
 
-@pages
+@pages_and_others
 def test_settings_exist(page: Path) -> None:
     known = {setting.variable for setting in every_setting()} | BESIDES_SETTINGS
     named = set(re.findall(r"\bPLEIADES_[A-Z_]*", page.read_text("utf-8")))
@@ -89,19 +126,30 @@ def test_make_targets_exist(page: Path) -> None:
 
 @pages
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)", page.read_text("utf-8")):
-        package_is_installed_only = target.partition("/")[0] in PACKAGES and not (ROOT / "atlas").exists()
-        if not target.startswith("https://") and not package_is_installed_only:
-            assert (page.parent / target).exists(), target
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
+        file, _, anchor = target.partition("#")
+        if target.startswith("https://") or source_is_gone(file):
+            continue
+        linked = page.parent / file if file else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+@pages
+def test_paths_exist(page: Path) -> None:
+    for code in code_of(page):
+        path = code.removesuffix("*.sql").removesuffix("*")
+        if "/" not in path or re.search(r"[^\w./@-]", path) or path in MADE_BY_READERS:
+            continue
+        if path.partition("/")[0] in {each.name for each in ROOT.iterdir()} | set(PACKAGES):
+            assert source_is_gone(path) or (ROOT / path).exists(), code
 
 
 @pages
 def test_modules_exist(page: Path) -> None:
     for code in code_of(page):
-        if re.fullmatch(r"(atlas|maia|flows)(\.[a-z]+)+", code):
-            path = ROOT / code.replace(".", "/")
-            source_is_gone = not (ROOT / "atlas").exists()
-            assert source_is_gone or path.with_suffix(".py").exists() or path.is_dir(), code
+        if re.fullmatch(r"(atlas|maia|flows)(\.\w+)+", code):
+            assert pkgutil.resolve_name(code), code
 
 
 def test_the_settings_page_is_up_to_date() -> None:
@@ -110,7 +158,33 @@ def test_the_settings_page_is_up_to_date() -> None:
 
 def test_the_metrics_page_is_up_to_date() -> None:
     page = (ROOT / "docs/operations.md").read_text("utf-8")
-    assert metrics.documentation() in page, "put there what maia.metrics.documentation() says"
+    assert metrics.documentation() in page, "put there what maia.stack.metrics.documentation() says"
+
+
+def test_every_alert_is_explained() -> None:
+    groups = yaml.safe_load((ROOT / "deployments/prometheus/rules/pleiades.yml").read_text("utf-8"))["groups"]
+    page = (ROOT / "docs/operations.md").read_text("utf-8")
+    for rule in (rule for group in groups for rule in group["rules"] if "alert" in rule):
+        assert f"| `{rule['alert']}` | {rule['labels']['severity']} |" in page
+
+
+def test_metrics_and_alerts_exist() -> None:
+    alerts = (ROOT / "deployments/prometheus/rules/pleiades.yml").read_text("utf-8")
+    known = {family.name for family in metrics.FAMILIES} | set(re.findall(r"alert: (\w+)", alerts))
+    for page in PAGES:
+        named = re.findall(r"`(pleiades_(?!\w+__)\w+|Pleiades[A-Z]\w+)`", page.read_text("utf-8"))
+        assert set(named) <= known, page
+
+
+def test_symptoms_quote_messages_that_exist() -> None:
+    page = (ROOT / "docs/operations.md").read_text("utf-8")
+    symptoms = re.findall(r"^\| (.*?) \|", page.partition("## Exit statuses")[0], re.MULTILINE)
+    quoted = [text for symptom in symptoms for text in re.findall(r'"(.+?)"', symptom)]
+    assert len(quoted) >= 3
+    source = "".join(path.read_text("utf-8") for folder in SOURCES for path in folder.rglob("*.py"))
+    joined = re.sub(r'"\s*\n\s*f?"', "", source)
+    for part in (part.strip() for text in quoted for part in text.split("…")):
+        assert part in joined, part
 
 
 def test_every_setting_says_what_it_is_for() -> None:
@@ -141,3 +215,12 @@ def test_every_dependency_is_pinned() -> None:
     names = {re.split(r"[^A-Za-z0-9._-]", item)[0].lower().replace("_", "-") for item in required}
     pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()}
     assert names <= pinned
+
+
+def test_the_page_of_the_emulator_lists_every_assumption() -> None:
+    page = (ROOT / "docs" / "emulator.md").read_text("utf-8")
+    rows = []
+    for name, assumed in assumptions().items():
+        values = (written(getattr(preset, name)) or "–" for preset in PRESETS.values())
+        rows.append(f"| `{name}` | {' | '.join(values)} | {assumed} |")
+    assert re.findall(r"^\| `\w+` \|.*$", page, re.MULTILINE) == rows

@@ -1,4 +1,4 @@
-"""What is told of a server by its files, without a server."""
+"""The files of an embedded server, tested without a server."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas import cluster
-from atlas.cluster import Account, Home, essence, explained
-from atlas.embedded import _PidFile, _Progress
+from atlas.cluster import Home, SystemUser, explain_os_errors, failure_summary
+from atlas.embedded import _PidFile, _StallDetector
 from atlas.errors import EmbeddedServerError
 
 PID_FILE = "4711\n/data/postgres/data\n1795000000\n5432\n/data/postgres\n\n  1048577   32768\nready   \n"
@@ -60,7 +60,7 @@ def test_a_start_stalls_only_when_nothing_moves(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(time, "monotonic", lambda: now)
     home = Home(tmp_path)
     home.path.mkdir()
-    progress = _Progress(home, 60)
+    progress = _StallDetector(home, 60)
     for step in range(10):
         now += 59
         assert not progress.stalled()
@@ -73,39 +73,39 @@ def test_a_start_stalls_only_when_nothing_moves(tmp_path: Path, monkeypatch: pyt
 
 def test_the_telling_lines_of_an_output_are_its_essence() -> None:
     log = "LOG:  starting\nFATAL:  could not map memory\nHINT:  less, please\nLOG:  shut down\n"
-    assert essence(log) == "FATAL:  could not map memory / HINT:  less, please"
-    assert essence("one\n\ntwo\n") == "one / two"
-    assert essence("") == "it said nothing"
+    assert failure_summary(log) == "FATAL:  could not map memory / HINT:  less, please"
+    assert failure_summary("one\n\ntwo\n") == "one / two"
+    assert failure_summary("") == "no output"
 
 
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
         (OSError(28, "No space left on device", "/x"), "/x: No space left on device: free some space"),
-        (OSError(30, "Read-only file system", "/x"), "give this user the right to write there"),
-        (OSError(37, "No locks available"), "use a file system that has locks"),
-        (OSError(5, "Input/output error"), "mend that"),
+        (OSError(30, "Read-only file system", "/x"), "allow this user to write there"),
+        (OSError(37, "No locks available"), "use a file system that supports locks"),
+        (OSError(5, "Input/output error"), "fix that"),
     ],
 )
 def test_what_the_system_refuses_is_answered_with_advice(error: OSError, advice: str) -> None:
-    with pytest.raises(EmbeddedServerError) as refused, explained(Path("/home")):
+    with pytest.raises(EmbeddedServerError) as refused, explain_os_errors(Path("/home")):
         raise error
     assert advice in str(refused.value)
     assert "PLEIADES_DATA_DIR" in str(refused.value)
 
 
 def test_closed_folders_are_found_from_the_top(tmp_path: Path) -> None:
-    stranger = Account("stranger", 4_000_000, 4_000_000)
+    stranger = SystemUser("stranger", 4_000_000, 4_000_000)
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
     for folder in (tmp_path.parent, tmp_path, tmp_path / "a"):
         folder.chmod(0o755)
     tmp_path.chmod(0o750)
-    found = stranger.first_closed_to(inner)
+    found = stranger.first_inaccessible_folder(inner)
     assert found is not None
     assert tmp_path.is_relative_to(found)
-    mine = Account("me", os.geteuid(), os.getegid())
-    assert mine.first_closed_to(inner) is None
+    mine = SystemUser("me", os.geteuid(), os.getegid())
+    assert mine.first_inaccessible_folder(inner) is None
     (inner / "program").write_text("")
     (inner / "program").chmod(0o700)
     assert mine.can_run(inner / "program")

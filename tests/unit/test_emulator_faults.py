@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from maia.youtube.emulator.facts import METHODS
-from maia.youtube.emulator.faults import MISHAPS, REFUSALS, Circumstances, Fault, FaultPlan
-from maia.youtube.emulator.quota import Project
+from maia.emulator.facts import METHODS
+from maia.emulator.faults import MISHAPS, REFUSALS, Circumstances, Fault, FaultPlan
+from maia.emulator.quota import Project
 
 SEARCH, VIDEOS = METHODS["/youtube/v3/search"], METHODS["/youtube/v3/videos"]
 AT = Circumstances(Project("demo"), SEARCH, datetime(2026, 11, 2, 12, tzinfo=UTC))
@@ -31,13 +33,27 @@ def test_a_fault_is_read_with_its_rate_and_method():
         0.25,
     ]
     assert Fault.parse("500:1").delay_s == 0
+    assert str(Fault.parse("429:0.5:feed")) == "429:0.5:feed"
 
 
 @pytest.mark.parametrize(
-    "text", ["500", "500:2", "500:-1", "500:often", "600:1", "latency-x:1", "500:1:search"]
+    "text",
+    [
+        "500",
+        "500:2",
+        "500:-1",
+        "500:often",
+        "600:1",
+        "latency-x:1",
+        "500:1:search",
+        "429:1",
+        "429-day:1:feed",
+    ],
 )
 def test_a_malformed_fault_is_refused_with_what_there_is(text: str):
-    with pytest.raises(ValueError, match=r"there are|number from 0 to 1"):
+    with pytest.raises(
+        ValueError, match=r"the faults (of the feeds )?are|the methods are|number from 0 to 1"
+    ):
         Fault.parse(text)
 
 
@@ -131,6 +147,9 @@ def test_the_days_exhaustion_tells_its_unit_and_limit():
         ("referrer-blocked", 403, "forbidden", "API_KEY_HTTP_REFERRER_BLOCKED"),
         ("invalid-page-token", 400, "invalidPageToken", None),
         ("invalid-parameter", 400, "invalidParameter", None),
+        ("invalid-query", 400, "invalidParameter", None),
+        ("invalid-region", 400, "invalidRegionCode", None),
+        ("403-delegation", 403, "accountDelegationForbidden", None),
         ("playlist-not-found", 404, "playlistNotFound", None),
         ("video-not-found", 404, "videoNotFound", None),
         ("comments-disabled", 403, "commentsDisabled", None),
@@ -163,3 +182,22 @@ def test_refusals_equal_the_recorded_bodies(kind: str, file: str):
         pytest.skip(f"{path} is not there: set PLEIADES_SHARED to the folder of recorded data")
     recorded = json.loads(path.read_text())
     assert body_of(kind) == (recorded["http_status"], recorded["body"]["error"])
+
+
+def test_faults_end_when_they_should() -> None:
+    noon = datetime(2026, 11, 2, 12, tzinfo=UTC)
+    plan = FaultPlan([Fault("500", 1), Fault("429", 1, "feed")], 1, until=noon + timedelta(hours=1))
+    for hours, hit in ((0, True), (0.99, True), (1, False), (2, False)):
+        at = noon + timedelta(hours=hours)
+        assert (plan.draw(SEARCH, [], at).refuser is not None) is hit
+        assert (plan.draw_feed([], at).feed_refusal is not None) is hit
+
+
+@given(st.lists(st.sampled_from(["latency", "500", "reset", "truncated"]), max_size=5))
+def test_at_most_one_refusal_or_mishap_hits_a_request(kinds: list[str]) -> None:
+    strikes = FaultPlan([Fault(kind, 1) for kind in kinds], 1).draw(SEARCH, [])
+    others = [kind for kind in kinds if kind != "latency"]
+    assert strikes.delay_s == kinds.count("latency")
+    first = others[0] if others else None
+    assert (strikes.refuser is not None) == (first == "500")
+    assert strikes.mishap == (first if first != "500" else None)

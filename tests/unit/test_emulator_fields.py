@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maia.youtube.emulator.facts import METHODS
-from maia.youtube.emulator.fields import ANYTHING, InvalidFields, check_fields, parse_fields, select
+from maia.emulator.facts import METHODS
+from maia.emulator.fields import ANYTHING, InvalidFields, check_fields, parse_fields, select
 
 VALUE: dict[str, Any] = {
     "kind": "list",

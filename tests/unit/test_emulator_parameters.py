@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from maia.youtube.emulator.facts import METHODS, STANDARD_PARAMETERS, Parameter
-from maia.youtube.emulator.fields import ANYTHING, Mask
-from maia.youtube.emulator.parameters import Arguments, category_number, check_region, read_arguments
-from maia.youtube.emulator.refusals import Refusal
+from maia.emulator.facts import METHODS, STANDARD_PARAMETERS, Parameter
+from maia.emulator.fields import ANYTHING, Mask
+from maia.emulator.parameters import Arguments, category_number, check_region, read_arguments
+from maia.emulator.refusals import ErrorResponse
 
 SHARED = Path(os.environ.get("PLEIADES_SHARED") or Path(__file__).parents[3] / "shared")
 DISCOVERY = SHARED / "data" / "api" / "youtube.v3.discovery.json.gz"
@@ -23,7 +23,7 @@ def search(*pairs: tuple[str, str]) -> Arguments:
 
 
 def refused(*pairs: tuple[str, str], part: str = "snippet") -> tuple[int, str, str]:
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ErrorResponse) as refusal:
         read_arguments(VIDEOS, [("part", part), *pairs] if part else pairs)
     first = refusal.value.body["error"]["errors"][0]
     return refusal.value.status, first["reason"], first.get("location", "")
@@ -85,7 +85,7 @@ def test_what_the_api_refuses_is_refused(
     "text", ["2026-11-02", "2026-11-02T08:00:00", "yesterday", "2026-13-01T00:00:00Z", ""]
 )
 def test_an_instant_needs_its_offset(text: str):
-    with pytest.raises(Refusal, match="must end with 'Z' or have a valid timezone offset"):
+    with pytest.raises(ErrorResponse, match="must end with 'Z' or have a valid timezone offset"):
         search(("publishedAfter", text))
 
 
@@ -113,10 +113,10 @@ def test_a_page_token_is_bound_to_everything_but_the_shape_of_the_answer():
 def test_regions_and_categories_are_checked():
     check_region("regionCode", None)
     check_region("regionCode", "US")
-    with pytest.raises(Refusal, match="region"):
+    with pytest.raises(ErrorResponse, match="region"):
         check_region("regionCode", "USA")
     assert [category_number(text) for text in (None, "0", "10")] == [None, None, 10]
-    with pytest.raises(Refusal, match="invalid argument"):
+    with pytest.raises(ErrorResponse, match="invalid argument"):
         category_number("music")
 
 

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from maia.youtube.emulator.quota import EmulatorError, Project, Quota
-from maia.youtube.emulator.refusals import Refusal
+from maia.emulator.quota import EmulatorError, Project, Quota
+from maia.emulator.refusals import ErrorResponse
 
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
 
@@ -29,7 +29,7 @@ def test_a_key_belongs_to_the_longest_name_it_begins_with_or_as_configured():
     owners = {key: quota.project_of(key).name for key in ("a-1", "a-b-1", "a-bc", "AIza123")}
     assert owners == {"a-1": "a", "a-b-1": "a-b", "a-bc": "a", "AIza123": "a"}
     for key in ("a", "a-", "b-1", "A-1", "AIza", ""):
-        with pytest.raises(Refusal, match="API key not valid"):
+        with pytest.raises(ErrorResponse, match="API key not valid"):
             quota.project_of(key)
 
 
@@ -44,7 +44,7 @@ def test_buckets_are_separate_and_exhausted_as_the_api_does_it():
     quota, project = Quota([Project("a", search=2, stats=1, general=1)], {}), Project("a", 2, 1, 1)
     for bucket in ("search", "search", "stats", "general"):
         quota.spend(project, bucket, NOW)
-    with pytest.raises(Refusal) as search:
+    with pytest.raises(ErrorResponse) as search:
         quota.spend(project, "search", NOW)
     details = search.value.body["error"]["details"][0]["metadata"]
     assert (search.value.status, details["quota_unit"], details["quota_limit_value"]) == (
@@ -54,7 +54,7 @@ def test_buckets_are_separate_and_exhausted_as_the_api_does_it():
     )
     assert details["window_start_time"] == str(int(datetime(2026, 11, 2, 8, tzinfo=UTC).timestamp()))
     for bucket in ("stats", "general"):
-        with pytest.raises(Refusal) as other:
+        with pytest.raises(ErrorResponse) as other:
             quota.spend(project, bucket, NOW)
         assert (other.value.status, other.value.body["error"]["errors"][0]["reason"]) == (
             403,
@@ -78,7 +78,7 @@ def test_buckets_refill_at_pacific_midnight_on_days_of_every_length(reset: datet
     quota = Quota([project], {})
     quota.spend(project, "search", reset - timedelta(hours=hours))
     for instant in (reset - timedelta(hours=hours), reset - timedelta(seconds=1)):
-        with pytest.raises(Refusal):
+        with pytest.raises(ErrorResponse):
             quota.spend(project, "search", instant)
     quota.spend(project, "search", reset)
     assert quota.used("a", "search", reset) == 1
@@ -89,7 +89,7 @@ def test_queries_a_minute_are_limited_by_the_clock():
     quota = Quota([project], {})
     quota.spend(project, "search", NOW)
     quota.spend(project, "general", NOW + timedelta(seconds=59))
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ErrorResponse) as refused:
         quota.spend(project, "stats", NOW + timedelta(seconds=59))
     assert refused.value.body["error"]["details"][0]["metadata"]["quota_unit"] == "1/min/{project}"
     quota.spend(project, "stats", NOW + timedelta(seconds=60))

@@ -70,3 +70,15 @@ def test_a_link_that_somebody_laid_there_is_not_followed(
     chosen = Path(prepared()["PREFECT_HOME"])
     assert not chosen.is_symlink()
     assert chosen != trap
+
+
+def test_whom_nobody_gave_a_home_gets_the_private_temporary_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_home(_: type[Path]) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", classmethod(no_home))
+    surroundings = prepared()
+    assert surroundings["HOME"] == surroundings["PREFECT_HOME"]
+    assert stat.S_IMODE(Path(surroundings["HOME"]).stat().st_mode) == 0o700

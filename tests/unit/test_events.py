@@ -69,9 +69,7 @@ def test_instants_days_ids_and_states_are_written_as_text() -> None:
 
 @pytest.mark.parametrize("secret", [SecretStr("hush"), SecretBytes(b"hush")])
 def test_a_secret_is_refused_without_being_told(secret: object) -> None:
-    with pytest.raises(
-        DataRefused, match=r"'keys\.seen'.*holds a secret: name it by its fingerprint"
-    ) as refusal:
+    with pytest.raises(DataRefused, match=r"'keys\.seen'.*contains a secret: use its fingerprint") as refusal:
         _to_json("keys.seen", {"key": {"of": [secret]}})
 
     assert "hush" not in str(refusal.value)

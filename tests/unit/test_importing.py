@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from maia.youtube.catalogue import Catalogue, CatalogueError
-from maia.youtube.importing import ImportReport, import_recordings, synthesized_channel_id
-from maia.youtube.recordings import BadRow, Reading
+from maia.emulator.catalogue import Catalogue, CatalogueError
+from maia.emulator.importing import ImportReport, import_recordings, synthesized_channel_id
+from maia.emulator.recordings import BadRow, ReadOptions
 
 A, B, C = "aaaaaaaaaaa", "bbbbbbbbbbb", "ccccccccccc"
 OWNER, OTHER = "UC" + "o" * 22, "UC" + "p" * 22
 
 
-PLAIN = Reading({})
+PLAIN = ReadOptions({})
 
 
 def instant(text: str) -> datetime:
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def imported(folder: Path, *contents: str, reading: Reading = PLAIN) -> tuple[Catalogue, ImportReport]:
+def imported(folder: Path, *contents: str, reading: ReadOptions = PLAIN) -> tuple[Catalogue, ImportReport]:
     files = []
     for number, content in enumerate(contents):
         files.append(folder / f"{number}.csv")
@@ -124,7 +124,7 @@ def test_a_title_that_several_channels_bear_decides_nothing(folder: Path):
 
 def test_videos_of_nobody_belong_to_one_unknown_channel_without_subscribers(folder: Path):
     catalogue, _ = imported(
-        folder, f"video_id,published_at\n{A},2025-11-01\n{B},2025-11-02\n", reading=Reading({})
+        folder, f"video_id,published_at\n{A},2025-11-01\n{B},2025-11-02\n", reading=ReadOptions({})
     )
     with catalogue:
         channel = catalogue.channel(catalogue.video(0).channel_id)
@@ -165,7 +165,7 @@ def test_bad_rows_are_told_and_counted_and_the_rest_is_imported(folder: Path):
     report = import_recordings(
         folder / "a.catalogue",
         [folder / "a.csv"],
-        Reading({}),
+        ReadOptions({}),
         on_bad_row=lambda path, row: told.append((path.name, row)),
         progress=read.append,
     )
@@ -179,7 +179,7 @@ def test_progress_is_told_while_a_large_file_is_read(folder: Path):
     rows = "".join(f"{number:011},2025-11-02,{number},7\n" for number in range(5000))
     (folder / "a.csv").write_text(f"video_id,captured_at,views,subscribers\n{rows}")
     read: list[int] = []
-    import_recordings(folder / "a.catalogue", [folder / "a.csv"], Reading({}), progress=read.append)
+    import_recordings(folder / "a.catalogue", [folder / "a.csv"], ReadOptions({}), progress=read.append)
     assert read == sorted(read)
     assert len(read) == 3
     assert read[-1] == (folder / "a.csv").stat().st_size
@@ -191,11 +191,11 @@ def test_progress_is_told_while_a_large_file_is_read(folder: Path):
 
 @pytest.mark.parametrize(
     ("columns", "advice"),
-    [({"plays": "x"}, "plays is none of video_id"), ({"views": "plays"}, "no column 'plays' in")],
+    [({"plays": "x"}, "plays is not one of video_id"), ({"views": "plays"}, "no column 'plays' in")],
 )
 def test_a_mapping_that_fits_nothing_is_an_error(folder: Path, columns: dict[str, str], advice: str):
     with pytest.raises(CatalogueError, match=advice):
-        imported(folder, f"video_id,title\n{A},x\n", reading=Reading(columns))
+        imported(folder, f"video_id,title\n{A},x\n", reading=ReadOptions(columns))
     assert not (folder / "a.catalogue").exists()
 
 

@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from pydantic import SecretStr
 
 from atlas.config import LogSettings, Settings
 from atlas.testing import IsolatedSettings
-from maia import logs, sessions
+from maia import logs
+from maia.cycle import sessions
 
 KEY = "top-secret-key-0001"
 TOKEN = 'hf_"zy\\xw\tv'
@@ -160,7 +162,7 @@ class TestUnderPrefect:
     PROGRAM = """
 import logging
 from prefect.logging.configuration import setup_logging
-from maia import sessions
+from maia.cycle import sessions
 setup_logging()
 logging.getLogger("maia.hunter").setLevel("INFO")
 logging.getLogger("prefect.flow_runs").info("beginning")
@@ -249,3 +251,108 @@ class TestForms:
         logging.getLogger("maia.test").warning("once")
 
         assert capsys.readouterr().err.count("once") == 1
+
+
+@pytest.mark.parametrize("json_lines", [False, True])
+def test_foreign_text_is_harmless_in_a_log(capsys: pytest.CaptureFixture[str], json_lines: bool) -> None:
+    logs.configure(settings(json_lines=json_lines))
+    title = "\x1b]0;owned\x07 \x9b2J \u202ered\n12:00:00 ERROR maia: forged"
+    logging.getLogger("maia.test").warning("found %s", title, extra={"title": title})
+    written = capsys.readouterr().err
+    assert not set(written) & set("\x1b\x07\x9b\u202e")
+    assert len([line for line in written.splitlines() if not line.startswith(" ")]) == 1
+    assert "forged" in written
+    if json_lines:
+        assert json.loads(written)["title"] == title
+
+
+class TestOutage:
+    """Prefect's server out of reach: what a process logs of it."""
+
+    @pytest.fixture
+    def prefect(self, monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
+        monkeypatch.delenv(logs.UNDER_MAIA_UP, raising=False)
+        logs.configure(settings(level="INFO"))
+        return logging.getLogger("prefect.engine")
+
+    @staticmethod
+    def fail(logger: logging.Logger, error: Exception | None = None) -> None:
+        try:
+            try:
+                raise error or ConnectionRefusedError(111, "refused")
+            except (OSError, ValueError) as cause:
+                raise RuntimeError("Failed to reach API") from cause
+        except RuntimeError:
+            logger.exception("Execution of a run exited with an unexpected exception")
+
+    def test_it_is_one_line_however_many_parts_of_prefect_report_it(
+        self, prefect: logging.Logger, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for _ in range(3):
+            self.fail(prefect)
+        logging.getLogger("prefect.runner.flow_run_executor").error("Process exited with status code: 1.")
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.endswith(
+            "WARNING prefect.engine: Prefect's server does not respond; retrying until it does"
+        )
+
+    def test_other_failures_keep_their_traceback(
+        self, prefect: logging.Logger, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.fail(prefect, ValueError("a defect"))
+        assert "ValueError: a defect" in capsys.readouterr().err
+        self.fail(logging.getLogger("maia.hunter"))
+        assert "ConnectionRefusedError" in capsys.readouterr().err
+
+    def test_what_its_server_broke_off_when_told_to_stop_is_not_reported(
+        self, prefect: logging.Logger, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        try:
+            try:
+                raise asyncio.CancelledError("Cancelled via cancel scope")
+            except asyncio.CancelledError as cause:
+                raise RuntimeError("Error flushing events") from cause
+        except RuntimeError:
+            prefect.exception("Error flushing 1 events")
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize("observer", ["FlowRunCancellingObserver", "FlowRunSuspendingObserver"])
+    def test_what_its_observers_broke_off_is_not_reported(
+        self, prefect: logging.Logger, capsys: pytest.CaptureFixture[str], observer: str
+    ) -> None:
+        """Prefect asks a cancelled task for its exception, which raises in a callback of the event loop."""
+        try:
+            raise asyncio.CancelledError
+        except asyncio.CancelledError:
+            text = f"Exception in callback {observer}._handle_polling_task_done(<Task cancelled>)"
+            logging.getLogger("asyncio").exception(text)
+        assert capsys.readouterr().err == ""
+
+    def test_the_next_one_is_reported_again(
+        self,
+        prefect: logging.Logger,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        self.fail(prefect)
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 3600)
+        self.fail(prefect)
+        assert capsys.readouterr().err.count("does not respond") == 2
+
+    def test_under_maia_up_a_restart_is_not_reported_again(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from maia.stack import supervisor
+
+        monkeypatch.setenv(supervisor.MARK, "some-mark")
+        logs.configure(settings(level="INFO"))
+        logger = logging.getLogger("prefect.engine")
+        self.fail(logger)
+        assert capsys.readouterr().err == ""
+        now = time.time()
+        # Sign after sign for longer than a restart takes.
+        for passed_s in (20, 40):
+            monkeypatch.setattr(time, "time", lambda passed_s=passed_s: now + passed_s)
+            self.fail(logger)
+        assert capsys.readouterr().err.count("does not respond") == 1

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.adapters.tracking import ChannelNorm, Target, VideoStats
-from atlas.adapters.tracking import Cohort as StoredCohort
+from atlas.adapters.tracking import ChannelNorm, StoredCohort, Target, VideoUpdate
 from atlas.config import TrackerSettings
 from atlas.testing import NOON
 from maia.learning.velocity import Cohort, replay
-from maia.measuring import Cohorts, Counts, Measured, Meter, Reading
+from maia.tracker.measuring import Cohorts, Counts, Measured, Meter, Reading
 
 HOUR = timedelta(hours=1)
 TOKEN = UUID(int=1)
@@ -38,13 +37,15 @@ def reading(of: Target, at: datetime, views: int | None = 0, **rest: object) -> 
     return Reading(of, at, Counts(views, 1, None), **rest)
 
 
-def following(before: Target, update: VideoStats) -> Target:
+def following(before: Target, update: VideoUpdate) -> Target:
     """The claim after an update, as the clock would return it."""
     return before._replace(
         zone=update.zone, next_due_at=update.next_due_at, interval_h=update.interval_h,
         last_at=update.last_at, last_views=update.last_views, velocity=update.velocity,
         acceleration=update.acceleration, weight=update.weight, viral_score=update.viral_score,
-        age_class=update.age_class, watch=update.watch, misses=update.misses, samples=before.samples + 1,
+        age_class=update.age_class, breakout_state=update.breakout_state, misses=update.misses,
+        samples=before.samples + 1,
+        doubted_views=update.doubted_views,
     )  # fmt: skip
 
 
@@ -52,7 +53,7 @@ def measured(of: Meter, *readings: Reading) -> Measured:
     return of.measure(readings, {})
 
 
-def series(views: Sequence[int | None], step: timedelta = HOUR, of: Meter | None = None) -> list[VideoStats]:
+def series(views: Sequence[int | None], step: timedelta = HOUR, of: Meter | None = None) -> list[VideoUpdate]:
     """The updates of a video with these counts, the first at NOON."""
     using, claimed, updates = of or meter(), NEVER, []
     for n, count in enumerate(views):
@@ -85,7 +86,7 @@ def test_across_the_epoch_everything_starts_anew():
     assert [update.methodology for update in updates] == [1, 1, 2, 2]
     assert [update.velocity_of_step for update in updates] == [None, 10.0, None, 10.0]
     assert updates[2].velocity is None
-    assert updates[2].watch[2] == 0
+    assert updates[2].breakout_state[2] == 0
 
 
 def test_a_missing_video_is_gone_at_the_second_miss():
@@ -185,7 +186,7 @@ def test_a_channels_own_norm_says_what_is_usual_for_it():
 
 def test_digests_merge_to_what_one_would_have_been():
     one, other = cohort_of([1.0, 2.0]), cohort_of([3.0, 4.0])
-    both = Cohort.from_bytes(Cohorts.merged(one.digest, other.digest))
+    both = Cohort.from_bytes(Cohorts.merge(one.digest, other.digest))
     assert (
         both.percentile([2.0, 2.5, 3.0]).tolist()
         == Cohort.from_bytes(cohort_of([1.0, 2.0, 3.0, 4.0]).digest).percentile([2.0, 2.5, 3.0]).tolist()
@@ -214,7 +215,7 @@ claimed = st.builds(
         born_at=NOON - timedelta(hours=age), pinned_zone=pinned,
         last_at=None if views is None else NOON - timedelta(hours=waited), last_views=views,
         velocity=velocity, acceleration=None if velocity is None else acceleration,
-        weight=weight if velocity is not None else None, watch=watch,
+        weight=weight if velocity is not None else None, breakout_state=watch,
     ),
     st.integers(0, 1000), ages, st.floats(-1, 24 * 30), counts, velocities, st.floats(-1e12, 1e12),
     st.floats(1e-9, 1), st.one_of(st.none(), st.integers(0, 2)),
@@ -238,7 +239,7 @@ def test_whatever_comes_is_stored_without_nan_and_due_again_within_bounds(
     intervals = (SETTINGS.hot_interval_h, SETTINGS.warm_interval_h, SETTINGS.cold_interval_h)
     for update in found.updates:
         figures = (update.velocity, update.acceleration, update.weight, update.relative_velocity,
-                   update.viral_score, update.velocity_of_step, *update.watch)  # fmt: skip
+                   update.viral_score, update.velocity_of_step, *update.breakout_state)  # fmt: skip
         assert all(figure is None or math.isfinite(figure) for figure in figures)
         assert update.viral_score is None or 0 <= update.viral_score <= 1
         assert update.counted is None or math.isfinite(update.counted[1])
@@ -247,3 +248,48 @@ def test_whatever_comes_is_stored_without_nan_and_due_again_within_bounds(
             assert SETTINGS.fastest * base <= update.interval_h <= SETTINGS.slowest * base
             assert update.next_due_at == NOON + timedelta(hours=update.interval_h)
     assert all(row.day == NOON.astimezone(UTC).date() for row in using.cohorts.take_added())
+
+
+def test_a_count_that_falls_to_a_fraction_is_doubted_for_one_answer() -> None:
+    updates = series([79_000, 80_000, 0, 82_000])
+    doubted, back = updates[2:]
+    assert (doubted.views, doubted.velocity_of_step, doubted.doubted_views) == (0, None, 0)
+    assert (doubted.last_views, doubted.velocity) == (80_000, 1000.0)
+    assert (back.velocity_of_step, back.doubted_views, back.last_views) == (1000.0, None, 82_000)
+
+
+def test_a_fall_that_is_confirmed_starts_anew() -> None:
+    confirmed, after = series([79_000, 80_000, 500, 600, 700])[3:]
+    assert (confirmed.velocity, confirmed.viral_score, confirmed.last_views) == (None, None, 600)
+    assert after.velocity == 100.0
+
+
+def test_a_gone_video_is_looked_for_after_a_day_a_week_and_25_days() -> None:
+    claimed, at, looks = target(misses=1), NOON, []
+    while True:
+        (update,) = measured(meter(), Reading(claimed, at, None)).updates
+        assert update.gone
+        if update.next_due_at is None:
+            break
+        looks.append((update.next_due_at - NOON).days)
+        at = update.next_due_at
+        claimed = claimed._replace(gone_at=NOON, misses=update.misses)
+    assert looks == [1, 7, 25]
+
+
+def test_a_gone_video_that_is_there_again_returns() -> None:
+    (update,) = measured(meter(), reading(target(gone_at=NOON - 24 * HOUR, misses=2), NOON, 5)).updates
+    assert (update.returned, update.gone, update.misses) == (True, False, 0)
+
+
+@pytest.mark.parametrize(("ahead_h", "wait_h"), [(3, 3), (0.1, 1), (0, 1), (300, 24)])
+def test_what_is_upcoming_is_asked_for_when_it_starts_and_counts_for_nothing_until_then(
+    ahead_h: float, wait_h: float
+) -> None:
+    upcoming = target(
+        broadcast="upcoming", born_at=NOON + timedelta(hours=ahead_h), last_at=NOON - HOUR, last_views=0
+    )
+    using = meter()
+    (update,) = measured(using, reading(upcoming, NOON, 0)).updates
+    assert (update.zone, update.next_due_at) == (0, NOON + timedelta(hours=wait_h))
+    assert (update.counted, using.cohorts.take_added()) == (None, [])

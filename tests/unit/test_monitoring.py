@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from maia.metrics import FAMILIES
+from maia.stack.metrics import FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RULES = ROOT / "deployments/prometheus/rules/pleiades.yml"

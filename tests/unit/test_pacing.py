@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.clock import day_fraction, pacific_day, pacific_midnight
-from atlas.config import BUCKETS, QuotaSettings
+from atlas.clock import next_reset, pacific_day, pacific_midnight
+from atlas.config import BUCKETS, RINGS, QuotaSettings
 from atlas.pacing import LAST_CALL, Allowance
 
 SPRING, AUTUMN, ORDINARY = date(2026, 3, 8), date(2026, 11, 1), date(2026, 11, 2)
@@ -59,13 +59,35 @@ def test_a_ring_may_spend_its_share_less_the_reserve(
 
 def test_a_project_may_have_limits_of_its_own() -> None:
     settings = quota(projects={"big": {"search": 1_000}}, reserve=0)
-    assert Allowance.of(settings, "big", "hunting", "search").ring_limit == 900
-    assert Allowance.of(settings, "other", "hunting", "search").ring_limit == 90
+    assert Allowance.of(settings, "big", "hunting", "search").ring_limit == 1_000
+    assert Allowance.of(settings, "other", "hunting", "search").ring_limit == 100
 
 
-def test_every_bucket_has_a_limit_and_a_share() -> None:
-    for bucket in BUCKETS:
-        assert Allowance.of(quota(), "any", "archeology", bucket).ring_limit > 0
+def test_by_default_every_bucket_is_used_up_to_its_reserve() -> None:
+    """No share lies idle: archeology makes no searches, so the hunter has all of them."""
+    limits = {
+        bucket: sum(Allowance.of(quota(), "any", ring, bucket).ring_limit for ring in RINGS)
+        for bucket in BUCKETS
+    }
+    assert limits == {"search": 98, "stats": 9_500, "general": 9_500}
+    assert Allowance.of(quota(), "any", "archeology", "search").ring_limit == 0
+
+
+@pytest.mark.parametrize(
+    ("reserve", "left"),
+    [
+        (0.1, (90, 900)),
+        ("0.1", (90, 900)),
+        ({"search": 0.2}, (80, 950)),
+        ({"general": 0.5}, (98, 500)),
+    ],
+)
+def test_the_reserve_is_set_for_all_buckets_or_for_each(reserve: Any, left: tuple[int, int]) -> None:
+    whole = {"hunting": {"search": 1, "general": 1}, "tracking": {}, "archeology": {}}
+    settings = quota(reserve=reserve, shares=whole, limits={"search": 100, "general": 1_000})
+    assert tuple(
+        Allowance.of(settings, "any", "hunting", bucket).ring_limit for bucket in ("search", "general")
+    ) == left  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -107,8 +129,8 @@ def test_a_burst_runs_ahead_of_the_pace_but_not_of_the_day() -> None:
 
 def test_without_pacing_the_whole_day_is_allowed_at_once() -> None:
     allowance = Allowance.of(quota(pacing=False), "any", "hunting", "search")
-    assert allowance.at(pacific_midnight(ORDINARY)) == 85
-    assert allowance.admits(85, ORDINARY) == pacific_midnight(ORDINARY)
+    assert allowance.at(pacific_midnight(ORDINARY)) == 98
+    assert allowance.admitted_at(98, ORDINARY) == pacific_midnight(ORDINARY)
 
 
 @given(
@@ -122,7 +144,7 @@ def test_units_come_due_exactly_when_told(
 ) -> None:
     allowance = paced(ring_limit, burst)
     units = data.draw(st.integers(1, ring_limit))
-    due = allowance.admits(units, day)
+    due = allowance.admitted_at(units, day)
     assert pacific_day(due) == day
     assert allowance.at(due) >= units
     if due > pacific_midnight(day):
@@ -137,7 +159,9 @@ def test_units_come_due_exactly_when_told(
 def test_the_pace_is_the_fraction_of_the_day_and_the_burst(
     instant: datetime, ring_limit: int, burst: str
 ) -> None:
-    exact = ring_limit * min(1, day_fraction(instant) + float(burst))
+    start = pacific_midnight(pacific_day(instant))
+    day_fraction = (instant - start) / (next_reset(instant) - start)
+    exact = ring_limit * min(1, day_fraction + float(burst))
     allowed = paced(ring_limit, burst).at(instant)
     assert allowed <= ring_limit
     assert abs(allowed - exact) <= 1 or allowed == ring_limit
@@ -156,7 +180,7 @@ class TestOpening:
             "today": ORDINARY,
             "ready": self.noon,
         }
-        return allowance.opens(units, **(defaults | known))
+        return allowance.opens_at(units, **(defaults | known))
 
     def test_at_once_where_there_is_room(self) -> None:
         assert self.opens(paced(24), spent=11) == self.noon

@@ -6,15 +6,25 @@ import math
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maia import plots
-from maia.plots import Curve, PlotError, bars_of, compact, rates, save_png, terminal_plot
+from maia.commands import plots
+from maia.commands.plots import (
+    Chart,
+    PlotError,
+    bars_of,
+    chart_plot,
+    compact,
+    save_charts,
+    save_png,
+    terminal_plot,
+)
+from maia.views.curves import Curve, rates
 
 START = datetime(2026, 11, 2, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -215,9 +225,51 @@ class TestPicture:
 
     def test_says_what_to_install(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(plots, "find_spec", lambda name: None)
-        with pytest.raises(PlotError, match=r"pip install 'pleiades\[plots\]'"):
+        with pytest.raises(PlotError, match=r"pip install -e '.*\[plots\]'|pip install 'matplotlib"):
             save_png(curve_of(1, 2), tmp_path / "curve.png", title="", subtitle="")
 
     def test_says_why_a_file_cannot_be_written(self, tmp_path: Path) -> None:
         with pytest.raises(PlotError, match=r"cannot write .*absent.*: No such file"):
             save_png(curve_of(1, 2), tmp_path / "absent" / "curve.png", title="", subtitle="")
+
+
+class TestCharts:
+    """Series without a velocity, such as a channel's subscribers and views."""
+
+    AT: ClassVar = [START + timedelta(days=day) for day in range(10)]
+
+    def charts(self, *subscribers: int | None) -> list[Chart]:
+        views = [1000 * number**2 for number in range(len(subscribers))]
+        at = self.AT[: len(subscribers)]
+        return [Chart.of("subscribers", at, subscribers), Chart.of("views", at, views)]
+
+    @pytest.mark.parametrize("columns", [40, 79, 139])
+    def test_stand_one_above_the_other_over_one_time_axis(self, columns: int) -> None:
+        plot = chart_plot(self.charts(*range(10, 20)), columns)
+        assert [panel.title for panel in plot.panels] == ["subscribers", "views"]
+        widths = {len(line) for panel in plot.panels for line in panel.drawn}
+        assert widths == {len(plot.axis[0])} == {columns - plot.margin - 2}
+        assert all(dots(panel.drawn) > 10 for panel in plot.panels)
+
+    def test_hidden_counts_leave_a_gap(self) -> None:
+        whole, gap = (
+            dots(chart_plot(self.charts(*counts), 79).panels[0].drawn)
+            for counts in ((1, 2, 3, 4, 5, 6), (1, 2, None, None, 5, 6))
+        )
+        assert 0 < gap < whole
+        assert dots(chart_plot(self.charts(None, None), 79).panels[0].drawn) == 0
+
+    def test_one_sample_is_a_dot(self) -> None:
+        assert [dots(panel.drawn) for panel in chart_plot(self.charts(7), 79).panels] == [1, 1]
+
+    def test_are_a_picture_in_two_colours(self, tmp_path: Path) -> None:
+        from matplotlib.image import imread
+
+        path = tmp_path / "channel.png"
+        save_charts(self.charts(*range(10, 20)), path, title="A $5 title", subtitle="abc")
+        picture: Any = imread(path)
+        upper, lower = picture[:465, :, :3], picture[465:, :, :3]
+        for half, colour in ((upper, (0x1F, 0x5F, 0xA8)), (lower, (0xC8, 0x55, 0x3D))):
+            assert (np.abs(half - np.array(colour) / 255).max(axis=2) < 0.02).sum() > 1000
+        with pytest.raises(PlotError, match="cannot write"):
+            save_charts(self.charts(1, 2), tmp_path / "absent" / "channel.png", title="", subtitle="")

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maia.youtube.catalogue import CatalogueError
-from maia.youtube.curves import HIDDEN, Sample
-from maia.youtube.recordings import (
+from maia.emulator.catalogue import CatalogueError
+from maia.emulator.curves import HIDDEN, Sample
+from maia.emulator.recordings import (
     BadRow,
-    Reading,
-    Row,
+    ReadOptions,
+    RecordedRow,
     open_recording,
     parse_duration,
     parse_instant,
@@ -22,22 +22,22 @@ from maia.youtube.recordings import (
 )
 
 A, B, C = "aaaaaaaaaaa", "bbbbbbbbbbb", "ccccccccccc"
-PLAIN = Reading({})
+PLAIN = ReadOptions({})
 NOON = datetime(2025, 11, 4, 12, tzinfo=UTC)
 
 
-def rows_of(path: Path, content: str | bytes, reading: Reading = PLAIN) -> list[Row | BadRow]:
+def rows_of(path: Path, content: str | bytes, reading: ReadOptions = PLAIN) -> list[RecordedRow | BadRow]:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     with open_recording(path, reading) as (recording, _):
         return list(recording)
 
 
-def bad(rows: Sequence[Row | BadRow]) -> list[tuple[int, str]]:
+def bad(rows: Sequence[RecordedRow | BadRow]) -> list[tuple[int, str]]:
     return [tuple(row) for row in rows if isinstance(row, BadRow)]
 
 
-def good(rows: Sequence[Row | BadRow]) -> list[Row]:
-    return [row for row in rows if isinstance(row, Row)]
+def good(rows: Sequence[RecordedRow | BadRow]) -> list[RecordedRow]:
+    return [row for row in rows if isinstance(row, RecordedRow)]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_row_says_what_its_columns_say(tmp_path: Path):
         'three"\n'
     )
     (row,) = rows_of(tmp_path / "USvideos.csv", content)
-    assert row == Row(
+    assert row == RecordedRow(
         2,
         A,
         int(datetime(2017, 11, 14, tzinfo=UTC).timestamp()),
@@ -153,7 +153,7 @@ def test_the_year_of_short_dates_is_the_file_names_or_the_readings(tmp_path: Pat
     content = f"video_id,date,views\n{A},13.09,5\n"
     (row,) = rows_of(tmp_path / "videos_2017-09.csv", content)
     assert row.captured_at == datetime(2017, 9, 13, tzinfo=UTC).timestamp()
-    (row,) = rows_of(tmp_path / "videos_2017-09.csv", content, Reading({}, year=2018))
+    (row,) = rows_of(tmp_path / "videos_2017-09.csv", content, ReadOptions({}, year=2018))
     assert row.captured_at == datetime(2018, 9, 13, tzinfo=UTC).timestamp()
     assert "--year" in bad(rows_of(tmp_path / "videos.csv", content))[0][1]
 
@@ -174,7 +174,7 @@ def test_no_likes_on_a_video_that_many_saw_are_hidden_ones(
 
 def test_zeros_are_kept_where_they_are_said_to_be_true(tmp_path: Path):
     content = f"video_id,captured_at,views,likes\n{A},2025-11-04,5000,0\n"
-    (row,) = rows_of(tmp_path / "a.csv", content, Reading({}, keep_zeros=True))
+    (row,) = rows_of(tmp_path / "a.csv", content, ReadOptions({}, keep_zeros=True))
     assert row.sample is not None
     assert row.sample.likes == 0
     flagged = f"video_id,captured_at,views,likes,likes_hidden\n{A},2025-11-04,5000,0,False\n"
@@ -190,18 +190,18 @@ HEADER = "video_id,captured_at,views,likes,channel_id,category,published_at,dura
     ("line", "reason"),
     [
         ("#NAME?,2025-11-04,1,1,,,,,", "video_id '#NAME?' is not 11 of"),
-        (f"{A},someday,1,1,,,,,", "captured_at 'someday' is no instant"),
+        (f"{A},someday,1,1,,,,,", "captured_at 'someday' is not a date or time"),
         (f"{A},,1,1,,,,,", "captured_at is empty"),
         (f"{A},2025-11-04,many,1,,,,,", "views 'many' is not a whole number"),
         (f"{A},2025-11-04,-1,1,,,,,", "views '-1' is not a whole number"),
         (f"{A},2025-11-04,1,1.5,,,,,", "likes '1.5' is not a whole number"),
         (f"{A},2025-11-04,1,1,Google,,,,", "channel_id 'Google' is not UC"),
         (f"{A},2025-11-04,1,1,,Nonsense,,,", "category 'Nonsense'"),
-        (f"{A},2025-11-04,1,1,,,soon,,", "published_at 'soon' is no instant"),
+        (f"{A},2025-11-04,1,1,,,soon,,", "published_at 'soon' is not a date or time"),
         (f"{A},2025-11-04,1,1,,,,long,", "duration 'long'"),
         (f"{A},2025-11-04,1,1,,,,,maybe", "comments_disabled 'maybe' is neither"),
-        (f"{A},2025-11-04,1", "it has 3 fields, not the header's 9"),
-        (f"{A},2025-11-04,1,1,,,,,,,", "it has 11 fields, not the header's 9"),
+        (f"{A},2025-11-04,1", "the row has 3 fields, but the header has 9"),
+        (f"{A},2025-11-04,1,1,,,,,,,", "the row has 11 fields, but the header has 9"),
     ],
 )
 def test_a_bad_row_is_named_by_line_and_reason_and_the_others_are_read(
@@ -235,7 +235,7 @@ def test_an_open_quote_that_a_later_row_closes_swallows_neither(tmp_path: Path):
     lines = (f'{A},"open,2025-11-04,1', f'{B},"fine",2025-11-04,2', f"{C},fine too,2025-11-04,3")
     rows = rows_of(tmp_path / "a.csv", "video_id,title,captured_at,views\n" + "\n".join(lines))
     assert [(row.video_id, row.title) for row in good(rows)] == [(B, "fine"), (C, "fine too")]
-    assert bad(rows) == [(2, "a quote is never closed: another row stands within it")]
+    assert bad(rows) == [(2, "a quote is never closed: there is another row inside it")]
 
 
 def test_an_open_quote_before_more_than_a_field_holds_costs_its_own_row_only(tmp_path: Path):
@@ -253,7 +253,7 @@ def test_a_torn_row_of_several_lines_is_one_bad_row(tmp_path: Path):
     )
     rows = rows_of(tmp_path / "a.csv", content)
     assert [row.video_id for row in good(rows)] == [B]
-    assert bad(rows) == [(2, "it has 3 fields, not the header's 4 (lines 2 to 4)")]
+    assert bad(rows) == [(2, "the row has 3 fields, but the header has 4 (lines 2 to 4)")]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -283,19 +283,22 @@ def test_text_in_another_encoding_is_never_guessed(tmp_path: Path):
     rows = rows_of(tmp_path / "a.csv", content)
     assert [row.video_id for row in good(rows)] == [B]
     assert "--encoding" in bad(rows)[0][1]
-    rows = rows_of(tmp_path / "a.csv", content, Reading({}, encoding="cp1252"))
+    rows = rows_of(tmp_path / "a.csv", content, ReadOptions({}, encoding="cp1252"))
     assert [row.title for row in good(rows)] == ["café", "plain"]
-    with pytest.raises(CatalogueError, match="no such encoding"):
-        rows_of(tmp_path / "a.csv", content, Reading({}, encoding="klingon"))
+    with pytest.raises(CatalogueError, match="there is no encoding"):
+        rows_of(tmp_path / "a.csv", content, ReadOptions({}, encoding="klingon"))
 
 
 @pytest.mark.parametrize(
     ("header", "advice"),
     [
-        ("foo,title", "no column video_id .* it has foo, title. Say which it is by --columns video_id=NAME"),
+        (
+            "foo,title",
+            "no column video_id .* it has foo, title. Name the right one with --columns video_id=NAME",
+        ),
         (
             "video_id,views",
-            "no column captured_at .* --columns captured_at=NAME; if all views .* --captured-at",
+            "no column captured_at .* --columns captured_at=NAME, or use --captured-at TIME if all views",
         ),
         ("video_id,rank", "no column views .* --columns views=NAME"),
         ("", "is empty"),
@@ -307,7 +310,7 @@ def test_a_missing_column_is_named_with_what_to_do(tmp_path: Path, header: str, 
 
 
 def test_columns_may_be_mapped_and_counts_dated_from_outside(tmp_path: Path):
-    reading = Reading({"video_id": "vid", "views": "Plays"}, captured_at=NOON)
+    reading = ReadOptions({"video_id": "vid", "views": "Plays"}, captured_at=NOON)
     (row,) = good(rows_of(tmp_path / "a.csv", f"vid,plays,views\n{A},7,8\n", reading))
     assert row.sample == Sample(int(NOON.timestamp()), 7)
 
@@ -318,6 +321,6 @@ def test_a_file_that_cannot_be_read_to_its_end_is_an_error(tmp_path: Path):
         rows_of(tmp_path / "a.csv.gz", whole[: len(whole) // 2])
     with (
         pytest.raises(CatalogueError, match="there is no file"),
-        open_recording(tmp_path / "none", Reading({})),
+        open_recording(tmp_path / "none", ReadOptions({})),
     ):
         pass

@@ -3,11 +3,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from maia.signals import TERMINATED_STATUS, cancelled_by_sigterm
+from maia.cycle.signals import TERMINATED_STATUS, cancelled_by_sigterm
 
 
 async def terminate_within(*, exits: bool) -> None:
@@ -72,3 +74,35 @@ async def test_a_second_sigterm_does_not_disturb_the_end() -> None:
     await asyncio.wait([task])
     assert task.cancelled()
     assert tidied.is_set()
+
+
+# A signal may reach a process without interrupting the system call in which its event loop waits: it comes
+# just before the call, or another thread takes it. Here it is always another thread.
+DEAF_LOOP = """
+import asyncio, signal, threading
+from maia.commands.terminal import run
+
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+
+async def wait():
+    print("waiting", flush=True)
+    await asyncio.Event().wait()
+
+run(wait())
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
+def test_a_command_hears_a_signal_that_does_not_interrupt_its_loop(
+    number: signal.Signals, status: int
+) -> None:
+    command = [sys.executable, "-c", DEAF_LOOP]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"waiting\n"
+        process.send_signal(number)
+        try:
+            assert process.wait(30) == status
+        finally:
+            process.kill()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from maia.youtube.catalogue import Catalogue, CatalogueError
-from maia.youtube.synthesis import DEFAULT_START, synthesize
+from maia.emulator.catalogue import Catalogue, CatalogueError
+from maia.emulator.synthesis import DEFAULT_START, synthesize
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,40 @@ def test_the_same_seed_gives_the_same_catalogue_and_another_another(tmp_path: Pa
         synthesize(tmp_path / name, videos=600, channels=20, days=3, seed=seed, progress=told.append)
     assert content(tmp_path / "a") == content(tmp_path / "b") != content(tmp_path / "c")
     assert told == [500] * 3
+
+
+def test_premieres_are_announced_first_and_change_no_other_video(tmp_path: Path):
+    synthesize(tmp_path / "with", videos=600, channels=20, days=6, seed=1, premieres=0.1)
+    synthesize(tmp_path / "without", videos=600, channels=20, days=6, seed=1)
+    with Catalogue.open(tmp_path / "with") as some, Catalogue.open(tmp_path / "without") as none:
+        assert some.ids == none.ids
+        assert none.summary()["videos_broadcast"] == 0
+        assert 30 <= some.summary()["videos_broadcast"] <= 100
+        end = some.span[1].timestamp()
+        states = Counter(some.live_state(n, end) for n in range(len(some)))
+        assert states["none"] > 500
+        assert states["upcoming"]
+        for n in range(len(some)):
+            video = some.video(n)
+            if video.scheduled_start_at is None:
+                assert video == none.video(n)
+                continue
+            assert some.live_state(n, video.published_at) == "upcoming"
+            assert video.published_at < video.scheduled_start_at
+            if video.actual_start_at is not None and video.actual_end_at is not None:
+                assert video.scheduled_start_at < video.actual_start_at < video.actual_end_at
+                assert some.counts(n, video.actual_start_at) == (
+                    0,
+                    *some.counts(n, video.actual_start_at)[1:],
+                )
+                assert some.live_state(n, video.actual_start_at) == "live"
+                assert some.live_state(n, video.actual_end_at) == "none"
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_of_premieres_is_between_0_and_1(tmp_path: Path, share: float):
+    with pytest.raises(CatalogueError, match="--premieres"):
+        synthesize(tmp_path / "a", videos=1, channels=1, days=1, seed=1, premieres=share)
 
 
 def test_ids_have_the_form_of_the_apis(catalogue: Catalogue):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from atlas.clock import FixedClock
 from atlas.errors import ConfigError, InvalidObjectName, VaultError
 from atlas.stores import S3Store
-from atlas.vault import _PREFIX, Batch, check_name, metadata_name
+from atlas.vault import _PREFIX, ObjectBatch, check_name, metadata_name
 
 NEW_YEARS_EVE_IN_NEW_YORK = datetime(2026, 12, 31, 20, tzinfo=timezone(timedelta(hours=-5)))
 ID_CHARACTERS = string.ascii_letters + string.digits + "_-"
@@ -67,7 +67,7 @@ def test_no_prefix_leaves_the_vault(prefix: str) -> None:
 
 
 def test_a_batch_keeps_the_last_object_of_a_name(clock: FixedClock) -> None:
-    batch = Batch(clock)
+    batch = ObjectBatch(clock)
 
     batch.store_metadata("a", {"n": 1})
     name = batch.store_metadata("a", {"n": 2})
@@ -77,11 +77,11 @@ def test_a_batch_keeps_the_last_object_of_a_name(clock: FixedClock) -> None:
 
 def test_what_json_has_not_cannot_be_stored(clock: FixedClock) -> None:
     with pytest.raises(VaultError, match=r"metadata/2026-11-02/a\.json cannot be stored: .*object"):
-        Batch(clock).store_metadata("a", {"x": object()})
+        ObjectBatch(clock).store_metadata("a", {"x": object()})
 
 
 def test_s3_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atlas.stores.find_spec", lambda name: None)
 
-    with pytest.raises(ConfigError, match=r"pip install pleiades\[s3\]"):
+    with pytest.raises(ConfigError, match=r"pip install (-e '.*\[s3\]|'s3fs)"):
         S3Store("s3://bucket", None)

@@ -93,6 +93,32 @@ def test_a_sample_that_is_not_later_is_refused_and_changes_nothing(later: float)
         np.testing.assert_array_equal(kept, old)
 
 
+def test_a_fall_to_a_fraction_for_one_answer_leaves_no_trace():
+    rows, tracks = walk([(START, 79_000), (START + HOUR, 80_000), (START + 2 * HOUR, 0)])
+    assert rows[2] == [None, 1000.0, None]
+    assert (tracks.views[0], tracks.doubted[0]) == (80_000, 0)
+    rows, tracks = walk(
+        [(START, 79_000), (START + HOUR, 80_000), (START + 2 * HOUR, 0), (START + 3 * HOUR, 82_000)]
+    )
+    assert rows[3] == [1000.0, 1000.0, 0.0]
+    assert nullable(tracks.doubted) == [None]
+
+
+def test_a_fall_that_the_next_count_confirms_starts_anew_without_a_velocity_across_it():
+    samples: list[Sample] = [(START, 79_000), (START + HOUR, 80_000), (START + 2 * HOUR, 900)]
+    rows, tracks = walk([*samples, (START + 3 * HOUR, None), (START + 4 * HOUR, 1000)])
+    assert rows[4] == [None, None, None]
+    assert (tracks.views[0], tracks.weight[0]) == (1000, 0)
+    rows, _ = walk([*samples, (START + 3 * HOUR, 1000), (START + 4 * HOUR, 1300)])
+    assert rows[4] == [300.0, 300.0, None]
+
+
+@pytest.mark.parametrize(("before", "after"), [(1000, 250), (99, 0), (80_000, 79_000)])
+def test_what_may_be_taken_back_is_a_negative_velocity(before: int, after: int):
+    rows, _ = walk([(START, before), (START + HOUR, after)])
+    assert rows[1][0] == after - before
+
+
 def test_there_is_no_velocity_across_the_methodology_epoch():
     epoch = METHODOLOGY_EPOCH_S
     samples: list[Sample] = [(epoch - 2 * HOUR, 10), (epoch - HOUR, 20), (epoch, 500), (epoch + HOUR, 530)]
@@ -105,9 +131,9 @@ def test_there_is_no_velocity_across_the_methodology_epoch():
 @pytest.mark.parametrize(
     ("at", "views", "said"),
     [
-        ([START, math.nan], [1, 2], "row 1: a sample needs a finite instant"),
-        ([START, START], [1, -2], "row 1: -2.0 is no count"),
-        ([START, START], [math.inf, 2], "row 0: inf is no count"),
+        ([START, math.nan], [1, 2], "row 1: a sample needs a finite time"),
+        ([START, START], [1, -2], "row 1: -2.0 is not a view count"),
+        ([START, START], [math.inf, 2], "row 0: inf is not a view count"),
         ([START], [1], "2 videos need as many"),
     ],
 )
@@ -125,7 +151,9 @@ def test_impossible_settings_are_refused(settings: dict[str, float]):
 
 
 def columns_of(tracks: Tracks) -> list[np.ndarray]:
-    return [tracks.at_s, tracks.views, tracks.velocity, tracks.acceleration, tracks.weight]
+    return [
+        tracks.at_s, tracks.views, tracks.velocity, tracks.acceleration, tracks.weight, tracks.doubted,
+    ]  # fmt: skip
 
 
 steps = st.one_of(st.floats(-7200, 0), st.floats(0, 3), st.floats(60, 90_000), st.floats(1e5, 1e8))

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+from maia.agents import AGENTS
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
-AGENTS = ("hunter", "tracker")
 
 workflows = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-agents = pytest.mark.parametrize("agent", AGENTS)
 
 
 def workflow(path: Path) -> dict[Any, Any]:
@@ -31,7 +31,7 @@ def named(name: str) -> dict[Any, Any]:
 
 @pytest.fixture
 def cycle(tmp_path: Path) -> Any:
-    """Runs the step of agent.yml with a docker that ends `docker run` as it is told."""
+    """Runs the step of agent.yml with a fake docker whose `docker run` ends as the test requires."""
     [step] = named("agent")["jobs"]["cycle"]["steps"]
     calls = tmp_path / "calls"
     docker = tmp_path / "docker"
@@ -46,7 +46,7 @@ def cycle(tmp_path: Path) -> Any:
             "PATH": f"{tmp_path}:{os.environ['PATH']}",
             "STATUS": str(status),
             "IMAGE": "ghcr.io/Owner/Pleiades:latest",
-            "COMMAND": "python -m maia hunter --direct",
+            "AGENT": "hunter",
             "REGISTRY_USER": "somebody",
             "REGISTRY_TOKEN": "token",
             "DATABASE_URL": "postgresql://there",
@@ -105,15 +105,18 @@ def test_an_image_from_elsewhere_needs_no_login(cycle: Any) -> None:
     assert pull == "pull --quiet registry.example/pleiades:1"
 
 
-@agents
-def test_agents_run_on_schedule_and_by_hand_never_twice_at_once(agent: str) -> None:
-    described = named(agent)
+def test_every_agent_runs_on_schedule_and_by_hand_never_twice_at_once() -> None:
+    described = named("agents")
     assert {"schedule", "workflow_dispatch"} == set(described[True])
-    assert described["concurrency"] == {"group": agent, "cancel-in-progress": False}
     [job] = described["jobs"].values()
+    assert job["strategy"] == {"fail-fast": False, "matrix": {"agent": [agent.name for agent in AGENTS]}}
     assert job["uses"] == "./.github/workflows/agent.yml"
-    assert job["with"] == {"command": f"python -m maia {agent} --direct"}
-    assert set(job["secrets"]) == set(named("agent")[True]["workflow_call"]["secrets"])
+    assert job["with"] == {"agent": "${{ matrix.agent }}"}
+    reused = named("agent")
+    assert set(job["secrets"]) == set(reused[True]["workflow_call"]["secrets"])
+    assert reused["jobs"]["cycle"]["concurrency"] == {
+        "group": "agent-${{ inputs.agent }}", "cancel-in-progress": False,
+    }  # fmt: skip
 
 
 @workflows

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maia.youtube.errors import Disposition, KeyRejected, QuotaExhausted, Verdict, classify
+from maia.youtube.errors import BadRequest, Disposition, KeyRejected, QuotaExhausted, Verdict, classify
 
 SHARED = Path(os.environ.get("PLEIADES_SHARED", Path(__file__).parents[3] / "shared"))
 API = SHARED / "data" / "api"
@@ -124,7 +124,9 @@ DOCUMENTED = [
     ("invalidParameter", BAD, error(400, "Invalid value 'views'.", "invalidParameter")),
     ("invalidPageToken", BAD, error(400, "The page token is invalid.", "invalidPageToken")),
     ("a parameter that quotes a limit", BAD, error(400, "Invalid value 'quota per day'.", "invalidQuery")),
-    ("an unknown 403", BAD, error(403, "Forbidden", "forbidden")),
+    ("an unknown 403 that blames nothing", TRANSIENT, error(403, "Forbidden", "forbidden")),
+    ("an unknown 403 that blames a parameter", BAD, error(403, "The id parameter is odd.", "forbidden")),
+    ("a delegation never asked for", TRANSIENT, error(403, "cannot act", "accountDelegationForbidden")),
     ("an unknown 4xx", BAD, error(418, "I'm a teapot")),
     ("playlistNotFound", GONE, error(404, "The playlist cannot be found.", "playlistNotFound")),
     ("videoNotFound", GONE, error(404, "Video not found.", "videoNotFound")),
@@ -159,11 +161,12 @@ RECORDED = [
     (403, "playlistForbidden", "This operation is forbidden or not properly authorized.", BAD),
     (403, "playlistItemsNotAccessible", "Forbidden", BAD),
     (400, "unknownPart", "{0}", BAD),
-    (403, "forbidden", "The video that you are trying to delete cannot be deleted.", BAD),
-    (403, "SERVICE_UNAVAILABLE", "The caller does not have permission", BAD),
+    (403, "SERVICE_UNAVAILABLE", "The caller does not have permission", TRANSIENT),
     (400, "keyInvalid", "Bad Request", DEAD),
 ]
 BY_REASON = {(status, reason): disposition for status, reason, _, disposition in RECORDED}
+# Recorded with the location "id".
+BY_REASON[403, "forbidden"] = BAD
 
 
 @pytest.mark.parametrize(("status", "reason", "message", "disposition"), RECORDED)
@@ -225,7 +228,8 @@ def test_every_shared_recording_maps_to_its_disposition(
         (400, b"<html>Bad Request</html>", BAD),
         (401, b"<html>Gateway: log in</html>", BAD),
         (401, b'{"error": {"code": 401}}', CONFIG),
-        (403, b"[]", BAD),
+        (403, b"[]", TRANSIENT),
+        (403, b"<html>Forbidden</html>", TRANSIENT),
         (404, b"<html>Not Found</html>", BAD),
         (429, b"", RATE),
         (429, b"<html>Too many</html>", RATE),
@@ -306,6 +310,7 @@ def test_messages_are_plain_text_without_keys() -> None:
         ({"Retry-After": "999999999"}, 86_400.0),
         ({"Retry-After": "-5"}, None),
         ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}, None),
         ({}, None),
         ({"Retry-After": "Sat, 21 Nov 2026 08:00:40 GMT", "Date": "Sat, 21 Nov 2026 08:00:00 GMT"}, 40.0),
         ({"Retry-After": "Sat, 21 Nov 2026 08:00:40 GMT"}, 10.0),
@@ -332,6 +337,72 @@ def test_a_refused_key_is_explained_in_plain_words() -> None:
     assert "no key is left" in str(KeyRejected("search.list", verdict))
     unknown = Verdict(CONFIG, "", "who knows", status=401)
     assert unknown.plain_words == "YouTube refuses this key: HTTP 401: who knows"
+
+
+BLAMED = [
+    # (a setting's fault) as the API has been seen to word it
+    (
+        "regionCode",
+        {"reason": "invalidRegionCode", "location": "regionCode", "locationType": "parameter"},
+        "x",
+    ),
+    ("regionCode", {"reason": "invalidRegionCode"}, "invalid region code"),
+    ("regionCode", {"reason": "invalidParameter"}, "Invalid value 'UK' for the regionCode parameter."),
+    ("relevanceLanguage", {"reason": "invalidRelevanceLanguage", "location": "relevanceLanguage"}, "x"),
+    ("order", {"location": "order", "locationType": "parameter"}, "Invalid value 'views'. Values must be …"),
+    ("publishedAfter", {"reason": "badRequest"}, "Invalid value at 'published_after' (TYPE_STRING), \"x\""),
+    ("videoCategoryId", {"reason": "invalidVideoCategoryId"}, "x"),
+    # (the item's)
+    ("q", {"location": "q", "locationType": "parameter"}, "x"),
+    ("pageToken", {"reason": "invalidPageToken"}, "The request specifies an invalid page token."),
+    ("id", {"reason": "missingRequiredParameter"}, "The <code>id</code> parameter is missing."),
+    ("maxHeight", {"location": "maxHeight", "locationType": "parameter"}, "a parameter of another's"),
+    # (nothing in the request)
+    (None, {"location": "Authorization", "locationType": "header"}, "x"),
+    (
+        None,
+        {"location": "parameters.", "locationType": "other"},
+        "No filter selected. Expected one of: videoId",
+    ),
+    (None, {"location": ["regionCode"], "reason": 7}, "Bad Request"),
+    (None, {}, "Invalid value 'views'. Values must be one of: date, rating, videoCount"),
+]
+
+
+@pytest.mark.parametrize(("parameter", "entry", "message"), BLAMED)
+def test_the_parameter_at_fault_is_named(parameter: str | None, entry: dict[str, Any], message: str) -> None:
+    body = {"error": {"code": 400, "message": message, "errors": [entry]}}
+    verdict = classify(400, body)
+    assert verdict.parameter == parameter
+    assert BadRequest("search.list", verdict).parameter == parameter
+
+
+def test_a_field_violation_names_the_parameter_too() -> None:
+    body = error(400, "Request contains an invalid argument.", "badRequest", status="INVALID_ARGUMENT")
+    violation = {"field": "region_code", "description": "not a region"}
+    body["error"]["details"] = [{"@type": "x/google.rpc.BadRequest", "fieldViolations": [violation]}]
+    assert classify(400, body).parameter == "regionCode"
+
+
+def test_a_403_that_blames_nothing_in_the_request_is_the_services_own() -> None:
+    message = "The authenticated user cannot act on behalf of the specified Google account."
+    entry = {
+        "message": message,
+        "domain": "youtube.common",
+        "reason": "accountDelegationForbidden",
+        "location": "Authorization",
+        "locationType": "header",
+    }
+    verdict = classify(403, {"error": {"code": 403, "message": message, "errors": [entry]}})
+    assert (verdict.disposition, verdict.parameter) == (TRANSIENT, None)
+
+
+def test_an_error_is_told_in_one_line_whatever_it_holds() -> None:
+    body = error(400, "\x1b[2J\x1b]0;owned\x07 a\u202eb\nc" + "x" * 10**6, "bad\x1breason" + "y" * 10**6)
+    verdict = classify(400, body)
+    assert verdict.reason == ""
+    assert str(verdict).isprintable()
+    assert len(str(verdict)) < 320
 
 
 def test_spent_quota_says_when_it_refills() -> None:

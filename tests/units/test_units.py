@@ -19,7 +19,9 @@ url, data = "http://127.0.0.1:8780/_emulator", json.dumps({"faults": sys.argv[1:
 urllib.request.urlopen(urllib.request.Request(url, data, {"Content-Type": "application/json"}))
 """
 GET = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=20).read().decode())"
-OFTEN = "[Timer]\nOnCalendar=\nOnCalendar=*:*:0/3\nRandomizedDelaySec=0\nAccuracySec=1s\n"
+OFTEN = (
+    "[Timer]\nOnCalendar=\nOnCalendar=*:*:0/3\nRandomizedDelaySec=0\nFixedRandomDelay=no\nAccuracySec=1s\n"
+)
 
 
 def maia(machine: Machine, *words: str) -> str:
@@ -50,22 +52,22 @@ def test_the_user_is_made(machine: Machine) -> None:
 
 def test_a_cycle_runs_and_is_done(machine: Machine) -> None:
     maia(machine, "seed", "lofi", "chess", "cooking")
-    machine.run("systemctl", "start", "pleiades-hunter")
-    assert machine.show("pleiades-hunter")["Result"] == "success"
+    machine.run("systemctl", "start", "pleiades-agent@hunter")
+    assert machine.show("pleiades-agent@hunter")["Result"] == "success"
     assert json.loads(maia(machine, "status", "--json"))["found"]["videos"] > 0
-    machine.run("systemctl", "start", "pleiades-tracker")
-    assert machine.show("pleiades-tracker")["Result"] == "success"
+    machine.run("systemctl", "start", "pleiades-agent@tracker")
+    assert machine.show("pleiades-agent@tracker")["Result"] == "success"
 
 
 def test_a_rate_limit_is_no_failure(machine: Machine) -> None:
     with faults(machine, "429-minute:1"):
-        machine.run("systemctl", "start", "pleiades-hunter")
+        machine.run("systemctl", "start", "pleiades-agent@hunter")
     query = "SELECT payload->>'outcome' FROM events WHERE kind = 'hunter.cycle' ORDER BY id DESC LIMIT 1"
     assert machine.run("psql", SECRETS["database_url"], "-Atc", query) == "rate_limited\n"
-    shown = machine.show("pleiades-hunter")
+    shown = machine.show("pleiades-agent@hunter")
     assert (shown["ActiveState"], shown["Result"]) == ("inactive", "success")
-    last_words = machine.journal("pleiades-hunter").splitlines()[-6:]
-    assert "pleiades-hunter.service: Deactivated successfully." in last_words
+    last_words = machine.journal("pleiades-agent@hunter").splitlines()[-6:]
+    assert "pleiades-agent@hunter.service: Deactivated successfully." in last_words
 
 
 def test_a_missing_secret_is_a_failure_that_names_it(machine: Machine) -> None:
@@ -73,25 +75,25 @@ def test_a_missing_secret_is_a_failure_that_names_it(machine: Machine) -> None:
     content = secret.read_text()
     secret.unlink()
     try:
-        machine.run("systemctl", "start", "pleiades-hunter", check=False)
-        assert machine.show("pleiades-hunter")["Result"] == "exit-code"
+        machine.run("systemctl", "start", "pleiades-agent@hunter", check=False)
+        assert machine.show("pleiades-agent@hunter")["Result"] == "exit-code"
     finally:
         secret.write_text(content)
         secret.chmod(0o600)
-    machine.run("systemctl", "reset-failed", "pleiades-hunter")
+    machine.run("systemctl", "reset-failed", "pleiades-agent@hunter")
 
 
 def test_the_timer_starts_cycle_after_cycle(machine: Machine) -> None:
-    folder = machine.root / "etc/systemd/system/pleiades-hunter.timer.d"
+    folder = machine.root / "etc/systemd/system/pleiades-agent@hunter.timer.d"
     folder.mkdir()
     (folder / "often.conf").write_text(OFTEN)
     machine.run("systemctl", "daemon-reload")
     before = cycles(machine)
-    machine.run("systemctl", "enable", "--now", "pleiades-hunter.timer")
+    machine.run("systemctl", "enable", "--now", "pleiades-agent@hunter.timer")
     try:
         until("two cycles", lambda: cycles(machine) >= before + 2)
     finally:
-        machine.run("systemctl", "disable", "--now", "pleiades-hunter.timer")
+        machine.run("systemctl", "disable", "--now", "pleiades-agent@hunter.timer")
 
 
 def test_metrics_come_back_after_a_crash(machine: Machine) -> None:
@@ -108,7 +110,7 @@ def test_metrics_come_back_after_a_crash(machine: Machine) -> None:
 
 
 def test_everything_runs_on_one_machine_and_comes_back_after_a_crash(machine: Machine) -> None:
-    machine.set(SETTINGS | {"PLEIADES_PREFECT__INTERVALS_S": '{"hunter": 5, "tracker": 5}'})
+    machine.set(SETTINGS | {"PLEIADES_AGENTS__INTERVALS_S": '{"hunter": 5, "tracker": 5}'})
     health, metrics = "http://127.0.0.1:4200/api/health", "http://127.0.0.1:9464/metrics"
 
     def is_well() -> bool:

@@ -18,9 +18,9 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from atlas.companion import sqlalchemy_url
+from atlas.dsn import sqlalchemy_url
 from atlas.testing import ThrowAwayServer
-from maia.supervisor import MARK
+from maia.stack.supervisor import MARK
 
 
 @pytest.fixture(scope="session")

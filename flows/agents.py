@@ -1,0 +1,69 @@
+"""Every agent as a Prefect flow that runs the agent's cycles, with each step as a task.
+
+`flows.agents.hunter` is the hunter's flow, and so on for each record of the registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+from prefect import Flow, flow
+from pydantic import Field
+
+from atlas.config import Settings
+from flows import artifacts, runs
+from flows.context import OnProgress, caller_context, flow_context
+from flows.liveness import signs_of_life
+from flows.steps import as_task
+from maia.agents import AGENTS, AgentRecord
+from maia.cycle.agent import run
+
+Count = Annotated[int, Field(ge=1)]
+
+
+def flow_of(agent: AgentRecord) -> Flow[..., Coroutine[Any, Any, Any]]:
+    """Build an agent's flow. If YouTube answers 429, the run ends as Crashed, with SystemExit(75)."""
+
+    async def run_agent(batch_size: Count | None = None, cycles: Count = 1) -> Any:
+        async with flow_context() as (atlas, on_progress), signs_of_life(atlas.settings):
+            statistics = await run(
+                agent.load(),
+                atlas,
+                batch_size=batch_size,
+                cycles=cycles,
+                on_progress=on_progress,
+                step=as_task,
+            )
+            await artifacts.create(atlas, agent, statistics)
+            return await runs.complete(agent, statistics)
+
+    run_agent.__name__ = run_agent.__qualname__ = agent.name
+    run_agent.__doc__ = agent.about
+    return flow(
+        name=agent.name,
+        description=artifacts.description_of(agent),
+        flow_run_name=agent.name,
+        persist_result=False,
+        retries=0,
+    )(run_agent)
+
+
+async def run_here(
+    agent: AgentRecord,
+    settings: Settings,
+    batch_size: int | None = None,
+    cycles: int = 1,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Run an agent's flow in this process with `settings`; for `asyncio.run` in the main thread.
+
+    Returns and raises what `maia.cycle.agent.run_directly` does, and Prefect's own errors if the server
+    fails.
+    """
+    async with caller_context(settings, on_progress):
+        statistics: dict[str, Any] = await flow_of(agent)(batch_size=batch_size, cycles=cycles)
+        return statistics
+
+
+globals().update({agent.name: flow_of(agent) for agent in AGENTS})

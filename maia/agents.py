@@ -1,0 +1,74 @@
+"""The registry of agents. Commands, flows, deployments, systemd units and docs loop over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from atlas.config import RingName, Settings
+    from maia.cycle.agent import Agent
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRecord:
+    """An agent's entry in the registry.
+
+    `about` describes it in a line, `items` names what a batch contains, `ring` is the ring whose quota it
+    spends (None: it makes no calls), `interval_s` the default interval between runs in seconds, and
+    `implementation` the import path of its class. `tables` names further tables that its runs leave.
+    """
+
+    name: str
+    about: str
+    items: str
+    ring: RingName | None
+    interval_s: float
+    implementation: str
+    tables: tuple[str, ...] = ()
+
+    def load(self) -> type[Agent[Any]]:
+        """Import the agent's class."""
+        module, _, name = self.implementation.partition(":")
+        found: type[Agent[Any]] = getattr(import_module(module), name)
+        return found
+
+
+AGENTS: tuple[AgentRecord, ...] = (
+    AgentRecord(
+        name="hunter",
+        about="Find new videos by search, feeds, uploads and charts, store them, and queue their tags.",
+        items="questions",
+        ring="hunting",
+        interval_s=600,
+        implementation="maia.hunter.cycle:Hunter",
+        tables=("plan",),
+    ),
+    AgentRecord(
+        name="tracker",
+        about="Sample the videos that are due, compute how fast they grow, and report breakouts.",
+        items="videos",
+        ring="tracking",
+        interval_s=600,
+        implementation="maia.tracker.cycle:Tracker",
+    ),
+)
+"""Every agent, in the order in which they are shown. To add an agent, add its record here."""
+
+
+def agent_named(name: str) -> AgentRecord:
+    """The record of the agent with that name; KeyError if there is none."""
+    return {agent.name: agent for agent in AGENTS}[name]
+
+
+def round_s(settings: Settings, name: str) -> float:
+    """Seconds between an agent's runs, measured by its own clock: a virtual clock may run faster."""
+    speed = settings.clock.speed if settings.clock.start else 1.0
+    return intervals_s(settings.agents.intervals_s)[name] * speed
+
+
+def intervals_s(differing: Mapping[str, float] = {}) -> dict[str, float]:
+    """Seconds between runs, by agent, where the settings differ or as the registry says."""
+    return {agent.name: differing.get(agent.name, agent.interval_s) for agent in AGENTS}

@@ -1,0 +1,136 @@
+"""The command of each agent: runs its cycles, as a Prefect flow or directly, and shows their progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+
+import typer
+
+from maia.agents import AgentRecord
+from maia.commands.terminal import (
+    AsJson,
+    console,
+    explain_long_wait,
+    load_settings,
+    print_json,
+    print_text,
+    progress_bar,
+)
+
+if TYPE_CHECKING:
+    from atlas.config import Settings
+    from maia.cycle.outcome import Progress
+
+_HELP = """{about}
+
+Runs as a Prefect flow, on the server at PREFECT_API_URL or, if that is unset, on a temporary one.
+Exit statuses: 0 also if there is nothing to do or the quota is used up for now (it says until when); 69 if
+YouTube or the database can't be reached, or nothing can be stored; 75 if YouTube answers 429; 78 if an API
+key or a setting is wrong.
+"""
+
+
+def command_of(agent: AgentRecord) -> typer.Typer:
+    """The command that runs an agent."""
+    app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
+    batch_option: Any = typer.Option(
+        None,
+        min=1,
+        help=f"How many {agent.items} to process per cycle. [default: from the settings]",
+        show_default=False,
+    )
+
+    @app.command(name=agent.name, help=_HELP.format(about=agent.about))
+    def run(
+        batch_size: int | None = batch_option,
+        cycles: Annotated[
+            int, typer.Option(min=1, help="How many cycles to run; stops early if there is nothing to do.")
+        ] = 1,
+        direct: Annotated[
+            bool, typer.Option("--direct", help="Run without Prefect: faster, but no history.")
+        ] = False,
+        as_json: AsJson = False,
+    ) -> None:
+        with cycle_progress(_text) as on_progress:
+            statistics = run_agent(
+                agent, load_settings(), batch_size, cycles, direct=direct, on_progress=on_progress
+            )
+        conclude(agent, statistics, as_json=as_json)
+
+    return app
+
+
+def _text(progress: Progress) -> str:
+    return progress.text
+
+
+def run_agent(
+    agent: AgentRecord,
+    settings: Settings,
+    batch_size: int | None,
+    cycles: int,
+    *,
+    direct: bool,
+    on_progress: Callable[[Any], None] | None = None,
+) -> dict[str, Any]:
+    """Run an agent's cycles and return their statistics; raises what the agent raises."""
+    import asyncio
+
+    if direct:
+        from maia.cycle.agent import run_directly
+
+        return asyncio.run(run_directly(agent.load(), settings, batch_size, cycles, on_progress))
+    from flows import environment
+
+    if agent.ring is not None:
+        # Fail before a server is started for nothing.
+        settings.ring_keys(agent.ring)
+    environment.prepare()
+    from flows import temporary
+
+    starting = "Starting Prefect (to skip this: keep maia up running, or use --direct)"
+    with explain_long_wait(starting) as done, temporary.reachable():
+        from flows.agents import run_here
+
+        done()
+        return asyncio.run(run_here(agent, settings, batch_size, cycles, on_progress))
+
+
+def conclude(agent: AgentRecord, statistics: dict[str, Any], *, as_json: bool) -> None:
+    """Print what the cycles did, and exit with the status of their outcome."""
+    from maia.cycle.outcome import EXIT_STATUSES, Outcome
+
+    if as_json:
+        print_json(statistics)
+    else:
+        print_text(agent.load().summary(statistics))
+    if status := EXIT_STATUSES.get(Outcome(statistics["outcome"])):
+        raise typer.Exit(status)
+
+
+class HasProgress(Protocol):
+    """How much of a cycle's claimed work is done."""
+
+    @property
+    def done(self) -> int: ...
+    @property
+    def claimed(self) -> int: ...
+
+
+P = TypeVar("P", bound=HasProgress)
+
+
+@contextmanager
+def cycle_progress(describe: Callable[[P], str], *, lines: bool = False) -> Iterator[Callable[[P], None]]:
+    """Show the progress of cycles: call what it yields with each. `lines` also prints each finished cycle."""
+    with progress_bar("starting") as update:
+
+        def show(progress: P) -> None:
+            text = describe(progress)
+            update(progress.done, progress.claimed, text)
+            if lines and progress.done == progress.claimed:
+                console(stderr=True).print(text)
+
+        yield show

@@ -1,0 +1,138 @@
+"""The base class of agents, and running an agent's cycles in sequence, in a Prefect flow or directly."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from atlas.composition import Atlas
+from atlas.config import Settings
+from atlas.errors import ConfigError
+from maia.cycle import sessions
+from maia.cycle.cycle import Cycle, OnProgress, Stats
+from maia.cycle.outcome import Outcome
+from maia.cycle.signals import cancelled_by_sigterm
+from maia.cycle.steps import StepRunner, plain
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Highlight:
+    """A video worth a look after a run; `merit` says why. `computed` if Pleiades computed that figure."""
+
+    id: str
+    title: str | None
+    merit: str
+    computed: bool = False
+
+
+class Agent(ABC, Generic[Stats]):
+    """An agent at work. It has no state that must survive the process."""
+
+    name: ClassVar[str]
+    statistics: type[Stats]
+
+    def __init__(self, atlas: Atlas, step: StepRunner = plain) -> None:
+        self.atlas, self.step = atlas, step
+        self.session = sessions.id_of_run()
+
+    @classmethod
+    @abstractmethod
+    def open(cls, atlas: Atlas, step: StepRunner = plain) -> AbstractAsyncContextManager[Self]:
+        """Open an agent with what its cycles need; ConfigError if the settings don't allow it."""
+
+    @property
+    @abstractmethod
+    def batch_size(self) -> int:
+        """How many items a cycle takes on by default."""
+
+    @abstractmethod
+    def new_cycle(self, number: int, on_progress: OnProgress | None) -> Cycle[Stats]:
+        """Create a cycle without starting it."""
+
+    @staticmethod
+    @abstractmethod
+    def headline(statistics: Mapping[str, Any]) -> str:
+        """The most telling figure of the cycles, such as "187 samples"."""
+
+    @staticmethod
+    @abstractmethod
+    def summary(statistics: Mapping[str, Any]) -> str:
+        """What the cycles did, in a sentence or two."""
+
+    @classmethod
+    async def highlights(cls, atlas: Atlas, limit: int) -> Sequence[Highlight]:
+        """The videos to show people after a run; none by default."""
+        return ()
+
+    @classmethod
+    async def table(cls, atlas: Atlas, name: str) -> Sequence[Mapping[str, Any]]:
+        """The lines of a further table to show after a run, one of `AgentRecord.tables`."""
+        raise KeyError(name)
+
+    async def cycle(
+        self, batch_size: int | None = None, *, number: int = 1, on_progress: OnProgress | None = None
+    ) -> Stats:
+        """Run one cycle and record its outcome as an event.
+
+        If an error ends the cycle early, its claims are released first (unless the database is away) and the
+        error is raised: SystemExit(75) after a 429, KeyRejected if no key is left, DatabaseError, VaultError
+        or ConfigError.
+        """
+        cycle = self.new_cycle(number, on_progress)
+        return await cycle.run(self.batch_size if batch_size is None else batch_size)
+
+
+async def run(
+    agent: type[Agent[Any]],
+    atlas: Atlas,
+    *,
+    batch_size: int | None = None,
+    cycles: int = 1,
+    on_progress: OnProgress | None = None,
+    step: StepRunner = plain,
+) -> dict[str, Any]:
+    """Run up to `cycles` cycles, fewer if the ring closes or nothing is left; return their statistics.
+
+    Raises what `Agent.cycle` raises, and ConfigError for counts below 1.
+    """
+    if cycles < 1 or (batch_size is not None and batch_size < 1):
+        raise ConfigError(f"batch_size ({batch_size}) and cycles ({cycles}) must be at least 1")
+    async with agent.open(atlas, step) as opened:
+        total = opened.statistics()
+        for number in range(1, cycles + 1):
+            total = total.then(await opened.cycle(batch_size, number=number, on_progress=on_progress))
+            if total.outcome is not Outcome.DONE:
+                break
+        statistics: dict[str, Any] = total.as_dict()
+        return statistics
+
+
+async def run_directly(
+    agent: type[Agent[Any]],
+    settings: Settings,
+    batch_size: int | None = None,
+    cycles: int = 1,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Run cycles without Prefect and return their statistics; raises what `run` and `directly` raise."""
+
+    def work(atlas: Atlas) -> Awaitable[dict[str, Any]]:
+        return run(agent, atlas, batch_size=batch_size, cycles=cycles, on_progress=on_progress)
+
+    return await directly(settings, work)
+
+
+async def directly(settings: Settings, work: Callable[[Atlas], Awaitable[T]]) -> T:
+    """Open an Atlas and do the work without Prefect; for `asyncio.run` in the main thread.
+
+    Raises SystemExit(75) after a 429, SystemExit(143) after SIGTERM and KeyboardInterrupt after Ctrl-C, each
+    after the claims are released. Other failures are an AtlasError or MaiaError that says what to do.
+    """
+    with cancelled_by_sigterm():
+        async with Atlas.open(settings) as atlas:
+            return await work(atlas)

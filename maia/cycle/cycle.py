@@ -1,0 +1,166 @@
+"""One cycle of any agent: does the work, releases what it holds, and records the outcome as an event."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from atlas.composition import check_clock, check_free_disk
+from atlas.errors import AtlasError, DatabaseError
+from maia.cycle import sessions
+from maia.cycle.outcome import CycleStatistics, Outcome, Progress
+from maia.cycle.reasons import SkipReason, outcome_of, reason_of
+
+if TYPE_CHECKING:
+    from maia.cycle.agent import Agent
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 2.0
+"""Longest time for releasing all claims, and for writing the event, before the process ends without it."""
+
+CLOCK_TOLERANCE = timedelta(minutes=2)
+"""The largest permitted difference between this machine's clock and the database's."""
+
+_REPORTED = frozenset({Outcome.MISCONFIGURED, Outcome.STORAGE_FAILED, Outcome.VAULT_FAILED})
+"""Outcomes that a cycle returns instead of raising the error that ended it: their detail says what to do."""
+
+_ALERTED = {
+    Outcome.MISCONFIGURED: "is misconfigured",
+    Outcome.STORAGE_FAILED: "stopped: the database cannot store",
+    Outcome.VAULT_FAILED: "stopped: the vault cannot store",
+}
+"""The outcomes that need somebody to act, with the text of their alert."""
+
+Stats = TypeVar("Stats", bound=CycleStatistics)
+OnProgress = Callable[[Progress], None]
+
+
+class Cycle(ABC, Generic[Stats]):
+    """A cycle in progress, with the items that it skipped."""
+
+    idle = "there is nothing to do"
+    """The detail to report if there was nothing to do."""
+
+    def __init__(self, agent: Agent[Any], number: int = 1, on_progress: OnProgress | None = None) -> None:
+        self.agent, self.atlas, self.step = agent, agent.atlas, agent.step
+        self.number, self.on_progress = number, on_progress
+        self.skipped: Counter[SkipReason] = Counter()
+        self.claimed = 0
+        """How many items the cycle took on."""
+        self.started_s = time.monotonic()
+
+    async def run(self, batch_size: int) -> Stats:
+        """Run the cycle and record its outcome.
+
+        If an error ends it early, release everything and raise the error, unless the outcome says it all.
+        """
+        with sessions.about(self.agent.name, self.agent.session):
+            try:
+                await check_clock(self.atlas, CLOCK_TOLERANCE)
+                check_free_disk(self.atlas)
+                await self._work(batch_size)
+                await self._conclude()
+            except BaseException as error:
+                statistics = await self._fail(error)
+                if statistics.outcome in _REPORTED:
+                    return statistics
+                raise
+            statistics = self._finished()
+            await self._record(statistics)
+            return statistics
+
+    # For agents to implement
+
+    @abstractmethod
+    async def _work(self, batch_size: int) -> None:
+        """Do the agent's work."""
+
+    @abstractmethod
+    def _counted(self) -> Stats:
+        """The agent's own counts so far."""
+
+    @abstractmethod
+    def _summary(self, statistics: Stats) -> str:
+        """The cycle in one line, for the log."""
+
+    # For layers to extend
+
+    async def _conclude(self) -> None:
+        """Finish a cycle that was not ended early."""
+
+    async def _abandon(self, reason: SkipReason) -> None:
+        """Stop work in progress and release everything, within the grace period."""
+
+    def _finished(self) -> Stats:
+        if self.claimed == 0:
+            return self._statistics(Outcome.IDLE, self.idle)
+        return self._statistics(Outcome.DONE)
+
+    async def _fail(self, error: BaseException) -> Stats:
+        reason, outcome = reason_of(error), outcome_of(error)
+        await self._abandon(SkipReason.FAILED if outcome is Outcome.FAILED else reason)
+        detail = str(error) or type(error).__name__
+        statistics = self._statistics(outcome, detail, getattr(error, "until", None))
+        await within_grace(self._record(statistics), "writing the cycle's event")
+        if outcome in _ALERTED:
+            await within_grace(self._alert(outcome, detail), "sending an alert")
+        return statistics
+
+    async def _alert(self, outcome: Outcome, detail: str) -> None:
+        what = f"{self.agent.name} {_ALERTED[outcome]}"
+        try:
+            await self.atlas.notifier.notify(what, detail, level="error", key=f"cycle {what}")
+        except AtlasError as error:
+            logger.warning("the alert that %s was not sent: %s", what, error, extra={"action": "alert_lost"})
+
+    def _statistics(
+        self, outcome: Outcome, detail: str | None = None, reopens_at: datetime | None = None
+    ) -> Stats:
+        return replace(
+            self._counted(),
+            cycles=1,
+            skipped={reason.value: count for reason, count in self.skipped.items()},
+            seconds=time.monotonic() - self.started_s,
+            outcome=outcome,
+            reopens_at=reopens_at,
+            detail=detail,
+        )
+
+    async def _record(self, statistics: Stats) -> None:
+        """Log the outcome, and write it to the database as an event."""
+        name, payload = self.agent.name, statistics.as_dict()
+        logging.getLogger(f"maia.{name}").info(
+            "%s (%s)",
+            self._summary(statistics),
+            statistics.outcome,
+            extra={"action": f"{name}_cycle", "statistics": payload},
+        )
+        try:
+            await self.atlas.events.append(f"{name}.cycle", payload, agent=name, session=self.agent.session)
+        except DatabaseError as error:
+            logger.warning("the cycle's event is not written: %s", error, extra={"action": "event_lost"})
+
+
+async def within_grace(work: Coroutine[Any, Any, None], what: str, grace_s: float | None = None) -> None:
+    """Do the work, but give up after `grace_s`, so that a hanging database cannot hold up the exit."""
+    limit_s = GRACE_S if grace_s is None else grace_s
+    task = asyncio.create_task(work)
+    await asyncio.wait({task}, timeout=limit_s)
+    if task.done():
+        task.result()
+        return
+    task.cancel()
+    logger.warning(
+        "%s took longer than %g s and is left undone; leases end by themselves",
+        what,
+        limit_s,
+        extra={"action": "grace_over"},
+    )

@@ -1,0 +1,40 @@
+"""Ends a process after SIGTERM: cleanly if possible, but always within seconds."""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import time
+
+TERMINATED_STATUS = 128 + signal.SIGTERM
+"""The exit status after SIGTERM: 128 + 15, by the shells' convention."""
+
+GRACE_S = 10.0
+"""How long a process may take to clean up after SIGTERM."""
+
+
+class Terminator:
+    """Handles SIGTERM for a whole process: it cleans up as after Ctrl-C, or else is ended by force.
+
+    Nothing interrupts a thread that waits for a disk or a pipe, and the interpreter waits for all threads. So
+    the process ends `grace_s` after the first SIGTERM, whatever its state.
+    """
+
+    def __init__(self, grace_s: float = GRACE_S) -> None:
+        self._grace_s, self.has_started = grace_s, False
+
+    def __call__(self, *_: object) -> None:
+        self.start_grace()
+        raise SystemExit(TERMINATED_STATUS)
+
+    def start_grace(self, *_: object) -> None:
+        """End the process by force once the grace period is over."""
+        if not self.has_started:
+            self.has_started = True
+            # Not threading.Thread, which takes locks that the interrupted code may hold.
+            _thread.start_new_thread(self._end, ())
+
+    def _end(self) -> None:
+        time.sleep(self._grace_s)
+        os._exit(TERMINATED_STATUS)

@@ -1,0 +1,96 @@
+"""The video view: everything known about a video, its samples and its breakouts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from maia.views.words import DERIVED, Length, State, length_of, plain, state_of, video_url, zone_name
+
+if TYPE_CHECKING:
+    from atlas.adapters.board import BreakoutLine, SampleLine, VideoDetails
+    from atlas.adapters.discovery import VideoSource
+    from atlas.composition import Atlas
+    from maia.views.curves import Curve
+
+_FAR_PAST: Final = datetime(2005, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class VideoView:
+    """A video with its samples, oldest first, its breakouts, newest first, and what met it, the finder first.
+
+    The zero duration that YouTube gives for upcoming and live broadcasts is None here.
+    """
+
+    now: datetime
+    details: VideoDetails
+    samples: tuple[SampleLine, ...]
+    breakouts: tuple[BreakoutLine, ...]
+    sources: tuple[VideoSource, ...] = ()
+
+    @property
+    def state(self) -> State:
+        return state_of(
+            self.details.status, self.details.live_broadcast_content, tracked=self.details.zone is not None
+        )
+
+    @property
+    def length(self) -> Length | None:
+        return length_of(self.details.duration_s)
+
+    @property
+    def lag_s(self) -> float | None:
+        """How overdue the next sample is; negative if it isn't due yet, None if the video is not sampled."""
+        due = self.details.next_due_at
+        return None if due is None or self.details.status != "live" else (self.now - due).total_seconds()
+
+    def curve(self) -> Curve:
+        from maia.views.curves import Curve
+
+        columns = zip(*((s.sampled_at, s.views, s.velocity) for s in self.samples), strict=True)
+        return Curve.of(*columns)
+
+    def as_json(self) -> Mapping[str, Any]:
+        """The view as one flat object, with samples and breakouts as lists."""
+        details = {field.name: getattr(self.details, field.name) for field in fields(self.details)}
+        samples = [plain(sample) for sample in self.samples]
+        for sample in samples:
+            del sample["video_id"]
+        found: Mapping[str, Any] = plain(
+            {
+                "now": self.now,
+                "attribution": DERIVED,
+                "url": video_url(self.details.id),
+                **details,
+                "state": self.state,
+                "length": self.length,
+                "zone": zone_name(self.details.zone),
+                "pinned_zone": zone_name(self.details.pinned_zone),
+                "samples_stored": self.details.samples,
+                "lag_s": self.lag_s,
+                "sources": self.sources,
+                "breakouts": [breakout.payload for breakout in self.breakouts],
+                "samples": samples,
+            }
+        )
+        return found
+
+
+async def video(atlas: Atlas, video_id: str, window: timedelta | None = None) -> VideoView | None:
+    """A video with its samples in the window, or all of them; None if it isn't stored."""
+    from atlas.adapters.board import BoardDAO
+    from atlas.adapters.discovery import DiscoveryDAO
+
+    dao, now = BoardDAO(atlas.db, clock=atlas.clock, settings=atlas.settings), atlas.clock.now()
+    details = await dao.video(video_id)
+    if details is None:
+        return None
+    since = _FAR_PAST if window is None else now - window
+    samples = (await dao.samples([video_id], since, now))[video_id]
+    breakouts = await dao.breakouts(video_id)
+    sources = await DiscoveryDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).sources_of(video_id)
+    known = replace(details, duration_s=details.duration_s or None)
+    return VideoView(now, known, tuple(samples), tuple(breakouts), tuple(sources))

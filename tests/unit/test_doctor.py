@@ -1,0 +1,87 @@
+"""What maia doctor makes of clocks: the database's and that of the API's host."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from atlas import config
+from atlas.clock import Clock, FixedClock, SystemClock
+from atlas.testing import NOON
+from maia.commands import doctor
+
+
+async def verdicts(clock: Clock, ahead: timedelta) -> list[tuple[str, str]]:
+    async def fetchrow(_: str) -> dict[str, Any]:
+        now = datetime.now(UTC) + ahead
+        return {"bytes": 1, "version": "18.6", "now": now, "oldest_transaction_s": 0}
+
+    atlas: Any = SimpleNamespace(clock=clock, db=SimpleNamespace(fetchrow=fetchrow))
+    return [(check.verdict, check.finding) for check in await doctor._server(atlas, "it", "reached")]
+
+
+async def test_a_clock_with_which_agents_refuse_to_run_is_not_ready() -> None:
+    _, (verdict, finding) = await verdicts(SystemClock(), timedelta(days=-40))
+    assert verdict == "failed"
+    assert "agents refuse" in finding
+
+
+async def test_a_clock_that_is_a_little_off_is_a_warning_and_a_virtual_one_may_be_far_off() -> None:
+    assert [verdict for verdict, _ in await verdicts(SystemClock(), timedelta(seconds=30))] == [
+        "ok",
+        "warning",
+    ]
+    assert [verdict for verdict, _ in await verdicts(FixedClock(NOON), timedelta(days=40))] == [
+        "ok",
+        "warning",
+    ]
+    assert [verdict for verdict, _ in await verdicts(SystemClock(), timedelta())] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("pool", "verdicts"),
+    [
+        ("", ["failed there is no API key"]),
+        (
+            '{"tracking": ["k"]}',
+            ["failed ring hunting has no key", "ok", "warning ring archeology has no key"],
+        ),
+    ],
+)
+def test_without_any_key_there_is_one_thing_to_mend(
+    monkeypatch: pytest.MonkeyPatch, pool: str, verdicts: list[str]
+) -> None:
+    monkeypatch.setenv("YOUTUBE_API_KEY_POOL_JSON", pool)
+    found = [
+        check.verdict + (f" {check.finding}" if check.remedy else "") for check in doctor._keys(config.load())
+    ]
+    assert found == verdicts
+
+
+@pytest.mark.parametrize(
+    ("pending", "finding"),
+    [(["0001_a"], "1 pending: 0001_a"), (["0001_a", "0002_b", "0003_c"], "3 pending: 0001_a to 0003_c")],
+)
+def test_pending_migrations_are_a_line(pending: list[str], finding: str) -> None:
+    check = doctor._migrations(pending, automatic=True)
+    assert (check.finding, check.remedy) == (
+        finding,
+        "apply them: maia migrate, or let the next command do it",
+    )
+    assert doctor._migrations(pending, automatic=False).remedy == "apply them: maia migrate"
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "yesterday", "Mon, 02 Nov 2026 12:00:00 -0000", "Mon, 99 Nov 2026 12:00:00 GMT"]
+)
+def test_a_date_that_cannot_be_read_tells_nothing(header: str | None) -> None:
+    assert doctor._skew(header) == timedelta()
+
+
+def test_the_date_of_a_response_shows_a_wrong_clock() -> None:
+    sent = format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True)
+    assert timedelta(minutes=59) < doctor._skew(sent) < timedelta(minutes=61)
