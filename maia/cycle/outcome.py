@@ -90,13 +90,13 @@ class CycleStatistics:
 
 
 def _sum(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """Add up two mappings of counts, which may be nested; zeros are left out."""
+    """Add up two mappings of counts, which may be nested."""
     total: dict[str, Any] = {}
     for key in [*ours, *(key for key in theirs if key not in ours)]:
         one, other = ours.get(key, 0), theirs.get(key, 0)
         if isinstance(one, Mapping) or isinstance(other, Mapping):
             total[key] = _sum(one or {}, other or {})
-        elif one + other:
+        else:
             total[key] = one + other
     return total
 

@@ -29,6 +29,8 @@ from maia.learning.velocity import Booleans, Floats
 _NORMAL_90: Final = 1.6449
 """Half the width of the central 90 % of a normal distribution, in standard deviations."""
 _ROUNDING: Final = 1e-9
+_LEAST_EXPOSURE: Final = 1e-6
+"""A day of which less is judged says nothing about the scale of the priors: its ratio could be anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +240,7 @@ def _scale(found: Floats, exposure: Floats, priors: Floats, settings: Allocation
     A random-effects mean of log(found / expected): an arm's weight is bounded by how far arms differ from
     their priors, so one arm that got most of the units doesn't set the scale alone.
     """
-    tried = exposure > 0
+    tried = exposure >= _LEAST_EXPOSURE
     if not tried.any():
         return 1.0
     ratio = np.log((found[tried] + 0.25) / (exposure[tried] * priors[tried]))

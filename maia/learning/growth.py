@@ -17,7 +17,7 @@ import numpy as np
 from maia.learning.velocity import Booleans, ColumnLike, Floats, Integers, column
 
 HORIZON_H: Final = 24.0
-_EDGES_H: Final = np.array((0.25, 0.5, 1.0, 2.0, 3.0, 4.5, 6.0, 9.0, 12.0, 18.0, 24.0, 36.0, 48.0))
+_EDGES_H: Final = (0.25, 0.5, 1.0, 2.0, 3.0, 4.5, 6.0, 9.0, 12.0, 18.0, 24.0, 36.0, 48.0)
 _LOGISTIC_PER_NORMAL: Final = 1.702
 """The logistic function of 1.702 z is within .01 of the normal distribution at z."""
 

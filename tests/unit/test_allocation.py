@@ -90,6 +90,13 @@ def test_neither_the_order_of_the_arms_nor_of_their_evidence_matters(
     assert allocate(records, seed=1, settings=FEW_DRAWS) == allocate(others, seed=1, settings=FEW_DRAWS)
 
 
+def test_a_day_of_which_next_to_nothing_is_judged_says_nothing_of_the_scale():
+    barely = DayYield(1, 100, 0, judged_share=2e-309)
+    tried = [ArmRecord("a", "search"), ArmRecord("b", "search", 2.0, (barely,))]
+    untried = [ArmRecord("a", "search"), ArmRecord("b", "search", 2.0)]
+    assert shares_of(tried)["b"].expected == pytest.approx(shares_of(untried)["b"].expected)
+
+
 @given(st.lists(days, max_size=4), st.randoms())
 def test_what_several_hunters_found_adds_up_in_any_order(
     parts: list[tuple[DayYield, ...]], order: random.Random
