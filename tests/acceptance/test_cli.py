@@ -423,7 +423,11 @@ class TestStart:
     def test_nothing_that_is_not_needed_is_loaded(
         self, environment: dict[str, str], arguments: tuple[str, ...]
     ) -> None:
-        environment |= {"YOUTUBE_API_KEY_POOL_JSON": '["lab-key"]'}
+        # A hunter in the original order has nothing to ask without topics; any other asks without them too.
+        environment |= {
+            "YOUTUBE_API_KEY_POOL_JSON": '["lab-key"]',
+            "PLEIADES_HUNTER__STRATEGY": "specification",
+        }
         code = (
             "import sys; from maia.cli import main\n"
             "try: main(sys.argv[1:])\n"

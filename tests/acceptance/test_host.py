@@ -199,9 +199,24 @@ def start(environment: Mapping[str, str], cwd: Path, *arguments: str) -> subproc
     )  # fmt: skip
 
 
+def handles_sigterm(process: subprocess.Popen[bytes]) -> bool:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) & 1 << signal.SIGTERM - 1)
+
+
+def settle(waiting: Mapping[str, subprocess.Popen[bytes]]) -> None:
+    """Wait until each has ended or handles SIGTERM, which on a busy machine takes a while."""
+    deadline_s = time.monotonic() + 60
+    while not all(process.poll() is not None or handles_sigterm(process) for process in waiting.values()):
+        assert time.monotonic() < deadline_s, "some never handled SIGTERM"
+        time.sleep(0.1)
+
+
 def end(waiting: Mapping[str, subprocess.Popen[bytes]], within_s: float) -> None:
     """End all of them by SIGTERM at once."""
     try:
+        settle(waiting)
         ended_early = {
             name: process.communicate() for name, process in waiting.items() if process.poll() is not None
         }
