@@ -1,9 +1,9 @@
 """When channels' uploads are looked at, how fast feeds may be asked for, and the counts that feeds show.
 
-Each stored channel has a row in the plan of looks. To claim a look is to reschedule it: the claim moves the
-next look an interval away. So nobody else asks within the interval, even if the claimant is killed, and no
-channel is forgotten. A claimant gives back the looks for which it did not ask. All instants are the process's
-clock's, except that leases of gaps end by the database's clock.
+Each stored channel has a row in the plan of looks. A claim leases some of them. Right before each request,
+one statement takes its turn in the common pace and moves the channel's next look an interval away. So nobody
+asks twice within an interval, even if a claimant is killed, and what it did not ask is due again when its
+lease ends. All instants are the process's clock's, except that leases of gaps end by the database's clock.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 from atlas.adapters.dao import DAO
 from atlas.clock import pacific_day
 from atlas.db import Executor, Row
+from atlas.errors import LeaseLost
 from atlas.queries import clean_text
 
 WATCHED_LOOK_H = 0.5
@@ -187,8 +188,7 @@ class UploadsDAO(DAO):
     ) -> list[ClaimedLook]:
         """Claim due channels: up to `feeds` with a working feed, and up to `counts` without one.
 
-        The claimant may ask about them until `hold` has passed. Watched channels come first, then the longest
-        due.
+        They are this claimant's until `hold` has passed. Watched channels come first, then the longest due.
         """
         now, token = self._clock.now(), uuid4()
         rows = await self._executor.fetch(
@@ -275,17 +275,22 @@ class UploadsDAO(DAO):
 
     # Pace
 
-    async def take_request(self) -> bool | None:
-        """Take the right to send one request for a feed now; None if the pace doesn't allow it yet.
+    async def begin_look(self, look: ClaimedLook) -> bool | None:
+        """Take the right to ask for a claimed channel's feed now; None if the pace doesn't allow it yet.
 
-        True if the request tests whether feeds answer again after a refusal.
+        True if the request tests whether feeds answer again after a refusal. The channel's next look is an
+        interval away from now on. Raises LeaseLost if somebody else has claimed it meanwhile.
         """
         now, feeds = self._clock.now(), self._settings.feeds
         row = await self._executor.fetchrow(
-            "uploads.take_request", now, 1 / feeds.requests_per_s, _BURST_S, feeds.looks_per_day,
-            pacific_day(now), _PROBE_S,
+            "uploads.begin_look", now, 1 / feeds.requests_per_s, _BURST_S, feeds.looks_per_day,
+            pacific_day(now), _PROBE_S, look.channel_id, look.token,
         )  # fmt: skip
-        return None if row is None else bool(row["is_probe"])
+        assert row is not None
+        if not row["is_held"]:
+            raise LeaseLost(f"somebody else looks at {look.channel_id} now")
+        is_probe: bool | None = row["is_probe"]
+        return is_probe
 
     async def pace(self) -> Pace:
         """How fast feeds are asked for now."""

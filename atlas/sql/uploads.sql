@@ -1,8 +1,8 @@
 -- name: claim_looks
 -- Claim up to $1 channels whose feeds are due at $2 under token $3, watched ones first, and up to $4 due ones that have no
--- working feed. Claiming is rescheduling: the next look is the channel's interval and $5 hours away, in which the claimant
--- may ask. $6 is the scale of intervals and $7 their stretch, $8 and $9 worth and rate of a channel without answers, $10 the
--- shortest and $11 the longest interval, $12 the longest of a watched channel, $13 the most uploads to wait for.
+-- working feed. A claim is a lease: unless the claimant asks within $5 hours, others may claim the channel. $6 is the scale
+-- of intervals and $7 their stretch, $8 and $9 worth and rate of a channel without answers, $10 the shortest and $11 the
+-- longest interval, $12 the longest of a watched channel, $13 the most uploads to wait for.
 WITH watched AS MATERIALIZED (
     SELECT ctid AS place
     FROM channel_uploads
@@ -29,15 +29,11 @@ counted AS MATERIALIZED (
 )
 UPDATE channel_uploads
 SET due_before = next_look_at,
-    looked_before = looked_at,
-    looked_at = $2,
+    next_look_at = $2::timestamptz + $5::double precision * interval '1 hour',
     claim_token = $3,
-    (interval_h, next_look_at) = (
-        SELECT hours, $2::timestamptz + (hours + $5::double precision) * interval '1 hour'
-        FROM look_interval_h(
-            coalesce(worth, $8), coalesce(rate, $9), watched, $6::double precision, $7::double precision,
-            $10::double precision, $11::double precision, $12::double precision, $13::double precision
-        ) AS hours
+    next_interval_h = look_interval_h(
+        coalesce(worth, $8), coalesce(rate, $9), watched, $6::double precision, $7::double precision,
+        $10::double precision, $11::double precision, $12::double precision, $13::double precision
     )
 WHERE ctid = ANY (ARRAY(
     SELECT place FROM watched UNION ALL SELECT place FROM due UNION ALL SELECT place FROM counted
@@ -49,7 +45,6 @@ RETURNING channel_id, due_before, answered_at, newest_at, judged_until, retry_fe
 -- Undo the claims of the channels $1 under token $2, because nobody asked about them.
 UPDATE channel_uploads
 SET next_look_at = due_before,
-    looked_at = looked_before,
     claim_token = NULL
 WHERE channel_id = ANY ($1::text[]) AND claim_token = $2;
 
@@ -164,21 +159,38 @@ SET watched = $2,
     END
 WHERE channel_id = ANY ($1::text[]) AND (watched <> $2 OR ($2 AND status = 'gone'));
 
--- name: take_request
--- Take the right to send one request for a feed at $1, if the pace allows: $2 seconds between requests on average, $3
--- seconds' worth of them at once, $4 a day ($5). After a refusal, only one request at a time, for $6 seconds. Returns a row
--- if it may be sent: whether it tests if feeds answer again.
-UPDATE feed_pace
-SET next_at = greatest(next_at, $1::timestamptz - $3::double precision * interval '1 second')
-        + $2::double precision * interval '1 second',
-    day = $5::date,
-    looks = CASE WHEN day = $5 THEN looks + 1 ELSE 1 END,
-    probe_until = CASE WHEN refusals > 0 THEN $1::timestamptz + $6::double precision * interval '1 second' END
-WHERE next_at <= $1
-    AND (closed_until IS NULL OR closed_until <= $1)
-    AND (day <> $5 OR looks < $4)
-    AND (refusals = 0 OR probe_until IS NULL OR probe_until <= $1)
-RETURNING refusals > 0 AS is_probe;
+-- name: begin_look
+-- Take the right to ask for the feed of channel $7, claimed under token $8, at $1, if the pace allows: $2 seconds between
+-- requests on average, $3 seconds' worth of them at once, $4 a day ($5). After a refusal, only one request at a time, for $6
+-- seconds. Begins the channel's interval, so that nobody asks again within it, whatever becomes of the claimant. Returns
+-- whether the channel is still claimed, and whether the request tests if feeds answer again; NULL if it may not be sent.
+WITH held AS MATERIALIZED (
+    SELECT FROM channel_uploads
+    WHERE channel_id = $7 AND claim_token = $8
+    FOR NO KEY UPDATE
+),
+allowed AS (
+    UPDATE feed_pace
+    SET next_at = greatest(next_at, $1::timestamptz - $3::double precision * interval '1 second')
+            + $2::double precision * interval '1 second',
+        day = $5::date,
+        looks = CASE WHEN day = $5 THEN looks + 1 ELSE 1 END,
+        probe_until = CASE WHEN refusals > 0 THEN $1::timestamptz + $6::double precision * interval '1 second' END
+    WHERE next_at <= $1
+        AND (closed_until IS NULL OR closed_until <= $1)
+        AND (day <> $5 OR looks < $4)
+        AND (refusals = 0 OR probe_until IS NULL OR probe_until <= $1)
+        AND EXISTS (SELECT FROM held)
+    RETURNING refusals > 0 AS is_probe
+),
+begun AS (
+    UPDATE channel_uploads
+    SET looked_at = $1,
+        interval_h = next_interval_h,
+        next_look_at = $1::timestamptz + next_interval_h * interval '1 hour'
+    WHERE channel_id = $7 AND claim_token = $8 AND EXISTS (SELECT FROM allowed)
+)
+SELECT EXISTS (SELECT FROM held) AS is_held, (SELECT is_probe FROM allowed) AS is_probe;
 
 -- name: pace
 -- The state of the pace on the day $1, and the views an hour from which a video counts as growing.

@@ -153,12 +153,14 @@ def starting_point(path: Path, topics: Sequence[str] | None, days: int = 0) -> t
 @contextmanager
 def _emulator(catalogue: Path, begin: datetime, folder: Path) -> Iterator[dict[str, str]]:
     """Run the emulator in a process of its own; yields the variables with which agents use it."""
+    from maia.stack.leash import leashed
+
     command = [sys.executable, "-m", "maia", "emulator", "--catalogue", str(catalogue), "--port", "0"]
     command += ["--clock", begin.isoformat(), "--realism", "realistic", "--json"]
     log_file = folder / "emulator.log"
     # In a session of its own it does not get the terminal's Ctrl-C: the hunter still needs it to finish.
     with log_file.open("wb") as log, subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+        leashed(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
     ) as process:  # fmt: skip
         try:
             assert process.stdout is not None

@@ -30,6 +30,7 @@ from atlas.adapters.uploads import (
 )
 from atlas.composition import Atlas
 from atlas.config import Bucket
+from atlas.errors import LeaseLost
 from maia.discovery.source import FEEDS, Ask, Finding, Source, Stored
 from maia.learning import growth, polling
 from maia.youtube.client import YouTube
@@ -122,7 +123,11 @@ class Feeds(Source[FeedsAsk, FeedsFinding]):
         """Ask for one feed after the other, at the common pace, until the hold or YouTube ends it."""
         answers: list[Answer] = []
         for look in ask.looks:
-            is_test = await self._turn(look)
+            try:
+                is_test = await self._turn(look)
+            except LeaseLost as lost:
+                logger.info("a feed is left out: %s", lost)
+                continue
             if is_test is None:
                 break
             asked_at = self.atlas.clock.now()
@@ -161,7 +166,7 @@ class Feeds(Source[FeedsAsk, FeedsFinding]):
     async def release(
         self, asks: Sequence[FeedsAsk], error: str | None = None, *, count_attempt: bool = False
     ) -> None:
-        """Give back the channels about which nobody asked; the others are due again after their interval."""
+        """Give back the channels that were not asked; the others are due again after their interval."""
         await self.dao.give_looks_back(
             look for ask in asks for look in ask.looks if look.channel_id not in ask.asked
         )
@@ -170,10 +175,9 @@ class Feeds(Source[FeedsAsk, FeedsFinding]):
 
     async def _turn(self, look: ClaimedLook) -> bool | None:
         """Wait until a request may be sent; None if that takes too long, True if it tests a back-off."""
-        # The request must arrive before somebody else may ask.
         last_at = look.claimed_at + 0.9 * hold(self.atlas)
         while (now := self.atlas.clock.now()) < last_at:
-            if (is_test := await self.dao.take_request()) is not None:
+            if (is_test := await self.dao.begin_look(look)) is not None:
                 return is_test
             pace = await self.dao.pace()
             wait = pace.next_at - now

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
+from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -21,6 +23,11 @@ def main() -> None:
         if os.getppid() != int(parent):
             raise SystemExit(1)
     os.execvp(command[0], command)  # noqa: S606 - running it is the purpose
+
+
+def leashed(command: Sequence[str]) -> list[str]:
+    """The command by which this process starts a child that gets SIGTERM when this process dies."""
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(int(signal.SIGTERM)), *command]
 
 
 def adopt_orphans() -> None:

@@ -234,10 +234,8 @@ class _Keeper:
                 await self._end_group(process.pid, _KILL_GRACE_S)
 
     async def _spawn(self, stdout: int) -> asyncio.subprocess.Process:
-        leashed = (sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(int(signal.SIGTERM)))
         return await asyncio.create_subprocess_exec(
-            *leashed,
-            *self.child.command,
+            *leash.leashed(self.child.command),
             env={**self.child.environment, MARK: self._mark},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=stdout,

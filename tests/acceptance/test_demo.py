@@ -181,3 +181,14 @@ async def test_leaves_nothing_when_it_is_told_to_end(
     assert hunting.files() == []
     # A server that had only just been started ends by itself, once it has loaded and finds its starter gone.
     await hunting.until_alone()
+
+
+async def test_a_killed_demo_takes_its_emulator_along(demo: DemoFactory, synthetic: Catalogue) -> None:
+    killed = await demo("--catalogue", str(synthetic.path))
+    await killed.until("The emulator serves")
+    assert any(" emulator " in command for command in killed.processes())
+    killed.process.kill()
+    deadline_s = time.monotonic() + PATIENCE_S
+    while any(" emulator " in command for command in killed.processes()):
+        assert time.monotonic() < deadline_s
+        await asyncio.sleep(0.1)

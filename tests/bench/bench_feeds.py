@@ -47,12 +47,12 @@ RULE = IntervalRule(
 
 FILL = """
 INSERT INTO channel_uploads (
-    channel_id, next_look_at, looked_at, due_before, looked_before, answered_at, newest_at, judged_until,
+    channel_id, next_look_at, looked_at, due_before, answered_at, newest_at, judged_until,
     interval_h, rate, worth, uploads, watched_h, growing, judged, watched, etag
 )
 SELECT 'UC' || lpad(i::text, 22, '0'),
     $2::timestamptz + interval '1 hour' * ((hashint8(i)::bigint & 65535) / 32768.0 - 2),
-    $2, $2, $2, $2, $2, $2, 24, 0.001 + (i % 97) * 0.01, 0.0001 + (i % 89) * 0.0001,
+    $2, $2, $2, $2, $2, 24, 0.001 + (i % 97) * 0.01, 0.0001 + (i % 89) * 0.0001,
     5, 400, 0.5, 12, i % 10000 = 0, '"0123456789abcdef"'
 FROM generate_series(1, $1::bigint) AS i
 ORDER BY hashint8(i)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from atlas.adapters.uploads import UploadsDAO
+from atlas.adapters.uploads import ClaimedLook, UploadsDAO
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.config import Settings
@@ -217,20 +217,20 @@ async def test_a_429_is_recorded_before_it_is_raised(house: House, sql: Any, fir
 
 async def _refuse_after(house: House, ask: FeedsAsk, answers: int) -> None:
     """Put the ask; YouTube refuses after so many answers."""
-    take = house.source.dao.take_request
+    take = house.source.dao.begin_look
     taken = 0
 
-    async def counting() -> bool | None:
+    async def counting(look: ClaimedLook) -> bool | None:
         nonlocal taken
         if taken == answers:
             house.server.refusal = (429, {"Retry-After": "1800"})
         taken += 1
-        return await take()
+        return await take(look)
 
-    house.source.dao.take_request = counting  # type: ignore[method-assign]
+    house.source.dao.begin_look = counting  # type: ignore[method-assign]
     with pytest.raises(RateLimited):
         await house.source.put(ask)
-    house.source.dao.take_request = take  # type: ignore[method-assign]
+    house.source.dao.begin_look = take  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(("status", "pause"), [(403, 60 * MINUTE), (503, MINUTE)])
@@ -328,7 +328,7 @@ async def test_intervals_fit_the_looks_a_day(house: House, sql: Any) -> None:
     source = Feeds(house.atlas, house.source.youtube)
     source.settings = source.settings.model_copy(update={"looks_per_day": 1200})
     asks = await source.claim({FEEDS: 8})
-    hours = [row["interval_h"] for row in await sql.fetch("SELECT interval_h FROM channel_uploads")]
+    hours = [row["next_interval_h"] for row in await sql.fetch("SELECT next_interval_h FROM channel_uploads")]
     assert sum(len(ask.looks) for ask in asks) == 200
     assert sum(24 / each for each in hours) == pytest.approx(1200, rel=0.02)
     assert len({round(each, 3) for each in hours}) == 2

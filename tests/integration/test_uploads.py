@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+import pytest_asyncio
 
 from atlas.adapters.maia import MaiaDAO
 from atlas.adapters.uploads import (
@@ -23,6 +24,7 @@ from atlas.adapters.uploads import (
 from atlas.adapters.watches import Watch, WatchesDAO, WatchKind
 from atlas.clock import FixedClock
 from atlas.db import Database
+from atlas.errors import LeaseLost
 from atlas.testing import NOON, SettingsFactory
 from maia.learning.polling import PollingSettings, Spacing, interval_h
 from tests.ids import cid
@@ -74,16 +76,42 @@ def ids_of(looks: list[ClaimedLook]) -> list[str]:
     return [look.channel_id for look in looks]
 
 
-async def test_a_claim_is_the_reschedule(dao: UploadsDAO, sql: Any, clock: FixedClock) -> None:
-    """Whatever becomes of the claimant, nobody else asks within the interval, and it is due again after."""
+async def test_a_claim_is_a_lease(dao: UploadsDAO, sql: Any, clock: FixedClock) -> None:
+    """What a claimant never asks, because it was killed, is due again when the lease ends."""
     ids = await plan(sql, 3)
     assert ids_of(await dao.claim_looks(2, RULE, HOLD)) == ids[:2]
     assert ids_of(await dao.claim_looks(9, RULE, HOLD)) == ids[2:]
+    clock.advance(HOLD - timedelta(seconds=1))
     assert await dao.claim_looks(9, RULE, HOLD) == []
-    clock.advance(USUAL_H * HOUR + HOLD - MINUTE)
-    assert await dao.claim_looks(9, RULE, HOLD) == [], "a claimant may ask until the hold is over"
-    clock.advance(2 * MINUTE)
+    clock.advance(timedelta(seconds=1))
     assert sorted(ids_of(await dao.claim_looks(9, RULE, HOLD))) == ids
+
+
+async def test_a_request_begins_the_interval(dao: UploadsDAO, sql: Any, clock: FixedClock) -> None:
+    """Whatever becomes of the claimant, nobody asks again within the interval."""
+    await plan(sql, 1)
+    (look,) = await dao.claim_looks(1, RULE, HOLD)
+    clock.advance(MINUTE)
+    assert await dao.begin_look(look) is False
+    row = await sql.fetchrow("SELECT looked_at, next_look_at, interval_h FROM channel_uploads")
+    assert row["interval_h"] == pytest.approx(USUAL_H)
+    assert row["looked_at"] == clock.now()
+    assert row["next_look_at"] == pytest.approx(clock.now() + USUAL_H * HOUR, abs=timedelta(seconds=1))
+    clock.advance(USUAL_H * HOUR - timedelta(seconds=1))
+    assert await dao.claim_looks(9, RULE, HOLD) == []
+    clock.advance(timedelta(seconds=2))
+    assert await dao.claim_looks(9, RULE, HOLD) != []
+
+
+async def test_whoever_lost_its_lease_may_not_ask(dao: UploadsDAO, sql: Any, clock: FixedClock) -> None:
+    await plan(sql, 1)
+    (late,) = await dao.claim_looks(1, RULE, HOLD)
+    clock.advance(HOLD)
+    (look,) = await dao.claim_looks(1, RULE, HOLD)
+    with pytest.raises(LeaseLost, match=f"somebody else looks at {look.channel_id} now"):
+        await dao.begin_look(late)
+    assert (await dao.pace()).looks == 0, "that takes no turn"
+    assert await dao.begin_look(look) is False
 
 
 async def test_what_was_not_asked_is_given_back(dao: UploadsDAO, sql: Any, clock: FixedClock) -> None:
@@ -112,13 +140,13 @@ async def test_an_answer_schedules_the_next_look(dao: UploadsDAO, sql: Any, cloc
     (again,) = await dao.claim_looks(1, RULE, HOLD)
     assert (again.answered_at, again.etag, again.uploads) == (asked_at, '"e"', 1)
     row = await sql.fetchrow("SELECT * FROM channel_uploads")
-    assert row["next_look_at"] == clock.now() + HOLD + 0.25 * HOUR, "its worth makes it the shortest interval"
+    assert row["next_interval_h"] == 0.25, "its worth makes it the shortest interval"
 
 
 async def test_a_lost_claim_stores_nothing(dao: UploadsDAO, sql: Any, clock: FixedClock) -> None:
     await plan(sql, 2)
     first, other = await dao.claim_looks(2, RULE, HOLD)
-    clock.advance(24 * HOUR)
+    clock.advance(HOLD)
     await dao.store_looks(other.token, [answered(other, interval_h=100)])
     await dao.claim_looks(1, RULE, HOLD)
     state = await sql.fetch("SELECT * FROM channel_uploads ORDER BY 1")
@@ -284,68 +312,83 @@ def slow(database: Database, clock: FixedClock, settings_factory: SettingsFactor
     return UploadsDAO(database, clock=clock, settings=settings)
 
 
-async def taken_in(dao: UploadsDAO, clock: FixedClock, seconds: float, step_s: float = 0.1) -> int:
+@pytest_asyncio.fixture
+async def look(slow: UploadsDAO, sql: Any) -> ClaimedLook:
+    await plan(sql, 1)
+    (claimed,) = await slow.claim_looks(1, RULE, HOLD)
+    return claimed
+
+
+async def taken_in(
+    dao: UploadsDAO, look: ClaimedLook, clock: FixedClock, seconds: float, step_s: float = 0.1
+) -> int:
     granted = 0
     for _ in range(round(seconds / step_s)):
-        while await dao.take_request() is not None:
+        while await dao.begin_look(look) is not None:
             granted += 1
         clock.advance(timedelta(seconds=step_s))
     return granted
 
 
-async def test_requests_keep_the_pace(slow: UploadsDAO, clock: FixedClock) -> None:
-    assert await taken_in(slow, clock, 0.1) == 5, "two seconds' worth at once, after a pause"
-    assert await taken_in(slow, clock, 2) == 4
+async def test_requests_keep_the_pace(slow: UploadsDAO, look: ClaimedLook, clock: FixedClock) -> None:
+    assert await taken_in(slow, look, clock, 0.1) == 5, "two seconds' worth at once, after a pause"
+    assert await taken_in(slow, look, clock, 2) == 4
     assert (await slow.pace()).looks == 9
 
 
-async def test_requests_end_with_the_days_looks(slow: UploadsDAO, clock: FixedClock) -> None:
-    assert await taken_in(slow, clock, 20) == 10
-    assert await taken_in(slow, clock, 20) == 0
+async def test_requests_end_with_the_days_looks(
+    slow: UploadsDAO, look: ClaimedLook, clock: FixedClock
+) -> None:
+    assert await taken_in(slow, look, clock, 20) == 10
+    assert await taken_in(slow, look, clock, 20) == 0
     clock.advance(20 * HOUR)
     assert (await slow.pace()).looks == 0
-    assert await taken_in(slow, clock, 20) == 10
+    assert await taken_in(slow, look, clock, 20) == 10
 
 
 async def test_hunters_side_by_side_share_the_pace(
-    database: Database, clock: FixedClock, settings_factory: SettingsFactory
+    database: Database, look: ClaimedLook, clock: FixedClock, settings_factory: SettingsFactory
 ) -> None:
     settings = settings_factory(feeds={"requests_per_s": 10})
     hunters = [UploadsDAO(database, clock=clock, settings=settings) for _ in range(5)]
-    grants = await asyncio.gather(*(dao.take_request() for dao in hunters for _ in range(10)))
+    grants = await asyncio.gather(*(dao.begin_look(look) for dao in hunters for _ in range(10)))
     assert sum(grant is not None for grant in grants) == 21
 
 
-async def test_after_a_refusal_nobody_asks_and_then_one_does(slow: UploadsDAO, clock: FixedClock) -> None:
-    assert await slow.take_request() is False
+async def test_after_a_refusal_nobody_asks_and_then_one_does(
+    slow: UploadsDAO, look: ClaimedLook, clock: FixedClock
+) -> None:
+    assert await slow.begin_look(look) is False
     assert await slow.back_off("429", None, 60) == clock.now() + MINUTE
     assert await slow.back_off("429 of a request on its way", None, 60) == clock.now() + MINUTE
-    assert await taken_in(slow, clock, 59.9) == 0
+    assert await taken_in(slow, look, clock, 59.9) == 0
     clock.advance(MINUTE)
-    assert await slow.take_request() is True
-    assert await slow.take_request() is None, "one request tests whether feeds answer again"
+    assert await slow.begin_look(look) is True
+    assert await slow.begin_look(look) is None, "one request tests whether feeds answer again"
     assert await slow.back_off("429", None, 60) == clock.now() + 2 * MINUTE
     clock.advance(2 * MINUTE)
-    assert await slow.take_request() is True
+    assert await slow.begin_look(look) is True
     await slow.resume(clock.now())
-    assert await slow.take_request() is False
+    assert await slow.begin_look(look) is False
     assert (await slow.pace()).refusals == 0
 
 
-async def test_a_killed_test_request_holds_nobody_up_for_long(slow: UploadsDAO, clock: FixedClock) -> None:
+async def test_a_killed_test_request_holds_nobody_up_for_long(
+    slow: UploadsDAO, look: ClaimedLook, clock: FixedClock
+) -> None:
     await slow.back_off("503", 30, 60)
     clock.advance(MINUTE)
-    assert await slow.take_request() is True
+    assert await slow.begin_look(look) is True
     clock.advance(MINUTE)
-    assert await slow.take_request() is True
+    assert await slow.begin_look(look) is True
 
 
 async def test_an_answer_from_before_the_refusal_does_not_end_the_back_off(
-    slow: UploadsDAO, clock: FixedClock
+    slow: UploadsDAO, look: ClaimedLook, clock: FixedClock
 ) -> None:
     await slow.back_off("429", None, 60)
     await slow.resume(clock.now())
-    assert await taken_in(slow, clock, 30) == 0
+    assert await taken_in(slow, look, clock, 30) == 0
 
 
 @pytest.mark.parametrize(("refusals", "minutes"), [(1, 1), (2, 2), (3, 4), (12, 1440), (40, 1440)])

@@ -15,6 +15,7 @@ from atlas.adapters.uploads import UploadsDAO
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.testing import NOON
+from maia.discovery.feeds import rule
 from maia.views.breakouts import breakouts, follow
 from maia.views.channel import channel
 from maia.views.leaderboard import BARS, leaderboard
@@ -24,6 +25,7 @@ from maia.views.status import FeedsState, status
 from maia.views.video import video
 from maia.views.words import ATTRIBUTION, plain
 from tests.growth import HOUR, store_samples, store_video
+from tests.ids import cid
 
 pytestmark = pytest.mark.integration
 
@@ -220,7 +222,9 @@ class TestStatus:
     async def test_shows_a_pause_of_feeds_until_it_is_over(self, atlas: Atlas, clock: FixedClock) -> None:
         dao = UploadsDAO(atlas.db, clock=clock, settings=atlas.settings)
         assert (await status(atlas, [])).feeds == FeedsState(True, 0, 20_000, None, None, None)
-        await dao.take_request()
+        await dao.meet_channel(cid(1))
+        (look,) = await dao.claim_looks(1, rule(await dao.pace()), HOUR)
+        await dao.begin_look(look)
         await dao.back_off("HTTP 429", 60, 3600)
         paused = (await status(atlas, [])).feeds
         assert (paused.looks_today, paused.paused_until, paused.reason) == (

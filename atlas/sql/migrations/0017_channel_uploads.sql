@@ -1,14 +1,13 @@
 -- When each channel's uploads are looked at next, how fast feeds may be asked for, and the counts that feeds show.
 
--- Narrow, as every look rewrites a row twice.
+-- Narrow, as every look rewrites a row three times.
 CREATE TABLE channel_uploads (
     channel_id    text COLLATE "C" PRIMARY KEY REFERENCES channels ON DELETE CASCADE,
-    -- The claim is the reschedule: it moves next_look_at, so that nobody else asks within the interval, whatever becomes of
-    -- the claimant. What stood here before is kept for a claimant that gives back what it did not ask.
+    -- A claim moves next_look_at to the lease's end, the request to the end of the channel's interval: whatever becomes of
+    -- the claimant, nobody asks twice within an interval, and what it did not ask is due again soon.
     next_look_at  timestamptz NOT NULL,
     looked_at     timestamptz,
     due_before    timestamptz,
-    looked_before timestamptz,
     claim_token   uuid,
     answered_at   timestamptz,
     newest_at     timestamptz,
@@ -20,6 +19,7 @@ CREATE TABLE channel_uploads (
     retry_feed_at timestamptz,
     video_count   viewers,
     interval_h    real NOT NULL DEFAULT 0 CHECK (interval_h >= 0),
+    next_interval_h real NOT NULL DEFAULT 0 CHECK (next_interval_h >= 0),
     rate          real CHECK (rate > 0),
     worth         real CHECK (worth > 0),
     uploads       real NOT NULL DEFAULT 0 CHECK (uploads >= 0),
@@ -41,7 +41,10 @@ CREATE TABLE channel_uploads (
 );
 
 COMMENT ON TABLE channel_uploads IS 'The plan of looks at channels'' uploads, and what earlier looks told';
-COMMENT ON COLUMN channel_uploads.looked_at IS 'When the last look was claimed, or once it is answered, when YouTube was asked';
+COMMENT ON COLUMN channel_uploads.looked_at IS 'When YouTube was last asked';
+COMMENT ON COLUMN channel_uploads.due_before IS 'When a claimed look was due, for a claimant that gives it back';
+COMMENT ON COLUMN channel_uploads.interval_h IS 'How long to wait after the last request';
+COMMENT ON COLUMN channel_uploads.next_interval_h IS 'How long to wait after the request of the claimant';
 COMMENT ON COLUMN channel_uploads.answered_at IS 'When YouTube last answered; evidence is counted from here';
 COMMENT ON COLUMN channel_uploads.newest_at IS 'When the newest upload that a look showed was published';
 COMMENT ON COLUMN channel_uploads.judged_until IS 'Uploads published later have not been counted as growing or not';
