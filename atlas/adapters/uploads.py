@@ -27,9 +27,12 @@ WATCHED_LOOK_H = 0.5
 _BURST_S = 2.0
 """Requests that were not sent lately may be sent at once, up to this many seconds' worth."""
 _PROBE_S = 60.0
-_SCALE_LIFETIME_H = 1.0
+_SCALE_LIFETIME_H, _FIRST_SCALES_LIFETIME_H = 1.0, 0.1
+"""How long a scale serves; while there are few channels, their number may grow fast."""
 _SCALE_SAMPLE = 20_000
 """How many channels to read for working out the scale, of however many there are."""
+_MUCH_SOONER, _MOST_MOVED = 0.8, 20_000
+"""A new scale reschedules channels whose interval it shortens to less than this share, so many at a time."""
 _FRESHEST_SHARE = 0.5
 """A feed's count becomes a sample once this part of the video's interval has passed since the last one."""
 
@@ -315,16 +318,24 @@ class UploadsDAO(DAO):
     async def plan_to_scale(self) -> tuple[list[PlannedChannel], float] | None:
         """A sample of the plan and the fraction that it is; None if the scale was worked out lately."""
         percent = await self._executor.fetchval(
-            "uploads.claim_scaling", self._clock.now(), _SCALE_LIFETIME_H, _SCALE_SAMPLE
-        )
+            "uploads.claim_scaling", self._clock.now(), _SCALE_LIFETIME_H, _SCALE_SAMPLE,
+            _FIRST_SCALES_LIFETIME_H,
+        )  # fmt: skip
         if percent is None:
             return None
         rows = await self._executor.fetch("uploads.sample_plan", percent)
         return [PlannedChannel(*row) for row in rows], percent / 100
 
-    async def set_scale(self, scale: float, stretch: float) -> None:
-        """Use this scale and stretch for all intervals."""
-        await self._executor.execute("uploads.set_scale", scale, stretch)
+    async def set_scale(self, rule: IntervalRule) -> int:
+        """Use the scale and stretch of this rule from now on.
+
+        Channels that would wait much longer than it says are rescheduled; returns how many.
+        """
+        moved: int = await self._executor.fetchval(
+            "uploads.set_scale", rule.scale, rule.stretch, rule.worth, rule.rate, rule.shortest_h,
+            rule.longest_h, rule.watched_longest_h, rule.most_missed, _MUCH_SOONER, _MOST_MOVED,
+        )  # fmt: skip
+        return moved
 
     # Counts in feeds
 

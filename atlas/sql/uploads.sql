@@ -220,14 +220,17 @@ SET refusals = 0, probe_until = NULL, closed_until = NULL, reason = NULL
 WHERE refusals > 0 AND (closed_until IS NULL OR closed_until <= $1);
 
 -- name: claim_scaling
--- Let the caller work out the scale at $1, if nobody did so in the last $2 hours. Returns a row if so: the percentage of
--- the plan to read for it, so that about $3 channels are read.
+-- Let the caller work out the scale at $1, if nobody did so in the last $2 hours, or $4 while there are fewer than about $3
+-- channels. Returns a row if so: the percentage of the plan to read for it, so that about $3 channels are read.
 UPDATE feed_pace
 SET scaled_at = $1
-WHERE scaled_at IS NULL OR scaled_at <= $1::timestamptz - $2::double precision * interval '1 hour'
-RETURNING least(
-    100, 100 * $3::double precision / greatest(pg_relation_size('channel_uploads') / 200.0, 1)
-)::double precision AS percent;
+FROM (
+    SELECT least(100, 100 * $3::double precision / greatest(pg_relation_size('channel_uploads') / 200.0, 1)) AS percent
+) AS sample
+WHERE scaled_at IS NULL
+    OR scaled_at <= $1::timestamptz
+        - CASE WHEN percent < 100 THEN $2::double precision ELSE $4::double precision END * interval '1 hour'
+RETURNING percent::double precision;
 
 -- name: sample_plan
 -- Worth, rate and watching of about $1 percent of the channels that have been answered.
@@ -236,8 +239,35 @@ FROM channel_uploads TABLESAMPLE SYSTEM ($1)
 WHERE status = 'live';
 
 -- name: set_scale
--- Use the scale $1 and the stretch $2 from now on.
-UPDATE feed_pace SET scale = $1, stretch = $2;
+-- Use the scale $1 and the stretch $2 from now on. $3 to $8 are the other parameters of intervals, as for claim_looks.
+-- Channels that were scheduled at a much larger scale don't wait until then: of those whose interval would be less than the
+-- share $9 of what it is, up to $10 are rescheduled, those most worth it first. Returns how many.
+WITH scaled AS (
+    UPDATE feed_pace SET scale = $1, stretch = $2
+),
+late AS MATERIALIZED (
+    SELECT ctid AS place, hours
+    FROM (
+        SELECT ctid, worth, interval_h, look_interval_h(
+            coalesce(worth, $3), coalesce(rate, $4), watched, $1::double precision, $2::double precision,
+            $5::double precision, $6::double precision, $7::double precision, $8::double precision
+        ) AS hours
+        FROM channel_uploads
+        WHERE status = 'live' AND looked_at IS NOT NULL AND claim_token IS NULL
+    ) AS planned
+    WHERE hours < $9::double precision * interval_h
+    ORDER BY worth DESC NULLS FIRST
+    LIMIT (SELECT $10::bigint)
+),
+moved AS (
+    UPDATE channel_uploads AS c
+    SET interval_h = late.hours,
+        next_look_at = c.looked_at + late.hours * interval '1 hour'
+    FROM late
+    WHERE c.ctid = late.place AND c.claim_token IS NULL
+    RETURNING 1
+)
+SELECT count(*) FROM moved;
 
 -- name: set_staleness
 -- The counts in feeds have been $1 seconds old lately, which counts by the share $2.

@@ -245,14 +245,14 @@ async def scaled_pace(dao: UploadsDAO, looks_per_day: int) -> Pace:
     planned = await dao.plan_to_scale()
     if planned is not None:
         channels, fraction = planned
-        nothing = rule(await dao.pace())
+        before = rule(await dao.pace())
         spacing = polling.spacing(
-            [nothing.worth if channel.worth is None else channel.worth for channel in channels],
-            [nothing.rate if channel.rate is None else channel.rate for channel in channels],
+            [before.worth if channel.worth is None else channel.worth for channel in channels],
+            [before.rate if channel.rate is None else channel.rate for channel in channels],
             looks_per_day / 24 * fraction,
             priority=[channel.watched for channel in channels],
         )
-        await dao.set_scale(spacing.scale, spacing.stretch)
+        await dao.set_scale(replace(before, scale=spacing.scale, stretch=spacing.stretch))
     return await dao.pace()
 
 

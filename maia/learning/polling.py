@@ -207,13 +207,15 @@ def spacing(
     """The spacing at which all channels together need at most `budget_per_h` requests an hour.
 
     If the budget pays for every channel's shortest interval, less is asked. If it doesn't pay for every
-    channel's longest, all are stretched alike. Raises ValueError if the budget is not positive.
+    channel's longest, all are stretched alike. Without channels, the next one gets the shortest interval.
+    Raises ValueError if the budget is not positive.
     """
     if not budget_per_h > 0:
         raise ValueError(f"the budget must be positive, not {budget_per_h} requests an hour")
     roots = _root(value)
     if not len(roots):
-        return Spacing(settings.longest_h)
+        # Whoever comes first is looked at as often as it may be, until the next spacing.
+        return Spacing(0.0)
     least, most = _bounds(column(rate), priority, settings)
     fewest, highest = 1 / most, 1 / least
     largest = float((most * roots).max())

@@ -419,11 +419,48 @@ async def test_the_scale_is_worked_out_by_one_and_not_often(
     channels, fraction = sampled
     assert (len(channels), fraction, channels[0].worth) == (3, 1.0, 0.5)
     assert await dao.plan_to_scale() is None
-    await dao.set_scale(4.5, 1.5)
+    await dao.set_scale(replace(RULE, scale=4.5, stretch=1.5))
     pace = await dao.pace()
     assert (pace.scale, pace.stretch) == (4.5, 1.5)
-    clock.advance(HOUR)
+    clock.advance(5 * MINUTE)
+    assert await dao.plan_to_scale() is None
+    clock.advance(MINUTE)
+    assert await dao.plan_to_scale() is not None, "a few channels may soon be many"
+
+
+async def test_the_scale_of_many_channels_serves_for_an_hour(
+    dao: UploadsDAO, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atlas.adapters.uploads._SCALE_SAMPLE", 0)
     assert await dao.plan_to_scale() is not None
+    clock.advance(HOUR - MINUTE)
+    assert await dao.plan_to_scale() is None
+    clock.advance(MINUTE)
+    assert await dao.plan_to_scale() is not None
+
+
+async def test_a_smaller_scale_does_not_wait_for_the_looks_planned_at_a_larger_one(
+    dao: UploadsDAO, sql: Any, clock: FixedClock
+) -> None:
+    """What was looked at while a look was worth little is looked at again as soon as it is worth more."""
+    await plan(sql, 5, worth=0.25, rate=0.1)
+    asked, failed, claimed, _ = await dao.claim_looks(4, replace(RULE, scale=20.0), HOLD)
+    for look in (asked, failed, claimed):
+        await dao.begin_look(look)
+    wide = replace(answered(asked), interval_h=100, worth=0.25, rate=0.1)
+    await dao.store_looks(asked.token, [wide, replace(wide, channel_id=failed.channel_id, answered=False)])
+    held = await sql.fetch("SELECT * FROM channel_uploads WHERE claim_token IS NOT NULL OR looked_at IS NULL")
+    assert await dao.set_scale(replace(RULE, scale=0.5)) == 2
+    rows = await sql.fetch(
+        "SELECT * FROM channel_uploads WHERE claim_token IS NULL AND looked_at IS NOT NULL"
+    )
+    assert [row["interval_h"] for row in rows] == [1.0, 1.0]
+    assert {row["next_look_at"] for row in rows} == {NOON + HOUR}
+    assert held == await sql.fetch(
+        "SELECT * FROM channel_uploads WHERE claim_token IS NOT NULL OR looked_at IS NULL"
+    ), "who has claimed a channel, or never looked at it, is not disturbed"
+    assert await dao.set_scale(replace(RULE, scale=0.45)) == 0, "hardly sooner"
+    assert await dao.set_scale(replace(RULE, scale=9.0)) == 0, "later, but from the next look on"
 
 
 # Counts

@@ -9,7 +9,6 @@ from maia.learning.polling import (
     DEFAULTS,
     ChannelEvidence,
     PollingSettings,
-    Spacing,
     first_look,
     growing_share,
     interval_h,
@@ -128,7 +127,7 @@ def test_evidence_merges_in_any_order(looks: list[tuple[int, int, int]]):
 
 
 def test_no_channel_and_no_budget():
-    assert spacing([], [], 1.0) == Spacing(DEFAULTS.longest_h)
+    assert interval_h([0.001], [0.1], spacing([], [], 1.0)) == [DEFAULTS.shortest_h]
     with pytest.raises(ValueError, match="budget"):
         spacing([1.0], [1.0], 0.0)
     with pytest.raises(ValueError, match="in order"):

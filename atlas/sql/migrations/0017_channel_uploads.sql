@@ -91,7 +91,7 @@ CREATE TABLE feed_pace (
     refusals     small_tally NOT NULL DEFAULT 0,
     probe_until  timestamptz,
     reason       text,
-    scale        double precision NOT NULL DEFAULT 1 CHECK (scale > 0),
+    scale        double precision NOT NULL DEFAULT 0 CHECK (scale >= 0),
     stretch      double precision NOT NULL DEFAULT 1 CHECK (stretch >= 1),
     scaled_at    timestamptz,
     stale_s      real NOT NULL DEFAULT 0 CHECK (stale_s >= 0)
