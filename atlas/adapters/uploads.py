@@ -278,16 +278,17 @@ class UploadsDAO(DAO):
 
     # Pace
 
-    async def begin_look(self, look: ClaimedLook) -> bool | None:
+    async def begin_look(self, look: ClaimedLook, hold: timedelta) -> bool | None:
         """Take the right to ask for a claimed channel's feed now; None if the pace doesn't allow it yet.
 
-        True if the request tests whether feeds answer again after a refusal. The channel's next look is an
-        interval away from now on. Raises LeaseLost if somebody else has claimed it meanwhile.
+        True if the request tests whether feeds answer again after a refusal. Until its answer is stored, the
+        channel's next look is an interval away from when the request may last arrive, which is `hold` from
+        now. Raises LeaseLost if somebody else has claimed the channel meanwhile.
         """
         now, feeds = self._clock.now(), self._settings.feeds
         row = await self._executor.fetchrow(
             "uploads.begin_look", now, 1 / feeds.requests_per_s, _BURST_S, feeds.looks_per_day,
-            pacific_day(now), _PROBE_S, look.channel_id, look.token,
+            pacific_day(now), _PROBE_S, look.channel_id, look.token, hold / timedelta(hours=1),
         )  # fmt: skip
         assert row is not None
         if not row["is_held"]:

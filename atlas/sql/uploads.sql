@@ -162,8 +162,9 @@ WHERE channel_id = ANY ($1::text[]) AND (watched <> $2 OR ($2 AND status = 'gone
 -- name: begin_look
 -- Take the right to ask for the feed of channel $7, claimed under token $8, at $1, if the pace allows: $2 seconds between
 -- requests on average, $3 seconds' worth of them at once, $4 a day ($5). After a refusal, only one request at a time, for $6
--- seconds. Begins the channel's interval, so that nobody asks again within it, whatever becomes of the claimant. Returns
--- whether the channel is still claimed, and whether the request tests if feeds answer again; NULL if it may not be sent.
+-- seconds. Begins the channel's interval, so that nobody asks again within it, whatever becomes of the claimant, and of its
+-- request within $9 hours. Returns whether the channel is still claimed, and whether the request tests if feeds answer again;
+-- NULL if it may not be sent.
 WITH held AS MATERIALIZED (
     SELECT FROM channel_uploads
     WHERE channel_id = $7 AND claim_token = $8
@@ -187,7 +188,7 @@ begun AS (
     UPDATE channel_uploads
     SET looked_at = $1,
         interval_h = next_interval_h,
-        next_look_at = $1::timestamptz + next_interval_h * interval '1 hour'
+        next_look_at = $1::timestamptz + (next_interval_h + $9::double precision) * interval '1 hour'
     WHERE channel_id = $7 AND claim_token = $8 AND EXISTS (SELECT FROM allowed)
 )
 SELECT EXISTS (SELECT FROM held) AS is_held, (SELECT is_probe FROM allowed) AS is_probe;

@@ -175,9 +175,10 @@ class Feeds(Source[FeedsAsk, FeedsFinding]):
 
     async def _turn(self, look: ClaimedLook) -> bool | None:
         """Wait until a request may be sent; None if that takes too long, True if it tests a back-off."""
-        last_at = look.claimed_at + 0.9 * hold(self.atlas)
+        held = hold(self.atlas)
+        last_at = look.claimed_at + 0.9 * held
         while (now := self.atlas.clock.now()) < last_at:
-            if (is_test := await self.dao.begin_look(look)) is not None:
+            if (is_test := await self.dao.begin_look(look, held)) is not None:
                 return is_test
             pace = await self.dao.pace()
             wait = pace.next_at - now

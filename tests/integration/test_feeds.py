@@ -220,12 +220,12 @@ async def _refuse_after(house: House, ask: FeedsAsk, answers: int) -> None:
     take = house.source.dao.begin_look
     taken = 0
 
-    async def counting(look: ClaimedLook) -> bool | None:
+    async def counting(look: ClaimedLook, hold: timedelta) -> bool | None:
         nonlocal taken
         if taken == answers:
             house.server.refusal = (429, {"Retry-After": "1800"})
         taken += 1
-        return await take(look)
+        return await take(look, hold)
 
     house.source.dao.begin_look = counting  # type: ignore[method-assign]
     with pytest.raises(RateLimited):

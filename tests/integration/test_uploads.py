@@ -92,12 +92,13 @@ async def test_a_request_begins_the_interval(dao: UploadsDAO, sql: Any, clock: F
     await plan(sql, 1)
     (look,) = await dao.claim_looks(1, RULE, HOLD)
     clock.advance(MINUTE)
-    assert await dao.begin_look(look) is False
+    assert await dao.begin_look(look, HOLD) is False
     row = await sql.fetchrow("SELECT looked_at, next_look_at, interval_h FROM channel_uploads")
     assert row["interval_h"] == pytest.approx(USUAL_H)
     assert row["looked_at"] == clock.now()
-    assert row["next_look_at"] == pytest.approx(clock.now() + USUAL_H * HOUR, abs=timedelta(seconds=1))
-    clock.advance(USUAL_H * HOUR - timedelta(seconds=1))
+    arrives_by = clock.now() + HOLD
+    assert row["next_look_at"] == pytest.approx(arrives_by + USUAL_H * HOUR, abs=timedelta(seconds=1))
+    clock.advance(HOLD + USUAL_H * HOUR - timedelta(seconds=1))
     assert await dao.claim_looks(9, RULE, HOLD) == []
     clock.advance(timedelta(seconds=2))
     assert await dao.claim_looks(9, RULE, HOLD) != []
@@ -109,9 +110,9 @@ async def test_whoever_lost_its_lease_may_not_ask(dao: UploadsDAO, sql: Any, clo
     clock.advance(HOLD)
     (look,) = await dao.claim_looks(1, RULE, HOLD)
     with pytest.raises(LeaseLost, match=f"somebody else looks at {look.channel_id} now"):
-        await dao.begin_look(late)
+        await dao.begin_look(late, HOLD)
     assert (await dao.pace()).looks == 0, "that takes no turn"
-    assert await dao.begin_look(look) is False
+    assert await dao.begin_look(look, HOLD) is False
 
 
 async def test_what_was_not_asked_is_given_back(dao: UploadsDAO, sql: Any, clock: FixedClock) -> None:
@@ -324,7 +325,7 @@ async def taken_in(
 ) -> int:
     granted = 0
     for _ in range(round(seconds / step_s)):
-        while await dao.begin_look(look) is not None:
+        while await dao.begin_look(look, HOLD) is not None:
             granted += 1
         clock.advance(timedelta(seconds=step_s))
     return granted
@@ -351,25 +352,25 @@ async def test_hunters_side_by_side_share_the_pace(
 ) -> None:
     settings = settings_factory(feeds={"requests_per_s": 10})
     hunters = [UploadsDAO(database, clock=clock, settings=settings) for _ in range(5)]
-    grants = await asyncio.gather(*(dao.begin_look(look) for dao in hunters for _ in range(10)))
+    grants = await asyncio.gather(*(dao.begin_look(look, HOLD) for dao in hunters for _ in range(10)))
     assert sum(grant is not None for grant in grants) == 21
 
 
 async def test_after_a_refusal_nobody_asks_and_then_one_does(
     slow: UploadsDAO, look: ClaimedLook, clock: FixedClock
 ) -> None:
-    assert await slow.begin_look(look) is False
+    assert await slow.begin_look(look, HOLD) is False
     assert await slow.back_off("429", None, 60) == clock.now() + MINUTE
     assert await slow.back_off("429 of a request on its way", None, 60) == clock.now() + MINUTE
     assert await taken_in(slow, look, clock, 59.9) == 0
     clock.advance(MINUTE)
-    assert await slow.begin_look(look) is True
-    assert await slow.begin_look(look) is None, "one request tests whether feeds answer again"
+    assert await slow.begin_look(look, HOLD) is True
+    assert await slow.begin_look(look, HOLD) is None, "one request tests whether feeds answer again"
     assert await slow.back_off("429", None, 60) == clock.now() + 2 * MINUTE
     clock.advance(2 * MINUTE)
-    assert await slow.begin_look(look) is True
+    assert await slow.begin_look(look, HOLD) is True
     await slow.resume(clock.now())
-    assert await slow.begin_look(look) is False
+    assert await slow.begin_look(look, HOLD) is False
     assert (await slow.pace()).refusals == 0
 
 
@@ -378,9 +379,9 @@ async def test_a_killed_test_request_holds_nobody_up_for_long(
 ) -> None:
     await slow.back_off("503", 30, 60)
     clock.advance(MINUTE)
-    assert await slow.begin_look(look) is True
+    assert await slow.begin_look(look, HOLD) is True
     clock.advance(MINUTE)
-    assert await slow.begin_look(look) is True
+    assert await slow.begin_look(look, HOLD) is True
 
 
 async def test_an_answer_from_before_the_refusal_does_not_end_the_back_off(
@@ -446,7 +447,7 @@ async def test_a_smaller_scale_does_not_wait_for_the_looks_planned_at_a_larger_o
     await plan(sql, 5, worth=0.25, rate=0.1)
     asked, failed, claimed, _ = await dao.claim_looks(4, replace(RULE, scale=20.0), HOLD)
     for look in (asked, failed, claimed):
-        await dao.begin_look(look)
+        await dao.begin_look(look, HOLD)
     wide = replace(answered(asked), interval_h=100, worth=0.25, rate=0.1)
     await dao.store_looks(asked.token, [wide, replace(wide, channel_id=failed.channel_id, answered=False)])
     held = await sql.fetch("SELECT * FROM channel_uploads WHERE claim_token IS NOT NULL OR looked_at IS NULL")

@@ -224,7 +224,7 @@ class TestStatus:
         assert (await status(atlas, [])).feeds == FeedsState(True, 0, 20_000, None, None, None)
         await dao.meet_channel(cid(1))
         (look,) = await dao.claim_looks(1, rule(await dao.pace()), HOUR)
-        await dao.begin_look(look)
+        await dao.begin_look(look, HOUR)
         await dao.back_off("HTTP 429", 60, 3600)
         paused = (await status(atlas, [])).feeds
         assert (paused.looks_today, paused.paused_until, paused.reason) == (
