@@ -185,9 +185,9 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
 
 
 @pytest_asyncio.fixture
-async def emulator(catalogue: Catalogue) -> AsyncIterator[Emulator]:
-    """The API over the catalogue, where it is NOON."""
-    async with Emulator.serve(catalogue, clock=FixedClock(NOON)) as served:
+async def emulator(catalogue: Catalogue, clock: FixedClock) -> AsyncIterator[Emulator]:
+    """The API over the module's catalogue, or the one here, on the test's clock."""
+    async with Emulator.serve(catalogue, clock=clock) as served:
         yield served
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
@@ -72,12 +71,6 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
             )
     with Catalogue.open(path) as opened:
         yield opened
-
-
-@pytest_asyncio.fixture
-async def emulator(catalogue: Catalogue, clock: FixedClock) -> AsyncIterator[Emulator]:
-    async with Emulator.serve(catalogue, clock=clock) as served:
-        yield served
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from atlas.adapters.discovery import ArmYield, DiscoveryDAO, NewQuestion, PlannedArm
 from atlas.adapters.queue import SEED_WEIGHT
@@ -70,12 +69,6 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
             writer.add(video, f"Channel {n % 8}", samples)
     with Catalogue.open(path) as opened:
         yield opened
-
-
-@pytest_asyncio.fixture
-async def emulator(catalogue: Catalogue, clock: FixedClock) -> AsyncIterator[Emulator]:
-    async with Emulator.serve(catalogue, clock=clock) as served:
-        yield served
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
 from atlas.adapters.tracking import Target
 from atlas.clock import FixedClock
@@ -81,12 +80,6 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
             writer.add(video, f"Channel {n % 5}", samples)
     with Catalogue.open(path) as opened:
         yield opened
-
-
-@pytest_asyncio.fixture
-async def emulator(catalogue: Catalogue, clock: FixedClock) -> AsyncIterator[Emulator]:
-    async with Emulator.serve(catalogue, clock=clock) as served:
-        yield served
 
 
 @pytest.fixture

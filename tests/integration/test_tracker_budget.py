@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
@@ -45,12 +44,6 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
             writer.add(video, "Everybody", [Sample(born, 0), Sample(born + 60 * 86400, 100 * 24 * 60)])
     with Catalogue.open(path) as opened:
         yield opened
-
-
-@pytest_asyncio.fixture
-async def emulator(catalogue: Catalogue, clock: FixedClock) -> AsyncIterator[Emulator]:
-    async with Emulator.serve(catalogue, clock=clock) as served:
-        yield served
 
 
 @pytest.fixture
