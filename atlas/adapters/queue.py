@@ -163,6 +163,8 @@ class TopicSummary:
     last_error: str | None
     searched_at: datetime | None
     published_after: datetime | None
+    asks_total: float
+    """How often it was asked about; a question about n topics counts as 1/n for each."""
     pages_total: int
     results_total: int
     new_videos_total: int

@@ -369,7 +369,7 @@ WHERE (id = ANY ($1::bigint[]) OR key = ANY ($2::text[]) OR $3)
 -- name: list_topics
 -- At most $2 topics of status $1 (NULL: any), highest priority first.
 SELECT id, query, origin, status, mention_count, attempts, lease_owner, lease_until, cool_until, last_error, searched_at,
-    published_after, pages_total, results_total, new_videos_total, judged_total, early_growing_total, created_at,
+    published_after, asks_total, pages_total, results_total, new_videos_total, judged_total, early_growing_total, created_at,
     nullif(parameters::jsonb, '{}') AS parameters
 FROM search_queue
 WHERE $1::text IS NULL OR status = $1

@@ -218,7 +218,7 @@ def _draw(view: ChannelView, png: Path) -> None:
     from maia.commands.plots import PlotError, save_charts
 
     if not view.samples:
-        raise PlotError(f"{view.id} has no sample to draw yet: {_when_sampled(view)}")
+        raise PlotError(f"there is nothing to draw for {view.id}: {_without_samples(view)}")
     counted = "hidden" if view.subscribers is None else f"{view.subscribers:,}"
     subtitle = f"{view.id} · {counted} subscribers · {view.videos_stored:,} videos stored"
     save_charts(_charts(view), png, title=view.title or view.id, subtitle=subtitle)
@@ -236,7 +236,7 @@ def _print(view: ChannelView) -> None:
     if view.samples:
         _print_curves(out, view)
     else:
-        out.print(f"No sample yet: {_when_sampled(view)}.")
+        out.print(f"{_without_samples(view)}.")
     out.print()
     _print_uploads(view)
     _print_norms(view)
@@ -273,8 +273,11 @@ def _facts(view: ChannelView) -> Any:
     return grid
 
 
-def _when_sampled(view: ChannelView) -> str:
-    return "the tracker samples every channel once a day" if view.state != "gone" else "it is gone"
+def _without_samples(view: ChannelView) -> str:
+    if view.counted_at is not None:
+        return f"No sample in the window: the last one is from {as_text(view.counted_at)}"
+    when = "the tracker samples every channel once a day" if view.state != "gone" else "it is gone"
+    return f"No sample yet: {when}"
 
 
 def _print_curves(out: Console, view: ChannelView) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
 _LINE = (
-    "ring", Column("project", 8), "bucket", "used", Column("reserved", rank=5), Column("allowed now", rank=2),
+    "ring", Column("project", 8), "bucket", "used", Column("reserved", rank=5), Column("free now", rank=2),
     "left today", Column("ring's limit", rank=4), Column("lent", rank=6), Column("closed until", rank=1),
     Column("reason", 14, wraps=True, rank=3),
 )  # fmt: skip
@@ -41,10 +41,10 @@ def keys(
     """Show today's API quota: units used and left, and the state of each key.
 
     A ring is the group of keys that one agent uses, and a bucket is one of YouTube's separate daily quotas.
-    The day ends at midnight in Los Angeles. Units are released over the day: `allowed now` is how many of the
-    ring's limit are released so far, `left today` how many it can still spend. `lent` are units that the ring
-    borrows from the archeology ring, which takes them back when it needs them; archeology's own line shows
-    what it lends. Keys are shown by fingerprint only.
+    The day ends at midnight in Los Angeles. Units are released over the day: `free now` is how many of those
+    released so far are left to spend, `left today` how many will be in the whole day. `lent` are units that
+    the ring borrows from the archeology ring, which takes them back when it needs them; archeology's own
+    line shows what it lends. Keys are shown by fingerprint only.
     """
     found = with_atlas(lambda atlas: _ledger(atlas, ring, enable))
     if as_json:
@@ -87,7 +87,7 @@ def print_ledger(found: Ledger) -> None:
     """Print the ledger as a table, without buckets that are not in use."""
     rows = [
         (
-            row.ring, row.project, row.bucket, row.used, row.reserved, row.allowed, row.left, row.ring_limit,
+            row.ring, row.project, row.bucket, row.used, row.reserved, row.free_now, row.left, row.ring_limit,
             f"{row.loan:+}" if row.loan else None, row.closed_until, row.reason,
         )
         for row in found.ledger

@@ -11,6 +11,7 @@ from maia.commands.terminal import AsJson, print_json, print_text, with_atlas
 from maia.views.words import plain
 
 if TYPE_CHECKING:
+    from atlas.composition import Atlas
     from maia.views.plan import Plan
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
@@ -20,22 +21,30 @@ app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 def plan(as_json: AsJson = False) -> None:
     """Show how the hunter divides today's quota among sources and forms of search, and what came of it.
 
-    Each line is an arm: a source, or a form in which search asks. `planned` and `used` are units of its
-    quota bucket, `early` the videos found within 24 hours of publication. Which of these grew is known a
-    day later; the next plan follows from that. Fix shares with PLEIADES_DISCOVERY__PINS, and switch arms off
-    with PLEIADES_DISCOVERY__OFF.
+    Each line is an arm: a source, or a form in which search asks. Its `share` is of its quota bucket, of
+    which `planned` and `used` are units. `early` are the videos found within 24 hours of publication;
+    `expected` of them to grow are so many per unit. Which of them grew is known a day later; the next plan
+    follows from that. Fix shares with PLEIADES_DISCOVERY__PINS, and switch arms off with
+    PLEIADES_DISCOVERY__OFF.
     """
-    from maia.views.plan import plan
-
-    found = with_atlas(plan)
+    found = with_atlas(_plan)
     if as_json:
         print_json(plain(found))
     else:
         _print(found)
 
 
+async def _plan(atlas: Atlas) -> Plan:
+    from maia.discovery.plan import check_arms
+    from maia.views.plan import plan
+
+    check_arms(atlas.settings.discovery)
+    return await plan(atlas)
+
+
 def _print(found: Plan) -> None:
-    if found.today:
+    is_planned = any(line.share is not None for line in found.today)
+    if is_planned or (found.today and found.strategy == "specification"):
         _print_today(found)
     elif found.strategy == "specification":
         print_text("Nothing was asked today. PLEIADES_HUNTER__STRATEGY=specification needs no plan.\n")
@@ -56,8 +65,8 @@ def _print(found: Plan) -> None:
 
 def _print_today(found: Plan) -> None:
     columns = (
-        "arm", Column("bucket", rank=6), "share", Column("planned", rank=4), "used", Column("new", rank=3),
-        "early", Column("expected", rank=2), Column("why", 18, wraps=True, rank=1),
+        "arm", "bucket", "share", "planned", "used", Column("new", rank=3), Column("early", rank=1),
+        Column("expected", rank=2), Column("why", 18, wraps=True),
     )  # fmt: skip
     rows = [
         (

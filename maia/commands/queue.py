@@ -46,7 +46,8 @@ def list_topics(
     """List topics by priority.
 
     Of the first ones, the hunter chooses those from which it expects most; with the strategy `specification`
-    it searches in this order. `growing` is how many of the videos that a topic found early have grown.
+    it searches in this order. `asked` is how often a topic was asked about: a question that joins ten topics
+    counts as a tenth for each. `growing` is how many of the videos that it found early have grown.
     """
     if status is not None and status not in _STATUSES:
         raise typer.BadParameter(f"{status!r} is not a status: use {', '.join(_STATUSES)}")
@@ -61,16 +62,16 @@ def list_topics(
         return
     columns = (
         "id", Column("query", 20), Column("only", 14, wraps=True, rank=2), "status", Column("origin", rank=3),
-        Column("mentions", rank=4), "pages", "videos", Column("growing", rank=3), Column("attempts", rank=5),
+        Column("mentions", rank=4), Column("asked", rank=3), "pages", "videos",
+        Column("growing", rank=3), Column("attempts", rank=5),
         Column("held until", rank=6), Column("cools until", rank=2),
         Column("last error", 16, wraps=True, rank=1),
     )  # fmt: skip
     rows = [
         (
             str(topic.id), topic.query, str(topic.parameters) or None, topic.status, topic.origin,
-            topic.mention_count, topic.pages_total, topic.new_videos_total, topic.early_growing_total,
-            topic.attempts,
-            topic.lease_until, topic.cool_until,
+            topic.mention_count, round(topic.asks_total, 1), topic.pages_total, topic.new_videos_total,
+            topic.early_growing_total, topic.attempts, topic.lease_until, topic.cool_until,
             (topic.last_error or "")[:_SHOWN_OF_ERROR] or None,
         )
         for topic in topics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -46,8 +47,8 @@ def _as_json(found: Status) -> dict[str, Any]:
 def _print(found: Status) -> None:
     counts = found.found
     print_text(
-        f"{as_text(found.now)}: {counts.videos:,} videos of {counts.channels:,} channels, found by "
-        f"{counts.topics:,} topics in {counts.pages:,} pages\n"
+        f"{as_text(found.now)}: {counts.videos:,} videos of {counts.channels:,} channels; "
+        f"{counts.topics:,} topics\n"
     )
     queue = found.queue
     print_table(
@@ -59,7 +60,7 @@ def _print(found: Status) -> None:
         print_ledger(found.ledger)
     else:
         print_text("No API key is configured: set YOUTUBE_API_KEY_POOL_JSON, or try maia demo\n")
-    _print_feeds(found.feeds)
+    _print_feeds(found.feeds, found.now)
     _print_tracking(found.tracking)
     for agent, cycles in found.cycles.items():
         _print_cycles(agent, cycles)
@@ -68,7 +69,7 @@ def _print(found: Status) -> None:
     print_text(f"Vault ({found.vault.provider}): {stored}")
 
 
-def _print_feeds(feeds: FeedsState) -> None:
+def _print_feeds(feeds: FeedsState, now: datetime) -> None:
     if not feeds.enabled:
         print_text("Feeds: switched off by PLEIADES_DISCOVERY__OFF\n")
         return
@@ -76,7 +77,8 @@ def _print_feeds(feeds: FeedsState) -> None:
     if feeds.paused_until is not None:
         text += f"; paused until {as_text(feeds.paused_until)}, as YouTube refused: {feeds.reason}"
     elif feeds.next_look_at is not None:
-        text += f"; the next is due at {as_text(feeds.next_look_at)}"
+        is_due = feeds.next_look_at <= now
+        text += f"; {'due since' if is_due else 'the next is due at'} {as_text(feeds.next_look_at)}"
     print_text(f"{text}\n")
 
 

@@ -103,7 +103,7 @@ def _draw(report: VideoView, png: Path) -> None:
 
     found = report.details
     if not report.samples:
-        raise PlotError(f"{found.id} has no sample to draw yet: {_when_sampled(report)}")
+        raise PlotError(f"there is nothing to draw for {found.id}: {_without_samples(report)}")
     velocity = None if found.velocity is None else f"{found.velocity:,.0f} views/h now"
     parts = (found.channel_title, found.id, zone_name(found.zone) or found.status, velocity)
     subtitle = " · ".join(part for part in parts if part)
@@ -127,7 +127,7 @@ def _print(report: VideoView) -> None:
         _print_curve(out, report)
         out.print(f"Velocity and figures derived from it: {ATTRIBUTION}. Times are UTC.", style="dim")
     else:
-        out.print(f"No sample yet: {_when_sampled(report)}.")
+        out.print(f"{_without_samples(report)}.")
 
 
 def _facts(report: VideoView) -> Any:
@@ -259,6 +259,13 @@ def _breakout(line: BreakoutLine) -> str:
     return as_text(line.at) + (
         f", {times:,.1f} times the expected" if isinstance(times, (int, float)) else ""
     )
+
+
+def _without_samples(report: VideoView) -> str:
+    last_at = report.details.last_sampled_at
+    if last_at is not None:
+        return f"No sample in the window: the last one is from {as_text(last_at)}"
+    return f"No sample yet: {_when_sampled(report)}"
 
 
 def _when_sampled(report: VideoView) -> str:

@@ -46,6 +46,7 @@ from maia.discovery.uploads import Uploads
 from maia.hunter.tags import TagRules
 from maia.views.plan import plan
 from maia.youtube.client import IDS_PER_CALL, YouTube
+from maia.youtube.errors import RateLimited, is_unreachable
 from maia.youtube.resources import Video
 
 logger = logging.getLogger(__name__)
@@ -434,6 +435,8 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
         """By source: slow feeds don't hold up searches."""
         self.pages: list[StoredPage] = []
         self.topics = 0
+        self.refusal: RateLimited | None = None
+        """A feed's 429. It ends the process, but only once all answers that were paid for are stored."""
         self._parked_before = hunter.parked
 
     async def _work(self, batch_size: int) -> None:
@@ -448,6 +451,8 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
             # Alone, so that no more quota is spent if its page cannot be stored.
             await self._work_together([self._hunt([first.popleft()])])
         await self._work_together(self._hunt_waiting(name) for name in self._workers_needed())
+        if self.refusal:
+            raise self.refusal
 
     def _accept(self, batch: AskBatch) -> None:
         for ask in batch.asks:
@@ -495,12 +500,17 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
             await self._ingest(page)
 
     async def _put(self, ask: Ask) -> Finding | None:
-        name = self.hunter.source_of(ask).name
+        source = self.hunter.source_of(ask)
         try:
-            return await self.step(name, ask.about, lambda: self.hunter.put(ask))
+            return await self.step(source.name, ask.about, lambda: self.hunter.put(ask))
         except Exception as error:
-            if not await self._is_handled(ask, error):
+            if source.is_free and isinstance(error, RateLimited):
+                self.refusal, self.stopped = error, SkipReason.RATE_LIMITED
+            elif not await self._is_handled(ask, error):
                 raise
+            elif not source.is_free and not self.pages and is_unreachable(error):
+                # No other question would reach it.
+                self.stopped = SkipReason.NETWORK
             return None
 
     async def _ingest(self, page: EnrichedFinding) -> None:

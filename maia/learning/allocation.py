@@ -308,8 +308,9 @@ def _reason(arm: ArmRecord, evidence: float, *, capped: bool, healthy: bool) -> 
     if not healthy:
         return "does not answer as asked: only tried now and then"
     if evidence <= 0:
-        return "not tried yet: by its prior" + (", capped" if capped else "")
-    learnt = f"by its yield over {evidence:,.0f} units"
+        return "nothing judged yet: by its prior" + (", capped" if capped else "")
+    units = f"{evidence:,.0f} units" if evidence >= 1.5 else "a unit"
+    learnt = f"by its yield over {units}"
     return f"{learnt}, capped until it is known better" if capped else learnt
 
 

@@ -532,8 +532,9 @@ class TrackerCycle(PaidCycle[Item, TrackerStatistics]):
     def _summary(self, statistics: TrackerStatistics) -> str:
         left = sum(statistics.deferred.values())
         return (
-            f"sampled {statistics.samples} of {statistics.videos} videos: {statistics.breakouts} breakouts, "
-            f"{statistics.gone} gone; {statistics.channels} channels"
+            f"asked about {statistics.videos} videos and {statistics.channels} channels: "
+            f"{statistics.samples} samples, {statistics.feed_samples} of them from feeds; "
+            f"{statistics.breakouts} breakouts, {statistics.gone} gone"
             + (f"; {left} due videos were left out, as the quota is short" if left else "")
         )
 

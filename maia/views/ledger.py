@@ -41,6 +41,11 @@ class RingQuota:
     spent_by_others: int
 
     @property
+    def free_now(self) -> int:
+        """The units that the ring may spend by now."""
+        return max(0, min(self.allowed - self.used - self.reserved, self.left))
+
+    @property
     def is_in_use(self) -> bool:
         """Whether the ring has a share of the bucket, or has used it today."""
         return bool(self.ring_limit or self.used or self.reserved)

@@ -80,7 +80,8 @@ async def plan(atlas: Atlas) -> Plan:
     day = pacific_day(now)
     limits = _limits(await ledger_lines(atlas))
     yields = await dao.yields_since(day - timedelta(days=1))
-    planned = [_planned(arm, limits) for arm in await dao.plan(day)]
+    is_off = atlas.settings.discovery.is_off
+    planned = [_planned(arm, limits, is_off=is_off(arm.arm)) for arm in await dao.plan(day)]
     others = {each.arm: each for each in yields if each.pacific_day == day}
     unplanned = [_unplanned(others[arm]) for arm in others if arm not in {line.arm for line in planned}]
     return Plan(
@@ -102,7 +103,7 @@ def _limits(lines: Iterable[LedgerLine]) -> Mapping[str, int]:
     return limits
 
 
-def _planned(arm: ArmOfDay, limits: Mapping[str, int]) -> PlanLine:
+def _planned(arm: ArmOfDay, limits: Mapping[str, int], *, is_off: bool) -> PlanLine:
     limit = limits.get(arm.bucket)
     return PlanLine(
         arm=arm.arm,
@@ -118,7 +119,7 @@ def _planned(arm: ArmOfDay, limits: Mapping[str, int]) -> PlanLine:
         expected=arm.expected,
         low=arm.low,
         high=arm.high,
-        reason=arm.reason,
+        reason="switched off since: the others get its share" if is_off else arm.reason,
         unwell=arm.unwell,
     )
 

@@ -188,6 +188,11 @@ class YouTubeError(MaiaError):
         return self.verdict.reason
 
 
+def is_unreachable(error: Exception) -> bool:
+    """Whether there was no response at all, after all attempts."""
+    return isinstance(error, Transient) and not error.verdict.status
+
+
 class RateLimited(YouTubeError):
     """YouTube responded 429. `until` is when the ledger reopens; None if it could not record that."""
 

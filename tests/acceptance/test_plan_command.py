@@ -29,7 +29,7 @@ async def test_it_shows_what_is_planned_used_and_found_and_why(stage_of: Any, sy
     assert hunted.status == 0
     shown, told = await stage.maia("plan"), (await stage.maia("plan", "--json")).json
     assert shown.status == 0
-    for word in ("search:slices", "uploads", "charts", "not tried yet", "Plan of 2026-02-10"):
+    for word in ("search:slices", "uploads", "charts", "nothing judged yet", "Plan of 2026-02-10"):
         assert word in shown.stdout
     lines = {line["arm"]: line for line in told["today"]}
     arms = hunted.json["arms"]

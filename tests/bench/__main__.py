@@ -54,14 +54,14 @@ def main() -> None:
             bench.add_options(parser)
     options = parser.parse_args()
     before = Ticks.now()
-    measured = asyncio.run(run(names, options, Console(stderr=True)))
+    measured = asyncio.run(run(names, options, Console(stderr=True, emoji=False)))
     steal, load = Ticks.now().steal_since(before), os.getloadavg()[0]
     if options.json:
         told = {"figures": [figure.as_dict() for figure in measured], "steal": steal, "load": load}
         json.dump(told, sys.stdout, indent=1)
         print()
         return
-    console = Console()
+    console = Console(emoji=False)
     console.print(table_of(measured))
     console.print(f"{os.cpu_count()} cores, {steal:.1%} of their time stolen, load {load:.1f} at the end.")
 

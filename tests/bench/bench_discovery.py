@@ -16,6 +16,7 @@ from itertools import combinations
 from multiprocessing import get_context
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -158,7 +159,7 @@ async def figures(options: Options = Options()) -> AsyncIterator[Figure]:
             yield figure
         return
     outcomes = _measured(options)
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     for world in options.worlds:
         of_world = [outcome for outcome in outcomes if outcome.world == world]
         console.print(table_of(world, of_world))
@@ -222,7 +223,7 @@ def _tried(
 
 
 def progress(text: str) -> None:
-    Console(stderr=True).print(text)
+    Console(stderr=True, emoji=False).print(text)
 
 
 def mix_name(mix: Mapping[str, float]) -> str:
@@ -252,16 +253,18 @@ def of_strategy(outcomes: Iterable[Outcome], name: str) -> list[Outcome]:
 
 
 def table_of(world: str, outcomes: Sequence[Outcome]) -> Table:
-    table = Table(title=f"The {world} world: early growing videos [90 %]", title_justify="left")
-    for heading in ("strategy", "a day", "per 100 searches", "recall", "age when found", "general", "feeds"):
-        table.add_column(heading, justify="left" if heading == "strategy" else "right")
+    """Fits 80 columns: what it found, at which median age, and the units and feeds a day."""
+    title = f"The {world} world: early growing videos [90 %]"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("strategy", "a day", "per 100\nsearches", "recall", "age", "general", "feeds"):
+        table.add_column(heading, justify="left" if heading == "strategy" else "right", no_wrap=True)
     names = list(dict.fromkeys(outcome.strategy for outcome in outcomes))
     for name in names:
         runs = of_strategy(outcomes, name)
         days = len(runs[0].early_growing)
         mean, low, high = mean_with_interval([each.a_day for each in runs])
         table.add_row(
-            name,
+            name.replace("search:", ""),
             f"{mean:,.0f} [{low:,.0f}, {high:,.0f}]",
             f"{np.mean([each.per_100_searches for each in runs]):,.0f}",
             f"{np.mean([each.recall for each in runs]):.2f}",

@@ -120,7 +120,7 @@ class TestPlan:
         assert {arm.arm for arm in plan} == {form.arm for form in FORMS}
         assert sum(arm.share for arm in plan) == pytest.approx(1)
         assert all(arm.share >= arm.least_share > 0 for arm in plan)
-        assert {arm.reason for arm in plan} == {"not tried yet: by its prior"}
+        assert {arm.reason for arm in plan} == {"nothing judged yet: by its prior"}
         events = await sql.fetch("SELECT payload FROM events WHERE kind = 'hunter.plan'")
         assert len(events) == 1
         told = json.loads(events[0]["payload"])
@@ -488,6 +488,24 @@ class TestSafety:
             assert (await hunter.cycle()).outcome == "closed"
         assert ended.value.code == 75
         assert await claims(sql) == 0
+
+    async def test_a_429_of_a_feed_ends_the_process_once_all_that_was_paid_for_is_stored(
+        self, hunting: Hunting, emulator: Emulator, clock: FixedClock, sql: Any
+    ) -> None:
+        discovery = {"off": ("uploads", "charts")}
+        async with hunting("cats", "dogs", only="search:views") as hunter:
+            await hunter.cycle(1)
+        emulator.set_faults(["429:1:feed"])
+        before = len(searches(emulator))
+        async with hunting("birds", "fish", discovery=discovery) as hunter:
+            with pytest.raises(SystemExit, match="75"):
+                await hunter.cycle(10)
+        asked = len(searches(emulator)) - before
+        assert asked > 2
+        stored = await sql.fetchval("SELECT sum(units) FROM discovery_yields WHERE arm LIKE 'search:%'")
+        assert stored == before + asked
+        assert await claims(sql) == 0
+        assert await sql.fetchval("SELECT looks FROM feed_pace") == 1
 
     async def test_a_page_that_cannot_be_stored_leaves_no_yield_and_is_asked_again(
         self, hunting: Hunting, emulator: Emulator, sql: Any
