@@ -185,8 +185,8 @@ class DiscoveryDAO(DAO):
         return {row["arm"]: row["units"] for row in rows}
 
     async def return_units(self, day: date, units: Mapping[str, int]) -> None:
-        """Return taken units that were not spent."""
-        given = {arm: count for arm, count in units.items() if count > 0}
+        """Return taken units that were not spent; a negative number are units that were spent besides."""
+        given = {arm: count for arm, count in units.items() if count}
         if given:
             await self._executor.execute("discovery.return_units", day, [*given], [*given.values()])
 

@@ -52,7 +52,7 @@ WHERE p.pacific_day = $1 AND p.arm = taken.arm
 RETURNING p.arm, taken.units;
 
 -- name: return_units
--- Units $3 that arms $2 did not spend on day $1.
+-- Units $3 that arms $2 did not spend on day $1; negative if they spent more than they took.
 UPDATE discovery_plan AS p
 SET claimed = greatest(p.claimed - r.units, 0)
 FROM unnest($2::text[], $3::bigint[]) AS r (arm, units)

@@ -110,7 +110,7 @@ class Planner:
         return await self.dao.take_units(self.day, bucket, units, able) if able else {}
 
     async def put_back(self, units: Mapping[str, int]) -> None:
-        """Return units that were taken and not spent."""
+        """Return units that were taken and not spent; less than none if more were spent than taken."""
         await self.dao.return_units(self.day, units)
 
     async def notice(self, arm: str, oddity: str, asks: int, odd: int) -> None:
@@ -138,13 +138,23 @@ _KIND: Final = conduct.Oddity.ORDER_IGNORED
 
 
 def check_arms(settings: DiscoverySettings) -> None:
-    """ConfigError if a setting names an arm that doesn't exist."""
+    """ConfigError if a setting names an arm that doesn't exist, or more than all of a bucket is pinned."""
     known = [*PRIORS, *_SOURCES]
     for name, arms in (("PINS", [*settings.pins]), ("OFF", settings.off)):
         for arm in arms:
             if arm not in known or (name == "PINS" and arm in (_SEARCH, FEEDS)):
                 choices = ", ".join(sorted(set(known) - ({_SEARCH, FEEDS} if name == "PINS" else set())))
                 raise ConfigError(f"PLEIADES_DISCOVERY__{name} names {arm!r}, which is none of {choices}")
+    pinned: defaultdict[str, float] = defaultdict(float)
+    for arm, share in settings.pins.items():
+        if not settings.is_off(arm):
+            pinned["search" if arm.startswith("search:") else "general"] += share
+    for bucket, total in pinned.items():
+        if total > 1 + 1e-9:
+            raise ConfigError(
+                f"PLEIADES_DISCOVERY__PINS can't be kept: the shares of the {bucket} bucket "
+                f"add up to {total:g}, which is more than 1"
+            )
 
 
 def records_of(

@@ -25,7 +25,7 @@ from atlas.adapters.queue import Mention
 from atlas.clock import pacific_day
 from atlas.composition import Atlas
 from atlas.config import BUCKETS, Bucket
-from atlas.errors import DatabaseError, DatabaseUnavailable, DataRefused, LeaseLost
+from atlas.errors import ConfigError, DatabaseError, DatabaseUnavailable, DataRefused, LeaseLost
 from atlas.keyring import KeyRing, LedgerLine
 from maia.cycle.agent import Agent, Highlight
 from maia.cycle.claims import FailedRequest, together
@@ -155,13 +155,21 @@ class Hunter(Agent[HunterStatistics]):
     def _sources(self) -> list[Source[Any, Any]]:
         discovery = self.atlas.settings.discovery
         if self.search.is_original:
+            if discovery.is_off(Search.name):
+                raise ConfigError(
+                    "PLEIADES_DISCOVERY__OFF switches search off, "
+                    "but PLEIADES_HUNTER__STRATEGY=specification does nothing else"
+                )
             return [self.search]
         others: list[Source[Any, Any]] = [
             Feeds(self.atlas, self.youtube),
             Uploads(self.atlas, self.youtube),
             Charts(self.atlas, self.youtube),
         ]
-        return [self.search, *(source for source in others if not discovery.is_off(source.name))]
+        used = [source for source in (self.search, *others) if not all(map(discovery.is_off, source.arms))]
+        if not used:
+            raise ConfigError("PLEIADES_DISCOVERY__OFF switches every source off, so there is nothing to do")
+        return used
 
     @classmethod
     @asynccontextmanager
@@ -240,7 +248,7 @@ class Hunter(Agent[HunterStatistics]):
             return AskBatch(closing=closing)
         await self.planner.today(_units_a_day(ledger), self.session)
         asks = await self._claim_planned(ledger, batch_size, searches=closings["search"] is None)
-        closing = None if asks else closings["search"]
+        closing = None if asks or self.search not in self.sources else closings["search"]
         return AskBatch(tuple(asks), closing, None if asks else self.search.next_wake_at)
 
     async def _claim_planned(
@@ -249,7 +257,7 @@ class Hunter(Agent[HunterStatistics]):
         general = units_now(ledger, "general")
         asks: list[Ask] = []
         try:
-            if searches:
+            if searches and self.search in self.sources:
                 payable = max(1, min(units_now(ledger, "search"), general))
                 asks += await self._take("search", min(batch_size, payable))
             for source in self.sources:
@@ -284,14 +292,17 @@ class Hunter(Agent[HunterStatistics]):
     async def release(
         self, asks: Sequence[Ask], error: str | None = None, *, count_attempt: bool = False
     ) -> None:
-        """Give asks back to their sources, and their units to the plan."""
+        """Give asks back to their sources, and to the plan the units of those that no error stopped.
+
+        What failed has been paid for, or was at least tried in its arm's turn.
+        """
         by_source: defaultdict[str, list[Ask]] = defaultdict(list)
         for ask in asks:
             by_source[self.source_of(ask).name].append(ask)
         for source in self.sources:
             if mine := by_source.get(source.name):
                 await source.release(mine, error, count_attempt=count_attempt)
-        if not self.search.is_original:
+        if error is None and not self.search.is_original:
             await self.planner.put_back(_units_of(asks))
 
     async def put(self, ask: Ask) -> Finding:
@@ -375,6 +386,9 @@ class Hunter(Agent[HunterStatistics]):
                 odd=oddity is not None,
             )
             today = await discovery.add_yield(pacific_day(finding.asked_at), counts)
+        if not self.search.is_original:
+            # An answer may take further pages.
+            await self.planner.put_back({ask.arm: ask.units - finding.units})
         if oddity is not None:
             await self.planner.notice(ask.arm, oddity, *today)
         exhausted = bool(getattr(finding, "is_last", False))
@@ -426,11 +440,11 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
     """A hunter's cycle: the asks that wait for a worker, and the answers stored so far."""
 
     agent: Hunter
-    idle = "there is nothing to ask now: seed topics, or wait"
 
     def __init__(self, hunter: Hunter, number: int = 1, on_progress: OnProgress | None = None) -> None:
         super().__init__(hunter, hunter.youtube, number, on_progress)
         self.hunter = hunter
+        self.idle = "there is nothing to ask now: " + ("seed topics, or wait" if self._searches else "wait")
         self.waiting: defaultdict[str, deque[Ask]] = defaultdict(deque)
         """By source: slow feeds don't hold up searches."""
         self.pages: list[StoredPage] = []
@@ -460,9 +474,13 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
         self.topics = sum(len(ask.topics) for ask in batch.asks)
         self._hold({ask.key: ask for ask in batch.asks}, self.hunter.settings.lease_s)
         if soonest := coming(batch.next_wake_at, self.atlas.clock.now()):
-            self.idle = f"there is nothing to ask now: seed topics, or wait for the next at {soonest}"
+            self.idle += f" for the next at {soonest}"
         if batch.closing:
             self._close(batch.closing)
+
+    @property
+    def _searches(self) -> bool:
+        return self.hunter.search in self.hunter.sources
 
     @property
     def _group_size(self) -> int:

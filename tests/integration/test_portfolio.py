@@ -154,6 +154,8 @@ class TestPlan:
             ({"pins": {"search:nothing": 0.5}}, "PINS names 'search:nothing'"),
             ({"off": ("chart",)}, "OFF names 'chart', which is none of charts"),
             ({"pins": {"feeds": 0.5}}, "PINS names 'feeds'"),
+            ({"pins": {"search:slices": 0.7, "search:date": 0.7}}, "PINS can't be kept: .* up to 1.4"),
+            ({"off": ("search", "feeds", "uploads", "charts")}, "OFF switches every source off"),
         ],
     )
     async def test_unknown_arms_in_settings_are_a_clear_error(
@@ -163,13 +165,34 @@ class TestPlan:
             async with hunting(discovery=discovery):
                 pass
 
-    async def test_pins_above_one_are_a_clear_error(self, hunting: Hunting) -> None:
-        pins = {"search:slices": 0.7, "search:date": 0.7}
-        async with hunting("cats", discovery={"pins": pins}) as hunter:
+    async def test_the_original_order_needs_search(self, hunting: Hunting) -> None:
+        with pytest.raises(ConfigError, match="STRATEGY=specification does nothing else"):
+            async with hunting(hunter={"strategy": "specification"}, discovery={"off": ("search",)}):
+                pass
+
+    async def test_without_search_nobody_is_told_to_seed_topics(self, hunting: Hunting) -> None:
+        async with hunting(discovery={"off": ("search", "uploads", "charts")}) as hunter:
             statistics = await hunter.cycle()
-        assert statistics.outcome == "misconfigured"
-        assert "PLEIADES_DISCOVERY__PINS" in str(statistics.detail)
-        assert "1.4" in str(statistics.detail)
+        assert (statistics.outcome, statistics.detail) == ("idle", "there is nothing to ask now: wait")
+
+    async def test_what_was_refused_is_not_asked_in_the_turn_of_others(
+        self, hunting: Hunting, emulator: Emulator, sql: Any
+    ) -> None:
+        """YouTube counts a refused call, so its unit stays taken; what was never asked gives it back."""
+        emulator.set_faults(["invalid-parameter:1:search.list"])
+        async with hunting("cats", "dogs") as hunter:
+            await hunter.cycle(8)
+        rows = await sql.fetch("SELECT arm, claimed FROM discovery_plan WHERE bucket = 'search'")
+        assert sum(row["claimed"] for row in rows) == len(searches(emulator)) > 0
+
+    async def test_every_unit_of_an_answer_counts_as_taken(
+        self, hunting: Hunting, emulator: Emulator, sql: Any
+    ) -> None:
+        """A first visit that finds nothing asks once more."""
+        async with hunting("nothing like this", only="search:views") as hunter:
+            await hunter.cycle(1)
+        assert len(searches(emulator)) == 2
+        assert await sql.fetchval("SELECT claimed FROM discovery_plan WHERE arm = 'search:views'") == 2
 
     async def test_units_are_taken_as_the_shares_say_at_any_time_of_the_day(self, atlas: Atlas) -> None:
         dao = DiscoveryDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
