@@ -293,8 +293,8 @@ def _hours(days: int) -> Iterator[Callable[[int, dict[str, Any]], None]]:
     def describe(progress: _HoursDone) -> str:
         day, counts = (progress.hour - 1) // 24 + 1, progress.counts
         return (
-            f"day {day} of {days}: {counts['samples']:,} samples, {counts['breakouts']:,} breakouts, "
-            f"{counts['gone']:,} videos gone"
+            f"day {day} of {days}: {counts['samples']:,} samples, breakouts: {counts['breakouts']:,}, "
+            f"gone: {counts['gone']:,}"
         )
 
     with cycle_progress(describe, lines=True) as show:
@@ -348,6 +348,7 @@ def _report_sources(sources: Sequence[ArmYield]) -> None:
         Column("judged", rank=1), "growing",
     )  # fmt: skip
     ranked = sorted(sources, key=lambda source: (-source.growing, -source.new, source.arm))
+    print_text("")
     print_table(
         columns,
         [

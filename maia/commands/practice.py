@@ -85,8 +85,9 @@ class Practice:
 
     def advice(self) -> list[str]:
         """The commands with which to look at the demo in another terminal."""
-        program = Path(sys.argv[0])
-        maia = shlex.quote(str(program.resolve())) if program.name == "maia" else f"{sys.executable} -m maia"
+        # Not the way in which this process was started, which may be relative to another folder.
+        program = Path(sys.executable).with_name("maia")
+        maia = shlex.quote(str(program)) if program.exists() else f"{shlex.quote(sys.executable)} -m maia"
         return [f". {shlex.quote(str(self.environment_file))}", f"{maia} top"]
 
 

@@ -212,10 +212,16 @@ def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]], form: Cs
 
 def console(*, stderr: bool = False) -> Console:
     """A console that interprets no markup; it uses colours only on a terminal, and is wide elsewhere."""
+    if stderr and _progress_consoles:
+        return _progress_consoles[-1]
     made = _console_class()(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not made.is_terminal:
         made.width = WIDTH_WITHOUT_TERMINAL
     return made
+
+
+_progress_consoles: list[Console] = []
+"""The console of each progress bar that is shown; it prints above the bar, which others would tear."""
 
 
 @cache
@@ -251,13 +257,18 @@ def progress_bar(text: str, total: float | None = None, *, hidden: bool = False)
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+    out = console(stderr=True)
+    with Progress(*columns, console=out, transient=True) as bar:
         task = bar.add_task(text, total=total)
 
         def update(done: float, total: float | None = None, text: str | None = None) -> None:
             bar.update(task, completed=done, total=total, description=text)
 
-        yield update
+        _progress_consoles.append(out)
+        try:
+            yield update
+        finally:
+            _progress_consoles.remove(out)
 
 
 def _no_update(done: float, total: float | None = None, text: str | None = None) -> None:

@@ -534,7 +534,7 @@ class TrackerCycle(PaidCycle[Item, TrackerStatistics]):
         return (
             f"asked about {statistics.videos} videos and {statistics.channels} channels: "
             f"{statistics.samples} samples, {statistics.feed_samples} of them from feeds; "
-            f"{statistics.breakouts} breakouts, {statistics.gone} gone"
+            f"breakouts: {statistics.breakouts}, gone: {statistics.gone}"
             + (f"; {left} due videos were left out, as the quota is short" if left else "")
         )
 
