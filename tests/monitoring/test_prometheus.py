@@ -17,11 +17,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+import asyncpg
 import pytest
 import yaml
 from pydantic import SecretStr
 
+from atlas.adapters.discovery import ArmYield, DiscoveryDAO, PlannedArm
 from atlas.adapters.maia import MaiaDAO
+from atlas.clock import pacific_day
 from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.testing import NOON, SettingsFactory
@@ -47,7 +50,7 @@ def atlas_settings(settings_factory: SettingsFactory) -> Settings:
 
 
 async def work(atlas: Atlas) -> None:
-    """What agents leave behind: cycles of every outcome, breakouts."""
+    """What agents leave behind: cycles of every outcome, breakouts, a plan and what came of it."""
     cycle = {"seconds": 2.0, "skipped": {"network": 1}, "units": {"search": 1, "stats": 2, "general": 1}}
     cycle |= {"new": 3, "samples": 40, "taken_over": 1}
     outcomes = ("done", "idle", "closed", "unavailable", "rate_limited", "keys_rejected", "failed")
@@ -55,6 +58,15 @@ async def work(atlas: Atlas) -> None:
         told = [(f"{agent}.cycle", cycle | {"outcome": outcome}) for outcome in outcomes]
         await atlas.events.append_many(told, agent=agent)
     await atlas.events.append("tracker.breakout", {"id": "video"}, agent="tracker")
+    dao, day = (
+        DiscoveryDAO(atlas.db, clock=atlas.clock, settings=atlas.settings),
+        pacific_day(atlas.clock.now()),
+    )
+    await dao.make_plan(day, [PlannedArm("search:date", "search", 1.0, 0.1, 0.5, 0.1, 1.0, "by its prior")])
+    await dao.add_yield(day, ArmYield("search:date", asks=1, units=2, found=50, new=3, early=2))
+    connection = await asyncpg.connect(atlas.db.url_of())
+    await connection.execute("UPDATE discovery_yields SET judged = judged + 2, growing = growing + 1")
+    await connection.close()
 
 
 async def videos_of_every_zone(atlas: Atlas) -> None:
