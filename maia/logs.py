@@ -42,6 +42,7 @@ _LEAST_LEVELS = {
     "httpx": logging.WARNING,
     "stamina": logging.ERROR,
 }
+_TOLD_TO_END = "Execution was cancelled by the runtime environment"
 _RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 # The exceptions that Prefect and its HTTP library raise when its server does not respond.
 _UNREACHABLE = ("ConnectError", "ConnectTimeout", "ReadError", "ReadTimeout", "RemoteProtocolError",
@@ -117,10 +118,15 @@ def _is_not_repeated(record: logging.LogRecord) -> bool:
 
 
 def _is_warning_or_ours(record: logging.LogRecord) -> bool:
-    """Keep only warnings of Prefect's records, and none about tasks: those are our steps, which we report."""
+    """Keep only warnings of Prefect's records, and none about tasks: those are our steps, which we report.
+
+    A run that ends because the process was told to end is no error either.
+    """
     name, debugs = record.name, logging.getLogger("maia").isEnabledFor(logging.DEBUG)
     if name.startswith("prefect") and not debugs:
-        return record.levelno >= logging.WARNING and not name.startswith("prefect.task_runs")
+        if name.startswith("prefect.task_runs") or _TOLD_TO_END in record.getMessage():
+            return False
+        return record.levelno >= logging.WARNING
     return True
 
 

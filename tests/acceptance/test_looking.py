@@ -181,7 +181,7 @@ class TestVideo:
         shown = maia(environment, "video", "grown-00001")
         assert (shown.status, "No sample yet" in shown.stdout) == (0, True)
         refused = maia(environment, "video", "grown-00001", "--png", str(tmp_path / "a.png"))
-        assert (refused.status, "no sample to draw" in refused.stderr) == (1, True)
+        assert (refused.status, "nothing to draw for grown-00001: No sample" in refused.stderr) == (1, True)
 
 
 class TestWatch:

@@ -168,6 +168,7 @@ logging.getLogger("maia.hunter").setLevel("INFO")
 logging.getLogger("prefect.flow_runs").info("beginning")
 logging.getLogger("prefect.task_runs").error("a step failed")
 logging.getLogger("prefect.flow_runs").error("it failed with top-secret-key-0001")
+logging.getLogger("prefect.flow_runs").error("Crash! Execution was cancelled by the runtime environment.")
 logging.getLogger("httpx").info("GET /")
 with sessions.about("hunter", "run-1"):
     logging.getLogger("maia.hunter").info("found")
