@@ -50,7 +50,10 @@ FAILURES_TO_LEAVE = 3
 """Consecutive failures after which a channel's uploads are watched without its feed."""
 
 RETRY_FEED = timedelta(days=7)
-"""After this time such a feed is tried again."""
+"""After this time such a feed is tried again; the first further failure ends that."""
+
+RETRIES_EVERY = timedelta(hours=1)
+"""How often a hunter sees which feeds to try again, at most so many that a tenth of the looks is for them."""
 
 LEAST_MISSING = 3
 """If so many feeds of an ask are missing, and half of them or more, it is the service that fails."""
@@ -112,6 +115,7 @@ class Feeds(Source[FeedsAsk, FeedsFinding]):
         self.atlas, self.youtube = atlas, youtube
         self.dao = UploadsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         self.settings = atlas.settings.feeds
+        self._retried_at: datetime | None = None
 
     @property
     def arms(self) -> Mapping[str, Bucket]:
@@ -131,6 +135,7 @@ class Feeds(Source[FeedsAsk, FeedsFinding]):
             most = min(most, 1)
         if most < 1:
             return ()
+        await self._retry(now)
         looks = await self.dao.claim_looks(most, rule(pace), hold(self.atlas))
         return [_ask(looks[at : at + CHANNELS_PER_ASK]) for at in range(0, len(looks), CHANNELS_PER_ASK)]
 
@@ -199,6 +204,13 @@ class Feeds(Source[FeedsAsk, FeedsFinding]):
         await self.dao.give_looks_back(
             look for ask in asks for look in ask.looks if look.channel_id not in ask.asked
         )
+
+    async def _retry(self, now: datetime) -> None:
+        """Look again at feeds that were given up, once their time has come."""
+        if self._retried_at is None or now - self._retried_at >= RETRIES_EVERY:
+            most = int(self.settings.looks_per_day * (RETRIES_EVERY / timedelta(days=1)) / 10)
+            await self.dao.retry_feeds(max(1, most), FAILURES_TO_LEAVE - 1)
+            self._retried_at = now
 
     # Requests
 

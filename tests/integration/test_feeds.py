@@ -15,7 +15,15 @@ from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.testing import NOON, SettingsFactory
-from maia.discovery.feeds import CHANNELS_PER_ASK, ENTRIES, FAILURES_TO_LEAVE, Feeds, FeedsAsk, FeedsFinding
+from maia.discovery.feeds import (
+    CHANNELS_PER_ASK,
+    ENTRIES,
+    FAILURES_TO_LEAVE,
+    RETRY_FEED,
+    Feeds,
+    FeedsAsk,
+    FeedsFinding,
+)
 from maia.discovery.source import FEEDS, Stored
 from maia.youtube.client import YouTube
 from maia.youtube.errors import RateLimited, Transient
@@ -23,7 +31,7 @@ from tests.api_server import Ledger
 from tests.feed_server import OPENS, FeedServer, Upload, serving_feeds
 from tests.ids import cid, vid
 from tests.integration.test_tracking import found
-from tests.integration.test_uploads import plan
+from tests.integration.test_uploads import answered, plan
 
 pytestmark = pytest.mark.integration
 
@@ -180,9 +188,53 @@ async def test_a_feed_that_keeps_failing_is_left_to_the_source_uploads(house: Ho
     row = await row_of(sql, channel)
     assert (row["failures"], row["by_feed"]) == (0, False)
     assert row["next_look_at"] == house.clock.now(), "its uploads are looked at without the feed at once"
-    house.clock.advance(200 * HOUR)
+    house.clock.advance(RETRY_FEED - MINUTE)
     assert await house.look() == []
     assert house.server.statuses() == {404: 3}
+
+
+async def test_a_feed_that_was_given_up_is_tried_again_after_a_week(house: House, sql: Any) -> None:
+    """Also where nobody counts its channel's videos."""
+    (channel,) = await plan(sql, 1, failures=FAILURES_TO_LEAVE - 1)
+    await house.look()
+    house.clock.advance(RETRY_FEED)
+    await house.look()
+    assert house.server.statuses() == {404: 2}
+    row = await row_of(sql, channel)
+    assert (row["by_feed"], row["retry_feed_at"]) == (False, house.clock.now() + RETRY_FEED), "at once again"
+    house.clock.advance(RETRY_FEED)
+    house.server.channels = {channel: uploads("a", 1)}
+    await house.look()
+    assert house.server.statuses() == {404: 2, 200: 1}
+    row = await row_of(sql, channel)
+    assert (row["by_feed"], row["failures"], row["retry_feed_at"]) == (True, 0, None)
+
+
+async def test_feeds_are_tried_again_a_few_at_a_time_and_after_those_that_are_due(
+    house: House, sql: Any
+) -> None:
+    ids = await plan(sql, 10, by_feed=False)
+    await sql.execute("UPDATE channel_uploads SET by_feed = true WHERE channel_id = $1", ids[9])
+    await sql.execute("UPDATE channel_uploads SET retry_feed_at = next_look_at")
+    house.server.channels = {id_: uploads(f"c{n}", 1) for n, id_ in enumerate(ids)}
+    await fix_scale(sql)
+    house.source.settings = house.source.settings.model_copy(update={"looks_per_day": 480})
+    await house.look()
+    assert house.server.asked() == [ids[9], *ids[:2]]
+    await house.look()
+    assert len(house.server.requests) == 3
+    house.clock.advance(HOUR)
+    await house.look()
+    assert set(house.server.asked()[3:]) == set(ids[2:4])
+
+
+async def test_a_channel_whose_videos_somebody_counts_now_is_left_alone(house: House, sql: Any) -> None:
+    await plan(sql, 1, by_feed=False, retry_feed_at=NOON)
+    (look,) = await house.dao.claim_looks(0, _rule(house), 2 * HOUR, counts=1)
+    assert await house.dao.retry_feeds(9, 2) == 0
+    house.clock.advance(2 * HOUR)
+    assert await house.dao.retry_feeds(9, 2) == 1
+    assert await house.dao.store_looks(look.token, [answered(look, by_feed=False)]) == 0
 
 
 async def test_a_feed_that_answers_again_forgets_its_failures(house: House, sql: Any) -> None:
