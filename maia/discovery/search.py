@@ -7,6 +7,7 @@ priority, and all pages to the end.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -147,6 +148,7 @@ class Search(Source[SearchAsk, SearchFinding]):
         self.parked = 0
         self.next_wake_at: datetime | None = None
         self._threshold: float | None = None
+        self._last_answers: defaultdict[str, conduct.LastAnswers] = defaultdict(conduct.LastAnswers)
         self._has_warned = False
 
     @property
@@ -343,6 +345,14 @@ class Search(Source[SearchAsk, SearchFinding]):
         """Request a page; the first if the token is too old or belongs to another request."""
         asked_at = self.atlas.clock.now()
         request, token = self._request_of(ask, asked_at)
+        finding = await self._found(ask, request, token, asked_at)
+        if finding.begins and ask.topic is not None:
+            self._last_answers[ask.arm].note(ask.topic.id, is_empty=not finding.ids)
+        return finding
+
+    async def _found(
+        self, ask: SearchAsk, request: Request, token: str | None, asked_at: datetime
+    ) -> SearchFinding:
         finding = await self._page(ask, request, token, asked_at)
         if not finding.ids and self._is_bounded_first_visit(ask, request, token):
             # What the window holds is nothing: once without it, so that a topic is not given up for that.
@@ -472,7 +482,8 @@ class Search(Source[SearchAsk, SearchFinding]):
             order=form.order if form.order in ("date", "viewCount") else None,
             after_s=after.timestamp() if after else None,
             before_s=before.timestamp() if before else None,
-            is_first=finding.begins and form.combines in ("slices", "regions", "categories"),
+            must_find=finding.begins
+            and (form.combines != "topic" or self._last_answers[form.arm].are_nearly_all_empty),
         )
         return ", ".join(sorted(conduct.judge(page))) or None
 

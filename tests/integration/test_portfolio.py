@@ -755,6 +755,31 @@ class TestHealth:
         assert "invalidParameter" in str(arm.unwell)
         assert (mended.pages, mended.parked) == (2, 0)
 
+    @pytest.mark.parametrize("arm", ["any", "anyrelevant", "views", "relevance", "date"])
+    async def test_a_form_that_finds_nothing_at_all_is_unwell(
+        self, hunting: Hunting, emulator: Emulator, clock: FixedClock, sql: Any, arm: str
+    ) -> None:
+        emulator.set_faults(["empty-page:1:search.list"])
+        async with hunting(*(f"topic {n}" for n in range(60)), only=f"search:{arm}") as hunter:
+            while (await hunter.cycle(4)).asks:
+                (today,) = await hunter.discovery.plan(DAY)
+                if today.unwell:
+                    break
+        assert today.unwell == "empty"
+        assert today.asks <= 20
+
+    async def test_single_topics_without_a_new_video_are_nothing_odd(
+        self, hunting: Hunting, emulator: Emulator, clock: FixedClock, sql: Any
+    ) -> None:
+        topics = [f"nothing {n}" if n % 3 else f"{SUBJECTS[n % 4]} breed {n % 7}" for n in range(40)]
+        async with hunting(*topics, only="search:views", hunter={"tags_per_video": 0}) as hunter:
+            while (await hunter.cycle(4)).asks:
+                pass
+            (today,) = await hunter.discovery.plan(DAY)
+        assert today.asks >= 40
+        assert today.unwell is None
+        assert today.odd < today.asks / 4
+
     async def test_an_order_that_search_ignores_is_noticed(
         self, hunting: Hunting, emulator: Emulator, clock: FixedClock, sql: Any
     ) -> None:
