@@ -56,7 +56,10 @@ RETRIES_EVERY = timedelta(hours=1)
 """How often a hunter sees which feeds to try again, at most so many that a tenth of the looks is for them."""
 
 LEAST_MISSING = 3
-"""If so many feeds of an ask are missing, and half of them or more, it is the service that fails."""
+"""If so many feeds of an ask are missing, and half of them or more, it is the service that fails.
+
+An ask of few feeds is judged together with the other feeds asked for last.
+"""
 
 FIRST_LOOK_BACK = timedelta(hours=48)
 """How old uploads may be that a channel's first look finds."""
@@ -116,6 +119,8 @@ class Feeds(Source[FeedsAsk, FeedsFinding]):
         self.dao = UploadsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         self.settings = atlas.settings.feeds
         self._retried_at: datetime | None = None
+        self._were_missing: dict[str, bool] = {}
+        """Whether the feeds asked for last are missing, by channel."""
 
     @property
     def arms(self) -> Mapping[str, Bucket]:
@@ -142,7 +147,7 @@ class Feeds(Source[FeedsAsk, FeedsFinding]):
     async def put(self, ask: FeedsAsk) -> FeedsFinding:
         """Ask for one feed after the other, at the common pace, until the hold or YouTube ends it."""
         answers: list[Answer] = []
-        missing = 0
+        missing: dict[str, bool] = {}
         for look in ask.looks:
             try:
                 is_test = await self._turn(look)
@@ -162,19 +167,14 @@ class Feeds(Source[FeedsAsk, FeedsFinding]):
                 break
             answered_at = self.atlas.clock.now()
             if isinstance(feed, Failure):
-                missing += feed is Failure.MISSING
+                missing[look.channel_id] = feed is Failure.MISSING
                 answers.append(Answer(look, answered_at, None, is_charged=feed is not Failure.UNREADABLE))
                 continue
             if is_test:
                 await self.dao.resume(asked_at)
+            missing[look.channel_id] = False
             answers.append(Answer(look, answered_at, feed))
-        if missing >= max(LEAST_MISSING, len(answers) / 2):
-            logger.warning(
-                "%d of %d feeds are missing, which is hardly the channels' fault: they are asked for again",
-                missing,
-                len(answers),
-                extra={"action": "feeds_missing"},
-            )
+        if self._are_mostly_missing(missing):
             answers = [replace(answer, is_charged=False) for answer in answers]
         pace, ended_at = await self.dao.pace(), self.atlas.clock.now()
         ids = dict.fromkeys(id_ for answer in answers for id_ in _found(answer))
@@ -204,6 +204,25 @@ class Feeds(Source[FeedsAsk, FeedsFinding]):
         await self.dao.give_looks_back(
             look for ask in asks for look in ask.looks if look.channel_id not in ask.asked
         )
+
+    def _are_mostly_missing(self, asked: Mapping[str, bool]) -> bool:
+        """Whether so many feeds are missing that it is hardly for their channels; says so if it is."""
+        for channel_id in asked:
+            self._were_missing.pop(channel_id, None)
+        before = len(self._were_missing) + len(asked) - max(2 * LEAST_MISSING, len(asked))
+        for channel_id in list(self._were_missing)[: max(before, 0)]:
+            del self._were_missing[channel_id]
+        self._were_missing |= asked
+        missing, of = sum(self._were_missing.values()), len(self._were_missing)
+        if not any(asked.values()) or missing < max(LEAST_MISSING, of / 2):
+            return False
+        logger.warning(
+            "%d of %d feeds are missing, which is hardly the channels' fault: they are asked for again",
+            missing,
+            of,
+            extra={"action": "feeds_missing"},
+        )
+        return True
 
     async def _retry(self, now: datetime) -> None:
         """Look again at feeds that were given up, once their time has come."""

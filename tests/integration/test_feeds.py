@@ -353,6 +353,17 @@ async def test_if_most_feeds_are_missing_no_channel_has_failed(
     assert (await house.dao.pace()).closed_until is None
 
 
+async def test_feeds_missing_one_ask_after_the_other_are_seen_together(house: House, sql: Any) -> None:
+    ids = await plan(sql, 12)
+    house.server.channels = {id_: uploads(f"c{n}", 1) for n, id_ in enumerate(ids[:6])}
+    for id_ in ids:
+        await sql.execute("UPDATE channel_uploads SET next_look_at = 'infinity' WHERE channel_id <> $1", id_)
+        await sql.execute("UPDATE channel_uploads SET next_look_at = $2 WHERE channel_id = $1", id_, NOON)
+        assert len(await house.look()) == 1
+    rows = [await row_of(sql, id_) for id_ in ids]
+    assert [row["failures"] for row in rows] == [0] * 6 + [1, 1] + [0] * 4
+
+
 @pytest.mark.parametrize(("channels", "missing"), [(2, 2), (7, 3), (6, 1)])
 async def test_missing_feeds_among_others_that_answer_are_the_channels(
     house: House, sql: Any, channels: int, missing: int, caplog: pytest.LogCaptureFixture
