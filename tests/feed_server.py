@@ -42,6 +42,8 @@ class FeedServer:
     now: Callable[[], datetime]
     channels: dict[str, list[Upload]] = field(default_factory=dict)
     refusal: tuple[int, Mapping[str, str]] | None = None
+    body: bytes | None = None
+    """What every request is answered with instead of a feed."""
     requests: list[FeedRequest] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
     url: str = ""
@@ -62,6 +64,8 @@ class FeedServer:
         if self.refusal is not None:
             status, headers = self.refusal
             return web.Response(status=status, headers=dict(headers))
+        if self.body is not None:
+            return web.Response(body=self.body, content_type="text/xml")
         if channel_id not in self.channels:
             return web.Response(status=404)
         now = self.now()

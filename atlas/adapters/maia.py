@@ -50,6 +50,7 @@ class MaiaDAO:
         self.wake_topics = queue.wake_topics
         self.update_search_state = queue.update_search_state
         self.update_search_states = queue.update_search_states
+        self.count_asks = queue.count_asks
         self.release_topics = queue.release_topics
         self.add_to_search_queue = queue.add_to_search_queue
         self.seed = queue.seed
@@ -58,6 +59,7 @@ class MaiaDAO:
         self.list_topics = queue.list_topics
         self.queue_counts = queue.queue_counts
         self.next_wake_at = queue.next_wake_at
+        self.topic_queries = queue.topic_queries
         self.tag_mentions = queue.tag_mentions
         self.top_topics = queue.top_topics
 

@@ -311,6 +311,11 @@ class QueueDAO(DAO):
             ids = ", ".join(str(outcome.topic_id) for outcome in outcomes[:10])
             raise LeaseLost(f"a lease on topic {ids} was lost: nothing was stored; claim it again") from error
 
+    async def count_asks(self, topics: Sequence[int], asks: float, early: Mapping[int, int]) -> None:
+        """Count that topics were asked about without a claim, and the early videos of each found."""
+        found = [early.get(topic, 0) for topic in topics]
+        await self._executor.execute("queue.count_asks", topics, asks, found)
+
     def _outcome_row(self, outcome: TopicOutcome) -> tuple[Any, ...]:
         """The outcome as parameters of the statement, in order."""
         status = TopicStatus(outcome.status)
@@ -457,6 +462,10 @@ class QueueDAO(DAO):
         """When the first cooling topic may be searched again; None if none cools."""
         at: datetime | None = await self._executor.fetchval("queue.next_wake")
         return at
+
+    async def topic_queries(self, ids: Iterable[int]) -> dict[int, str]:
+        """What these topics search for; those that are no longer stored are missing."""
+        return {row["id"]: row["query"] for row in await self._executor.fetch("queue.topic_queries", [*ids])}
 
     async def tag_mentions(self, tags: Iterable[str]) -> dict[str, int]:
         """How often each tag has been mentioned, by the tag as given; 0 if it is not in the queue."""

@@ -202,6 +202,13 @@ class UploadsDAO(DAO):
         looks = [_claimed(row, token, now) for row in rows]
         return sorted(looks, key=lambda look: (not look.watched, look.due_at))
 
+    async def retry_feeds(self, most: int, failures: int) -> int:
+        """Let feeds that were given up be looked at again, where it is time to; returns how many.
+
+        They count as having failed `failures` times in a row.
+        """
+        return await self._executor.execute("uploads.retry_feeds", self._clock.now(), failures, most)
+
     async def give_looks_back(self, looks: Iterable[ClaimedLook]) -> int:
         """Undo claims about which nobody asked; returns how many were still held."""
         count = 0

@@ -184,6 +184,16 @@ stored AS (
 SELECT require_leases(count(*), cardinality($1))
 FROM stored;
 
+-- name: count_asks
+-- Count $2 more questions about each of the topics $1, which nobody needs to have claimed, and so many more early videos that
+-- they found ($3). The snowball lock excludes completions that lock the same rows in another order.
+WITH snowball AS MATERIALIZED (SELECT pg_advisory_xact_lock(hashtextextended('maia.snowball', 0)))
+UPDATE search_queue AS q
+SET asks_total = q.asks_total + $2,
+    early_total = q.early_total + o.early
+FROM unnest((SELECT $1::bigint[]), $3::integer[]) AS o (id, early)
+WHERE q.id = o.id AND (SELECT count(*) FROM snowball) = 1;
+
 -- name: release_topics
 -- Give claims ($1 ids, $2 their tokens) back, for the reason $3 if there is one: claimable after $4 seconds, doubled for
 -- every further attempt up to a day; without $5 the claim doesn't count as one, but as a refusal, which doubles the pause,
@@ -388,6 +398,12 @@ FROM search_queue;
 -- name: next_wake
 -- When the first cooling topic may be searched again; NULL if there is none.
 SELECT min(cool_until) FROM search_queue WHERE status = 'cooling';
+
+-- name: topic_queries
+-- What the topics $1 search for.
+SELECT id, query::text
+FROM search_queue
+WHERE id = ANY ($1::bigint[]);
 
 -- name: tag_mentions
 -- How often the topics with keys $1 and no parameters were mentioned.

@@ -41,6 +41,25 @@ WHERE ctid = ANY (ARRAY(
 RETURNING channel_id, due_before, answered_at, newest_at, judged_until, retry_feed_at, video_count,
     uploads, watched_h, growing, judged, failures, watched, by_feed, etag, last_modified;
 
+-- name: retry_feeds
+-- Look at the feeds of up to $3 channels again that were given up and whose time to be tried again has come at $1, those
+-- waiting longest first. They are due at once; $2 are the failures that they count as having had.
+UPDATE channel_uploads
+SET by_feed = true,
+    failures = $2,
+    retry_feed_at = NULL,
+    next_look_at = $1,
+    claim_token = NULL
+WHERE ctid = ANY (ARRAY(
+    SELECT ctid
+    FROM channel_uploads
+    WHERE status = 'live' AND NOT by_feed AND retry_feed_at <= (SELECT $1::timestamptz)
+        AND (claim_token IS NULL OR next_look_at <= (SELECT $1::timestamptz))
+    ORDER BY retry_feed_at
+    LIMIT (SELECT $3::bigint)
+    FOR NO KEY UPDATE SKIP LOCKED
+));
+
 -- name: give_looks_back
 -- Undo the claims of the channels $1 under token $2, because nobody asked about them.
 UPDATE channel_uploads

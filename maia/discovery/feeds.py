@@ -2,9 +2,9 @@
 
 Which channels to ask, and when, follows from what their feeds showed so far (`maia.learning.polling`). An ask
 is a group of channels, one request each, sent one after the other at the pace that all hunters share. A
-refusal (429, 403, a server error) makes all hunters pause: it is recorded before anything else happens. A
-feed that fails three times in a row is left to the source `uploads`, and so are uploads that a feed was too
-short to show.
+refusal (429, 403, a server error, an answer that is no feed) makes all hunters pause: it is recorded before
+anything else happens. A feed that fails three times in a row is left to the source `uploads`, and so are
+uploads that a feed was too short to show. What is the service's fault is no failure of a channel.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from enum import Enum, auto
 from typing import ClassVar
 
 import numpy as np
@@ -49,7 +50,16 @@ FAILURES_TO_LEAVE = 3
 """Consecutive failures after which a channel's uploads are watched without its feed."""
 
 RETRY_FEED = timedelta(days=7)
-"""After this time such a feed is tried again."""
+"""After this time such a feed is tried again; the first further failure ends that."""
+
+RETRIES_EVERY = timedelta(hours=1)
+"""How often a hunter sees which feeds to try again, at most so many that a tenth of the looks is for them."""
+
+LEAST_MISSING = 3
+"""If so many feeds of an ask are missing, and half of them or more, it is the service that fails.
+
+An ask of few feeds is judged together with the other feeds asked for last.
+"""
 
 FIRST_LOOK_BACK = timedelta(hours=48)
 """How old uploads may be that a channel's first look finds."""
@@ -67,6 +77,15 @@ class FeedsAsk(Ask):
     asked: set[str] = field(default_factory=set)
 
 
+class Failure(Enum):
+    """Why there is no feed."""
+
+    MISSING = auto()
+    REFUSED = auto()
+    UNREADABLE = auto()
+    """Something was sent that is no feed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What became of the request for a channel's feed; `feed` is None if it failed or is missing.
@@ -77,6 +96,8 @@ class Answer:
     look: ClaimedLook
     asked_at: datetime
     feed: Feed | NotModified | None
+    is_charged: bool = True
+    """Whether it is a failure of the channel if there is no feed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +118,9 @@ class Feeds(Source[FeedsAsk, FeedsFinding]):
         self.atlas, self.youtube = atlas, youtube
         self.dao = UploadsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         self.settings = atlas.settings.feeds
+        self._retried_at: datetime | None = None
+        self._were_missing: dict[str, bool] = {}
+        """Whether the feeds asked for last are missing, by channel."""
 
     @property
     def arms(self) -> Mapping[str, Bucket]:
@@ -116,12 +140,14 @@ class Feeds(Source[FeedsAsk, FeedsFinding]):
             most = min(most, 1)
         if most < 1:
             return ()
+        await self._retry(now)
         looks = await self.dao.claim_looks(most, rule(pace), hold(self.atlas))
         return [_ask(looks[at : at + CHANNELS_PER_ASK]) for at in range(0, len(looks), CHANNELS_PER_ASK)]
 
     async def put(self, ask: FeedsAsk) -> FeedsFinding:
         """Ask for one feed after the other, at the common pace, until the hold or YouTube ends it."""
         answers: list[Answer] = []
+        missing: dict[str, bool] = {}
         for look in ask.looks:
             try:
                 is_test = await self._turn(look)
@@ -139,9 +165,17 @@ class Feeds(Source[FeedsAsk, FeedsFinding]):
                     raise
                 logger.info("the other feeds are asked for later: %s", failure)
                 break
-            if is_test and feed is not None:
+            answered_at = self.atlas.clock.now()
+            if isinstance(feed, Failure):
+                missing[look.channel_id] = feed is Failure.MISSING
+                answers.append(Answer(look, answered_at, None, is_charged=feed is not Failure.UNREADABLE))
+                continue
+            if is_test:
                 await self.dao.resume(asked_at)
-            answers.append(Answer(look, self.atlas.clock.now(), feed))
+            missing[look.channel_id] = False
+            answers.append(Answer(look, answered_at, feed))
+        if self._are_mostly_missing(missing):
+            answers = [replace(answer, is_charged=False) for answer in answers]
         pace, ended_at = await self.dao.pace(), self.atlas.clock.now()
         ids = dict.fromkeys(id_ for answer in answers for id_ in _found(answer))
         return FeedsFinding(
@@ -171,6 +205,32 @@ class Feeds(Source[FeedsAsk, FeedsFinding]):
             look for ask in asks for look in ask.looks if look.channel_id not in ask.asked
         )
 
+    def _are_mostly_missing(self, asked: Mapping[str, bool]) -> bool:
+        """Whether so many feeds are missing that it is hardly for their channels; says so if it is."""
+        for channel_id in asked:
+            self._were_missing.pop(channel_id, None)
+        before = len(self._were_missing) + len(asked) - max(2 * LEAST_MISSING, len(asked))
+        for channel_id in list(self._were_missing)[: max(before, 0)]:
+            del self._were_missing[channel_id]
+        self._were_missing |= asked
+        missing, of = sum(self._were_missing.values()), len(self._were_missing)
+        if not any(asked.values()) or missing < max(LEAST_MISSING, of / 2):
+            return False
+        logger.warning(
+            "%d of %d feeds are missing, which is hardly the channels' fault: they are asked for again",
+            missing,
+            of,
+            extra={"action": "feeds_missing"},
+        )
+        return True
+
+    async def _retry(self, now: datetime) -> None:
+        """Look again at feeds that were given up, once their time has come."""
+        if self._retried_at is None or now - self._retried_at >= RETRIES_EVERY:
+            most = int(self.settings.looks_per_day * (RETRIES_EVERY / timedelta(days=1)) / 10)
+            await self.dao.retry_feeds(max(1, most), FAILURES_TO_LEAVE - 1)
+            self._retried_at = now
+
     # Requests
 
     async def _turn(self, look: ClaimedLook) -> bool | None:
@@ -190,30 +250,29 @@ class Feeds(Source[FeedsAsk, FeedsFinding]):
                 return None
         return None
 
-    async def _request(self, look: ClaimedLook) -> Feed | NotModified | None:
-        """The feed, or None if it failed; a refusal makes all hunters pause first."""
+    async def _request(self, look: ClaimedLook) -> Feed | NotModified | Failure:
+        """The feed, or why there is none; a refusal makes all hunters pause first."""
         known = Validators(look.etag, look.last_modified)
         try:
             return await self.youtube.feed(look.channel_id, known, attempts=1)
         except Gone:
-            return None
+            return Failure.MISSING
         except RateLimited as refusal:
             await self._back_off(refusal, self.settings.refused_back_off_s)
             raise
         except BadRequest as refusal:
             await self._back_off(refusal, self.settings.refused_back_off_s)
-            return None
+            return Failure.REFUSED
         except Transient as failure:
             if not failure.verdict.status:
                 raise
-            if failure.verdict.status >= 500:
-                await self._back_off(failure, self.settings.failed_back_off_s)
-            return None
+            await self._back_off(failure, self.settings.failed_back_off_s)
+            return Failure.REFUSED if failure.verdict.status >= 500 else Failure.UNREADABLE
 
     async def _back_off(self, refusal: YouTubeError, first_s: float) -> None:
         until = await self.dao.back_off(str(refusal), refusal.verdict.retry_after_s, first_s)
         logger.warning(
-            "YouTube refuses requests for feeds, so no hunter sends any until %s: %s",
+            "YouTube doesn't answer requests for feeds, so no hunter sends any until %s: %s",
             until.isoformat(timespec="seconds"),
             refusal,
             extra={"action": "feeds_back_off"},
@@ -290,7 +349,8 @@ def result_of(answer: Answer, pace: Pace) -> LookResult:
     look, feed = answer.look, answer.feed
     base = LookResult.of(look, answer.asked_at)
     if feed is None:
-        return _failed(with_evidence(base, evidence_of(look), pace))
+        result = with_evidence(base, evidence_of(look), pace)
+        return _failed(result) if answer.is_charged else result
     base = replace(base, answered=True, failures=0)
     if isinstance(feed, NotModified):
         waited_h = _waited_h(answer)

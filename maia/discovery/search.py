@@ -7,8 +7,9 @@ priority, and all pages to the end.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from random import Random
@@ -91,7 +92,7 @@ class SearchAsk(Ask):
     """A page to ask for: the first of a request, or with `page_token` a later one.
 
     `form` is None in the original order. `claimed` are the topics under lease, and `question` the claimed
-    row of a question that no single topic asks.
+    row of a question that no single topic asks. Of a question that is taken up again no topic is under lease.
     """
 
     form: Form | None
@@ -100,6 +101,8 @@ class SearchAsk(Ask):
     page_token: str | None = None
     claimed: tuple[Topic, ...] = ()
     question: Question | None = None
+    queries: Mapping[int, str] = field(default_factory=dict)
+    """What the topics search for, if it asks about several."""
 
     @property
     def topic(self) -> Topic | None:
@@ -145,6 +148,7 @@ class Search(Source[SearchAsk, SearchFinding]):
         self.parked = 0
         self.next_wake_at: datetime | None = None
         self._threshold: float | None = None
+        self._last_answers: defaultdict[str, conduct.LastAnswers] = defaultdict(conduct.LastAnswers)
         self._has_warned = False
 
     @property
@@ -233,7 +237,12 @@ class Search(Source[SearchAsk, SearchFinding]):
         ]
 
     def _of_question(
-        self, form: Form, question: Question, claimed: Sequence[Topic] = (), about: str | None = None
+        self,
+        form: Form,
+        question: Question,
+        claimed: Sequence[Topic] = (),
+        about: str | None = None,
+        queries: Mapping[int, str] | None = None,
     ) -> SearchAsk:
         request = Request.of_json(question.question)
         page = f", page {question.pages + 1}" if question.page_token else ""
@@ -247,6 +256,7 @@ class Search(Source[SearchAsk, SearchFinding]):
             page_token=question.page_token,
             claimed=tuple(claimed),
             question=question,
+            queries=queries or {},
         )
 
     async def _claim_topics(self, wanted: Mapping[Form, int]) -> list[SearchAsk]:
@@ -288,7 +298,10 @@ class Search(Source[SearchAsk, SearchFinding]):
     async def _claim_groups(self, form: Form, count: int, free: dict[int, Candidate]) -> list[SearchAsk]:
         now = self.atlas.clock.now()
         opened = await self.questions.claim_open_questions(form.arm, count, now - TOKEN_LIFETIME)
-        asks = [self._of_question(form, question) for question in opened]
+        queries: dict[int, str] = {}
+        if opened:
+            queries = await self.dao.topic_queries({id_ for question in opened for id_ in question.topics})
+        asks = [self._of_question(form, question, queries=queries) for question in opened]
         records = [
             _record(topic, now)
             for topic in free.values()
@@ -313,7 +326,8 @@ class Search(Source[SearchAsk, SearchFinding]):
         request = forms.any_request(form, query, now, self.settings, self.discovery)
         new = NewQuestion(f"any@{uuid4()}", request.as_json(), tuple(topic.id for topic in topics))
         (question,) = await self.questions.add_questions(form.arm, [new])
-        return self._of_question(form, question, topics, about=_named(topics))
+        queries = {topic.id: topic.query for topic in topics}
+        return self._of_question(form, question, topics, _named(topics), queries)
 
     async def _take(self, ids: Sequence[int], free: dict[int, Candidate]) -> Claim:
         """Claim topics in one statement; whatever comes of it, they are not to be chosen again."""
@@ -331,6 +345,14 @@ class Search(Source[SearchAsk, SearchFinding]):
         """Request a page; the first if the token is too old or belongs to another request."""
         asked_at = self.atlas.clock.now()
         request, token = self._request_of(ask, asked_at)
+        finding = await self._found(ask, request, token, asked_at)
+        if finding.begins and ask.topic is not None:
+            self._last_answers[ask.arm].note(ask.topic.id, is_empty=not finding.ids)
+        return finding
+
+    async def _found(
+        self, ask: SearchAsk, request: Request, token: str | None, asked_at: datetime
+    ) -> SearchFinding:
         finding = await self._page(ask, request, token, asked_at)
         if not finding.ids and self._is_bounded_first_visit(ask, request, token):
             # What the window holds is nothing: once without it, so that a topic is not given up for that.
@@ -438,7 +460,9 @@ class Search(Source[SearchAsk, SearchFinding]):
         if len(ask.topics) < 2:
             return ask.topics
         text = f" {topic_key(' '.join([video.title or '', *video.tags, video.description or '']))} "
-        return tuple(topic.id for topic in ask.claimed if topic_key(topic.query) in text)
+        return tuple(
+            id_ for id_ in ask.topics if (query := ask.queries.get(id_)) and topic_key(query) in text
+        )
 
     def oddity(self, finding: SearchFinding, stored: Stored) -> str | None:
         form = finding.ask.form
@@ -458,7 +482,8 @@ class Search(Source[SearchAsk, SearchFinding]):
             order=form.order if form.order in ("date", "viewCount") else None,
             after_s=after.timestamp() if after else None,
             before_s=before.timestamp() if before else None,
-            is_first=finding.begins and form.combines in ("slices", "regions", "categories"),
+            must_find=finding.begins
+            and (form.combines != "topic" or self._last_answers[form.arm].are_nearly_all_empty),
         )
         return ", ".join(sorted(conduct.judge(page))) or None
 
@@ -471,6 +496,8 @@ class Search(Source[SearchAsk, SearchFinding]):
         outcomes = [self._outcome(topic, finding, stored, goes_on) for topic in ask.claimed]
         if outcomes:
             await dao.update_search_states(outcomes)
+        elif ask.topics:
+            await dao.count_asks(ask.topics, 1 / len(ask.topics), stored.early_by_topic)
         if ask.question is not None:
             await self.questions.joining(dao.queue).complete_question(
                 ask.question,

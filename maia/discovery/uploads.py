@@ -18,15 +18,7 @@ from atlas.adapters.uploads import ClaimedLook, Gap, LookResult, Pace, UploadsDA
 from atlas.composition import Atlas
 from atlas.config import Bucket
 from atlas.errors import LeaseLost
-from maia.discovery.feeds import (
-    FAILURES_TO_LEAVE,
-    FIRST_LOOK_BACK,
-    evidence_of,
-    hold,
-    rule,
-    scaled_pace,
-    with_evidence,
-)
+from maia.discovery.feeds import FIRST_LOOK_BACK, evidence_of, hold, rule, scaled_pace, with_evidence
 from maia.discovery.source import FEEDS, UPLOADS, Ask, Finding, Source, Stored
 from maia.learning import polling
 from maia.youtube.client import IDS_PER_CALL, YouTube
@@ -181,19 +173,12 @@ class Uploads(Source[CountsAsk | GapAsk, Finding]):
             newest_at=finding.asked_at if rise or known is None else look.newest_at,
         )
         evidence = polling.observe(evidence_of(look), waited_h=waited_h, uploads=rise)
-        return with_evidence(self._retrying_feed(result), evidence, finding.pace)
+        return with_evidence(result, evidence, finding.pace)
 
     def _missed(self, look: ClaimedLook, base: LookResult, pace: Pace) -> LookResult:
         failures = look.failures + 1
         missed = replace(base, failures=failures, gone=failures >= MISSES_BEFORE_GONE)
         return with_evidence(missed, evidence_of(look), pace)
-
-    def _retrying_feed(self, result: LookResult) -> LookResult:
-        """Try the feed again some time after it failed; the first further failure ends that."""
-        at = result.retry_feed_at
-        if not self.feeds_are_on or result.by_feed or at is None or result.asked_at < at:
-            return result
-        return replace(result, by_feed=True, retry_feed_at=None, failures=FAILURES_TO_LEAVE - 1)
 
 
 def _gap_since(look: ClaimedLook, now: datetime) -> datetime:

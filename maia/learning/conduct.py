@@ -3,14 +3,15 @@
 `judge` looks at one page. An order is ignored if the page is no more sorted than chance would have it; a
 window is ignored if a good part of the videos lies outside. Counts in search lag by hours and publication
 times of premieres change, so both are judged with tolerance, and a page with few videos tells nothing.
-`standing` looks at a form's recent pages: it has stopped answering if most of its pages are odd, beyond what
-chance explains.
+Many a topic has no new video, but hardly ever do nearly all topics have none: `LastAnswers` tells whether a
+form that asks about one topic finds anything. `standing` looks at a form's recent pages: it has stopped
+answering if most of its pages are odd, beyond what chance explains.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from math import erf, sqrt
 from typing import Final, Literal
@@ -42,8 +43,8 @@ class AskedPage:
     order: ClaimedOrder | None = None
     after_s: float | None = None
     before_s: float | None = None
-    is_first: bool = True
-    """Only a first page must find something."""
+    must_find: bool = True
+    """A first page must find something, unless its topic may be too narrow for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,10 @@ class ConductSettings:
     tolerance_s: float = 3600.0
     """How far outside the window a video may be."""
     least_pages: int = 4
+    least_topics: int = 5
+    most_topics: int = 20
+    nearly_all: float = 0.9
+    """Single topics may have no new video; it is odd if this share of the last `most_topics` has none."""
     odd_share: float = 0.5
     """A form answers as expected while fewer of its pages than this are odd."""
     certainty: float = 0.95
@@ -70,6 +75,8 @@ class ConductSettings:
     def __post_init__(self) -> None:
         if self.least_videos < 2 or self.least_pages < 1 or self.clear_factor < 1:
             raise ValueError("least_videos must be at least 2, least_pages and clear_factor at least 1")
+        if not 1 <= self.least_topics <= self.most_topics or not 0 < self.nearly_all <= 1:
+            raise ValueError("least_topics must be from 1 to most_topics, and nearly_all a share")
         if not 0 < self.outside <= 1 or not 0 < self.odd_share < 1 or not 0.5 <= self.certainty < 1:
             raise ValueError("outside, odd_share and certainty must be shares, certainty from .5")
 
@@ -81,7 +88,7 @@ def judge(page: AskedPage, settings: ConductSettings = DEFAULTS) -> frozenset[Od
     """What is odd about a page; empty if nothing is, or if the page is too short to tell."""
     published = np.array(page.published_s, dtype=np.float64)
     if not len(published):
-        return frozenset({Oddity.EMPTY} if page.is_first else ())
+        return frozenset({Oddity.EMPTY} if page.must_find else ())
     if len(published) < settings.least_videos:
         return frozenset()
     odd = set()
@@ -93,6 +100,27 @@ def judge(page: AskedPage, settings: ConductSettings = DEFAULTS) -> frozenset[Od
     elif page.order == "viewCount" and _ignores_views(page, settings):
         odd.add(Oddity.ORDER_IGNORED)
     return frozenset(odd)
+
+
+@dataclass(slots=True)
+class LastAnswers:
+    """Whether a form's last answers about single topics found something, each topic counted once."""
+
+    settings: ConductSettings = DEFAULTS
+    _were_empty: dict[int, bool] = field(default_factory=dict)
+
+    def note(self, topic: int, *, is_empty: bool) -> None:
+        """Remember the answer to a first page."""
+        self._were_empty.pop(topic, None)
+        self._were_empty[topic] = is_empty
+        if len(self._were_empty) > self.settings.most_topics:
+            del self._were_empty[next(iter(self._were_empty))]
+
+    @property
+    def are_nearly_all_empty(self) -> bool:
+        """Whether so few topics find something that it is not for what they are about."""
+        topics, empty = len(self._were_empty), sum(self._were_empty.values())
+        return topics >= self.settings.least_topics and empty >= self.settings.nearly_all * topics
 
 
 def _outside(page: AskedPage, published: Floats, settings: ConductSettings) -> float:
@@ -132,22 +160,15 @@ class Standing:
     reason: str
 
 
-def standing(
-    recent: Iterable[frozenset[Oddity]],
-    *,
-    usually_empty: float = 0.0,
-    settings: ConductSettings = DEFAULTS,
-) -> Standing:
+def standing(recent: Iterable[frozenset[Oddity]], settings: ConductSettings = DEFAULTS) -> Standing:
     """How a form answers, by its recent pages as judged.
 
-    `usually_empty` is the share of its pages that are empty in good times, e.g. where topics are narrow; that
-    many are no sign. A form that has few pages, or whose odd ones may be chance, is well.
+    A form that has few pages, or whose odd ones may be chance, is well.
     """
     pages = list(recent)
     if len(pages) < settings.least_pages:
         return Standing(1.0, True, f"{len(pages)} pages, too few to tell")
     kinds = {kind: sum(kind in page for page in pages) for kind in Oddity}
-    kinds[Oddity.EMPTY] = max(0, kinds[Oddity.EMPTY] - round(usually_empty * len(pages)))
     worst = max(kinds, key=lambda kind: (kinds[kind], kind))
     odd, n = kinds[worst], len(pages)
     health = 1 - odd / n

@@ -15,15 +15,23 @@ from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.testing import NOON, SettingsFactory
-from maia.discovery.feeds import CHANNELS_PER_ASK, ENTRIES, Feeds, FeedsAsk, FeedsFinding
+from maia.discovery.feeds import (
+    CHANNELS_PER_ASK,
+    ENTRIES,
+    FAILURES_TO_LEAVE,
+    RETRY_FEED,
+    Feeds,
+    FeedsAsk,
+    FeedsFinding,
+)
 from maia.discovery.source import FEEDS, Stored
 from maia.youtube.client import YouTube
 from maia.youtube.errors import RateLimited, Transient
 from tests.api_server import Ledger
-from tests.feed_server import FeedServer, Upload, serving_feeds
+from tests.feed_server import OPENS, FeedServer, Upload, serving_feeds
 from tests.ids import cid, vid
 from tests.integration.test_tracking import found
-from tests.integration.test_uploads import plan
+from tests.integration.test_uploads import answered, plan
 
 pytestmark = pytest.mark.integration
 
@@ -180,9 +188,53 @@ async def test_a_feed_that_keeps_failing_is_left_to_the_source_uploads(house: Ho
     row = await row_of(sql, channel)
     assert (row["failures"], row["by_feed"]) == (0, False)
     assert row["next_look_at"] == house.clock.now(), "its uploads are looked at without the feed at once"
-    house.clock.advance(200 * HOUR)
+    house.clock.advance(RETRY_FEED - MINUTE)
     assert await house.look() == []
     assert house.server.statuses() == {404: 3}
+
+
+async def test_a_feed_that_was_given_up_is_tried_again_after_a_week(house: House, sql: Any) -> None:
+    """Also where nobody counts its channel's videos."""
+    (channel,) = await plan(sql, 1, failures=FAILURES_TO_LEAVE - 1)
+    await house.look()
+    house.clock.advance(RETRY_FEED)
+    await house.look()
+    assert house.server.statuses() == {404: 2}
+    row = await row_of(sql, channel)
+    assert (row["by_feed"], row["retry_feed_at"]) == (False, house.clock.now() + RETRY_FEED), "at once again"
+    house.clock.advance(RETRY_FEED)
+    house.server.channels = {channel: uploads("a", 1)}
+    await house.look()
+    assert house.server.statuses() == {404: 2, 200: 1}
+    row = await row_of(sql, channel)
+    assert (row["by_feed"], row["failures"], row["retry_feed_at"]) == (True, 0, None)
+
+
+async def test_feeds_are_tried_again_a_few_at_a_time_and_after_those_that_are_due(
+    house: House, sql: Any
+) -> None:
+    ids = await plan(sql, 10, by_feed=False)
+    await sql.execute("UPDATE channel_uploads SET by_feed = true WHERE channel_id = $1", ids[9])
+    await sql.execute("UPDATE channel_uploads SET retry_feed_at = next_look_at")
+    house.server.channels = {id_: uploads(f"c{n}", 1) for n, id_ in enumerate(ids)}
+    await fix_scale(sql)
+    house.source.settings = house.source.settings.model_copy(update={"looks_per_day": 480})
+    await house.look()
+    assert house.server.asked() == [ids[9], *ids[:2]]
+    await house.look()
+    assert len(house.server.requests) == 3
+    house.clock.advance(HOUR)
+    await house.look()
+    assert set(house.server.asked()[3:]) == set(ids[2:4])
+
+
+async def test_a_channel_whose_videos_somebody_counts_now_is_left_alone(house: House, sql: Any) -> None:
+    await plan(sql, 1, by_feed=False, retry_feed_at=NOON)
+    (look,) = await house.dao.claim_looks(0, _rule(house), 2 * HOUR, counts=1)
+    assert await house.dao.retry_feeds(9, 2) == 0
+    house.clock.advance(2 * HOUR)
+    assert await house.dao.retry_feeds(9, 2) == 1
+    assert await house.dao.store_looks(look.token, [answered(look, by_feed=False)]) == 0
 
 
 async def test_a_feed_that_answers_again_forgets_its_failures(house: House, sql: Any) -> None:
@@ -252,6 +304,76 @@ async def test_other_refusals_pause_all_hunters_too(
     assert [len(finding.answers) for finding in await house.look()] == [1]
     assert (await house.dao.pace()).refusals == 0
     assert sum(len(finding.answers) for finding in await house.look()) == 3
+
+
+@pytest.mark.parametrize(
+    "body", [b"<!DOCTYPE html><html></html>", b"<html></html>", b"", f"{OPENS}<entry>".encode()]
+)
+async def test_what_is_no_feed_pauses_all_hunters_and_is_no_failure_of_the_channel(
+    house: House, sql: Any, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = await plan(sql, 5, failures=FAILURES_TO_LEAVE - 1)
+    await fix_scale(sql)
+    house.server.body = body
+    (finding,) = await house.look()
+    assert len(finding.answers) == len(house.server.requests) == 1
+    assert (await house.dao.pace()).closed_until == NOON + MINUTE
+    assert [record.levelname for record in caplog.records if "no hunter sends any" in record.message] == [
+        "WARNING"
+    ]
+    for minutes in (1, 2, 4):
+        assert await house.look() == [], "nobody asks until the pause is over"
+        house.clock.advance(minutes * MINUTE)
+        await house.look()
+    rows = await sql.fetch("SELECT failures, by_feed FROM channel_uploads")
+    assert {tuple(row) for row in rows} == {(FAILURES_TO_LEAVE - 1, True)}
+    assert len(set(house.server.asked())) == 4, "each of them waits for its interval"
+    house.clock.advance(8 * MINUTE)
+    house.server.body = None
+    house.server.channels = {id_: uploads(f"c{n}", 1) for n, id_ in enumerate(ids)}
+    assert len(await house.look()) == 1
+    assert (await house.dao.pace()).refusals == 0
+
+
+async def test_if_most_feeds_are_missing_no_channel_has_failed(
+    house: House, sql: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = await plan(sql, 6, failures=FAILURES_TO_LEAVE - 1)
+    await fix_scale(sql)
+    house.server.channels = {id_: uploads(f"c{n}", 1) for n, id_ in enumerate(ids[3:])}
+    await house.look()
+    assert house.server.statuses() == {404: 3, 200: 3}
+    for id_ in ids[:3]:
+        row = await row_of(sql, id_)
+        assert (row["failures"], row["by_feed"]) == (FAILURES_TO_LEAVE - 1, True)
+        assert row["answered_at"] is None
+        assert row["next_look_at"] == NOON + timedelta(hours=row["interval_h"]) > NOON
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [record.message[:28] for record in warnings] == ["3 of 6 feeds are missing, wh"]
+    assert (await house.dao.pace()).closed_until is None
+
+
+async def test_feeds_missing_one_ask_after_the_other_are_seen_together(house: House, sql: Any) -> None:
+    ids = await plan(sql, 12)
+    house.server.channels = {id_: uploads(f"c{n}", 1) for n, id_ in enumerate(ids[:6])}
+    for id_ in ids:
+        await sql.execute("UPDATE channel_uploads SET next_look_at = 'infinity' WHERE channel_id <> $1", id_)
+        await sql.execute("UPDATE channel_uploads SET next_look_at = $2 WHERE channel_id = $1", id_, NOON)
+        assert len(await house.look()) == 1
+    rows = [await row_of(sql, id_) for id_ in ids]
+    assert [row["failures"] for row in rows] == [0] * 6 + [1, 1] + [0] * 4
+
+
+@pytest.mark.parametrize(("channels", "missing"), [(2, 2), (7, 3), (6, 1)])
+async def test_missing_feeds_among_others_that_answer_are_the_channels(
+    house: House, sql: Any, channels: int, missing: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = await plan(sql, channels)
+    house.server.channels = {id_: uploads(f"c{n}", 1) for n, id_ in enumerate(ids[missing:])}
+    await house.look()
+    rows = [await row_of(sql, id_) for id_ in ids]
+    assert [row["failures"] for row in rows] == [1] * missing + [0] * (channels - missing)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 async def test_a_dead_network_gives_back_all_that_was_not_asked(house: House, sql: Any) -> None:

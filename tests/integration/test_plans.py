@@ -161,6 +161,10 @@ async def test_adding_tags_reads_only_the_topics_they_are(long_queue: Any, mode:
     plan = await plan_of(long_queue, "queue.tag_mentions", f"ARRAY{tags}", mode)
     assert {index for _, index in scans(plan, "search_queue")} <= {"search_queue_key", None}
     assert "Seq Scan" not in {kind for kind, _ in scans(plan, "search_queue")}
+    for statement, arguments in (("topic_queries", ""), ("count_asks", ", 0.3, ARRAY[1, 0, 7]")):
+        plan = await plan_of(long_queue, f"queue.{statement}", f"ARRAY[1, 2, 3]{arguments}", mode)
+        assert BY_ID in scans(plan, "search_queue")
+        assert "Seq Scan" not in {kind for kind, _ in scans(plan, "search_queue")}
 
 
 async def test_a_plan_made_while_the_queue_was_empty_serves_when_it_has_grown(long_queue: Any) -> None:

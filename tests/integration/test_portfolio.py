@@ -331,6 +331,32 @@ class TestForms:
         assert credited == {row["subject"]: row["n"] for row in stored}
         assert sum(credited.values()) == statistics.new == 50
 
+    @pytest.mark.parametrize("is_killed", [False, True])
+    async def test_a_joined_question_taken_up_again_credits_its_topics(
+        self, hunting: Hunting, sql: Any, is_killed: bool
+    ) -> None:
+        """Be it for its second page, or because the hunter that asked it was killed."""
+        rules = {"tags_per_video": 0, "results_per_page": 10}
+        async with hunting(*SUBJECTS, only="search:any", hunter=rules) as hunter:
+            if is_killed:
+                await hunter.fetch_batch(1)
+                await sql.execute("UPDATE discovery_asks SET lease_until = '-infinity'")
+            else:
+                assert (await hunter.cycle(1)).pages == 1
+            assert (await hunter.cycle(1)).new == 10
+        met = await sql.fetch(
+            "SELECT v.tags[1] AS subject, q.query AS topic FROM video_sources AS m "
+            "JOIN videos AS v ON v.id = m.video_id LEFT JOIN search_queue AS q ON q.id = ANY (m.topics)"
+        )
+        assert [row["topic"] for row in met] == [row["subject"] for row in met]
+        assert len(met) == (10 if is_killed else 20)
+        topics = await sql.fetch("SELECT query, asks_total, early_total FROM search_queue")
+        assert {row["asks_total"] for row in topics} == {0.25 if is_killed else 0.5}
+        early = Counter(row["subject"] for row in met)
+        assert {row["query"]: row["early_total"] for row in topics} == {
+            subject: early[subject] for subject in SUBJECTS
+        }
+
     async def test_a_topic_with_parameters_of_its_own_is_never_joined(
         self, hunting: Hunting, emulator: Emulator
     ) -> None:
@@ -751,6 +777,31 @@ class TestHealth:
         assert (arm.asks, arm.odd) == (12, 12)
         assert "invalidParameter" in str(arm.unwell)
         assert (mended.pages, mended.parked) == (2, 0)
+
+    @pytest.mark.parametrize("arm", ["any", "anyrelevant", "views", "relevance", "date"])
+    async def test_a_form_that_finds_nothing_at_all_is_unwell(
+        self, hunting: Hunting, emulator: Emulator, clock: FixedClock, sql: Any, arm: str
+    ) -> None:
+        emulator.set_faults(["empty-page:1:search.list"])
+        async with hunting(*(f"topic {n}" for n in range(60)), only=f"search:{arm}") as hunter:
+            while (await hunter.cycle(4)).asks:
+                (today,) = await hunter.discovery.plan(DAY)
+                if today.unwell:
+                    break
+        assert today.unwell == "empty"
+        assert today.asks <= 20
+
+    async def test_single_topics_without_a_new_video_are_nothing_odd(
+        self, hunting: Hunting, emulator: Emulator, clock: FixedClock, sql: Any
+    ) -> None:
+        topics = [f"nothing {n}" if n % 3 else f"{SUBJECTS[n % 4]} breed {n % 7}" for n in range(40)]
+        async with hunting(*topics, only="search:views", hunter={"tags_per_video": 0}) as hunter:
+            while (await hunter.cycle(4)).asks:
+                pass
+            (today,) = await hunter.discovery.plan(DAY)
+        assert today.asks >= 40
+        assert today.unwell is None
+        assert today.odd < today.asks / 4
 
     async def test_an_order_that_search_ignores_is_noticed(
         self, hunting: Hunting, emulator: Emulator, clock: FixedClock, sql: Any

@@ -83,6 +83,19 @@ async def test_a_plan_with_all_channels_due_changes_nothing(sql: Any, mode: str)
 
 
 @pytest.mark.parametrize("mode", MODES)
+async def test_feeds_to_try_again_are_sought_among_those_given_up(sql: Any, mode: str) -> None:
+    await sql.execute("UPDATE channel_uploads SET retry_feed_at = next_look_at WHERE NOT by_feed")
+    await sql.execute("VACUUM FULL ANALYZE channel_uploads")
+    plan = await plan_of(sql, "uploads.retry_feeds", f"'{NOON}', 2, 10", mode)
+    assert scans(plan, "channel_uploads") - {("Bitmap Heap Scan", None)} <= {
+        ("Index Scan", "channel_uploads_counted_due"),
+        ("Bitmap Index Scan", "channel_uploads_counted_due"),
+        IN_PLACE,
+    }
+    assert indexes(plan) == {"channel_uploads_counted_due"}
+
+
+@pytest.mark.parametrize("mode", MODES)
 async def test_gaps_are_found_by_their_index(sql: Any, mode: str) -> None:
     plan = await plan_of(sql, "uploads.claim_gaps", f"5, '{TOKEN}', 300", mode)
     assert indexes(plan) == {"channel_uploads_gaps", "channel_uploads_pkey"}

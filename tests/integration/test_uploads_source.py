@@ -17,7 +17,6 @@ from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.errors import LeaseLost
 from atlas.testing import NOON
-from maia.discovery.feeds import FAILURES_TO_LEAVE
 from maia.discovery.source import UPLOADS, Finding, Stored
 from maia.discovery.uploads import MOST_ATTEMPTS, MOST_PAGES, Uploads
 from maia.youtube.errors import Transient
@@ -205,21 +204,6 @@ async def test_a_channel_missing_twice_is_gone(house: House, sql: Any, clock: Fi
         assert (await row_of(sql, missing))["status"] == status
         clock.advance(200 * HOUR)
     assert (await row_of(sql, here))["status"] == "live"
-
-
-async def test_a_feed_that_failed_is_tried_again_after_a_week(
-    house: House, sql: Any, clock: FixedClock
-) -> None:
-    (channel,) = await plan(
-        sql, 1, by_feed=False, video_count=7, answered_at=NOON, retry_feed_at=NOON + 168 * HOUR
-    )
-    house.api.counts = {channel: 7}
-    await house.look()
-    assert not (await row_of(sql, channel))["by_feed"]
-    clock.advance(168 * HOUR)
-    await house.look()
-    row = await row_of(sql, channel)
-    assert (row["by_feed"], row["failures"]) == (True, FAILURES_TO_LEAVE - 1)
 
 
 async def test_without_feeds_all_channels_are_counted(house: House, sql: Any) -> None:

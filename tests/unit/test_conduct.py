@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maia.learning.conduct import AskedPage, ConductSettings, Oddity, agreement, judge, standing
+from maia.learning.conduct import AskedPage, ConductSettings, LastAnswers, Oddity, agreement, judge, standing
 
 DAY = 86_400.0
 NONE: frozenset[Oddity] = frozenset()
@@ -65,7 +65,7 @@ def test_a_few_premieres_outside_the_window_are_not_odd():
 
 def test_only_an_empty_first_page_is_odd_and_short_pages_tell_nothing():
     assert judge(AskedPage([])) == {Oddity.EMPTY}
-    assert judge(AskedPage([], is_first=False)) == NONE
+    assert judge(AskedPage([], must_find=False)) == NONE
     assert judge(AskedPage([1.0, 2.0, 3.0], order="date", after_s=1e9)) == NONE
 
 
@@ -84,17 +84,43 @@ def test_a_form_that_has_stopped_answering_loses_its_health():
     assert not stopped.is_well
     assert stopped.health < 0.5
     assert stopped.reason == "order ignored on 12 of 14 pages"
-    assert standing([NONE] * 20) == standing([NONE] * 20, usually_empty=0.5)
+    assert standing([NONE] * 20).health == 1
     now_and_then = standing([odd] * 3 + [NONE] * 17)
     assert now_and_then.is_well
     assert now_and_then.health >= 0.5
 
 
-def test_a_form_that_is_often_empty_is_well_if_it_always_was():
-    empty = frozenset({Oddity.EMPTY})
-    pages = [empty] * 14 + [NONE] * 6
-    assert not standing(pages + [empty] * 10).is_well
-    assert standing(pages, usually_empty=0.7).is_well
+def answers(*empty: bool) -> LastAnswers:
+    last = LastAnswers()
+    for topic, is_empty in enumerate(empty):
+        last.note(topic, is_empty=is_empty)
+    return last
+
+
+def test_topics_without_a_video_are_odd_only_if_nearly_all_have_none():
+    assert not answers(*[True] * 4).are_nearly_all_empty, "too few to tell"
+    assert answers(*[True] * 5).are_nearly_all_empty
+    assert answers(*[False] * 2, *[True] * 18).are_nearly_all_empty
+    assert not answers(*[False] * 3, *[True] * 17).are_nearly_all_empty
+    assert answers(*[False] * 30, *[True] * 20).are_nearly_all_empty, "only the last ones count"
+    assert not answers(*[True] * 30, *[False] * 3).are_nearly_all_empty
+
+
+def test_a_topic_that_is_asked_about_again_and_again_counts_once():
+    last = answers(True, True, True, True)
+    for _ in range(30):
+        last.note(3, is_empty=True)
+    assert not last.are_nearly_all_empty
+
+
+@given(st.integers(0, 10_000), st.floats(0, 0.75))
+def test_a_form_of_narrow_topics_stays_well(seed: int, empty_share: float):
+    random, last = np.random.default_rng(seed), LastAnswers()
+    pages = []
+    for topic in range(100):
+        last.note(topic, is_empty=bool(is_empty := random.random() < empty_share))
+        pages.append(judge(AskedPage([], must_find=last.are_nearly_all_empty)) if is_empty else NONE)
+    assert standing(pages).is_well
 
 
 def test_impossible_settings_are_refused():
@@ -102,3 +128,5 @@ def test_impossible_settings_are_refused():
         ConductSettings(least_videos=1)
     with pytest.raises(ValueError, match="shares"):
         ConductSettings(outside=0)
+    with pytest.raises(ValueError, match="least_topics"):
+        ConductSettings(least_topics=0)

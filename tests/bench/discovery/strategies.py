@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -136,6 +136,9 @@ class Portfolio:
     _claimed: Counter[str] = field(default_factory=Counter)
     _asks: Counter[tuple[int, str]] = field(default_factory=Counter)
     _odd: Counter[tuple[int, str]] = field(default_factory=Counter)
+    _last_answers: defaultdict[str, conduct.LastAnswers] = field(
+        default_factory=lambda: defaultdict(conduct.LastAnswers)
+    )
     _open: dict[str, list[Question]] = field(default_factory=dict)
     _groups: dict[str, list[tuple[TopicRecord, ...]]] = field(default_factory=dict)
     _covered: dict[str, datetime] = field(default_factory=dict)
@@ -289,14 +292,17 @@ class Portfolio:
             self._open.setdefault(form.arm, []).append(later)
 
     def _watch_conduct(self, desk: Desk, question: Question, numbers: Integers) -> None:
-        request, order = question.request, question.form.order
+        request, order, arm = question.request, question.form.order, question.form.arm
+        if question.start == 0 and question.form.combines == "topic":
+            self._last_answers[arm].note(int(question.topics[0]), is_empty=not len(numbers))
         page = conduct.AskedPage(
             desk.scene.published[numbers].tolist(),
             desk.scene.catalogue.views_at(numbers, desk.now).tolist(),
             order if order in ("date", "viewCount") else None,
             request.published_after.timestamp() if request.published_after else None,
             request.published_before.timestamp() if request.published_before else None,
-            is_first=question.start == 0 and question.form.combines in ("slices", "regions", "categories"),
+            must_find=question.start == 0
+            and (question.form.combines != "topic" or self._last_answers[arm].are_nearly_all_empty),
         )
         self._asks[desk.day, question.form.arm] += 1
         self._odd[desk.day, question.form.arm] += bool(conduct.judge(page))
