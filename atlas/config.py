@@ -307,7 +307,9 @@ class FeedsSettings(Group):
         description="Pause for all hunters after a 429 or 403 that names none; it doubles each time.",
     )
     failed_back_off_s: float = Field(
-        default=60, ge=1, description="Pause for all hunters after a server error; it doubles each time."
+        default=60,
+        ge=1,
+        description="Pause for all hunters after a server error or an answer that is no feed; doubles each time.",
     )
     longest_back_off_s: float = Field(default=86_400, ge=1, description="Longest such pause.")
 
