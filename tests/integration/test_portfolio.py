@@ -623,12 +623,18 @@ class TestJudging:
             given_up = await judging.judge(hunter.atlas)
         assert waiting is not None
         assert given_up is not None
-        # Those that have enough views already are known to grow without another count.
-        grown = await sql.fetchval("SELECT count(*) FROM video_sources WHERE growing")
-        assert waiting.videos == grown
-        assert waiting.videos + given_up.videos == OF_A_DAY
+        # Those that were found just before 24 hours are known by that count, whether they grow or not.
+        known = await sql.fetch(
+            "SELECT age_h, growing, views_per_hour FROM video_sources WHERE growing IS NOT NULL"
+        )
+        late = await sql.fetchval("SELECT count(*) FROM video_sources WHERE age_h BETWEEN 18 AND 24")
+        assert (waiting.videos, given_up.videos) == (late, OF_A_DAY - late)
+        assert len(known) == late
+        assert {row["growing"] for row in known} == {True, False}
+        assert all(row["age_h"] >= 18 and row["views_per_hour"] is not None for row in known)
+        # Of the others nobody will ever know, however many views the growing ones had when they were found.
         assert (
-            await sql.fetchval("SELECT count(*) FROM video_sources WHERE growing IS NULL") == OF_A_DAY - grown
+            await sql.fetchval("SELECT count(*) FROM video_sources WHERE judged_at IS NOT NULL") == OF_A_DAY
         )
 
     async def test_a_judgement_that_is_killed_midway_is_finished_by_the_next(
