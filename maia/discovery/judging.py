@@ -34,7 +34,7 @@ _HOUR: Final = timedelta(hours=1)
 
 @dataclass(slots=True)
 class Judged:
-    """How many videos were judged, and how many of them grew."""
+    """How many videos were judged, and how many of them grew; not those that are given up as unknown."""
 
     videos: int = 0
     growing: int = 0

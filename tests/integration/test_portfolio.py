@@ -621,6 +621,7 @@ class TestJudging:
             waiting = await judging.judge(hunter.atlas)
             clock.advance(90 * HOUR)
             given_up = await judging.judge(hunter.atlas)
+            (day,) = await hunter.discovery.yields_since(DAY)
         assert waiting is not None
         assert given_up is not None
         # Those that were found just before 24 hours are known by that count, whether they grow or not.
@@ -628,10 +629,18 @@ class TestJudging:
             "SELECT age_h, growing, views_per_hour FROM video_sources WHERE growing IS NOT NULL"
         )
         late = await sql.fetchval("SELECT count(*) FROM video_sources WHERE age_h BETWEEN 18 AND 24")
-        assert (waiting.videos, given_up.videos) == (late, OF_A_DAY - late)
+        assert (waiting.videos, given_up.videos) == (late, 0)
         assert len(known) == late
         assert {row["growing"] for row in known} == {True, False}
         assert all(row["age_h"] >= 18 and row["views_per_hour"] is not None for row in known)
+        topic = await sql.fetchrow("SELECT * FROM search_queue WHERE query = 'cats'")
+        grown = sum(row["growing"] for row in known)
+        assert (day.early, day.judged, day.growing) == (OF_A_DAY, late, grown)
+        assert (topic["early_total"], topic["judged_total"], topic["early_growing_total"]) == (
+            OF_A_DAY,
+            late,
+            grown,
+        )
         # Of the others nobody will ever know, however many views the growing ones had when they were found.
         assert (
             await sql.fetchval("SELECT count(*) FROM video_sources WHERE judged_at IS NOT NULL") == OF_A_DAY
