@@ -317,13 +317,13 @@ FROM unnest($1::text[], $2::bigint[]) AS m (key, videos)
 WHERE q.key = m.key AND q.parameters = '{}'::jsonb;
 
 -- name: add_verdicts
--- Add to day $1 and arm $2 how many of their early videos were judged ($3), and how many grew ($4).
-INSERT INTO discovery_yields AS y (pacific_day, arm, judged, growing)
-SELECT *
-FROM unnest($1::date[], $2::text[], $3::bigint[], $4::bigint[])
-ON CONFLICT (pacific_day, arm) DO UPDATE
-SET judged = y.judged + excluded.judged,
-    growing = y.growing + excluded.growing;
+-- Add to day $1 and arm $2 how many of their early videos were judged ($3), and how many grew ($4). Videos that were met
+-- otherwise than by asking, as by a watch, count in no yield: then there is no row.
+UPDATE discovery_yields AS y
+SET judged = y.judged + v.judged,
+    growing = y.growing + v.growing
+FROM unnest($1::date[], $2::text[], $3::bigint[], $4::bigint[]) AS v (pacific_day, arm, judged, growing)
+WHERE y.pacific_day = v.pacific_day AND y.arm = v.arm;
 
 -- name: totals_by_arm
 -- What each arm has brought altogether.
