@@ -105,14 +105,15 @@ def _class_of(age_h: Floats) -> Integers:
 
 def _assumed(age_h: Floats, settings: GrowthSettings) -> Floats:
     """Log of views at 24 h over views at each age, by the typical curve."""
-
-    def gained(age: ColumnLike) -> Floats:
-        power = 1 - settings.decay
-        total: Floats = ((1 + np.maximum(column(age), 1 / 60) / settings.scale_h) ** power - 1) / power
-        return total
-
-    ratio: Floats = np.log(gained(HORIZON_H) / gained(age_h))
+    ratio: Floats = np.log(_gained(HORIZON_H, settings) / _gained(age_h, settings))
     return ratio
+
+
+def _gained(age_h: ColumnLike, settings: GrowthSettings) -> Floats:
+    """Views up to each age by the typical curve, in any unit."""
+    power = 1 - settings.decay
+    total: Floats = ((1 + np.maximum(column(age_h), 1 / 60) / settings.scale_h) ** power - 1) / power
+    return total
 
 
 def projection(
@@ -175,6 +176,7 @@ def views_at_horizon(
 ) -> Floats:
     """Views at 24 h, once that age is over: between the last count up to it and the first from it on.
 
+    There the typical curve tells what part of the views between the counts came before 24 h.
     With only one of these counts, that one is projected to 24 h, if its age is at least `earliest_h` and at
     most `latest_h`. Otherwise the views at 24 h are not known yet: NaN.
     """
@@ -182,7 +184,9 @@ def views_at_horizon(
     age1, views1 = column(after_age_h), column(after_views)
     has_before = ~np.isnan(column(before_age_h)) & ~np.isnan(column(before_views)) & (age0 > 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        part = np.clip((HORIZON_H - age0) / np.maximum(age1 - age0, 1e-9), 0.0, 1.0)
+        gained0, gained1 = _gained(age0, settings), _gained(age1, settings)
+        part = (_gained(HORIZON_H, settings) - gained0) / np.maximum(gained1 - gained0, 1e-9)
+        part = np.clip(part, 0.0, 1.0)
         between = views0 + part * np.maximum(views1 - views0, 0.0)
         ahead = views0 * np.exp(_assumed(age0, settings))
         back = views1 * np.exp(_assumed(np.nan_to_num(age1, nan=HORIZON_H), settings))
