@@ -120,14 +120,21 @@ class Connector:
                 return await self._connect_to(self._url_address, options, unlimited=unlimited)
             try:
                 return await self._connect_to(dsn.parse(self._server.dsn), options, unlimited=unlimited)
-            except (OSError, CannotConnectNowError):
+            except (OSError, CannotConnectNowError, ValueError):
+                # ValueError: the address was read while the server was starting.
                 await self._server.ensure_running()
             return await self._connect_to(dsn.parse(self._server.dsn), options, unlimited=unlimited)
         except ClientConfigurationError as error:
-            raise ConfigError(f"DATABASE_URL: {error.args[0]}") from None
+            # What an address leaves open, asyncpg takes from the environment.
+            where = "DATABASE_URL" if self._server is None else "variables PG…"
+            raise ConfigError(f"{where}: {error.args[0]}") from None
         except DRIVER_ERRORS as error:
             raise unavailable(error, self.place, self._limit_s(self._address)) from error
-        except ValueError:
+        except ValueError as error:
+            if self._server is not None:
+                raise DatabaseUnavailable(
+                    f"no connection to {self.place}: {error}", transient=True
+                ) from error
             raise ConfigError(f"DATABASE_URL is not the URL of a database, such as {dsn.FORM}") from None
 
     @property

@@ -80,7 +80,7 @@ class EmbeddedServer:
     def dsn_of(self, database: str) -> str:
         """The URL of another database on the server."""
         pid_file = _PidFile.read(self.home.cluster)
-        folder = pid_file.socket_folder if pid_file else self.home.socket_folder
+        folder = (pid_file and pid_file.socket_folder) or self.home.socket_folder
         return f"postgresql:///{quote(database)}?host={quote(str(folder), safe='')}&user={ROLE}"
 
     @property
@@ -346,10 +346,14 @@ class EmbeddedServer:
 
 @dataclass(frozen=True, slots=True)
 class _PidFile:
-    """The content of `postmaster.pid`, which a server that was killed leaves behind."""
+    """The content of `postmaster.pid`, which a server that was killed leaves behind.
+
+    A server writes its pid first, and later fills in the other lines, not in their order. What isn't there
+    yet is None, or "".
+    """
 
     pid: int
-    socket_folder: Path
+    socket_folder: Path | None
     status: str
 
     @classmethod
@@ -358,13 +362,17 @@ class _PidFile:
             text = (cluster / "postmaster.pid").read_text(encoding="utf-8", errors="surrogateescape")
         except FileNotFoundError:
             return None
-        lines = text.split("\n")
-        if len(lines) < 8 or not lines[0].isdigit():
+        # What follows the last line end may be written in part.
+        lines = text.split("\n")[:-1]
+        if not lines or not lines[0].isdigit():
             return None
-        return cls(int(lines[0]), Path(lines[4]), lines[7].strip())
+        lines += [""] * (8 - len(lines))
+        return cls(int(lines[0]), Path(lines[4]) if lines[4].startswith("/") else None, lines[7].strip())
 
     def listener_pid(self) -> int | None:
         """The pid that listens on the server's socket; 0 if it is in another pid namespace, None if none."""
+        if self.socket_folder is None:
+            return None
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(1)
             try:

@@ -368,9 +368,10 @@ class DiscoveryDAO(DAO):
         return [row["views_per_hour"] for row in rows]
 
     async def store_verdicts(self, verdicts: Sequence[GrowthVerdict], worth_in_mentions: float) -> int:
-        """Store which videos grew, and credit the arms that found them and their topics; returns how many.
+        """Store which videos grew, and credit the arms that found them and their topics.
 
-        Takes the snowball lock. A growing video raises its topics' priority like `worth_in_mentions`.
+        Returns of how many that is known; the others count nowhere. Takes the snowball lock. A growing video
+        raises its topics' priority like `worth_in_mentions`.
         """
         if not verdicts:
             return 0

@@ -273,7 +273,7 @@ LIMIT $2;
 -- name: judge_videos
 -- Under the snowball lock: note at $4 of videos $1 their views an hour over the first 24 ($2) and whether they are growing ($3,
 -- NULL if that will never be known). Credits their topics, whose priority rises by $5 mentions for each growing video. Returns
--- what to add to which day and arm.
+-- what to add to which day and arm: only those of which it is known.
 WITH verdict AS MATERIALIZED (
     UPDATE video_sources AS s
     SET views_per_hour = v.views_per_hour,
@@ -281,11 +281,12 @@ WITH verdict AS MATERIALIZED (
         judged_at = $4::timestamptz
     FROM unnest($1::text[], $2::real[], $3::boolean[]) AS v (video_id, views_per_hour, growing)
     WHERE s.video_id = v.video_id AND s.is_first AND s.judged_at IS NULL
-    RETURNING s.arm, s.met_at, s.topics, coalesce(s.growing, false) AS growing
+    RETURNING s.arm, s.met_at, s.topics, s.growing
 ),
 credit AS MATERIALIZED (
     SELECT topic, count(*) AS judged, count(*) FILTER (WHERE growing) AS growing
     FROM verdict, unnest(topics) AS topic
+    WHERE growing IS NOT NULL
     GROUP BY topic
 ),
 credited AS (
@@ -304,6 +305,7 @@ credited AS (
 SELECT (met_at AT TIME ZONE 'America/Los_Angeles')::date AS pacific_day, arm,
     count(*) AS judged, count(*) FILTER (WHERE growing) AS growing
 FROM verdict
+WHERE growing IS NOT NULL
 GROUP BY 1, 2
 ORDER BY 1, 2;
 
@@ -315,13 +317,13 @@ FROM unnest($1::text[], $2::bigint[]) AS m (key, videos)
 WHERE q.key = m.key AND q.parameters = '{}'::jsonb;
 
 -- name: add_verdicts
--- Add to day $1 and arm $2 how many of their early videos were judged ($3), and how many grew ($4).
-INSERT INTO discovery_yields AS y (pacific_day, arm, judged, growing)
-SELECT *
-FROM unnest($1::date[], $2::text[], $3::bigint[], $4::bigint[])
-ON CONFLICT (pacific_day, arm) DO UPDATE
-SET judged = y.judged + excluded.judged,
-    growing = y.growing + excluded.growing;
+-- Add to day $1 and arm $2 how many of their early videos were judged ($3), and how many grew ($4). Videos that were met
+-- otherwise than by asking, as by a watch, count in no yield: then there is no row.
+UPDATE discovery_yields AS y
+SET judged = y.judged + v.judged,
+    growing = y.growing + v.growing
+FROM unnest($1::date[], $2::text[], $3::bigint[], $4::bigint[]) AS v (pacific_day, arm, judged, growing)
+WHERE y.pacific_day = v.pacific_day AND y.arm = v.arm;
 
 -- name: totals_by_arm
 -- What each arm has brought altogether.

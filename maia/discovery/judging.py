@@ -1,8 +1,9 @@
 """Judge which of the videos found early grew, a day after their publication, and credit who found them.
 
-A video grew if it is among the fastest by views an hour over its first 24 hours, of all videos found early in
-the last week. The first arm that met it gets the credit, with the topics that it carries. Whichever hunter
-comes does this, at most once an hour; if it is killed, the next one goes on where it was.
+A video grew if it is among the fastest by views an hour over its first 24 hours, of all videos found early
+and judged in the last week. Fast and slow ones alike are judged as soon as the ages of their counts allow it.
+The first arm that met a video gets the credit, with the topics that it carries. Whichever hunter comes does
+this, at most once an hour; if it is killed, the next one goes on where it was.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _HOUR: Final = timedelta(hours=1)
 
 @dataclass(slots=True)
 class Judged:
-    """How many videos were judged, and how many of them grew."""
+    """How many videos were judged, and how many of them grew; not those that are given up as unknown."""
 
     videos: int = 0
     growing: int = 0
@@ -78,29 +79,39 @@ async def _judge_batch(
 
 
 def views_at_24h(batch: Sequence[Unjudged], settings: growth.GrowthSettings) -> Floats:
-    """Each video's views at the age of 24 hours; NaN while unknown."""
-    return growth.views_at_horizon(
-        [_age_h(video, video.before_at) for video in batch],
-        [_views(video.before_views) for video in batch],
-        [_age_h(video, video.after_at) for video in batch],
-        [_views(video.after_views) for video in batch],
-        settings,
-    )
+    """The videos' views at the age of 24 hours; NaN while unknown."""
+    counts = np.array([_counts_of(video) for video in batch]).reshape(-1, 4)
+    before_age_h, before, after_age_h, after = counts.T
+    return growth.views_at_horizon(before_age_h, before, after_age_h, after, settings)
 
 
 def verdicts_of(
     batch: Sequence[Unjudged], at_24h: Floats, threshold: float, now: datetime
 ) -> list[GrowthVerdict]:
     """The verdicts on those videos that are known, or never will be."""
-    latest = [_views(video.last_views) for video in batch]
     verdicts = []
-    for video, views, grew in zip(batch, at_24h, growth.labels(at_24h, latest, threshold), strict=True):
+    for video, views, grew in zip(batch, at_24h, growth.labels(at_24h, threshold), strict=True):
         if grew is None and not video.is_gone and now - video.born_at < GIVE_UP:
             continue
         per_hour = None if np.isnan(views) else float(views) / growth.HORIZON_H
         tags = tuple({topic_key(tag) for tag in video.tags} - {""}) if grew else ()
         verdicts.append(GrowthVerdict(video.video_id, per_hour, grew, tags))
     return verdicts
+
+
+def _counts_of(video: Unjudged) -> tuple[float, float, float, float]:
+    """Age and views of the last count up to 24 hours and of the first one from then on; NaN for none.
+
+    What was counted when the video was found is in the log only once there is a sample.
+    """
+    before = _age_h(video, video.before_at), _views(video.before_views)
+    after = _age_h(video, video.after_at), _views(video.after_views)
+    last = _age_h(video, video.last_at), _views(video.last_views)
+    if 0 <= last[0] <= growth.HORIZON_H and not last[0] <= before[0]:
+        return *last, *after
+    if growth.HORIZON_H < last[0] <= GIVE_UP / _HOUR and np.isnan(after[0]):
+        return *before, *last
+    return *before, *after
 
 
 def _age_h(video: Unjudged, at: datetime | None) -> float:

@@ -4,6 +4,9 @@ A video is growing if it is in the top `share` of the videos met, by views an ho
 count at an earlier or later age is projected to 24 h by the typical curve: the rate of views falls as (1 +
 age/scale)^−decay. `CurveEvidence` corrects that curve, and its error, by videos with known outcomes; it is a
 table of sums, so evidence merges by addition. All columns have one element per video.
+
+When a video gets its label depends on the ages of its counts, never on the counts themselves: else the fast
+ones would be labelled first, and would be too many of those that make the threshold.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from maia.learning.velocity import Booleans, ColumnLike, Floats, Integers, column
+from maia.learning.velocity import ColumnLike, Floats, Integers, column
 
 HORIZON_H: Final = 24.0
 _EDGES_H: Final = (0.25, 0.5, 1.0, 2.0, 3.0, 4.5, 6.0, 9.0, 12.0, 18.0, 24.0, 36.0, 48.0)
@@ -38,16 +41,18 @@ class GrowthSettings:
     least_spread: float = 0.05
     prior_weight: float = 20.0
     """How many videos the typical curve is worth beside `CurveEvidence`."""
+    earliest_h: float = 18.0
+    """A last count at an earlier age than this doesn't tell what the views were at 24 h."""
     latest_h: float = 72.0
-    """A first count older than this doesn't tell what the views were at 24 h."""
+    """Nor does a first count at a later age than this."""
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1 or not 0 < self.decay < 2 or self.decay == 1:
             raise ValueError("share must be between 0 and 1, and decay between 0 and 2 but not 1")
         if min(self.scale_h, self.spread, self.least_spread, self.prior_weight, self.first_threshold) <= 0:
             raise ValueError("scale_h, the spreads, prior_weight and first_threshold must be positive")
-        if self.least_videos < 1 or self.latest_h <= HORIZON_H:
-            raise ValueError("least_videos must be at least 1 and latest_h above 24")
+        if self.least_videos < 1 or not 0 < self.earliest_h <= HORIZON_H < self.latest_h:
+            raise ValueError("least_videos must be at least 1, and 24 between earliest_h and latest_h")
 
 
 DEFAULTS: Final = GrowthSettings()
@@ -100,14 +105,15 @@ def _class_of(age_h: Floats) -> Integers:
 
 def _assumed(age_h: Floats, settings: GrowthSettings) -> Floats:
     """Log of views at 24 h over views at each age, by the typical curve."""
-
-    def gained(age: ColumnLike) -> Floats:
-        power = 1 - settings.decay
-        total: Floats = ((1 + np.maximum(column(age), 1 / 60) / settings.scale_h) ** power - 1) / power
-        return total
-
-    ratio: Floats = np.log(gained(HORIZON_H) / gained(age_h))
+    ratio: Floats = np.log(_gained(HORIZON_H, settings) / _gained(age_h, settings))
     return ratio
+
+
+def _gained(age_h: ColumnLike, settings: GrowthSettings) -> Floats:
+    """Views up to each age by the typical curve, in any unit."""
+    power = 1 - settings.decay
+    total: Floats = ((1 + np.maximum(column(age_h), 1 / 60) / settings.scale_h) ** power - 1) / power
+    return total
 
 
 def projection(
@@ -168,35 +174,36 @@ def views_at_horizon(
     after_views: ColumnLike,
     settings: GrowthSettings = DEFAULTS,
 ) -> Floats:
-    """Views at 24 h, interpolated between the last count up to that age and the first from it on.
+    """Views at 24 h, once that age is over: between the last count up to it and the first from it on.
 
-    NaN where there is no count before: then the one after is projected back, if it is no older than
-    `latest_h`. Without a count at 24 h or later, the views at 24 h are not known yet: NaN.
+    There the typical curve tells what part of the views between the counts came before 24 h.
+    With only one of these counts, that one is projected to 24 h, if its age is at least `earliest_h` and at
+    most `latest_h`. Otherwise the views at 24 h are not known yet: NaN.
     """
     age0, views0 = np.nan_to_num(column(before_age_h)), np.nan_to_num(column(before_views))
     age1, views1 = column(after_age_h), column(after_views)
     has_before = ~np.isnan(column(before_age_h)) & ~np.isnan(column(before_views)) & (age0 > 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        part = np.clip((HORIZON_H - age0) / np.maximum(age1 - age0, 1e-9), 0.0, 1.0)
+        gained0, gained1 = _gained(age0, settings), _gained(age1, settings)
+        part = (_gained(HORIZON_H, settings) - gained0) / np.maximum(gained1 - gained0, 1e-9)
+        part = np.clip(part, 0.0, 1.0)
         between = views0 + part * np.maximum(views1 - views0, 0.0)
+        ahead = views0 * np.exp(_assumed(age0, settings))
         back = views1 * np.exp(_assumed(np.nan_to_num(age1, nan=HORIZON_H), settings))
-        known = (age1 >= HORIZON_H) & (has_before | (age1 <= settings.latest_h))
-    at: Floats = np.where(known, np.where(has_before, between, back), np.nan)
+        has_after = (age1 >= HORIZON_H) & ~np.isnan(views1)
+    by_before = np.where(has_before & (age0 >= settings.earliest_h), ahead, np.nan)
+    by_after = np.where(has_after & (age1 <= settings.latest_h), back, np.nan)
+    at: Floats = np.where(has_after, np.where(has_before, between, by_after), by_before)
     return at
 
 
-def labels(
-    views_at_24h: ColumnLike,
-    latest_views: ColumnLike,
-    views_per_hour: float,
-) -> list[bool | None]:
-    """Whether each video grows: by its views at 24 h, or earlier if its latest count is already enough."""
-    final, latest = column(views_at_24h), column(latest_views)
-    needed = views_per_hour * HORIZON_H
-    with np.errstate(invalid="ignore"):
-        grows: Booleans = np.where(np.isnan(final), latest >= needed, final >= needed)
-    known = ~np.isnan(final) | grows
-    return [bool(value) if sure else None for value, sure in zip(grows, known, strict=True)]
+def labels(views_at_24h: ColumnLike, views_per_hour: float) -> list[bool | None]:
+    """Whether each video grows, `views_per_hour` being the threshold; None while its views are unknown.
+
+    A count before 24 h that exceeds the threshold already does not do: none could label a slow video.
+    """
+    final, needed = column(views_at_24h), views_per_hour * HORIZON_H
+    return [None if np.isnan(views) else bool(views >= needed) for views in final]
 
 
 def merged(parts: Iterable[CurveEvidence]) -> CurveEvidence:

@@ -23,6 +23,7 @@ from pydantic import SecretStr
 
 from atlas import connections, db
 from atlas.db import Database
+from atlas.embedded import EmbeddedServer
 from atlas.errors import (
     ConfigError,
     DatabaseError,
@@ -483,6 +484,40 @@ async def test_without_a_url_the_embedded_server_serves_and_heals(
             await server.stop(how)
             assert server.pid is None
             assert await database.fetchval("probe.count") == 1
+
+
+async def test_an_embedded_server_that_is_starting_is_waited_for(
+    settings_factory: SettingsFactory, embedded_data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured = settings_factory(
+        database_url=None, data_dir=embedded_data_dir, database={"connect_timeout_s": 2}
+    )
+    async with Database.open(configured) as database:
+        server = database._server
+        assert server is not None
+        # As a server that has just begun leaves it: the line of the socket's folder is still empty.
+        pid_file = server.home.cluster / "postmaster.pid"
+        await server.stop(signal.SIGKILL)
+        lines = pid_file.read_text().split("\n")
+        pid_file.write_text("\n".join([*lines[:4], "", "", lines[6], ""]))
+        assert await database.fetchval("probe.pid")
+        # Whatever may be read meanwhile, no setting of the user's is at fault.
+        address, misreads = server.dsn, 0
+
+        def misread(_: EmbeddedServer) -> str:
+            nonlocal misreads
+            misreads -= 1
+            return address if misreads < 0 else "postgresql:///pleiades?host=.&user=pleiades"
+
+        monkeypatch.setattr(EmbeddedServer, "dsn", property(misread))
+        for expected in (1, 3):
+            misreads = expected
+            await server.stop(signal.SIGKILL)
+            assert await database.fetchval("probe.pid")
+        misreads = 1_000_000
+        await server.stop(signal.SIGKILL)
+        with pytest.raises(DatabaseUnavailable, match="no connection to the embedded server"):
+            await database.fetchval("probe.pid")
 
 
 # Locks

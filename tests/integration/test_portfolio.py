@@ -28,7 +28,9 @@ from atlas.queries import SearchParameters
 from atlas.testing import NOON, SettingsFactory
 from maia.discovery import judging
 from maia.discovery.forms import FORMS, REGIONS_EVERY
+from maia.discovery.history import History
 from maia.discovery.search import TOKEN_LIFETIME
+from maia.discovery.source import WATCH
 from maia.emulator import Emulator
 from maia.emulator.catalogue import Catalogue, CatalogueChannel, CatalogueVideo, new_catalogue
 from maia.emulator.curves import Sample
@@ -670,15 +672,49 @@ class TestJudging:
             waiting = await judging.judge(hunter.atlas)
             clock.advance(90 * HOUR)
             given_up = await judging.judge(hunter.atlas)
+            (day,) = await hunter.discovery.yields_since(DAY)
         assert waiting is not None
         assert given_up is not None
-        # Those that have enough views already are known to grow without another count.
-        grown = await sql.fetchval("SELECT count(*) FROM video_sources WHERE growing")
-        assert waiting.videos == grown
-        assert waiting.videos + given_up.videos == OF_A_DAY
-        assert (
-            await sql.fetchval("SELECT count(*) FROM video_sources WHERE growing IS NULL") == OF_A_DAY - grown
+        # Those that were found just before 24 hours are known by that count, whether they grow or not.
+        known = await sql.fetch(
+            "SELECT age_h, growing, views_per_hour FROM video_sources WHERE growing IS NOT NULL"
         )
+        late = await sql.fetchval("SELECT count(*) FROM video_sources WHERE age_h BETWEEN 18 AND 24")
+        assert (waiting.videos, given_up.videos) == (late, 0)
+        assert len(known) == late
+        assert {row["growing"] for row in known} == {True, False}
+        assert all(row["age_h"] >= 18 and row["views_per_hour"] is not None for row in known)
+        topic = await sql.fetchrow("SELECT * FROM search_queue WHERE query = 'cats'")
+        grown = sum(row["growing"] for row in known)
+        assert (day.early, day.judged, day.growing) == (OF_A_DAY, late, grown)
+        assert (topic["early_total"], topic["judged_total"], topic["early_growing_total"]) == (
+            OF_A_DAY,
+            late,
+            grown,
+        )
+        # Of the others nobody will ever know, however many views the growing ones had when they were found.
+        assert (
+            await sql.fetchval("SELECT count(*) FROM video_sources WHERE judged_at IS NOT NULL") == OF_A_DAY
+        )
+
+    async def test_what_a_watch_found_is_judged_but_is_nobodys_yield(
+        self, hunting: Hunting, clock: FixedClock, sql: Any
+    ) -> None:
+        async with hunting("cats", only="search:views", hunter={"tags_per_video": 0}) as hunter:
+            await hunter.cycle()
+            history = History(hunter.atlas, hunter.youtube, f"UC{1:022d}")
+            async for _ in history.steps(await history.begin()):
+                pass
+            clock.advance(25 * HOUR)
+            await sample_all(hunter, sql)
+            await judging.judge(hunter.atlas)
+            days = await hunter.discovery.yields_since(DAY)
+        early = "SELECT arm, count(*) FROM video_sources WHERE is_early AND growing IS NOT NULL GROUP BY arm"
+        met = dict(await sql.fetch(early))
+        assert met[WATCH] > 10
+        assert {each.arm: (each.early, each.judged) for each in days} == {
+            "search:views": (met["search:views"], met["search:views"])
+        }
 
     async def test_a_judgement_that_is_killed_midway_is_finished_by_the_next(
         self, hunting: Hunting, clock: FixedClock, sql: Any, monkeypatch: pytest.MonkeyPatch
@@ -726,7 +762,7 @@ class TestJudging:
 
 async def sample_all(hunter: Hunter, sql: Any) -> None:
     """Give every video a sample at the age of a day, with the views that the catalogue says."""
-    days = [DAY + timedelta(days=n) for n in range(-1, 3)]
+    days = [DAY + timedelta(days=n) for n in range(-3, 3)]
     await hunter.dao.ensure_partitions(days)
     await sql.execute(
         "INSERT INTO video_stats_log (video_id, sampled_at, views, methodology) "

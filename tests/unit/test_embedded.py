@@ -7,6 +7,7 @@ import pwd
 import socket
 import time
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 from atlas import cluster
 from atlas.cluster import Home, SystemUser, explain_os_errors, failure_summary
-from atlas.embedded import _PidFile, _StallDetector
+from atlas.config import DatabaseSettings
+from atlas.embedded import EmbeddedServer, _PidFile, _StallDetector
 from atlas.errors import EmbeddedServerError
 
 PID_FILE = "4711\n/data/postgres/data\n1795000000\n5432\n/data/postgres\n\n  1048577   32768\nready   \n"
@@ -27,11 +29,33 @@ def test_a_half_written_pid_file_tells_nothing_wrong(
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "postmaster.pid").write_text(PID_FILE[:length])
     told = _PidFile.read(folder)
-    whole = length >= PID_FILE.index("ready")
-    assert (told is not None) == whole
+    assert (told is not None) == (length >= len("4711\n"))
     if told is not None:
-        assert (told.pid, told.socket_folder) == (4711, Path("/data/postgres"))
-        assert "ready".startswith(told.status)
+        assert told.pid == 4711
+        assert told.socket_folder == (Path("/data/postgres") if length > PID_FILE.index("\n\n") else None)
+        assert told.status == ("ready" if length == len(PID_FILE) else "")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "4711\n/data/postgres/data\n1795000000\n5432\n\n",
+        "4711\n/data/postgres/data\n1795000000\n5432\n\n\n",
+        "4711\n/data/postgres/data\n1795000000\n5432\n\n\n  1048577   32768\n",
+        "4711\n/data/postgres/data\n1795000000\n5432\n\n\n  1048577   32768\nstarting\n",
+    ],
+)
+def test_a_server_that_starts_tells_no_socket_until_its_line_is_filled_in(
+    tmp_path: Path, written: str
+) -> None:
+    home = Home(tmp_path)
+    home.cluster.mkdir(parents=True)
+    (home.cluster / "postmaster.pid").write_text(written)
+    told = _PidFile.read(home.cluster)
+    assert told is not None
+    assert (told.pid, told.socket_folder, told.listener_pid()) == (4711, None, None)
+    dsn = EmbeddedServer(tmp_path, DatabaseSettings()).dsn
+    assert parse_qs(urlsplit(dsn).query)["host"] == [str(home.socket_folder)]
 
 
 def test_no_pid_file_tells_nothing(tmp_path: Path) -> None:

@@ -74,14 +74,28 @@ def test_evidence_of_the_curve_merges_in_any_order(parts: list[list[tuple[float,
 
 def test_views_at_24_hours_are_interpolated():
     at = views_at_horizon(
-        [20.0, None, 20.0, None],
+        [20.0, None, 17.0, None],
         [100.0, None, 100.0, None],
-        [28.0, 48.0, 22.0, 90.0],
-        [200.0, 200.0, 110.0, 5.0],
+        [28.0, 48.0, None, 90.0],
+        [200.0, 200.0, None, 5.0],
     )
-    assert at[0] == 150
+    assert 150 < at[0] < 154
     assert 100 < at[1] < 200
     assert np.isnan(at[2])
+    assert np.isnan(at[3])
+
+
+@pytest.mark.parametrize("ages", [(2.0, 90.0), (0.5, 48.0), (12.0, 36.0), (23.0, 25.0), (2.0, 24.0)])
+def test_rare_counts_of_a_typical_video_tell_the_same_as_frequent_ones(ages: tuple[float, float]):
+    at_age = 2400 * np.exp(-projection(ages)[0])
+    assert views_at_horizon([ages[0]], [at_age[0]], [ages[1]], [at_age[1]])[0] == pytest.approx(2400)
+
+
+def test_a_late_count_before_24_hours_is_enough_however_many_views_it_tells():
+    at = views_at_horizon([18.0, 18.0, 24.0, 17.9], [0.0, 1000.0, 1000.0, 1e9], [None] * 4, [None] * 4)
+    assert at[0] == 0
+    assert at[1] == pytest.approx(1188, abs=1)
+    assert at[2] == pytest.approx(1000)
     assert np.isnan(at[3])
 
 
@@ -92,16 +106,13 @@ def test_views_at_24_hours_lie_between_the_counts(age0: float, views0: int, age1
         assert (views0 if age0 > 0 else 0) - 1e-6 <= at <= views0 + more + 1e-6
 
 
-def test_a_label_may_come_early_but_only_if_it_is_sure():
-    assert labels([np.nan, np.nan, 2399.0, 2400.0], [2400, 2399, 1e6, 1e6], 100.0) == [
-        True,
-        None,
-        False,
-        True,
-    ]
+def test_a_label_needs_the_views_at_24_hours():
+    assert labels([np.nan, 2399.0, 2400.0], 100.0) == [None, False, True]
 
 
-@pytest.mark.parametrize("wrong", [{"share": 0.0}, {"decay": 1.0}, {"scale_h": 0.0}, {"latest_h": 24.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"share": 0.0}, {"decay": 1.0}, {"scale_h": 0.0}, {"latest_h": 24.0}, {"earliest_h": 25.0}]
+)
 def test_impossible_settings_are_refused(wrong: dict[str, float]):
     with pytest.raises(ValueError, match=r"must|between"):
         GrowthSettings(**wrong)
