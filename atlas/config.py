@@ -309,7 +309,7 @@ class FeedsSettings(Group):
     failed_back_off_s: float = Field(
         default=60,
         ge=1,
-        description="Pause for all hunters after a server error or an answer that is no feed; doubles each time.",
+        description="Pause for all hunters after a server error or an answer that is no feed; it doubles.",
     )
     longest_back_off_s: float = Field(default=86_400, ge=1, description="Longest such pause.")
 
