@@ -137,7 +137,9 @@ async def _seconds_until_up(environment: Mapping[str, str]) -> float:
 
 
 def _environment(folder: Path) -> dict[str, str]:
+    """Only in the original order has a hunter nothing to ask without topics."""
     return plain_environment() | {
+        "PLEIADES_HUNTER__STRATEGY": "specification",
         "PLEIADES_DATA_DIR": str(folder / "data"),
         "YOUTUBE_API_KEY_POOL_JSON": '["bench-key"]',
         "PREFECT_HOME": str(folder / "prefect"),
