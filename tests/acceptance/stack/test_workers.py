@@ -59,7 +59,7 @@ async def test_a_deployed_run_works_and_one_with_wrong_parameters_is_refused(
     assert (session, topics) == (run, "1")
     artifacts = await prefect_server.post("/artifacts/filter")
     assert {artifact["key"] for artifact in artifacts} == {
-        "hunter-statistics", "hunter-videos", "quota-hunting",
+        "hunter-statistics", "hunter-videos", "hunter-plan", "quota-hunting",
     }  # fmt: skip
     [videos] = [artifact["data"] for artifact in artifacts if artifact["key"] == "hunter-videos"]
     assert "](https://www.youtube.com/watch?v=" in videos
