@@ -62,7 +62,7 @@ def list_topics(
         return
     columns = (
         "id", Column("query", 20), Column("only", 14, wraps=True, rank=2), "status", Column("origin", rank=3),
-        Column("mentions", rank=4), Column("asked", rank=3), "pages", "videos",
+        Column("mentions", rank=4), Column("asked", rank=3, right=True), "pages", "videos",
         Column("growing", rank=3), Column("attempts", rank=5),
         Column("held until", rank=6), Column("cools until", rank=2),
         Column("last error", 16, wraps=True, rank=1),
@@ -70,7 +70,7 @@ def list_topics(
     rows = [
         (
             str(topic.id), topic.query, str(topic.parameters) or None, topic.status, topic.origin,
-            topic.mention_count, round(topic.asks_total, 1), topic.pages_total, topic.new_videos_total,
+            topic.mention_count, f"{round(topic.asks_total, 1):g}", topic.pages_total, topic.new_videos_total,
             topic.early_growing_total, topic.attempts, topic.lease_until, topic.cool_until,
             (topic.last_error or "")[:_SHOWN_OF_ERROR] or None,
         )
