@@ -120,6 +120,11 @@ class LedgerLine:
     loan: int = 0
     spent_by_others: int = 0
 
+    @property
+    def free_now(self) -> int:
+        """The units that the ring may spend by now."""
+        return max(0, min(self.allowed - self.used - self.reserved, self.left))
+
 
 class KeyRing:
     """The keys of one ring, and its part of the quota."""

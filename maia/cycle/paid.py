@@ -102,11 +102,7 @@ async def keep_answers(vault: Vault, videos: Sequence[Video]) -> None:
 
 def units_now(ledger: Sequence[LedgerLine], bucket: Bucket) -> int:
     """How many units of a bucket the ring may spend now."""
-    return sum(
-        max(0, min(line.allowed - line.used - line.reserved, line.left))
-        for line in ledger
-        if line.bucket == bucket and is_usable(line)
-    )
+    return sum(line.free_now for line in ledger if line.bucket == bucket and is_usable(line))
 
 
 def is_usable(line: LedgerLine) -> bool:

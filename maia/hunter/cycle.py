@@ -189,6 +189,11 @@ class Hunter(Agent[HunterStatistics]):
         """How many items the sources have taken out so far."""
         return sum(source.parked for source in self.sources)
 
+    @property
+    def searches(self) -> bool:
+        """Whether search is among its sources."""
+        return self.search in self.sources
+
     def source_of(self, ask: Ask) -> Source[Any, Any]:
         """The source that an ask belongs to."""
         return self._source_of[ask.arm]
@@ -248,7 +253,7 @@ class Hunter(Agent[HunterStatistics]):
             return AskBatch(closing=closing)
         await self.planner.today(_units_a_day(ledger), self.session)
         asks = await self._claim_planned(ledger, batch_size, searches=closings["search"] is None)
-        closing = None if asks or self.search not in self.sources else closings["search"]
+        closing = None if asks or not self.searches else closings["search"]
         return AskBatch(tuple(asks), closing, None if asks else self.search.next_wake_at)
 
     async def _claim_planned(
@@ -257,7 +262,7 @@ class Hunter(Agent[HunterStatistics]):
         general = units_now(ledger, "general")
         asks: list[Ask] = []
         try:
-            if searches and self.search in self.sources:
+            if searches and self.searches:
                 payable = max(1, min(units_now(ledger, "search"), general))
                 asks += await self._take("search", min(batch_size, payable))
             for source in self.sources:
@@ -444,7 +449,7 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
     def __init__(self, hunter: Hunter, number: int = 1, on_progress: OnProgress | None = None) -> None:
         super().__init__(hunter, hunter.youtube, number, on_progress)
         self.hunter = hunter
-        self.idle = "there is nothing to ask now: " + ("seed topics, or wait" if self._searches else "wait")
+        self.idle = "there is nothing to ask now: " + ("seed topics, or wait" if hunter.searches else "wait")
         self.waiting: defaultdict[str, deque[Ask]] = defaultdict(deque)
         """By source: slow feeds don't hold up searches."""
         self.pages: list[StoredPage] = []
@@ -477,10 +482,6 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
             self.idle += f" for the next at {soonest}"
         if batch.closing:
             self._close(batch.closing)
-
-    @property
-    def _searches(self) -> bool:
-        return self.hunter.search in self.hunter.sources
 
     @property
     def _group_size(self) -> int:

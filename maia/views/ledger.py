@@ -19,9 +19,10 @@ class RingQuota:
     """A ring's quota in one bucket of a project, in units: a line of the ledger, for display.
 
     `limit` is the project's daily limit and `ring_limit` the ring's share. `allowed` is how much of the share
-    pacing permits by now, `left` what the ring can still spend today, `project_spent` what all rings have
-    used or reserved. `loan` is the part of `ring_limit` that archeology lends the ring; for archeology it is
-    negative, the amount lent until it asks for a unit, and `spent_by_others` is how much of it is spent.
+    pacing permits by now, `free_now` what is left of that, and `left` what the ring can still spend today.
+    `project_spent` is what all rings have used or reserved. `loan` is the part of `ring_limit` that
+    archeology lends the ring; for archeology it is negative, the amount lent until it asks for a unit, and
+    `spent_by_others` is how much of it is spent.
     """
 
     ring: str
@@ -32,6 +33,7 @@ class RingQuota:
     allowed: int
     used: int
     reserved: int
+    free_now: int
     left: int
     project_spent: int
     closed_until: datetime | None
@@ -39,11 +41,6 @@ class RingQuota:
     keys: tuple[str, ...]
     loan: int
     spent_by_others: int
-
-    @property
-    def free_now(self) -> int:
-        """The units that the ring may spend by now."""
-        return max(0, min(self.allowed - self.used - self.reserved, self.left))
 
     @property
     def is_in_use(self) -> bool:
@@ -94,8 +91,9 @@ def view_of(lines: Sequence[LedgerLine], now: datetime) -> Ledger:
         RingQuota(
             ring=line.ring, bucket=line.bucket, project=line.project, limit=line.limit,
             ring_limit=line.ring_limit, allowed=line.allowed, used=line.used, reserved=line.reserved,
-            left=line.left, project_spent=line.project_spent, closed_until=line.closed_until,
-            reason=line.reason, keys=tuple(key.fingerprint for key in line.keys), loan=line.loan,
+            free_now=line.free_now, left=line.left, project_spent=line.project_spent,
+            closed_until=line.closed_until, reason=line.reason,
+            keys=tuple(key.fingerprint for key in line.keys), loan=line.loan,
             spent_by_others=line.spent_by_others,
         )
         for line in lines
