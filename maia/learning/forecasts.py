@@ -70,6 +70,7 @@ class ForecastSettings:
     """After how many more outcomes of the same age class an outcome counts half in the regressions."""
     errors_half_life_videos: float = 3_000.0
     """The same for the distributions of errors and of views gained."""
+    spread_half_life: float = 20_000.0
     shrinkage: float = 3.0
     """How strongly an age class's regression is held at that of all ages, in videos per feature."""
     prior_shrinkage: float = 3.0
@@ -198,6 +199,7 @@ class Forecasts:
     median: Floats
     low: Floats
     high: Floats
+    spread: Floats
     top_chance: Floats
 
 
@@ -308,12 +310,15 @@ class Forecaster:
             return Forecasts(*(_scatter(getattr(part, field.name), usable) for field in fields(Forecasts)))
         expected, learnt = self._expect(snapshots, horizon_h), self._learnt[horizon_h]
         shares = self._error_shares(learnt)
-        views = snapshots.views
+        low, high = (ends[expected.known, expected.ages] for ends in _interval(shares, learnt.missing))
         median, low, high = (
-            views + np.expm1(np.clip(expected.centre + expected.size * q[expected.known, expected.ages], 0.0, 40.0))
-            for q in _interval(shares, learnt.missing)
+            snapshots.views + np.expm1(np.clip(expected.centre + expected.size * z, 0.0, 40.0))
+            for z in (MED*self._med(learnt)[expected.known,expected.ages], np.minimum(low, 0.0), np.maximum(high, 0.0))
         )
-        return Forecasts(median, low, high, self._top_chance(expected, learnt, shares))
+        return Forecasts(median, low, high, expected.size, self._top_chance(expected, learnt, shares))
+
+    def _med(self, learnt):
+        return _quantiles(self._error_shares(learnt), np.full((2,CLASSES),.5))
 
     def learn(self, snapshots: Snapshots, later_views: ColumnLike, horizon_h: float = HORIZONS_H[0], issued=None) -> None:
         """Learn from videos whose views `horizon_h` after the snapshot are known now; NaN are ignored."""
@@ -365,9 +370,8 @@ class Forecaster:
         residual = np.abs(gained - expected.centre)
         weight = 1 / np.maximum(residual / expected.size, LEASTW) / expected.size ** POW
         target = gained - expected.start
-        log_size = np.log((residual + 0.02) / self.settings.prior_spread)
         kept = np.exp2(-counts / self.settings.half_life_videos)
-        for name in ("products", "targets", "spread_products", "spread_targets"):
+        for name in ("products", "targets"):
             sums = getattr(learnt, name)
             sums *= kept.reshape(2, CLASSES, *(1,) * (sums.ndim - 2))
         for number in np.unique(group):
@@ -376,33 +380,46 @@ class Forecaster:
             weighted = chosen * weight[rows, None]
             learnt.products[place] += weighted.T @ chosen
             learnt.targets[place] += weighted.T @ target[rows]
-            chosen = expected.spread_features[rows]
-            learnt.spread_products[place] += chosen.T @ chosen
-            learnt.spread_targets[place] += chosen.T @ log_size[rows]
-
-    def _count(
-        self, learnt: _Learnt, expected: _Expected, gained: Floats, group: Integers, counts: Floats
-    ) -> None:
-        kept = np.exp2(-counts / self.settings.errors_half_life_videos)
-        bins = len(_ERROR_EDGES) + 1
-        place = np.searchsorted(_ERROR_EDGES, (gained - expected.centre) / expected.size)
-        added = np.bincount(group * bins + place, minlength=2 * CLASSES * bins)
-        learnt.errors = learnt.errors * kept[..., None] + added.reshape(2, CLASSES, bins)
-        kept = np.exp2(-counts.sum(axis=0) / self.settings.errors_half_life_videos)
-        bins = len(_GAIN_EDGES) + 1
-        added = np.bincount(
-            expected.ages * bins + np.searchsorted(_GAIN_EDGES, gained), minlength=CLASSES * bins
-        )
-        learnt.gains = learnt.gains * kept[:, None] + added.reshape(CLASSES, bins)
 
     def _judge(self, snapshots: Snapshots, later: Floats, issued: Forecasts, horizon_h: float) -> None:
         learnt = self._learnt[horizon_h]
-        missed = (later < issued.low) | (later > issued.high)
-        group = np.isfinite(snapshots.velocity) * CLASSES + age_class(snapshots.age_h)
+        gained = np.log1p(np.maximum(later - snapshots.views, 0.0))
+        expected = self._expect(snapshots, horizon_h)
+        residual = gained - np.log1p(issued.median - snapshots.views)
+        error = residual / expected.size
+        known, ages = np.isfinite(snapshots.velocity).astype(np.int64), age_class(snapshots.age_h)
+        group = known * CLASSES + ages
         counts = np.bincount(group, minlength=2 * CLASSES).reshape(2, CLASSES)
+        low, high = (ends[known, ages] for ends in _interval(self._error_shares(learnt), learnt.missing))
+        # Views that fell are below any interval.
+        missed = (error < np.minimum(low, 0)) | (error > np.maximum(high, 0)) | (later < snapshots.views)
         misses = np.bincount(group, missed, 2 * CLASSES).reshape(2, CLASSES)
         step = self.settings.interval_step / np.maximum(counts / MAXB, 1.0)
         learnt.missing = np.clip(learnt.missing + step * (counts * (1 - COVERAGE) - misses), 0.01, 0.8)
+
+    def _count(self, learnt, expected, gained, group, counts):
+        ages=expected.ages
+        residual = gained - expected.centre
+        error = residual / expected.size
+        kept = np.exp2(-counts / self.settings.errors_half_life_videos)
+        bins = len(_ERROR_EDGES) + 1
+        place = np.searchsorted(_ERROR_EDGES, error)
+        added = np.bincount(group * bins + place, minlength=2 * CLASSES * bins)
+        learnt.errors = learnt.errors * kept[..., None] + added.reshape(2, CLASSES, bins)
+        kept = np.exp2(-counts.sum(axis=0) / self.settings.errors_half_life_videos)
+        kept_=np.exp2(-counts / self.settings.spread_half_life)
+        log_size = np.log((np.abs(residual) + 0.02) / self.settings.prior_spread)
+        for name in ("spread_products", "spread_targets"):
+            sums = getattr(learnt, name)
+            sums *= kept_.reshape(2, CLASSES, *(1,) * (sums.ndim - 2))
+        for number in np.unique(group):
+            rows, place = group == number, divmod(int(number), CLASSES)
+            chosen = expected.spread_features[rows]
+            learnt.spread_products[place] += chosen.T @ chosen
+            learnt.spread_targets[place] += chosen.T @ log_size[rows]
+        bins = len(_GAIN_EDGES) + 1
+        added = np.bincount(ages * bins + np.searchsorted(_GAIN_EDGES, gained), minlength=CLASSES * bins)
+        learnt.gains = learnt.gains * kept[:, None] + added.reshape(CLASSES, bins)
 
     def _error_shares(self, learnt: _Learnt) -> Floats:
         """The cumulative distribution of normalised errors at the edges, for each group."""
@@ -431,10 +448,9 @@ def _share_below(shares: Floats, known: Integers, ages: Integers, z: Floats) -> 
     return below
 
 
-def _interval(shares: Floats, missing: Floats) -> tuple[Floats, Floats, Floats]:
-    """Of each group's normalised errors, the median and the ends of the interval."""
-    half = np.full(missing.shape, 0.5)
-    return tuple(_quantiles(shares, level) for level in (half, missing / 2, 1 - missing / 2))
+def _interval(shares: Floats, missing: Floats) -> tuple[Floats, Floats]:
+    """The ends of the interval of each group's normalised errors."""
+    return _quantiles(shares, missing / 2), _quantiles(shares, 1 - missing / 2)
 
 
 def _quantiles(shares: Floats, levels: Floats) -> Floats:
@@ -457,6 +473,8 @@ def _prior_errors() -> Floats:
 
 _PRIOR_ERRORS: Final = _prior_errors()
 import os
-LEASTW=float(os.environ.get('LEASTW','1')); POW=float(os.environ.get('POW','1')); MAXB=float(os.environ.get('MAXB','50'))
+LEASTW=float(os.environ.get('LEASTW','1')); POW=float(os.environ.get('POW','1')); MAXB=float(os.environ.get("MAXB","100"))
 
-CHUNK=512
+CHUNK=256
+
+MED=1.
