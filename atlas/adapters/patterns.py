@@ -140,12 +140,18 @@ class PatternsDAO(DAO):
         assert row is not None
         return Site(**row)
 
-    async def store(self, patterns: Sequence[NewPattern]) -> int:
-        """Store patterns, or update the texts of known ones; returns how many were new or changed."""
-        return sum([await self._store(patterns[i : i + _ROWS_AT_ONCE]) for i in _starts(patterns)])
+    async def store(self, patterns: Sequence[NewPattern]) -> dict[str, bool]:
+        """Store patterns, or update the texts of known ones.
 
-    async def _store(self, patterns: Sequence[NewPattern]) -> int:
-        return await self._executor.execute(
+        Returns those that were changed, by id, and whether each is new.
+        """
+        changed: dict[str, bool] = {}
+        for i in _starts(patterns):
+            changed |= await self._store(patterns[i : i + _ROWS_AT_ONCE])
+        return changed
+
+    async def _store(self, patterns: Sequence[NewPattern]) -> dict[str, bool]:
+        rows = await self._executor.fetch(
             "patterns.store",
             [each.id for each in patterns],
             [each.type for each in patterns],
@@ -156,6 +162,7 @@ class PatternsDAO(DAO):
             [json_text(dict(each.data or {})) for each in patterns],
             self._clock.now(),
         )
+        return {row["id"]: row["is_new"] for row in rows}
 
     async def count(self, evidence: Sequence[NewEvidence]) -> None:
         """Add what was counted to this site's rows; (pattern, day) pairs must be distinct."""
@@ -194,6 +201,11 @@ class PatternsDAO(DAO):
         """The patterns that are not forgotten, in the order of their ids."""
         rows = await self._executor.fetch("patterns.known", None if types is None else [*types])
         return [StoredPattern(**row) for row in rows]
+
+    async def count_known(self) -> int:
+        """How many patterns are not forgotten."""
+        known: int = await self._executor.fetchval("patterns.count_known")
+        return known
 
     async def beginning_with(self, prefix: str, limit: int = 20) -> list[str]:
         """The ids that begin with a prefix."""

@@ -4,7 +4,7 @@ SELECT node, privacy_key FROM site;
 
 -- name: store
 -- Store patterns with ids $1, types $2, signatures $3, statements $4, conditions $5, actions $6 and data $7, as of $8. The
--- texts of known ones are updated. What the learner forgot comes back; what an operator forgot stays forgotten.
+-- texts of known ones are updated; returns which are new or changed. What the learner forgot comes back; what an operator forgot stays forgotten.
 INSERT INTO patterns AS p (id, type, signature, statement, conditions, action, data, created_at, updated_at, attended_at)
 SELECT id, type, signature::jsonb, statement, conditions::jsonb, action, data::jsonb, $8, $8, $8
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
@@ -17,7 +17,8 @@ WHERE p.forgotten_by IS DISTINCT FROM 'operator'
     AND (
         p.forgotten_at IS NOT NULL OR p.statement <> excluded.statement OR p.conditions <> excluded.conditions
         OR p.action IS DISTINCT FROM excluded.action OR p.data <> excluded.data
-    );
+    )
+RETURNING id, version = 1 AS is_new;
 
 -- name: count
 -- Add what this site counted: for patterns $1 on days $2, $3 for and $4 against, rewards $5, last seen at $6. Patterns that
@@ -72,6 +73,10 @@ LEFT JOIN (
 ) AS e ON e.pattern_id = p.id
 WHERE p.forgotten_at IS NULL AND ($1::text[] IS NULL OR p.type = ANY ($1::text[]))
 ORDER BY p.id;
+
+-- name: count_known
+-- How many patterns are not forgotten.
+SELECT count(*) FROM patterns WHERE forgotten_at IS NULL;
 
 -- name: beginning_with
 -- The ids, of patterns that are not forgotten, that begin with $1; at most $2.

@@ -82,6 +82,10 @@ class Condition:
                 return found < self.value
         return found <= self.value
 
+    def as_dict(self) -> dict[str, Scalar]:
+        """The condition as plain values, from which `condition_of` makes it again."""
+        return {"field": self.field, "operator": self.operator.value, "value": self.value}
+
     def __str__(self) -> str:
         value = self.value
         if isinstance(value, bool) or value is None:
@@ -91,6 +95,14 @@ class Condition:
             if _is_number(value)
             else f"{self.field} {self.operator} {value}"
         )
+
+
+def condition_of(plain: Mapping[str, object]) -> Condition:
+    """The condition that `as_dict` wrote; ValueError if this is none."""
+    name, value = plain.get("field"), plain.get("value")
+    if not isinstance(name, str) or not isinstance(value, (str, int, float, bool, type(None))):
+        raise ValueError(f"{dict(plain)!r} is no condition: it needs field, operator and value")
+    return Condition(name, Operator(str(plain.get("operator"))), value)
 
 
 def equals(context: Mapping[str, Scalar]) -> tuple[Condition, ...]:

@@ -11,7 +11,11 @@ _MAX_BYTES: Final = 256 * 2**20
 
 
 class StateError(ValueError):
-    """The bytes are no state of this kind, are damaged, or come from a newer version."""
+    """The bytes are no state of this kind, or are damaged."""
+
+
+class NewerState(StateError):
+    """The state was written by a newer version."""
 
 
 def pack(name: str, version: int, content: Any) -> bytes:
@@ -32,5 +36,5 @@ def unpack(name: str, version: int, state: bytes) -> Any:
     if found != name:
         raise StateError(f"this is a state of {found!r}, not of {name!r}")
     if not isinstance(found_version, int) or found_version > version:
-        raise StateError(f"the state of {name} has version {found_version}; this is version {version}")
+        raise NewerState(f"the state of {name} has version {found_version}, and this is version {version}")
     return content
