@@ -98,8 +98,8 @@ class Learner(Agent[LearnerStatistics]):
             f"{statistics[name]:,} {name}" for name in ("observations", "measurements", "curves")
         )
         text = (
-            f"learnt from {read} in {statistics['seconds']:.1f} s: {statistics['new_patterns']:,} new patterns, "
-            f"{statistics['changed_patterns']:,} changed, {statistics['forgotten_patterns']:,} forgotten; "
+            f"learnt from {read} in {statistics['seconds']:.1f} s: "
+            f"{statistics['new_patterns']:,} new patterns, {statistics['changed_patterns']:,} changed, {statistics['forgotten_patterns']:,} forgotten; "
             f"{statistics['patterns']:,} are known"
         )
         return f"{text}\n{statistics['detail']}" if statistics["detail"] else text

@@ -81,7 +81,7 @@ class Knowledge:
             except Exception:
                 self._failed.add(detector.name)
                 logger.exception(
-                    "detector %s failed and is left out of this run; PLEIADES_LEARNER__OFF=%s switches it off",
+                    "detector %s failed and is left out now; PLEIADES_LEARNER__OFF=%s switches it off",
                     detector.name,
                     detector.name,
                     extra={"action": "detector_failed"},

@@ -1,4 +1,4 @@
-"""The patterns view: what is believed, how firmly, on what evidence, and what of it applies to a situation."""
+"""The patterns view: what is believed, how firmly, and on what evidence."""
 
 from __future__ import annotations
 
