@@ -99,7 +99,8 @@ class Learner(Agent[LearnerStatistics]):
         )
         text = (
             f"learnt from {read} in {statistics['seconds']:.1f} s: "
-            f"{statistics['new_patterns']:,} new patterns, {statistics['changed_patterns']:,} changed, {statistics['forgotten_patterns']:,} forgotten; "
+            f"{statistics['new_patterns']:,} new patterns, {statistics['changed_patterns']:,} changed, "
+            f"{statistics['forgotten_patterns']:,} forgotten; "
             f"{statistics['patterns']:,} are known"
         )
         return f"{text}\n{statistics['detail']}" if statistics["detail"] else text
