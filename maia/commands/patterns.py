@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from atlas.composition import Atlas
     from maia.views.patterns import BelievedPattern, PatternDetails
 
-app = typer.Typer(rich_markup_mode="markdown", add_completion=False, no_args_is_help=True, help=(
-    "List, explain, match, pin and forget what the learner has learnt.\n\n"
-    "A pattern is a statement with evidence: how often it proved true and how often not. Its confidence is the "
-    "lower bound of the 90 % interval of the chance that it does, so it can't be high on little evidence. "
-    "`maia learner` learns; docs/learning.md explains each type."
-))  # fmt: skip
+_ABOUT: Final = """List, explain, match, pin and forget what the learner has learnt.
 
-_T = TypeVar("_T")
+A pattern is a statement with evidence: how often it proved true and how often not. Its confidence is the lower
+bound of the 90 % interval of the chance that it does, so it can't be high on little evidence. `maia learner`
+learns; docs/learning.md explains each type.
+"""
+
+app = typer.Typer(rich_markup_mode="markdown", add_completion=False, no_args_is_help=True, help=_ABOUT)
 
 _SHORT_ID: Final = 8
 _BAR: Final = 20
@@ -73,10 +73,15 @@ def list_patterns(
         print_text(f"No pattern{wanted} is known yet: the learner finds them as it runs (maia learner).")
         return
     print_table(
-        ("id", "confidence", Column("support", rank=2), Column("type", rank=3), Column("statement", 30, wraps=True),
-         Column("last seen", rank=4)),
+        (
+            "id", "confidence", Column("support", rank=2), Column("type", rank=3),
+            Column("statement", 30, wraps=True), Column("last seen", rank=4),
+        ),
         [
-            (each.id[:_SHORT_ID], f"{each.confidence:.2f}", each.support, each.type.value, _marked(each), each.last_seen)
+            (
+                each.id[:_SHORT_ID], f"{each.confidence:.2f}", each.support, each.type.value, _marked(each),
+                each.last_seen,
+            )
             for each in found[:limit]
         ],
     )  # fmt: skip
@@ -200,7 +205,10 @@ def _print_details(details: PatternDetails) -> None:
     out.print()
     if details.evidence:
         print_table(
-            ("day", Column("site", rank=2), "for", "against", Column("reward", rank=1), "confidence after it", ""),
+            (
+                "day", Column("site", rank=2), "for", "against", Column("reward", rank=1),
+                "confidence after it", "",
+            ),
             [
                 (
                     row.day.isoformat(), row.node, row.pos, row.neg, round(row.reward, 2),
@@ -213,18 +221,21 @@ def _print_details(details: PatternDetails) -> None:
 
 
 def _facts(believed: BelievedPattern) -> list[tuple[str, str]]:
+    low, high = f"{believed.confidence:.2f}", f"{believed.high:.2f}"
+    counted = f"{believed.pos:,} for, {believed.neg:,} against"
+    reward = believed.reward / believed.support if believed.support else 0.0
     facts: list[tuple[str, Any]] = [
         ("id", believed.id),
         ("type", believed.type.value),
         ("when", " and ".join(believed.conditions) or "always"),
         ("advises", believed.action),
-        ("confidence", f"{believed.confidence:.2f}, the lower bound of [{believed.confidence:.2f}, {believed.high:.2f}]"),
-        ("evidence", f"{believed.pos:,} for, {believed.neg:,} against, on {believed.days:,} days at {believed.sites:,} sites"),
-        ("reward", f"{believed.reward / believed.support:.3g} on average" if believed.reward and believed.support else None),
+        ("confidence", f"{low}, the lower bound of [{low}, {high}]"),
+        ("evidence", f"{counted}, on {believed.days:,} days at {believed.sites:,} sites"),
+        ("reward", f"{reward:.3g} on average" if reward else None),
         ("last seen", as_text(believed.last_seen) if believed.last_seen else None),
         ("known since", as_text(believed.created_at)),
         *((name.replace("_", " "), _figure(value)) for name, value in sorted(believed.data.items())),
-    ]  # fmt: skip
+    ]
     return [(name, str(value)) for name, value in facts if value is not None]
 
 

@@ -8,9 +8,10 @@ at any point leaves nothing learnt twice and nothing out, and memory is bounded 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import stamina
@@ -25,6 +26,7 @@ from maia.cycle.steps import StepRunner, plain
 from maia.learner.housekeeping import keep_within_limits
 from maia.learner.knowledge import DetectorClass, Knowledge, detector_classes, to_store
 from maia.learner.sources import Curves, Events, Page, Source
+from maia.learning.detector import Reads
 from maia.learning.patterns import Finding
 from maia.learning.privacy import Pseudonyms
 from maia.learning.templates import FailureTemplates
@@ -51,8 +53,6 @@ class LearnerStatistics(CycleStatistics):
 
     def then(self, later: LearnerStatistics) -> LearnerStatistics:
         """Counts are added up, but the patterns known are those after the later cycle."""
-        from dataclasses import replace
-
         return replace(CycleStatistics.then(self, later), patterns=later.patterns)
 
 
@@ -126,7 +126,7 @@ class LearnerCycle(Cycle[LearnerStatistics]):
     def __init__(self, learner: Learner, number: int = 1, on_progress: OnProgress | None = None) -> None:
         super().__init__(learner, number, on_progress)
         self.learner, self.dao = learner, learner.dao
-        self.read: dict[str, int] = {"observations": 0, "measurements": 0, "curves": 0}
+        self.read: Counter[Reads] = Counter()
         self.new = self.changed = self.forgotten = self.known = 0
         self._waiting = 0
 
@@ -212,7 +212,9 @@ class LearnerCycle(Cycle[LearnerStatistics]):
 
     def _counted(self) -> LearnerStatistics:
         return LearnerStatistics(
-            **self.read,
+            observations=self.read["observations"],
+            measurements=self.read["measurements"],
+            curves=self.read["curves"],
             new_patterns=self.new,
             changed_patterns=self.changed,
             forgotten_patterns=self.forgotten,
