@@ -181,7 +181,7 @@ DELETE FROM series_alarms WHERE at < $1;
 -- Make or renew the suggestion with key $1: category $2, text $3, command $4, evidence $5, as of $6. One that people closed
 -- stays closed unless its text differs.
 INSERT INTO suggestions AS s (key, category, text, command, evidence, made_at, updated_at)
-VALUES ($1, $2, $3, $4, $5::jsonb, $6, $6)
+VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $6)
 ON CONFLICT (key) DO UPDATE
 SET text = excluded.text, command = excluded.command, evidence = excluded.evidence, updated_at = excluded.updated_at,
     closed_at = CASE WHEN s.text = excluded.text THEN s.closed_at END

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 _ABOUT: Final = """List, explain, match, pin and forget what the learner has learnt.
 
-A pattern is a statement with evidence: how often it proved true and how often not. Its confidence is the lower
-bound of the 90 % interval of the chance that it does, so it can't be high on little evidence. `maia learner`
-learns; docs/learning.md explains each type.
+A pattern is a statement with evidence: how often it proved true and how often not. Its confidence is the
+lower bound of the 90 % interval of the chance that it does, so it can't be high on little evidence.
+`maia learner` learns; docs/learning.md explains each type.
 """
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False, no_args_is_help=True, help=_ABOUT)
