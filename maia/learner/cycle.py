@@ -129,6 +129,8 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         self.read: Counter[Reads] = Counter()
         self.new = self.changed = self.forgotten = self.known = 0
         self._waiting = 0
+        self._proven: set[str] = set()
+        """The patterns that proved true since importance was last paid for."""
 
     async def _work(self, batch_size: int) -> None:
         async with self.atlas.db.only_one(LOCK) as is_only:
@@ -191,13 +193,17 @@ class LearnerCycle(Cycle[LearnerStatistics]):
                     await dao.count(evidence)
                     if models:
                         await dao.save_models(models)
+        self._proven.update(row.pattern_id for row in evidence if row.pos)
         self.new += sum(changed.values())
         self.changed += len(changed) - sum(changed.values())
 
     async def _judge(self) -> None:
         """Forget what is too old or too unimportant to keep."""
-        self.forgotten += await keep_within_limits(self.dao, self.learner.settings, self.atlas.clock.now())
-        self.known = await self.dao.count_known()
+        now = self.atlas.clock.now()
+        kept = await keep_within_limits(self.dao, self.learner.settings, now, self._proven)
+        self._proven.clear()
+        self.forgotten += kept.forgotten
+        self.known = kept.known
 
     def _report(self, source: Source) -> None:
         if self.on_progress is not None:

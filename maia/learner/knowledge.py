@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import Any, Final
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from atlas.adapters.patterns import Model, NewEvidence, NewPattern
 from atlas.errors import ConfigError
@@ -58,7 +58,7 @@ class Knowledge:
         detectors, observations = [], {}
         for each in classes:
             model = models.get(_PREFIX + each.name)
-            detectors.append(_restored(each, model))
+            detectors.append(restored_model(each, model))
             observations[each.name] = model.observations if model else 0
         return cls(detectors, observations)
 
@@ -111,13 +111,29 @@ class Knowledge:
         return [each for each in self._detectors if each.reads == reads and each.name not in self._failed]
 
 
-def _restored(of: DetectorClass, model: Model | None) -> Detector[Any]:
+class _Stateful(Protocol):
+    """Something with a state: a detector, or the forecaster."""
+
+    def __init__(self) -> None: ...
+
+    @classmethod
+    def from_state(cls, state: bytes) -> Self: ...
+
+
+S = TypeVar("S", bound=_Stateful)
+
+
+def restored_model(of: type[S], model: Model | None) -> S:
+    """A model as it was stored; a new one if there is none, or if its state is damaged.
+
+    ConfigError if a newer version wrote the state: this one must not overwrite it.
+    """
     if model is None:
         return of()
     try:
         return of.from_state(model.state)
     except NewerState as error:
-        raise ConfigError(f"{error}: update Pleiades here, or switch the detector off") from error
+        raise ConfigError(f"{error}: update Pleiades here too") from error
     except StateError as error:
         logger.error("%s; it starts anew", error, extra={"action": "state_damaged"})
         return of()
