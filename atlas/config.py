@@ -462,6 +462,105 @@ class TrackerSettings(Group):
         return self
 
 
+class GitSettings(Group):
+    """Patterns as sorted JSON, committed to a bare Git repository."""
+
+    enabled: bool = Field(default=False, description="Commit what is known after each learner's cycle.")
+    path: Path | None = Field(
+        default=None, description="The bare repository; if unset, patterns.git in the data folder."
+    )
+    branch: str = Field(
+        default="main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$", description="The branch to commit to."
+    )
+    remote: SecretStr | None = Field(default=None, description="URL to push to.")
+    auto_push: bool = Field(default=False, description="Push each commit to the remote.")
+    author: str = Field(
+        default="Pleiades <pleiades@localhost>",
+        pattern=r"^[^<>\n]+ <[^<>\n]+>$",
+        description="Author of the commits.",
+    )
+    message: str = Field(
+        default="Learn {new} and change {changed} patterns",
+        min_length=1,
+        max_length=200,
+        description="Message of the commits; {new}, {changed} and {gone} are counts of patterns.",
+    )
+
+    @field_validator("message")
+    @classmethod
+    def _message_is_a_template(cls, value: str) -> str:
+        try:
+            value.format(new=0, changed=0, gone=0)
+        except (KeyError, IndexError, ValueError):
+            raise ValueError("may contain {new}, {changed} and {gone}, and no other braces") from None
+        return value
+
+
+class LearnerSettings(Group):
+    """The learner: what it keeps, what it believes, and what its knowledge may change."""
+
+    batch_size: int = Field(
+        default=20_000, ge=100, le=1_000_000, description="Observations to learn in one transaction."
+    )
+    confidence_threshold: float = Field(
+        default=0.7,
+        ge=0,
+        lt=1,
+        description="Lowest confidence of a pattern that may advise or change anything.",
+    )
+    max_patterns: int = Field(
+        default=1000, ge=1, le=1_000_000, description="Most patterns to keep; the least important go first."
+    )
+    max_retention_days: int = Field(
+        default=90, ge=1, le=3650, description="Days after which evidence and alarms are deleted."
+    )
+    prior_alpha: float = Field(
+        default=1, gt=0, le=1000, description="Confirmations that every statement is credited with at first."
+    )
+    prior_beta: float = Field(
+        default=1, gt=0, le=1000, description="Refutations that every statement is credited with at first."
+    )
+    off: Texts = Field(default=(), description="Detectors to leave out, such as task_sequence.")
+    discovery_priors: bool = Field(
+        default=True, description="Let patterns inform how the hunter divides its units."
+    )
+    forecast_intervals: bool = Field(
+        default=True, description="Let forecasts stretch or shorten the tracker's intervals."
+    )
+    adapt_to_host: bool = Field(
+        default=True, description="Do less while the host is hot, busy or on battery."
+    )
+    adapt_to_quota: bool = Field(
+        default=True, description="Let batch sizes follow the quota that is left for the day."
+    )
+    suggestions: bool = Field(default=True, description="Make suggestions, such as for schedules.")
+    snapshot_interval_h: float = Field(
+        default=24,
+        ge=0,
+        le=8760,
+        description="Hours between snapshots of the patterns to the vault; 0 for none.",
+    )
+    llama_model: Path | None = Field(
+        default=None, description="A GGUF file: classify failures with llama.cpp (extra `llama`)."
+    )
+    llama_threads: int = Field(default=2, ge=1, le=64, description="Threads that llama.cpp may use.")
+    llama_timeout_s: float = Field(default=30, gt=0, description="Longest time for one answer of llama.cpp.")
+    git: GitSettings = Field(default=GitSettings(), description="Patterns in Git.")
+
+
+class PrivacySettings(Group):
+    """Pseudonyms for what could identify people or machines in contexts that the learner stores."""
+
+    anonymize_ips: bool = Field(default=True, description="Replace IP addresses by pseudonyms.")
+    anonymize_uuids: bool = Field(default=True, description="Replace UUIDs by pseudonyms.")
+    key: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="Secret that pseudonyms are made with; if unset, one kept in the database. "
+        "A new key makes new pseudonyms.",
+    )
+
+
 class AgentsSettings(Group):
     """Settings that every agent has."""
 
@@ -675,6 +774,8 @@ class Settings(BaseSettings):
         default=DiscoverySettings(), description="How the hunter divides its units."
     )
     tracker: TrackerSettings = Field(default=TrackerSettings(), description="The tracker.")
+    learner: LearnerSettings = Field(default=LearnerSettings(), description="The learner.")
+    privacy: PrivacySettings = Field(default=PrivacySettings(), description="Privacy.")
     network: NetworkSettings = Field(default=NetworkSettings(), description="The network.")
     vault: VaultSettings = Field(default=VaultSettings(), description="Object storage.")
     notifier: NotifierSettings = Field(default=NotifierSettings(), description="Alerts.")

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Annotated, Any
 
 from prefect import Flow, flow
@@ -20,18 +20,25 @@ from maia.agents import AGENTS, AgentRecord
 from maia.cycle.agent import run
 
 Count = Annotated[int, Field(ge=1)]
+Options = Annotated[
+    list[str], Field(description="What to do differently; the agent's command explains each.")
+]
 
 
 def flow_of(agent: AgentRecord) -> Flow[..., Coroutine[Any, Any, Any]]:
     """Build an agent's flow. If YouTube answers 429, the run ends as Crashed, with SystemExit(75)."""
 
-    async def run_agent(batch_size: Count | None = None, cycles: Count = 1) -> Any:
+    async def run_agent(
+        batch_size: Count | None = None, cycles: Count = 1, options: Options | None = None
+    ) -> Any:
+        agent.check_options(options or ())
         async with flow_context() as (atlas, on_progress), signs_of_life(atlas.settings):
             statistics = await run(
                 agent.load(),
                 atlas,
                 batch_size=batch_size,
                 cycles=cycles,
+                options=options or (),
                 on_progress=on_progress,
                 step=as_task,
             )
@@ -55,6 +62,7 @@ async def run_here(
     batch_size: int | None = None,
     cycles: int = 1,
     on_progress: OnProgress | None = None,
+    options: Collection[str] = (),
 ) -> dict[str, Any]:
     """Run an agent's flow in this process with `settings`; for `asyncio.run` in the main thread.
 
@@ -62,7 +70,9 @@ async def run_here(
     fails.
     """
     async with caller_context(settings, on_progress):
-        statistics: dict[str, Any] = await flow_of(agent)(batch_size=batch_size, cycles=cycles)
+        statistics: dict[str, Any] = await flow_of(agent)(
+            batch_size=batch_size, cycles=cycles, options=sorted(options) or None
+        )
         return statistics
 
 

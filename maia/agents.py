@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,8 @@ class AgentRecord:
 
     `about` describes it in a line, `items` names what a batch contains, `ring` is the ring whose quota it
     spends (None: it makes no calls), `interval_s` the default interval between runs in seconds, and
-    `implementation` the import path of its class. `tables` names further tables that its runs leave.
+    `implementation` the import path of its class. `tables` names further tables that its runs leave, and
+    `options` what a run can be asked to do differently, with a sentence of help.
     """
 
     name: str
@@ -28,12 +29,21 @@ class AgentRecord:
     interval_s: float
     implementation: str
     tables: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
 
     def load(self) -> type[Agent[Any]]:
         """Import the agent's class."""
         module, _, name = self.implementation.partition(":")
         found: type[Agent[Any]] = getattr(import_module(module), name)
         return found
+
+    def check_options(self, options: Collection[str]) -> None:
+        """ConfigError if the agent doesn't have one of the options."""
+        if unknown := sorted(set(options) - self.options.keys()):
+            from atlas.errors import ConfigError
+
+            known = ", ".join(self.options) or "none"
+            raise ConfigError(f"the {self.name} has no option {unknown[0]!r}; its options: {known}")
 
 
 AGENTS: tuple[AgentRecord, ...] = (
@@ -53,6 +63,18 @@ AGENTS: tuple[AgentRecord, ...] = (
         ring="tracking",
         interval_s=600,
         implementation="maia.tracker.cycle:Tracker",
+    ),
+    AgentRecord(
+        name="learner",
+        about="Learn patterns from what the agents did, from host metrics and from view curves.",
+        items="observations",
+        ring=None,
+        interval_s=1800,
+        implementation="maia.learner.cycle:Learner",
+        options={
+            "full": "Also run the analyses of all stored data, which take longer.",
+            "force": "Judge, forecast and advise again, even if there is nothing new to learn.",
+        },
     ),
 )
 """Every agent, in the order in which they are shown. To add an agent, add its record here."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar, get_type_hints
 
 import typer
 
@@ -42,7 +44,6 @@ def command_of(agent: AgentRecord) -> typer.Typer:
         show_default=False,
     )
 
-    @app.command(name=agent.name, help=_HELP.format(about=agent.about))
     def run(
         batch_size: int | None = batch_option,
         cycles: Annotated[
@@ -52,14 +53,39 @@ def command_of(agent: AgentRecord) -> typer.Typer:
             bool, typer.Option("--direct", help="Run without Prefect: faster, but no history.")
         ] = False,
         as_json: AsJson = False,
+        **options: bool,
     ) -> None:
         with cycle_progress(_text) as on_progress:
             statistics = run_agent(
-                agent, load_settings(), batch_size, cycles, direct=direct, on_progress=on_progress
+                agent,
+                load_settings(),
+                batch_size,
+                cycles,
+                direct=direct,
+                on_progress=on_progress,
+                options=[name for name, wanted in options.items() if wanted],
             )
         conclude(agent, statistics, as_json=as_json)
 
+    app.command(name=agent.name, help=_HELP.format(about=agent.about))(_with_options(run, agent.options))
     return app
+
+
+def _with_options(run: Callable[..., None], options: Mapping[str, str]) -> Callable[..., None]:
+    """The function with a flag for each option in place of `**options`, for Typer to read."""
+    flags = {name: Annotated[bool, typer.Option(f"--{name}", help=help_)] for name, help_ in options.items()}
+    hints = get_type_hints(run, include_extras=True) | flags
+    *own, _ = inspect.signature(run).parameters.values()
+    added = [inspect.Parameter(name, own[0].kind, default=False) for name in flags]
+    parameters = [each.replace(annotation=hints[each.name]) for each in (*own[:-1], *added, own[-1])]
+
+    @wraps(run)
+    def with_options(**given: Any) -> None:
+        run(**given)
+
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {each.name: each.annotation for each in parameters}
+    return with_options
 
 
 def _text(progress: Progress) -> str:
@@ -74,6 +100,7 @@ def run_agent(
     *,
     direct: bool,
     on_progress: Callable[[Any], None] | None = None,
+    options: Collection[str] = (),
 ) -> dict[str, Any]:
     """Run an agent's cycles and return their statistics; raises what the agent raises."""
     import asyncio
@@ -81,7 +108,7 @@ def run_agent(
     if direct:
         from maia.cycle.agent import run_directly
 
-        return asyncio.run(run_directly(agent.load(), settings, batch_size, cycles, on_progress))
+        return asyncio.run(run_directly(agent.load(), settings, batch_size, cycles, on_progress, options))
     from flows import environment
 
     if agent.ring is not None:
@@ -95,7 +122,7 @@ def run_agent(
         from flows.agents import run_here
 
         done()
-        return asyncio.run(run_here(agent, settings, batch_size, cycles, on_progress))
+        return asyncio.run(run_here(agent, settings, batch_size, cycles, on_progress, options))
 
 
 def conclude(agent: AgentRecord, statistics: dict[str, Any], *, as_json: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -39,6 +39,8 @@ class Agent(ABC, Generic[Stats]):
     def __init__(self, atlas: Atlas, step: StepRunner = plain) -> None:
         self.atlas, self.step = atlas, step
         self.session = sessions.id_of_run()
+        self.options: frozenset[str] = frozenset()
+        """What this run was asked to do differently, of `AgentRecord.options`."""
 
     @classmethod
     @abstractmethod
@@ -93,6 +95,7 @@ async def run(
     *,
     batch_size: int | None = None,
     cycles: int = 1,
+    options: Collection[str] = (),
     on_progress: OnProgress | None = None,
     step: StepRunner = plain,
 ) -> dict[str, Any]:
@@ -103,6 +106,7 @@ async def run(
     if cycles < 1 or (batch_size is not None and batch_size < 1):
         raise ConfigError(f"batch_size ({batch_size}) and cycles ({cycles}) must be at least 1")
     async with agent.open(atlas, step) as opened:
+        opened.options = frozenset(options)
         total = opened.statistics()
         for number in range(1, cycles + 1):
             total = total.then(await opened.cycle(batch_size, number=number, on_progress=on_progress))
@@ -118,11 +122,14 @@ async def run_directly(
     batch_size: int | None = None,
     cycles: int = 1,
     on_progress: OnProgress | None = None,
+    options: Collection[str] = (),
 ) -> dict[str, Any]:
     """Run cycles without Prefect and return their statistics; raises what `run` and `directly` raise."""
 
     def work(atlas: Atlas) -> Awaitable[dict[str, Any]]:
-        return run(agent, atlas, batch_size=batch_size, cycles=cycles, on_progress=on_progress)
+        return run(
+            agent, atlas, batch_size=batch_size, cycles=cycles, options=options, on_progress=on_progress
+        )
 
     return await directly(settings, work)
 

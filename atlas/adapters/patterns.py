@@ -1,0 +1,329 @@
+"""What the learner knows: patterns and their evidence, detectors' states, cursors, alarms and suggestions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Literal
+
+from atlas.adapters.dao import DAO, json_text
+from atlas.errors import LeaseLost
+from atlas.queries import clean_text
+
+ForgottenBy = Literal["operator", "learner"]
+_ROWS_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The name under which this database counts evidence, and its key for pseudonyms."""
+
+    node: str
+    privacy_key: bytes
+
+    def __repr__(self) -> str:
+        return f"<Site {self.node}>"
+
+
+@dataclass(frozen=True, slots=True)
+class NewPattern:
+    """A pattern to store; its conditions are mappings of field, operator and value."""
+
+    id: str
+    type: str
+    signature: Mapping[str, Any]
+    statement: str
+    conditions: Sequence[Mapping[str, Any]] = ()
+    action: str | None = None
+    data: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvidence:
+    """What this site counted for a pattern on a UTC day, since it last said so."""
+
+    pattern_id: str
+    day: date
+    pos: int
+    neg: int
+    reward: float
+    last_seen: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvidence:
+    """A row of evidence: the counters of a pattern, kept by one site for one UTC day."""
+
+    pattern_id: str
+    node: str
+    day: date
+    pos: int
+    neg: int
+    sum_reward: float
+    last_seen: datetime
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPattern:
+    """A pattern with the sums of its evidence over all sites and days."""
+
+    id: str
+    type: str
+    signature: Mapping[str, Any]
+    statement: str
+    conditions: Sequence[Mapping[str, Any]]
+    action: str | None
+    data: Mapping[str, Any]
+    created_at: datetime
+    updated_at: datetime
+    version: int
+    pinned: bool
+    sti: float
+    lti: float
+    attended_at: datetime
+    pos: int
+    neg: int
+    sum_reward: float
+    last_seen: datetime | None
+    sites: int
+    days: int
+
+    @property
+    def support(self) -> int:
+        return self.pos + self.neg
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A detector's state, and how many observations it has learnt from."""
+
+    name: str
+    version: int
+    state: bytes
+    observations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A series was odd, too high, or shifted at an instant."""
+
+    series: str
+    at: datetime
+    kind: Literal["anomaly", "threshold", "change_point"]
+    value: float
+    score: float
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """Advice to people, with the command that would follow it (None if there is none)."""
+
+    id: int
+    key: str
+    category: str
+    text: str
+    command: str | None
+    evidence: Mapping[str, Any]
+    made_at: datetime
+    updated_at: datetime
+
+
+class PatternsDAO(DAO):
+    """Stores what was learnt, in the caller's transaction, and reads it."""
+
+    async def site(self) -> Site:
+        """This database's name in evidence, and its key for pseudonyms."""
+        row = await self._executor.fetchrow("patterns.site")
+        assert row is not None
+        return Site(**row)
+
+    async def store(self, patterns: Sequence[NewPattern]) -> dict[str, bool]:
+        """Store patterns, or update the texts of known ones.
+
+        Returns those that were changed, by id, and whether each is new.
+        """
+        changed: dict[str, bool] = {}
+        for i in _starts(patterns):
+            changed |= await self._store(patterns[i : i + _ROWS_AT_ONCE])
+        return changed
+
+    async def _store(self, patterns: Sequence[NewPattern]) -> dict[str, bool]:
+        rows = await self._executor.fetch(
+            "patterns.store",
+            [each.id for each in patterns],
+            [each.type for each in patterns],
+            [json_text(dict(each.signature)) for each in patterns],
+            [clean_text(each.statement) for each in patterns],
+            [json_text([dict(condition) for condition in each.conditions]) for each in patterns],
+            [each.action and clean_text(each.action) for each in patterns],
+            [json_text(dict(each.data or {})) for each in patterns],
+            self._clock.now(),
+        )
+        return {row["id"]: row["is_new"] for row in rows}
+
+    async def count(self, evidence: Sequence[NewEvidence]) -> None:
+        """Add what was counted to this site's rows; (pattern, day) pairs must be distinct."""
+        for i in _starts(evidence):
+            rows = evidence[i : i + _ROWS_AT_ONCE]
+            await self._executor.execute(
+                "patterns.count",
+                [row.pattern_id for row in rows],
+                [row.day for row in rows],
+                [row.pos for row in rows],
+                [row.neg for row in rows],
+                [row.reward for row in rows],
+                [row.last_seen for row in rows],
+            )
+
+    async def merge_evidence(self, evidence: Sequence[StoredEvidence], since: date = date.min) -> int:
+        """Merge rows of copies by the maximum, without days before `since`; returns how many changed."""
+        changed = 0
+        for i in _starts(evidence):
+            rows = evidence[i : i + _ROWS_AT_ONCE]
+            changed += await self._executor.fetchval(
+                "patterns.merge_evidence",
+                [row.pattern_id for row in rows],
+                [row.node for row in rows],
+                [row.day for row in rows],
+                [row.pos for row in rows],
+                [row.neg for row in rows],
+                [row.sum_reward for row in rows],
+                [row.last_seen for row in rows],
+                [row.version for row in rows],
+                since,
+            )
+        return changed
+
+    async def known(self, types: Iterable[str] | None = None) -> list[StoredPattern]:
+        """The patterns that are not forgotten, in the order of their ids."""
+        rows = await self._executor.fetch("patterns.known", None if types is None else [*types])
+        return [StoredPattern(**row) for row in rows]
+
+    async def count_known(self) -> int:
+        """How many patterns are not forgotten."""
+        known: int = await self._executor.fetchval("patterns.count_known")
+        return known
+
+    async def beginning_with(self, prefix: str, limit: int = 20) -> list[str]:
+        """The ids that begin with a prefix."""
+        if not prefix or set(prefix) - set("0123456789abcdef"):
+            return []
+        rows = await self._executor.fetch("patterns.beginning_with", prefix, limit)
+        return [row["id"] for row in rows]
+
+    async def evidence(self, ids: Sequence[str]) -> list[StoredEvidence]:
+        """The rows of evidence of some patterns, oldest day first."""
+        return [StoredEvidence(**row) for row in await self._executor.fetch("patterns.evidence", [*ids])]
+
+    async def pin(self, ids: Sequence[str], *, pinned: bool = True) -> int:
+        """Keep patterns from being forgotten, or no longer; returns how many that changed."""
+        return await self._executor.execute("patterns.pin", [*ids], pinned)
+
+    async def forget(self, ids: Sequence[str], by: ForgottenBy) -> int:
+        """Delete patterns with their evidence; what an operator forgets stays forgotten."""
+        buried: int = await self._executor.fetchval("patterns.forget", [*ids], self._clock.now(), by)
+        return buried
+
+    async def remember(self, ids: Sequence[str]) -> int:
+        """Let new evidence bring back patterns that an operator forgot; returns how many there were."""
+        return await self._executor.execute("patterns.remember", [*ids])
+
+    async def attend(self, importance: Mapping[str, tuple[float, float]], at: datetime) -> None:
+        """Write the (short-term, long-term) importance that patterns have at an instant."""
+        ids = sorted(importance)
+        await self._executor.execute(
+            "patterns.attend", ids, [importance[i][0] for i in ids], [importance[i][1] for i in ids], at
+        )
+
+    async def expire(self, before: datetime) -> int:
+        """Delete evidence, alarms and tombstones from before, and forget what has no evidence left.
+
+        Returns how many patterns that were.
+        """
+        await self._executor.execute("patterns.expire_evidence", before.date())
+        await self._executor.execute("patterns.expire_alarms", before)
+        await self._executor.execute("patterns.expire_tombstones", before)
+        rows = await self._executor.fetch("patterns.without_evidence")
+        return await self.forget([row["id"] for row in rows], "learner") if rows else 0
+
+    # Detectors' states and cursors
+
+    async def models(self, names: Iterable[str]) -> dict[str, Model]:
+        """The stored models by name."""
+        rows = await self._executor.fetch("patterns.models", [*names])
+        return {
+            row["name"]: Model(row["name"], row["version"], row["state"], row["observations"]) for row in rows
+        }
+
+    async def save_models(self, models: Sequence[Model]) -> None:
+        """Store models, replacing those of the same names."""
+        await self._executor.execute(
+            "patterns.save_models",
+            [model.name for model in models],
+            [model.version for model in models],
+            [model.state for model in models],
+            [model.observations for model in models],
+            self._clock.now(),
+        )
+
+    async def forget_models(self, names: Iterable[str]) -> None:
+        """Delete models, so that they are learnt anew."""
+        await self._executor.execute("patterns.forget_models", [*names])
+
+    async def cursor(self, source: str, default: str) -> str:
+        """How far a source is learnt, `default` if it is new."""
+        await self._executor.execute("patterns.begin_cursor", source, default, self._clock.now())
+        rows = await self._executor.fetch("patterns.cursors", [source])
+        position: str = rows[0]["position"]
+        return position
+
+    async def move_cursor(self, source: str, start: str, end: str) -> None:
+        """Move a source's cursor in the transaction that stores what was learnt; LeaseLost if it moved."""
+        moved = await self._executor.execute("patterns.move_cursor", source, start, end, self._clock.now())
+        if not moved:
+            raise LeaseLost(f"another learner has already learnt {source} after {start}")
+
+    async def reset_cursors(self, sources: Iterable[str]) -> None:
+        """Begin some sources anew."""
+        await self._executor.execute("patterns.reset_cursors", [*sources])
+
+    # Alarms and suggestions
+
+    async def add_alarms(self, alarms: Sequence[Alarm]) -> None:
+        """Store alarms; known ones stay as they are."""
+        await self._executor.execute(
+            "patterns.add_alarms",
+            [alarm.series for alarm in alarms],
+            [alarm.at for alarm in alarms],
+            [alarm.kind for alarm in alarms],
+            [alarm.value for alarm in alarms],
+            [alarm.score for alarm in alarms],
+            [clean_text(alarm.detail) for alarm in alarms],
+        )
+
+    async def alarms(self, since: datetime, *, series: str | None = None, limit: int = 1_000) -> list[Alarm]:
+        """The alarms since an instant, newest first."""
+        return [Alarm(**row) for row in await self._executor.fetch("patterns.alarms", since, series, limit)]
+
+    async def suggest(
+        self, key: str, category: str, text: str, *, command: str | None, evidence: Mapping[str, Any]
+    ) -> None:
+        """Make or renew the suggestion with that key; one that was closed returns if its text differs."""
+        await self._executor.execute(
+            "patterns.suggest", key, category, text, command, json_text(dict(evidence)), self._clock.now()
+        )
+
+    async def suggestions(self) -> list[Suggestion]:
+        """The suggestions that nobody has closed, newest first."""
+        return [Suggestion(**row) for row in await self._executor.fetch("patterns.suggestions")]
+
+    async def close_suggestion(self, key: str) -> bool:
+        """Close a suggestion; whether there was one to close."""
+        return bool(await self._executor.execute("patterns.close_suggestion", key, self._clock.now()))
+
+
+def _starts(rows: Sequence[Any]) -> range:
+    return range(0, len(rows), _ROWS_AT_ONCE)

@@ -1,0 +1,197 @@
+-- name: site
+-- The site's name in evidence, and its key for pseudonyms.
+SELECT node, privacy_key FROM site;
+
+-- name: store
+-- Store patterns with ids $1, types $2, signatures $3, statements $4, conditions $5, actions $6 and data $7, as of $8. The
+-- texts of known ones are updated; returns which are new or changed. What the learner forgot comes back; what an operator forgot stays forgotten.
+INSERT INTO patterns AS p (id, type, signature, statement, conditions, action, data, created_at, updated_at, attended_at)
+SELECT id, type, signature::jsonb, statement, conditions::jsonb, action, data::jsonb, $8, $8, $8
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+    AS new (id, type, signature, statement, conditions, action, data)
+ORDER BY id COLLATE "C"
+ON CONFLICT (id) DO UPDATE
+SET statement = excluded.statement, conditions = excluded.conditions, action = excluded.action, data = excluded.data,
+    updated_at = excluded.updated_at, version = p.version + 1, forgotten_at = NULL, forgotten_by = NULL
+WHERE p.forgotten_by IS DISTINCT FROM 'operator'
+    AND (
+        p.forgotten_at IS NOT NULL OR p.statement <> excluded.statement OR p.conditions <> excluded.conditions
+        OR p.action IS DISTINCT FROM excluded.action OR p.data <> excluded.data
+    )
+RETURNING id, version = 1 AS is_new;
+
+-- name: count
+-- Add what this site counted: for patterns $1 on days $2, $3 for and $4 against, rewards $5, last seen at $6. Patterns that
+-- are forgotten get nothing.
+INSERT INTO pattern_evidence AS e (pattern_id, node, day, pos, neg, sum_reward, last_seen, version)
+SELECT new.pattern_id, site.node, new.day, new.pos, new.neg, new.reward, new.last_seen, 1
+FROM unnest($1::text[], $2::date[], $3::bigint[], $4::bigint[], $5::float8[], $6::timestamptz[])
+    AS new (pattern_id, day, pos, neg, reward, last_seen)
+CROSS JOIN site
+JOIN patterns AS p ON p.id = new.pattern_id AND p.forgotten_at IS NULL
+ORDER BY new.pattern_id COLLATE "C", new.day
+ON CONFLICT (pattern_id, node, day) DO UPDATE
+SET pos = e.pos + excluded.pos, neg = e.neg + excluded.neg, sum_reward = e.sum_reward + excluded.sum_reward,
+    last_seen = greatest(e.last_seen, excluded.last_seen), version = e.version + 1;
+
+-- name: merge_evidence
+-- Merge rows of other sites: of patterns $1, nodes $2, days $3, with counts $4 and $5, rewards $6, last seen at $7, versions $8.
+-- Rows of patterns that are not stored, or are forgotten, and of days before $9 are left out. Returns how many rows changed.
+WITH merged AS (
+    INSERT INTO pattern_evidence AS e (pattern_id, node, day, pos, neg, sum_reward, last_seen, version)
+    SELECT new.pattern_id, new.node, new.day, new.pos, new.neg, new.reward, new.last_seen, new.version
+    FROM unnest($1::text[], $2::text[], $3::date[], $4::bigint[], $5::bigint[], $6::float8[], $7::timestamptz[], $8::bigint[])
+        AS new (pattern_id, node, day, pos, neg, reward, last_seen, version)
+    JOIN patterns AS p ON p.id = new.pattern_id AND p.forgotten_at IS NULL
+    WHERE new.day >= $9
+    ORDER BY new.pattern_id COLLATE "C", new.node COLLATE "C", new.day
+    ON CONFLICT (pattern_id, node, day) DO UPDATE
+    SET pos = greatest(e.pos, excluded.pos), neg = greatest(e.neg, excluded.neg),
+        sum_reward = CASE
+            WHEN excluded.version > e.version THEN excluded.sum_reward
+            WHEN excluded.version = e.version THEN greatest(e.sum_reward, excluded.sum_reward)
+            ELSE e.sum_reward
+        END,
+        last_seen = greatest(e.last_seen, excluded.last_seen), version = greatest(e.version, excluded.version)
+    WHERE excluded.pos > e.pos OR excluded.neg > e.neg OR excluded.version > e.version OR excluded.last_seen > e.last_seen
+        OR (excluded.version = e.version AND excluded.sum_reward > e.sum_reward)
+    RETURNING 1
+)
+SELECT count(*) FROM merged;
+
+-- name: known
+-- The patterns that are not forgotten, or only those of the types $1 (NULL: all), with the sums of their evidence.
+SELECT p.id, p.type, p.signature, p.statement, p.conditions, p.action, p.data, p.created_at, p.updated_at, p.version,
+    p.pinned, p.sti, p.lti, p.attended_at, coalesce(e.pos, 0) AS pos, coalesce(e.neg, 0) AS neg,
+    coalesce(e.sum_reward, 0) AS sum_reward, e.last_seen, coalesce(e.sites, 0) AS sites, coalesce(e.days, 0) AS days
+FROM patterns AS p
+LEFT JOIN (
+    SELECT pattern_id, sum(pos)::bigint AS pos, sum(neg)::bigint AS neg, sum(sum_reward) AS sum_reward,
+        max(last_seen) AS last_seen, count(DISTINCT node)::integer AS sites, count(DISTINCT day)::integer AS days
+    FROM pattern_evidence
+    GROUP BY pattern_id
+) AS e ON e.pattern_id = p.id
+WHERE p.forgotten_at IS NULL AND ($1::text[] IS NULL OR p.type = ANY ($1::text[]))
+ORDER BY p.id;
+
+-- name: count_known
+-- How many patterns are not forgotten.
+SELECT count(*) FROM patterns WHERE forgotten_at IS NULL;
+
+-- name: beginning_with
+-- The ids, of patterns that are not forgotten, that begin with $1; at most $2.
+SELECT id FROM patterns WHERE forgotten_at IS NULL AND id LIKE $1 || '%' ORDER BY id LIMIT $2;
+
+-- name: evidence
+-- The evidence rows of the patterns $1, oldest day first.
+SELECT pattern_id, node, day, pos, neg, sum_reward, last_seen, version
+FROM pattern_evidence WHERE pattern_id = ANY ($1::text[]) ORDER BY pattern_id, day, node;
+
+-- name: pin
+-- Pin ($2 true) or unpin the patterns $1.
+UPDATE patterns SET pinned = $2, version = version + 1
+WHERE id = ANY ($1::text[]) AND forgotten_at IS NULL AND pinned <> $2;
+
+-- name: forget
+-- Forget the patterns $1 as of $2, on behalf of $3: their evidence goes, a tombstone stays.
+WITH buried AS (
+    UPDATE patterns SET forgotten_at = $2, forgotten_by = $3, pinned = false, version = version + 1
+    WHERE id = ANY ($1::text[]) AND forgotten_at IS NULL
+    RETURNING id
+), cleared AS (
+    DELETE FROM pattern_evidence AS e USING buried WHERE e.pattern_id = buried.id
+)
+SELECT count(*) FROM buried;
+
+-- name: remember
+-- Let evidence revive the patterns $1, though an operator forgot them.
+UPDATE patterns SET forgotten_by = 'learner', version = version + 1 WHERE id = ANY ($1::text[]) AND forgotten_by = 'operator';
+
+-- name: attend
+-- Write the importance of patterns $1 as it is at $4: short-term $2, long-term $3.
+UPDATE patterns AS p SET sti = new.sti, lti = new.lti, attended_at = $4
+FROM unnest($1::text[], $2::float8[], $3::float8[]) AS new (id, sti, lti)
+WHERE p.id = new.id;
+
+-- name: expire_evidence
+-- Delete evidence of days before $1.
+DELETE FROM pattern_evidence WHERE day < $1;
+
+-- name: without_evidence
+-- Patterns that are neither pinned nor forgotten and have no evidence left.
+SELECT id FROM patterns AS p
+WHERE forgotten_at IS NULL AND NOT pinned AND NOT EXISTS (SELECT FROM pattern_evidence AS e WHERE e.pattern_id = p.id)
+ORDER BY id;
+
+-- name: expire_tombstones
+-- Delete what the learner forgot before $1. What an operator forgot stays known as such.
+DELETE FROM patterns WHERE forgotten_by = 'learner' AND forgotten_at < $1;
+
+-- name: models
+-- The states of the models $1.
+SELECT name, version, state, observations, updated_at FROM models WHERE name = ANY ($1::text[]);
+
+-- name: save_models
+-- Save models with names $1, versions $2, states $3 and counts of observations $4, as of $5.
+INSERT INTO models (name, version, state, observations, updated_at)
+SELECT name, version, state, observations, $5
+FROM unnest($1::text[], $2::integer[], $3::bytea[], $4::bigint[]) AS new (name, version, state, observations)
+ORDER BY name COLLATE "C"
+ON CONFLICT (name) DO UPDATE
+SET version = excluded.version, state = excluded.state, observations = excluded.observations, updated_at = excluded.updated_at;
+
+-- name: forget_models
+-- Delete the states of the models $1.
+DELETE FROM models WHERE name = ANY ($1::text[]);
+
+-- name: cursors
+-- How far the sources $1 are learnt.
+SELECT source, position FROM learner_cursors WHERE source = ANY ($1::text[]);
+
+-- name: begin_cursor
+-- Start to read source $1 at $2, if nobody has yet.
+INSERT INTO learner_cursors (source, position, updated_at) VALUES ($1, $2, $3) ON CONFLICT (source) DO NOTHING;
+
+-- name: move_cursor
+-- Move the cursor of source $1 from $2 to $3, as of $4; no row if it is not there any more.
+UPDATE learner_cursors SET position = $3, updated_at = $4 WHERE source = $1 AND position = $2;
+
+-- name: reset_cursors
+-- Forget how far the sources $1 are learnt.
+DELETE FROM learner_cursors WHERE source = ANY ($1::text[]);
+
+-- name: add_alarms
+-- Store alarms of series $1 at $2, of kinds $3, with values $4, scores $5 and details $6.
+INSERT INTO series_alarms (series, at, kind, value, score, detail)
+SELECT series, at, kind, value, score, detail
+FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::float8[], $5::float8[], $6::text[])
+    AS new (series, at, kind, value, score, detail)
+ON CONFLICT (series, at, kind) DO NOTHING;
+
+-- name: alarms
+-- At most $3 alarms since $1, of the series $2 (NULL: all), newest first.
+SELECT series, at, kind, value, score, detail FROM series_alarms
+WHERE at >= $1 AND ($2::text IS NULL OR series = $2) ORDER BY at DESC, series, kind LIMIT $3;
+
+-- name: expire_alarms
+-- Delete alarms before $1.
+DELETE FROM series_alarms WHERE at < $1;
+
+-- name: suggest
+-- Make or renew the suggestion with key $1: category $2, text $3, command $4, evidence $5, as of $6. One that people closed
+-- stays closed unless its text differs.
+INSERT INTO suggestions AS s (key, category, text, command, evidence, made_at, updated_at)
+VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $6)
+ON CONFLICT (key) DO UPDATE
+SET text = excluded.text, command = excluded.command, evidence = excluded.evidence, updated_at = excluded.updated_at,
+    closed_at = CASE WHEN s.text = excluded.text THEN s.closed_at END
+WHERE s.text <> excluded.text OR s.evidence <> excluded.evidence;
+
+-- name: suggestions
+-- The suggestions that nobody has closed, newest first.
+SELECT id, key, category, text, command, evidence, made_at, updated_at FROM suggestions
+WHERE closed_at IS NULL ORDER BY updated_at DESC, id DESC;
+
+-- name: close_suggestion
+-- Close the suggestion with key $1 as of $2.
+UPDATE suggestions SET closed_at = $2 WHERE key = $1 AND closed_at IS NULL;

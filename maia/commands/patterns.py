@@ -1,0 +1,247 @@
+"""`maia patterns`: lists, explains, pins and forgets what the learner has learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from maia.commands.tables import Column, print_table
+from maia.commands.terminal import AsJson, as_text, console, print_json, print_text, with_atlas
+from maia.learning.patterns import PatternType
+
+if TYPE_CHECKING:
+    from atlas.adapters.patterns import PatternsDAO
+    from atlas.composition import Atlas
+    from maia.views.patterns import BelievedPattern, PatternDetails
+
+_ABOUT: Final = """List, explain, match, pin and forget what the learner has learnt.
+
+A pattern is a statement with evidence: how often it proved true and how often not. Its confidence is the
+lower bound of the 90 % interval of the chance that it does, so it can't be high on little evidence.
+`maia learner` learns; docs/learning.md explains each type.
+"""
+
+app = typer.Typer(rich_markup_mode="markdown", add_completion=False, no_args_is_help=True, help=_ABOUT)
+
+_SHORT_ID: Final = 8
+_BAR: Final = 20
+
+Types = Annotated[
+    list[PatternType] | None,
+    typer.Option("--type", "-t", help="Only patterns of this type; may be repeated.", show_default=False),
+]
+MinConfidence = Annotated[
+    float, typer.Option("--min-confidence", min=0, max=1, help="Only patterns of at least this confidence.")
+]
+Ids = Annotated[
+    list[str], typer.Argument(metavar="ID…", help="Ids, or their first characters if nothing else has them.")
+]
+
+
+@app.command("list")
+def list_patterns(
+    types: Types = None,
+    min_confidence: MinConfidence = 0.0,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=100_000, help="How many to show at most.")
+    ] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """List patterns, the most firmly believed first.
+
+    For example:
+
+    - `maia patterns list --type failure_mode --min-confidence 0.7`
+    - `maia patterns list --json | jq -r '.patterns[].statement'`
+    """
+
+    async def look(atlas: Atlas) -> list[BelievedPattern]:
+        from maia.views.patterns import patterns
+
+        return await patterns(atlas, types, min_confidence)
+
+    found = with_atlas(look)
+    if as_json:
+        from maia.views.words import plain
+
+        print_json({"total": len(found), "patterns": [plain(each) for each in found[:limit]]})
+        return
+    if not found:
+        wanted = " of this kind" if types or min_confidence else ""
+        print_text(f"No pattern{wanted} is known yet: the learner finds them as it runs (maia learner).")
+        return
+    print_table(
+        (
+            "id", "confidence", Column("support", rank=2), Column("type", rank=3),
+            Column("statement", 30, wraps=True), Column("last seen", rank=4),
+        ),
+        [
+            (
+                each.id[:_SHORT_ID], f"{each.confidence:.2f}", each.support, each.type.value, _marked(each),
+                each.last_seen,
+            )
+            for each in found[:limit]
+        ],
+    )  # fmt: skip
+    if len(found) > limit:
+        print_text(
+            f"{limit:,} of {len(found):,} patterns; -n shows more. maia patterns show ID explains one."
+        )
+    else:
+        print_text("maia patterns show ID explains one.")
+
+
+@app.command()
+def show(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="Its id, or the first characters of it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Explain a pattern: its conditions, its evidence by day, and how the confidence came about."""
+
+    async def look(atlas: Atlas) -> PatternDetails:
+        from maia.views.patterns import pattern
+
+        [whole] = await _resolved(_dao(atlas), [id_])
+        found = await pattern(atlas, whole)
+        if found is None:
+            raise typer.BadParameter(f"the pattern {whole} was forgotten just now")
+        return found
+
+    details = with_atlas(look)
+    if as_json:
+        from maia.views.words import plain
+
+        print_json(plain(details))
+    else:
+        _print_details(details)
+
+
+@app.command()
+def pin(ids: Ids, as_json: AsJson = False) -> None:
+    """Keep patterns, however unimportant they become."""
+    _change(ids, lambda dao, whole: dao.pin(whole), "pinned", as_json=as_json)
+
+
+@app.command()
+def unpin(ids: Ids, as_json: AsJson = False) -> None:
+    """Let pinned patterns be forgotten again when they become unimportant."""
+    _change(ids, lambda dao, whole: dao.pin(whole, pinned=False), "unpinned", as_json=as_json)
+
+
+@app.command()
+def forget(ids: Ids, as_json: AsJson = False) -> None:
+    """Delete patterns with their evidence; they stay forgotten, whatever is seen, until `remember`."""
+    _change(ids, lambda dao, whole: dao.forget(whole, "operator"), "forgotten", as_json=as_json)
+
+
+@app.command()
+def remember(
+    ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Whole ids of patterns that you forgot.")],
+    as_json: AsJson = False,
+) -> None:
+    """Let new evidence bring back patterns that you forgot."""
+    count = with_atlas(lambda atlas: _dao(atlas).remember(ids))
+    _print_count(count, "may be learnt again", as_json=as_json)
+
+
+def _change(
+    ids: Sequence[str],
+    change: Callable[[PatternsDAO, list[str]], Awaitable[int]],
+    done: str,
+    *,
+    as_json: bool,
+) -> None:
+    async def work(atlas: Atlas) -> int:
+        dao = _dao(atlas)
+        return await change(dao, await _resolved(dao, ids))
+
+    _print_count(with_atlas(work), done, as_json=as_json)
+
+
+def _print_count(count: int, done: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"patterns": count})
+    else:
+        print_text(f"{count} pattern{'' if count == 1 else 's'} {done}")
+
+
+async def _resolved(dao: PatternsDAO, prefixes: Sequence[str]) -> list[str]:
+    """The whole ids that begin so; BadParameter if there is none, or more than one."""
+    whole = []
+    for prefix in prefixes:
+        found = await dao.beginning_with(prefix.strip().lower())
+        if not found:
+            raise typer.BadParameter(f"no pattern's id begins with {prefix!r}: maia patterns list shows them")
+        if len(found) > 1:
+            some = ", ".join(found[:3])
+            raise typer.BadParameter(f"the ids of {len(found)} patterns begin with {prefix!r}: {some} …")
+        whole += found
+    return whole
+
+
+def _dao(atlas: Atlas) -> PatternsDAO:
+    from atlas.adapters.patterns import PatternsDAO
+
+    return PatternsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+
+
+def _marked(each: BelievedPattern) -> str:
+    return f"{each.statement} (pinned)" if each.pinned else each.statement
+
+
+def _print_details(details: PatternDetails) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    believed = details.pattern
+    out = console()
+    out.print(Text(_marked(believed), style="bold"))
+    grid = Table.grid(padding=(0, 2))
+    for name, value in _facts(believed):
+        grid.add_row(Text(name, style="dim"), Text(value))
+    out.print(grid)
+    out.print()
+    if details.evidence:
+        print_table(
+            (
+                "day", Column("site", rank=2), "for", "against", Column("reward", rank=1),
+                "confidence after it", "",
+            ),
+            [
+                (
+                    row.day.isoformat(), row.node, row.pos, row.neg, round(row.reward, 2),
+                    f"{row.confidence:.2f}", "█" * round(row.confidence * _BAR),
+                )
+                for row in details.evidence
+            ],
+            title="Evidence by day",
+        )  # fmt: skip
+
+
+def _facts(believed: BelievedPattern) -> list[tuple[str, str]]:
+    low, high = f"{believed.confidence:.2f}", f"{believed.high:.2f}"
+    counted = f"{believed.pos:,} for, {believed.neg:,} against"
+    reward = believed.reward / believed.support if believed.support else 0.0
+    facts: list[tuple[str, Any]] = [
+        ("id", believed.id),
+        ("type", believed.type.value),
+        ("when", " and ".join(believed.conditions) or "always"),
+        ("advises", believed.action),
+        ("confidence", f"{low}, the lower bound of [{low}, {high}]"),
+        ("evidence", f"{counted}, on {believed.days:,} days at {believed.sites:,} sites"),
+        ("reward", f"{reward:.3g} on average" if reward else None),
+        ("last seen", as_text(believed.last_seen) if believed.last_seen else None),
+        ("known since", as_text(believed.created_at)),
+        *((name.replace("_", " "), _figure(value)) for name, value in sorted(believed.data.items())),
+    ]
+    return [(name, str(value)) for name, value in facts if value is not None]
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_figure, value))
+    return str(value)

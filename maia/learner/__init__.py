@@ -1,0 +1,1 @@
+"""The learner: learns patterns from what happened, and lets them change what the agents do."""

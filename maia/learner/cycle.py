@@ -1,0 +1,234 @@
+"""The learner reads what happened since it last did, and stores what it learnt together with how far it read.
+
+Only one learner works at a time, by a lock. Each page of a source is learnt in one transaction: patterns,
+their evidence, the detectors' states, and the cursor, which moves only from where the page began. So a crash
+at any point leaves nothing learnt twice and nothing out, and memory is bounded by a page.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import stamina
+
+from atlas.adapters.patterns import PatternsDAO
+from atlas.composition import Atlas
+from atlas.errors import TransactionConflict
+from maia.cycle.agent import Agent
+from maia.cycle.cycle import Cycle, OnProgress
+from maia.cycle.outcome import CycleStatistics, Progress
+from maia.cycle.steps import StepRunner, plain
+from maia.learner.housekeeping import keep_within_limits
+from maia.learner.knowledge import DetectorClass, Knowledge, detector_classes, to_store
+from maia.learner.sources import Curves, Events, Page, Source
+from maia.learning.detector import Reads
+from maia.learning.patterns import Finding
+from maia.learning.privacy import Pseudonyms
+from maia.learning.templates import FailureTemplates
+
+logger = logging.getLogger(__name__)
+
+LOCK: Final = "learner"
+_PAGES_BETWEEN_JUDGEMENTS: Final = 50
+_STORING_TRIES: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerStatistics(CycleStatistics):
+    """Counts for one or more cycles: what was read, and what came of it."""
+
+    observations: int = 0
+    measurements: int = 0
+    curves: int = 0
+    new_patterns: int = 0
+    changed_patterns: int = 0
+    forgotten_patterns: int = 0
+    patterns: int = 0
+    """How many are known after the last cycle."""
+
+    def then(self, later: LearnerStatistics) -> LearnerStatistics:
+        """Counts are added up, but the patterns known are those after the later cycle."""
+        return replace(CycleStatistics.then(self, later), patterns=later.patterns)
+
+
+class Learner(Agent[LearnerStatistics]):
+    """The learner, with its detectors."""
+
+    name = "learner"
+    statistics = LearnerStatistics
+
+    def __init__(
+        self,
+        atlas: Atlas,
+        detectors: Sequence[DetectorClass],
+        pseudonyms: Pseudonyms,
+        step: StepRunner = plain,
+    ) -> None:
+        super().__init__(atlas, step)
+        self.detectors, self.pseudonyms = detectors, pseudonyms
+        self.settings = atlas.settings.learner
+        self.dao = PatternsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, atlas: Atlas, step: StepRunner = plain) -> AsyncIterator[Learner]:
+        """Open a learner; ConfigError if the settings name an unknown detector."""
+        detectors = detector_classes(atlas.settings.learner.off)
+        yield cls(atlas, detectors, await pseudonyms_of(atlas), step)
+
+    @property
+    def batch_size(self) -> int:
+        return self.settings.batch_size
+
+    def new_cycle(self, number: int, on_progress: OnProgress | None) -> LearnerCycle:
+        return LearnerCycle(self, number, on_progress)
+
+    @staticmethod
+    def headline(statistics: Mapping[str, Any]) -> str:
+        return f"{statistics['new_patterns']:,} new patterns"
+
+    @staticmethod
+    def summary(statistics: Mapping[str, Any]) -> str:
+        read = ", ".join(
+            f"{statistics[name]:,} {name}" for name in ("observations", "measurements", "curves")
+        )
+        text = (
+            f"learnt from {read} in {statistics['seconds']:.1f} s: "
+            f"{statistics['new_patterns']:,} new patterns, {statistics['changed_patterns']:,} changed, "
+            f"{statistics['forgotten_patterns']:,} forgotten; "
+            f"{statistics['patterns']:,} are known"
+        )
+        return f"{text}\n{statistics['detail']}" if statistics["detail"] else text
+
+
+async def pseudonyms_of(atlas: Atlas) -> Pseudonyms:
+    """What makes pseudonyms, with the key of the settings or else the database's own."""
+    privacy = atlas.settings.privacy
+    if privacy.key is not None:
+        key = privacy.key.get_secret_value().encode()
+    else:
+        dao = PatternsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+        key = (await dao.site()).privacy_key
+    return Pseudonyms(key, ips=privacy.anonymize_ips, uuids=privacy.anonymize_uuids)
+
+
+class LearnerCycle(Cycle[LearnerStatistics]):
+    """A learner's cycle: the detectors with what they know, and the counts so far."""
+
+    agent: Learner
+    idle = "there is nothing new to learn"
+
+    def __init__(self, learner: Learner, number: int = 1, on_progress: OnProgress | None = None) -> None:
+        super().__init__(learner, number, on_progress)
+        self.learner, self.dao = learner, learner.dao
+        self.read: Counter[Reads] = Counter()
+        self.new = self.changed = self.forgotten = self.known = 0
+        self._waiting = 0
+        self._proven: set[str] = set()
+        """The patterns that proved true since importance was last paid for."""
+
+    async def _work(self, batch_size: int) -> None:
+        async with self.atlas.db.only_one(LOCK) as is_only:
+            if not is_only:
+                self.idle = "another learner is at work"
+                return
+            sources = self._sources()
+            await self._learn_all(sources, batch_size)
+            if self.claimed or self.agent.options:
+                await self.step("judge", "patterns", self._judge)
+                self.claimed = max(self.claimed, 1)
+
+    def _sources(self) -> list[Source]:
+        return [
+            Events(self.atlas, self.learner.pseudonyms, FailureTemplates()),
+            Curves(self.atlas),
+        ]
+
+    async def _learn_all(self, sources: Sequence[Source], batch_size: int) -> None:
+        models = await self.dao.models(Knowledge.model_names(self.learner.detectors))
+        knowledge = Knowledge.restore(self.learner.detectors, models)
+        for source in sources:
+            position = await self.dao.cursor(source.name, source.start)
+            self._waiting = self.claimed + await source.waiting(position)
+            await self.step(
+                "learn", source.name, lambda s=source, p=position: self._learn(knowledge, s, p, batch_size)
+            )
+
+    async def _learn(self, knowledge: Knowledge, source: Source, position: str, batch_size: int) -> None:
+        pages = 0
+        while True:
+            page = await source.read(position, batch_size)
+            if page.end == position:
+                return
+            findings = knowledge.learn(page.inputs, source.reads) if page.inputs else []
+            await self._store(knowledge, source, position, page, findings)
+            position = page.end
+            self.claimed += page.read
+            self.read[source.reads] += len(page.inputs)
+            self._report(source)
+            pages += 1
+            if page.is_last:
+                return
+            if pages % _PAGES_BETWEEN_JUDGEMENTS == 0:
+                await self._judge()
+
+    async def _store(
+        self, knowledge: Knowledge, source: Source, position: str, page: Page, findings: Sequence[Finding]
+    ) -> None:
+        patterns, evidence = to_store(findings)
+        models = knowledge.models(source.reads) if page.inputs else []
+        retrying = stamina.retry_context(
+            on=TransactionConflict, attempts=_STORING_TRIES, wait_initial=0.05, wait_max=0.5
+        )
+        async for trial in retrying:
+            with trial:
+                async with self.dao.transaction() as dao:
+                    await dao.move_cursor(source.name, position, page.end)
+                    changed = await dao.store(patterns)
+                    await dao.count(evidence)
+                    if models:
+                        await dao.save_models(models)
+        self._proven.update(row.pattern_id for row in evidence if row.pos)
+        self.new += sum(changed.values())
+        self.changed += len(changed) - sum(changed.values())
+
+    async def _judge(self) -> None:
+        """Forget what is too old or too unimportant to keep."""
+        now = self.atlas.clock.now()
+        kept = await keep_within_limits(self.dao, self.learner.settings, now, self._proven)
+        self._proven.clear()
+        self.forgotten += kept.forgotten
+        self.known = kept.known
+
+    def _report(self, source: Source) -> None:
+        if self.on_progress is not None:
+            self.on_progress(
+                Progress(
+                    cycle=self.number,
+                    text=f"cycle {self.number}: {source.name}",
+                    done=self.claimed,
+                    claimed=max(self._waiting, self.claimed),
+                )
+            )
+
+    def _counted(self) -> LearnerStatistics:
+        return LearnerStatistics(
+            observations=self.read["observations"],
+            measurements=self.read["measurements"],
+            curves=self.read["curves"],
+            new_patterns=self.new,
+            changed_patterns=self.changed,
+            forgotten_patterns=self.forgotten,
+            patterns=self.known,
+        )
+
+    def _summary(self, statistics: LearnerStatistics) -> str:
+        return (
+            f"learnt from {statistics.observations} observations and {statistics.curves} curves: "
+            f"{statistics.new_patterns} new patterns"
+        )

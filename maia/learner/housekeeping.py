@@ -1,0 +1,52 @@
+"""Keeps what is known within its limits: pays for usefulness, charges rent, expires and forgets."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from atlas.adapters.patterns import PatternsDAO, StoredPattern
+from atlas.config import LearnerSettings
+from maia.learning.importance import Importance, Use, forget, paid
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How many patterns were forgotten, and how many are known now."""
+
+    forgotten: int
+    known: int
+
+
+async def keep_within_limits(
+    dao: PatternsDAO, settings: LearnerSettings, now: datetime, proven: Collection[str] = ()
+) -> Kept:
+    """Expire evidence that is too old, pay the patterns that proved true, and forget the least important.
+
+    What an operator has pinned stays.
+    """
+    forgotten = await dao.expire(now - timedelta(days=settings.max_retention_days))
+    await pay(dao, proven, Use.PROVEN, now)
+    known = await dao.known()
+    pinned = [each.id for each in known if each.pinned]
+    excess = forget({each.id: importance_of(each) for each in known}, settings.max_patterns, now, pinned)
+    if excess:
+        forgotten += await dao.forget(excess, "learner")
+    return Kept(forgotten, len(known) - len(excess))
+
+
+async def pay(dao: PatternsDAO, ids: Collection[str], use: Use, now: datetime) -> None:
+    """Raise the importance of patterns for having been useful once."""
+    if not ids:
+        return
+    wanted = frozenset(ids)
+    raised = {
+        each.id: paid(importance_of(each), {use: 1}, now) for each in await dao.known() if each.id in wanted
+    }
+    await dao.attend({id_: (each.sti, each.lti) for id_, each in raised.items()}, now)
+
+
+def importance_of(stored: StoredPattern) -> Importance:
+    """A pattern's importance as it was last written."""
+    return Importance(stored.sti, stored.lti, stored.attended_at)

@@ -1,0 +1,166 @@
+"""The detectors at work: restored from their stored states, taught in batches, and asked what they found."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any, Final, Protocol, Self, TypeVar
+
+from atlas.adapters.patterns import Model, NewEvidence, NewPattern
+from atlas.errors import ConfigError
+from maia.learning.detector import ENTRY_POINTS, Detector, Reads
+from maia.learning.evidence import Counts
+from maia.learning.patterns import Finding, Pattern, combined
+from maia.learning.states import NewerState, StateError
+
+logger = logging.getLogger(__name__)
+
+DetectorClass = type[Detector[Any]]
+_PREFIX: Final = "detector."
+
+
+def detector_classes(off: Collection[str] = ()) -> list[DetectorClass]:
+    """The installed detectors, ours and those of other packages, without those that are `off`.
+
+    ConfigError if `off` names one that isn't installed, or if two have one name.
+    """
+    found: dict[str, DetectorClass] = {}
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, point.value)):
+        loaded: DetectorClass = point.load()
+        if found.setdefault(loaded.name, loaded) is not loaded:
+            raise ConfigError(
+                f"two installed detectors are named {loaded.name!r}; {point.value} is one of them"
+            )
+    if unknown := sorted(set(off) - found.keys()):
+        raise ConfigError(
+            f"PLEIADES_LEARNER__OFF names {unknown[0]!r}, which is none of {', '.join(sorted(found))}"
+        )
+    return [each for name, each in sorted(found.items()) if name not in off]
+
+
+class Knowledge:
+    """Detectors with what they have learnt; to be stored together with the cursor up to which they learnt."""
+
+    def __init__(
+        self, detectors: Iterable[Detector[Any]], observations: Mapping[str, int] | None = None
+    ) -> None:
+        self._detectors = list(detectors)
+        self._observations = dict(observations or {})
+        self._failed: set[str] = set()
+
+    @classmethod
+    def restore(cls, classes: Iterable[DetectorClass], models: Mapping[str, Model]) -> Knowledge:
+        """The detectors as stored. One whose state is damaged starts anew; its patterns stay.
+
+        ConfigError if a newer version wrote a state: this one must not overwrite it.
+        """
+        detectors, observations = [], {}
+        for each in classes:
+            model = models.get(_PREFIX + each.name)
+            detectors.append(restored_model(each, model))
+            observations[each.name] = model.observations if model else 0
+        return cls(detectors, observations)
+
+    @staticmethod
+    def model_names(classes: Iterable[DetectorClass]) -> list[str]:
+        """The names under which the states of these detectors are stored."""
+        return [_PREFIX + each.name for each in classes]
+
+    def learn(self, inputs: Sequence[Any], reads: Reads) -> list[Finding]:
+        """Teach the detectors that read such inputs; returns what they found, one finding a pattern.
+
+        A detector that raises is left out from then on, with an error in the log, so that one that is broken
+        doesn't keep the others from learning.
+        """
+        findings: list[Finding] = []
+        for detector in self._working(reads):
+            try:
+                detector.observe(inputs)
+                findings += detector.patterns()
+            except Exception:
+                self._failed.add(detector.name)
+                logger.exception(
+                    "detector %s failed and is left out now; PLEIADES_LEARNER__OFF=%s switches it off",
+                    detector.name,
+                    detector.name,
+                    extra={"action": "detector_failed"},
+                )
+            else:
+                self._observations[detector.name] = self._observations.get(detector.name, 0) + len(inputs)
+        return combined(findings)
+
+    def models(self, reads: Reads) -> list[Model]:
+        """The states of the detectors that read such inputs."""
+        return [
+            Model(
+                _PREFIX + detector.name,
+                detector.version,
+                detector.state(),
+                self._observations.get(detector.name, 0),
+            )
+            for detector in self._working(reads)
+        ]
+
+    @property
+    def failed(self) -> frozenset[str]:
+        """The detectors that raised an error."""
+        return frozenset(self._failed)
+
+    def _working(self, reads: Reads) -> list[Detector[Any]]:
+        return [each for each in self._detectors if each.reads == reads and each.name not in self._failed]
+
+
+class _Stateful(Protocol):
+    """Something with a state: a detector, or the forecaster."""
+
+    def __init__(self) -> None: ...
+
+    @classmethod
+    def from_state(cls, state: bytes) -> Self: ...
+
+
+S = TypeVar("S", bound=_Stateful)
+
+
+def restored_model(of: type[S], model: Model | None) -> S:
+    """A model as it was stored; a new one if there is none, or if its state is damaged.
+
+    ConfigError if a newer version wrote the state: this one must not overwrite it.
+    """
+    if model is None:
+        return of()
+    try:
+        return of.from_state(model.state)
+    except NewerState as error:
+        raise ConfigError(f"{error}: update Pleiades here too") from error
+    except StateError as error:
+        logger.error("%s; it starts anew", error, extra={"action": "state_damaged"})
+        return of()
+
+
+def to_store(findings: Iterable[Finding]) -> tuple[list[NewPattern], list[NewEvidence]]:
+    """Findings as rows."""
+    patterns, evidence = [], []
+    for finding in findings:
+        id_ = finding.pattern.id
+        patterns.append(new_pattern(finding.pattern, id_))
+        evidence += [
+            NewEvidence(id_, day, counts.pos, counts.neg, counts.reward, counts.last_seen)
+            for day, counts in sorted(finding.evidence.items())
+            if counts != Counts() and counts.last_seen is not None
+        ]
+    return patterns, evidence
+
+
+def new_pattern(pattern: Pattern, id_: str | None = None) -> NewPattern:
+    """A pattern as a row to store."""
+    return NewPattern(
+        id_ or pattern.id,
+        pattern.type.value,
+        pattern.signature,
+        pattern.statement,
+        [condition.as_dict() for condition in pattern.conditions],
+        pattern.action,
+        pattern.data,
+    )

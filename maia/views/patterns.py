@@ -1,0 +1,158 @@
+"""The patterns view: what is believed, how firmly, and on what evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maia.learning import evidence as beliefs
+from maia.learning.evidence import Counts, Prior
+from maia.learning.patterns import Pattern, PatternType, condition_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import date, datetime
+
+    from atlas.adapters.patterns import PatternsDAO, StoredPattern
+    from atlas.composition import Atlas
+    from atlas.config import LearnerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class BelievedPattern:
+    """A pattern with what its evidence lets one believe.
+
+    `strength` is the posterior mean of the chance that the statement proves true, `low` and `high` bound its
+    90 % credible interval, and `confidence` is `low`. `sites` and `days` say how many counted it.
+    """
+
+    id: str
+    type: PatternType
+    statement: str
+    conditions: tuple[str, ...]
+    action: str | None
+    strength: float
+    confidence: float
+    high: float
+    support: int
+    pos: int
+    neg: int
+    reward: float
+    sites: int
+    days: int
+    last_seen: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    pinned: bool
+    importance: float
+    data: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceOfDay:
+    """What a site counted for a pattern on a UTC day, and the confidence after it, over all sites."""
+
+    day: date
+    node: str
+    pos: int
+    neg: int
+    reward: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class PatternDetails:
+    """A pattern with its evidence by day."""
+
+    pattern: BelievedPattern
+    signature: Mapping[str, object]
+    evidence: tuple[EvidenceOfDay, ...]
+
+
+async def patterns(
+    atlas: Atlas, types: Iterable[PatternType] | None = None, min_confidence: float = 0.0
+) -> list[BelievedPattern]:
+    """The patterns of some types, or of all, the most firmly believed first."""
+    stored = await _dao(atlas).known(None if types is None else [each.value for each in types])
+    believed = [each for each in believe(stored, prior_of(atlas)) if each.confidence >= min_confidence]
+    return sorted(believed, key=lambda each: (-each.confidence, -each.support, each.id))
+
+
+async def pattern(atlas: Atlas, id_: str) -> PatternDetails | None:
+    """A pattern with its evidence; None if it isn't known."""
+    dao = _dao(atlas)
+    found = [each for each in await dao.known() if each.id == id_]
+    if not found:
+        return None
+    [believed] = believe(found, prior_of(atlas))
+    rows = await dao.evidence([id_])
+    confidences = beliefs.confidence(
+        np.cumsum([row.pos for row in rows]), np.cumsum([row.neg for row in rows]), prior_of(atlas)
+    )
+    return PatternDetails(
+        believed,
+        found[0].signature,
+        tuple(
+            EvidenceOfDay(row.day, row.node, row.pos, row.neg, row.sum_reward, float(confidence))
+            for row, confidence in zip(rows, confidences, strict=True)
+        ),
+    )
+
+
+def prior_of(atlas: Atlas) -> Prior:
+    """The prior that the settings give every statement."""
+    settings: LearnerSettings = atlas.settings.learner
+    return Prior(settings.prior_alpha, settings.prior_beta)
+
+
+def believe(stored: Sequence[StoredPattern], prior: Prior) -> list[BelievedPattern]:
+    """Stored patterns with what their evidence lets one believe, in the same order."""
+    pos, neg = [each.pos for each in stored], [each.neg for each in stored]
+    strengths = beliefs.strength(pos, neg, prior)
+    lows, highs = beliefs.interval(pos, neg, prior)
+    return [
+        BelievedPattern(
+            id=each.id,
+            type=PatternType(each.type),
+            statement=each.statement,
+            conditions=tuple(str(condition_of(condition)) for condition in each.conditions),
+            action=each.action,
+            strength=float(strength),
+            confidence=float(low),
+            high=float(high),
+            support=each.support,
+            pos=each.pos,
+            neg=each.neg,
+            reward=each.sum_reward,
+            sites=each.sites,
+            days=each.days,
+            last_seen=each.last_seen,
+            created_at=each.created_at,
+            updated_at=each.updated_at,
+            pinned=each.pinned,
+            importance=each.lti,
+            data=each.data,
+        )
+        for each, strength, low, high in zip(stored, strengths, lows, highs, strict=True)
+    ]
+
+
+def as_learnt(stored: StoredPattern) -> tuple[Pattern, Counts]:
+    """A stored pattern in the terms of `maia.learning`."""
+    learnt = Pattern(
+        PatternType(stored.type),
+        stored.signature,
+        stored.statement,
+        tuple(condition_of(condition) for condition in stored.conditions),
+        stored.action,
+        stored.data,
+    )
+    return learnt, Counts(stored.pos, stored.neg, stored.sum_reward, stored.last_seen)
+
+
+def _dao(atlas: Atlas) -> PatternsDAO:
+    from atlas.adapters.patterns import PatternsDAO
+
+    return PatternsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
