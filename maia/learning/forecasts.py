@@ -23,14 +23,13 @@ have one element per video.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
-import msgpack
 import numpy as np
-import zstandard
 
 from maia.learning.growth import DEFAULTS as TYPICAL
 from maia.learning.growth import projection
+from maia.learning.states import StateError, pack, unpack
 from maia.learning.velocity import (
     AGE_CLASS_EDGES_H,
     Booleans,
@@ -50,7 +49,6 @@ COVERAGE: Final = 0.8
 """The share of the intervals that should hold."""
 TOP_SHARE: Final = 0.05
 CLASSES: Final = len(AGE_CLASS_EDGES_H) + 1
-STATE_VERSION: Final = 1
 _GROUPS: Final = (2, CLASSES)
 """Whether the velocity is known, and the age class."""
 _HOUR_S: Final = 3600.0
@@ -82,7 +80,7 @@ class ForecastSettings:
     errors_half_life: float = 3_000.0
     """The same for the distributions of errors and of views gained, and for the mixing proportion."""
     shrinkage: float = 3.0
-    """How strongly a class's regression is held at that of all ages, and its constant at zero, in outcomes."""
+    """How strongly a class's regression is held at that of all ages, and its constant at 0, in outcomes."""
     common_shrinkage: float = 3.0
     """How strongly the regression of all ages is held at zero."""
     prior_spread: float = 1.2
@@ -182,28 +180,37 @@ def snapshot_of_samples(at_s: ColumnLike, views: ColumnLike, grows_from_s: float
     return snapshots_of_tracks(tracks, [grows_from_s])
 
 
-def views_at(
+def views_later(
     age_h: ColumnLike,
     before_age_h: ColumnLike,
     before_views: ColumnLike,
     after_age_h: ColumnLike,
     after_views: ColumnLike,
-    widest_h: ColumnLike,
+    *,
+    widest_h: float,
 ) -> Floats:
     """Views at an age, from the last count up to it and the first from it on.
 
-    Between the two, views grow in proportion to the typical curve. It is NaN if either is unknown, or they
-    are more than `widest_h` apart.
+    Between the two, views grow in proportion to the typical curve. A count within a fiftieth of `widest_h` of
+    the age does without the other. Otherwise it is NaN if either is unknown, or they are further apart.
     """
     age, age0, age1 = column(age_h), column(before_age_h), column(after_age_h)
     views0, views1 = column(before_views), column(after_views)
     passed = _typical_gain(age0, np.maximum(age - age0, 0.0))
     whole = np.maximum(_typical_gain(age0, np.maximum(age1 - age0, 0.0)), 1e-9)
     between = views0 + (views1 - views0) * np.clip(passed / whole, 0.0, 1.0)
-    held: Floats = np.where(
-        (age0 <= age) & (age <= age1) & (age1 - age0 <= column(widest_h)), between, np.nan
-    )
-    return held
+    is_between = (age0 <= age) & (age <= age1) & (age1 - age0 <= widest_h) & np.isfinite(between)
+    near_h = widest_h / 50
+    after = np.where(np.abs(age1 - age) <= near_h, views1, np.nan)
+    alone = np.where((np.abs(age - age0) <= near_h) & np.isfinite(views0), views0, after)
+    known: Floats = np.where(is_between, between, alone)
+    return known
+
+
+def damped_views(snapshots: Snapshots, horizon_h: float = DAY_H) -> Floats:
+    """Views at the horizon if the velocity fades as is typical, for comparison; NaN without a velocity."""
+    ahead: Floats = np.maximum(snapshots.velocity, 0.0) * _typical_gain(snapshots.age_h, horizon_h)
+    return snapshots.views + ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,8 +339,8 @@ def _shrunk(products: Floats, targets: Floats, own: float, common: float) -> Flo
     """Ridge regressions of each age class, shrunk towards that of all classes, and that towards zero."""
     unit = np.eye(products.shape[-1])
     shared = np.linalg.solve(products.sum(axis=1) + common * unit, targets.sum(axis=1)[..., None])
-    each: Floats = np.linalg.solve(products + own * unit, targets[..., None] + own * shared[:, None])
-    return each[..., 0]
+    each = np.linalg.solve(products + own * unit, targets[..., None] + own * shared[:, None])
+    return np.asarray(each[..., 0], dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +378,10 @@ def _summed(group: Integers, values: Floats | None = None) -> Floats:
 
 class Forecaster:
     """Forecasts views at each of `HORIZONS_H`, and learns from outcomes; its state has a fixed size."""
+
+    name: ClassVar[str] = "forecaster"
+    version: ClassVar[int] = 1
+    """The version of its state."""
 
     def __init__(self, settings: ForecastSettings = DEFAULTS) -> None:
         self.settings = settings
@@ -477,28 +488,26 @@ class Forecaster:
 
     def state(self) -> bytes:
         """Serialize what was learnt, without the settings, for `from_state`."""
-        horizons = {
-            horizon_h: {field.name: _packed(getattr(sums, field.name)) for field in fields(sums)}
+        content = {
+            str(horizon_h): {name: _packed(getattr(sums, name)) for name in _Sums.shapes()}
             for horizon_h, sums in self._sums.items()
         }
-        return zstandard.compress(msgpack.packb({"version": STATE_VERSION, "horizons": horizons}))
+        return pack(self.name, self.version, content)
 
     @classmethod
-    def from_state(cls, stored: bytes, settings: ForecastSettings = DEFAULTS) -> Self:
-        """Restore what was learnt; ValueError if `stored` is no state of this version."""
-        forecaster = cls(settings)
+    def from_state(cls, state: bytes, settings: ForecastSettings = DEFAULTS) -> Self:
+        """A forecaster that goes on as the one that wrote the state; StateError if it can't."""
+        forecaster, content = cls(settings), unpack(cls.name, cls.version, state)
         try:
-            content: dict[str, Any] = msgpack.unpackb(zstandard.decompress(stored), strict_map_key=False)
-            if content["version"] != STATE_VERSION:
-                raise ValueError(f"state of version {content['version']}, not {STATE_VERSION}")
             for horizon_h in HORIZONS_H:
-                arrays = content["horizons"][horizon_h]
-                forecaster._sums[horizon_h] = _Sums(
-                    **{name: _unpacked(arrays[name], shape) for name, shape in _Sums.shapes().items()}
-                )
-        except (zstandard.ZstdError, msgpack.UnpackException, KeyError, TypeError, ValueError) as exc:
-            raise ValueError(f"not the state of a forecaster: {exc}") from exc
+                forecaster._sums[horizon_h] = _restored(content[str(horizon_h)])
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateError(f"the state of {cls.name} is incomplete: {error!r}") from error
         return forecaster
+
+
+def _restored(arrays: dict[str, Any]) -> _Sums:
+    return _Sums(**{name: _unpacked(arrays[name], shape) for name, shape in _Sums.shapes().items()})
 
 
 def _packed(values: Floats) -> bytes:
