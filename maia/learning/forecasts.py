@@ -572,9 +572,11 @@ def _add_regressions(
     for number in np.flatnonzero(counts):
         rows, place = expected.group == number, divmod(int(number), CLASSES)
         features, spread = expected.features[rows], expected.spread_features[rows]
-        weighted = features * weight[rows, None]
-        sums.products[place] += weighted.T @ features
-        sums.targets[place] += weighted.T @ target[rows]
+        root = np.sqrt(weight[rows])
+        # The product of a matrix with itself is symmetric to the last bit, so half of it can be stored.
+        features *= root[:, None]
+        sums.products[place] += features.T @ features
+        sums.targets[place] += features.T @ (root * target[rows])
         sums.spread_products[place] += spread.T @ spread
         sums.spread_targets[place] += spread.T @ log_size[rows]
 
