@@ -31,17 +31,14 @@ _INDEPENDENT: Final = 4.0
 """How many independent numbers the points of a curve are worth at most: neighbours deviate alike."""
 
 _RISES: Final = ((6.0, "peaks within 6 h"), (24.0, "peaks within a day"), (48.0, "peaks on the second day"))
-_HALVES: Final = tuple(
-    (hours, f"has half its week's views within {words}")
-    for hours, words in (
-        (6.0, "6 h"),
-        (12.0, "12 h"),
-        (24.0, "a day"),
-        (48.0, "two days"),
-        (96.0, "four days"),
-    )
+_HALVES: Final = (
+    (6.0, "half its views within 6 h"),
+    (12.0, "half its views within 12 h"),
+    (24.0, "half its views within a day"),
+    (48.0, "half its views within two days"),
+    (96.0, "half its views within four days"),
 )
-_FADES: Final = ((0.1, "is flat after two days"), (0.35, "fades over days"), (0.6, "keeps growing"))
+_FADES: Final = ((0.1, "flat after two days"), (0.35, "fades over days"), (0.6, "keeps growing"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +106,7 @@ class Archetype:
 
     @property
     def name(self) -> str:
-        """The archetype in a few words, which change less than its figures; close archetypes may share them."""
+        """The archetype in a few words. They change less than its figures; similar ones may share them."""
         return f"{self._rise}, {self._half}, {self._fade}"
 
     @property
@@ -118,12 +115,12 @@ class Archetype:
 
     @property
     def _half(self) -> str:
-        return _first_over(self.half_h, _HALVES, "has half its week's views after four days")
+        return _first_over(self.half_h, _HALVES, "half its views after four days")
 
     @property
     def _fade(self) -> str:
         if self.first_day > 0.8:
-            return "is flat after a day"
+            return "flat after a day"
         return _first_over(self.later_days, _FADES, "grows most after two days")
 
     @property
