@@ -49,12 +49,12 @@ COVERAGE: Final = 0.8
 """The share of the intervals that should hold."""
 TOP_SHARE: Final = 0.05
 CLASSES: Final = len(AGE_CLASS_EDGES_H) + 1
-_GROUPS: Final = (2, CLASSES)
-"""Whether the velocity is known, and the age class."""
+_GROUPS: Final = (3, CLASSES)
+"""Whether no velocity, only the velocity, or the acceleration too is known; and the age class."""
 _HOUR_S: Final = 3600.0
 _SQUARED: Final = 5
 """How many of the features also enter with their squares and products."""
-_LINEAR: Final = 8
+_LINEAR: Final = 6
 _FEATURES: Final = 1 + _SQUARED + _LINEAR + _SQUARED * (_SQUARED + 1) // 2
 _SPREAD_FEATURES: Final = 10
 _ERROR_EDGES: Final = np.sinh(np.linspace(-4.5, 4.5, 181)) / 4
@@ -67,6 +67,7 @@ _LARGEST_LOG_GAIN: Final = 28.0
 _LARGEST_CORRECTION: Final = 6.0
 _SMALLEST_ERROR: Final = 0.02
 _LEAST_COHORT: Final = 20.0
+_DOUBT: Final = 0.002
 _BLOCK: Final = 256
 """Outcomes are learnt in blocks of this size, so that in a large batch the later profit from the earlier."""
 
@@ -257,8 +258,9 @@ def _features(snapshots: Snapshots, by_views: Floats, start: Floats) -> tuple[Fl
     shape = np.clip(start - by_views, -5.0, 5.0)
     growth = np.nan_to_num(np.arcsinh(12 * snapshots.acceleration / (np.abs(snapshots.velocity) + 1.0)))
     few, ones = np.exp(-start), np.ones(len(snapshots))
-    week = 2 * np.pi * snapshots.hour_of_week / 168
-    tides = [np.nan_to_num(wave(times * week)) for times in (1, 7) for wave in (np.sin, np.cos)]
+    day = 2 * np.pi * snapshots.hour_of_week / 24
+    # The weekday would take months to learn, and a few days of it mislead.
+    tides = [np.nan_to_num(wave(day)) for wave in (np.sin, np.cos)]
     usual = np.log1p(snapshots.usual_velocity) - np.log1p(np.expm1(start) / DAY_H)
     unusual = np.nan_to_num(np.clip(usual, -4.0, 4.0)) / 2
     squared = [(start - 8) / 3, (age - 4) / 2, (views - 11) / 3, shape, growth]
@@ -361,18 +363,19 @@ class _Expected:
 
 def _groups(snapshots: Snapshots) -> Integers:
     """The index of each video's group, if the two of `_GROUPS` were one."""
-    groups: Integers = np.isfinite(snapshots.velocity) * CLASSES + age_class(snapshots.age_h)
+    known = np.isfinite(snapshots.velocity) * (1 + np.isfinite(snapshots.acceleration))
+    groups: Integers = known * CLASSES + age_class(snapshots.age_h)
     return groups
 
 
 def _flat(by_group: Floats) -> Floats:
     """The two indices of `_GROUPS` joined to one."""
-    return by_group.reshape(2 * CLASSES, *by_group.shape[2:])
+    return by_group.reshape(-1, *by_group.shape[2:])
 
 
 def _summed(group: Integers, values: Floats | None = None) -> Floats:
     """The sum of the values, or the number of videos, in each group."""
-    sums = np.bincount(group, values, 2 * CLASSES).reshape(_GROUPS)
+    sums = np.bincount(group, values, _GROUPS[0] * CLASSES).reshape(_GROUPS)
     return sums.astype(np.float64)
 
 
@@ -407,9 +410,11 @@ class Forecaster:
             log_gain = np.clip(expected.centre + expected.size * error, 0.0, _LARGEST_LOG_GAIN)
             column_[usable] = snapshots.views + np.expm1(log_gain)
         least = _top_gains(sums.gains)[expected.group % CLASSES]
-        whole.top_chance[usable] = 1 - _share_below(
-            _flat(shares), expected.group, (least - expected.centre) / expected.size
-        )
+        over = expected.centre - least
+        chance = 1 - _share_below(_flat(shares), expected.group, -over / expected.size)
+        # Everything may be wrong, and those that are sure to be in or out must still have an order.
+        doubtful = 1 / (1 + np.exp(-over / self.settings.prior_spread))
+        whole.top_chance[usable] = chance + _DOUBT * (doubtful - chance)
         return whole
 
     def learn(
@@ -431,7 +436,10 @@ class Forecaster:
         now = self.forecast(snapshots, horizon_h).median
         issued = now if issued_median is None else column(issued_median)
         issued = np.where(np.isnan(issued), now, np.maximum(issued, snapshots.views))[usable]
-        snapshots, later = snapshots[usable], later[usable]
+        snapshots, later, now = snapshots[usable], later[usable], now[usable]
+        # What was forecast before anything was learnt does not tell how good later forecasts are.
+        unlearnt = np.expm1(_starting_points(snapshots, horizon_h)[1]) + snapshots.views
+        issued = np.where(np.isclose(issued, unlearnt, rtol=1e-9), now, issued)
         self._adapt_intervals(snapshots, later, issued, horizon_h)
         for first in range(0, len(later), _BLOCK):
             block = slice(first, first + _BLOCK)
@@ -444,7 +452,7 @@ class Forecaster:
         fit, group = self._fits[horizon_h], _groups(snapshots)
         by_views, start = _starting_points(snapshots, horizon_h)
         features, spread_features = _features(snapshots, by_views, start)
-        constant = _flat(fit.offset)[group]
+        constant = np.log1p(np.expm1(start) * np.exp(_flat(fit.offset)[group])) - start
         linear = np.einsum("ij,ij->i", features, _flat(fit.coefficients)[group])
         linear = np.clip(linear, -_LARGEST_CORRECTION, _LARGEST_CORRECTION)
         centre = start + constant + _flat(fit.mixed)[group] * (linear - constant)
@@ -544,10 +552,13 @@ def _add_offsets(
     """Learn the constants, and whether the linear function or the constant was closer."""
     target = gained - expected.start
     off, apart = target - expected.constant, expected.linear - expected.constant
-    weight = 1 / np.maximum(np.abs(off) / expected.size, 1.0)
+    begun = np.expm1(expected.start)
+    ratio = np.log(np.expm1(gained) + 0.5) - np.log(begun + 0.5)
+    # Few views tell little of a factor.
+    weight = begun / (begun + FEWC) / np.maximum(np.abs(off) / expected.size, 1.0)
     sums.fade(("offset_weights", "offset_targets"), _kept(counts, settings.half_life))
     sums.offset_weights += _summed(expected.group, weight)
-    sums.offset_targets += _summed(expected.group, weight * target)
+    sums.offset_targets += _summed(expected.group, weight * ratio)
     weight = _regression_weights(expected, gained)
     sums.fade(("mixed_products", "mixed_targets"), _kept(counts, settings.errors_half_life))
     sums.mixed_products += _summed(expected.group, weight * apart**2)
@@ -621,3 +632,5 @@ def _top_gains(gains: Floats) -> Floats:
         wanted = (1 - TOP_SHARE) * below[number, -1]
         least[number] = np.interp(wanted, below[number, :-1], _GAIN_EDGES)
     return least
+
+FEWC=4.

@@ -8,7 +8,8 @@ age classes with enough of them.
 - *daily*: recorded charts of 13 days, about 20,000 videos, one count a day while a video is on a chart. Most
   young videos have one count only, so no velocity.
 - *3-hourly*: a mixed world of the emulator, whose recorded points it joins as the emulator itself does. Its
-  videos are counted from their first three hours on: every 3 h for a day, every 6 h for a week, then daily.
+  videos are found in their first three hours or, one half, at some age up to ten days; then they are counted
+  every 3 h on the first day, every 6 h in the first week, and daily for another.
 - *charts of 2017*: recorded, 791 videos, one count a day for 15 days.
 
 The recorded sets are read where PLEIADES_SHARED says, and left out where they are not. Szabo–Huberman is the
@@ -139,7 +140,7 @@ def _seconds(texts: Any) -> Floats:
 
 
 def emulated_samples(options: Options, seed: int) -> Samples:
-    """A mixed world, each of whose own videos is counted from its first three hours on."""
+    """A mixed world; half of its own videos are counted from their first three hours on, half from later."""
     begin = 1_790_000_000
     span = Span(begin, begin + options.days * 86_400)
     world = mixed_world(
@@ -155,8 +156,10 @@ def emulated_samples(options: Options, seed: int) -> Samples:
     ages_h = np.concatenate((np.arange(0, 24, 3), np.arange(24, 168, 6), np.arange(168, 360, 24)))
     drawn = random.uniform(0, 3, (len(videos), 1)) + random.uniform(-0.45, 0.45, (len(videos), len(ages_h)))
     at = np.round(starts[:, None] + (np.maximum(ages_h + drawn, 0.1)) * _HOUR_S)
+    late = random.random(len(videos)) < 0.5
+    found_h = np.where(late, np.exp(random.uniform(np.log(3), np.log(240), len(videos))), 0.0)
     number = np.broadcast_to(np.arange(len(videos))[:, None], at.shape)
-    kept = (at < span.end) & (starts[:, None] >= begin)
+    kept = (at < span.end) & (starts[:, None] >= begin) & (ages_h >= found_h[:, None])
     views = Curves(starts.tolist(), rows).column_at("views", number[kept], at[kept])
     return Samples.of(number[kept], at[kept], starts[number[kept]].astype(float), views.astype(float))
 
