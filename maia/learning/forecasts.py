@@ -7,7 +7,7 @@ linear function of a few features (`_features`) and their squares and products, 
 age class, shrunk towards one for all ages, and that towards zero, so a class with few videos borrows from the
 others. The two are mixed in the proportion that would have been best for the class so far. Large errors
 weigh less (Huber's weights, by iteratively reweighted least squares; Holland and Welsch, 1977). Videos with
-and without a velocity are kept apart throughout. Only sums are kept, and old sums fade.
+one sample, with two, and with more are kept apart throughout. Only sums are kept, and old sums fade.
 
 Another regression learns how large errors are. Errors divided by that are counted in a histogram for each age
 class, whose quantiles give the median and the interval (conformal prediction with normalised errors;
@@ -68,6 +68,7 @@ _LARGEST_CORRECTION: Final = 6.0
 _SMALLEST_ERROR: Final = 0.02
 _LEAST_COHORT: Final = 20.0
 _DOUBT: Final = 0.002
+_FEW_VIEWS: Final = 4.0
 _BLOCK: Final = 256
 """Outcomes are learnt in blocks of this size, so that in a large batch the later profit from the earlier."""
 
@@ -91,8 +92,10 @@ class ForecastSettings:
     beside those of all ages."""
     interval_step: float = 0.005
     """By how much one interval that did not hold changes the share left out."""
-    interval_outcomes: float = 100.0
-    """A batch with more outcomes than this in a class changes it by no more than this many would."""
+    interval_outcomes: float = 200.0
+    """A batch with more outcomes than this changes it by no more than this many would."""
+    interval_warm_up: float = 100.0
+    """After so many outcomes it changes half as fast as in the end: first errors say little about later ones."""
 
     def __post_init__(self) -> None:
         if min(getattr(self, field.name) for field in fields(self)) <= 0:
@@ -475,7 +478,8 @@ class Forecaster:
         counts = _summed(expected.group)
         excess = counts * (1 - COVERAGE) - _summed(expected.group, missed.astype(np.float64))
         excess /= np.maximum(counts / self.settings.interval_outcomes, 1.0)
-        sums.left_out = np.clip(sums.left_out + self.settings.interval_step * excess, 0.01, 0.8)
+        step = self.settings.interval_step * sums.outcomes / (sums.outcomes + self.settings.interval_warm_up)
+        sums.left_out = np.clip(sums.left_out + step * excess, 0.01, 0.8)
 
     def _learn_block(self, snapshots: Snapshots, gained: Floats, horizon_h: float) -> None:
         sums, expected = self._sums[horizon_h], self._expect(snapshots, horizon_h)
@@ -552,10 +556,8 @@ def _add_offsets(
     """Learn the constants, and whether the linear function or the constant was closer."""
     target = gained - expected.start
     off, apart = target - expected.constant, expected.linear - expected.constant
-    begun = np.expm1(expected.start)
-    ratio = np.log(np.expm1(gained) + 0.5) - np.log(begun + 0.5)
-    # Few views tell little of a factor.
-    weight = begun / (begun + FEWC) / np.maximum(np.abs(off) / expected.size, 1.0)
+    ratio = np.log(np.expm1(gained) + 0.5) - np.log(np.expm1(expected.start) + 0.5)
+    weight = _told(expected) / np.maximum(np.abs(off) / expected.size, 1.0)
     sums.fade(("offset_weights", "offset_targets"), _kept(counts, settings.half_life))
     sums.offset_weights += _summed(expected.group, weight)
     sums.offset_targets += _summed(expected.group, weight * ratio)
@@ -568,8 +570,15 @@ def _add_offsets(
 def _regression_weights(expected: _Expected, gained: Floats) -> Floats:
     """Huber's weights, which count an error beyond its usual size once instead of squared."""
     error = np.abs(gained - expected.centre) / expected.size
-    weights: Floats = 1 / np.maximum(error, 1.0) / expected.size
+    weights: Floats = _told(expected) / np.maximum(error, 1.0) / expected.size
     return weights
+
+
+def _told(expected: _Expected) -> Floats:
+    """How much an outcome tells of a factor: few views expected tell little, as counting errors rule."""
+    begun = np.expm1(expected.start)
+    told: Floats = begun / (begun + _FEW_VIEWS)
+    return told
 
 
 def _add_regressions(
@@ -632,5 +641,3 @@ def _top_gains(gains: Floats) -> Floats:
         wanted = (1 - TOP_SHARE) * below[number, -1]
         least[number] = np.interp(wanted, below[number, :-1], _GAIN_EDGES)
     return least
-
-FEWC=4.
