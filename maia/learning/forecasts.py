@@ -95,7 +95,10 @@ class ForecastSettings:
     interval_outcomes: float = 200.0
     """A batch with more outcomes than this changes it by no more than this many would."""
     interval_warm_up: float = 100.0
-    """After so many outcomes it changes half as fast as in the end: first errors say little about later ones."""
+    """After so many outcomes it changes half as fast as in the end: first errors are not like later ones."""
+    interval_caution: float = 30.0
+    """After so many outcomes an interval leaves out half of the share: the first outcomes are of one day and
+    alike, so they tell less than their number."""
 
     def __post_init__(self) -> None:
         if min(getattr(self, field.name) for field in fields(self)) <= 0:
@@ -408,7 +411,7 @@ class Forecaster:
         whole = Forecasts.unknown(len(snapshots))
         snapshots = snapshots[usable]
         expected, shares = self._expect(snapshots, horizon_h), self._error_shares(sums)
-        for column_, level in zip((whole.median, whole.low, whole.high), _levels(sums.left_out), strict=True):
+        for column_, level in zip((whole.median, whole.low, whole.high), self._levels(sums), strict=True):
             error = _flat(_quantiles(shares, level))[expected.group]
             log_gain = np.clip(expected.centre + expected.size * error, 0.0, _LARGEST_LOG_GAIN)
             column_[usable] = snapshots.views + np.expm1(log_gain)
@@ -469,8 +472,7 @@ class Forecaster:
         gained = np.log1p(np.maximum(later - snapshots.views, 0.0))
         shares = self._error_shares(sums)
         median, low, high = (
-            expected.size * _flat(_quantiles(shares, level))[expected.group]
-            for level in _levels(sums.left_out)
+            expected.size * _flat(_quantiles(shares, level))[expected.group] for level in self._levels(sums)
         )
         centre = np.log1p(issued - snapshots.views) - median
         missed = (gained < centre + low) | (gained > np.maximum(centre + high, 0.0))
@@ -489,6 +491,11 @@ class Forecaster:
         _add_histograms(sums, expected, gained, counts, self.settings)
         sums.outcomes += counts
         del self._fits[horizon_h]
+
+    def _levels(self, sums: _Sums) -> tuple[Floats, Floats, Floats]:
+        """The levels of the quantiles that are the median and the ends of the interval, for each group."""
+        left_out = sums.left_out * sums.outcomes / (sums.outcomes + self.settings.interval_caution)
+        return np.full(_GROUPS, 0.5), left_out / 2, 1 - left_out / 2
 
     def _error_shares(self, sums: _Sums) -> Floats:
         """The cumulative distribution of normalised errors at the edges, for each group."""
@@ -609,11 +616,6 @@ def _add_histograms(
     np.add.at(_flat(sums.errors), (expected.group, np.searchsorted(_ERROR_EDGES, error)), 1.0)
     sums.fade(("gains",), _kept(counts.sum(axis=0), settings.errors_half_life))
     np.add.at(sums.gains, (expected.group % CLASSES, np.searchsorted(_GAIN_EDGES, gained)), 1.0)
-
-
-def _levels(left_out: Floats) -> tuple[Floats, Floats, Floats]:
-    """The levels of the quantiles that are the median and the ends of the interval."""
-    return np.full(left_out.shape, 0.5), left_out / 2, 1 - left_out / 2
 
 
 def _quantiles(shares: Floats, levels: Floats) -> Floats:
