@@ -107,12 +107,12 @@ _PAGE_TOKEN: Final = re.compile(r"(?:.*[_.-])?(?:next|prev|previous)?[_-]?page[_
 
 
 @dataclass(frozen=True, slots=True)
-class Pseudonymizer:
+class Pseudonyms:
     """Replaces personal data by pseudonyms under one key; e-mail addresses and secrets always."""
 
     key: bytes = field(repr=False)
-    anonymize_ips: bool = True
-    anonymize_uuids: bool = True
+    ips: bool = True
+    uuids: bool = True
 
     def __post_init__(self) -> None:
         if len(self.key) < _SHORTEST_KEY:
@@ -133,12 +133,10 @@ class Pseudonymizer:
             return text if not text or _PSEUDONYM.fullmatch(text) else self.pseudonym("key", text)
         if not _is_suspect(text):
             return text
-        if len(text) == _UUID_LENGTH and self.anonymize_uuids and (match := _UUID.fullmatch(text)):
+        if len(text) == _UUID_LENGTH and self.uuids and (match := _UUID.fullmatch(text)):
             return self._uuid(match)
         # Before decoding, which would take the zone of fe80::1%41 for an encoded letter.
-        cleaned = (
-            self._outside(text, _IPV6, self._ipv6) if self.anonymize_ips and text.count(":") > 1 else text
-        )
+        cleaned = self._outside(text, _IPV6, self._ipv6) if self.ips and text.count(":") > 1 else text
         decoded = _decoded(cleaned)
         if decoded != cleaned:
             without = self._replace(decoded, called)
@@ -182,9 +180,9 @@ class Pseudonymizer:
         text = self._secrets(text)
         if "@" in text or "＠" in text:
             text = self._outside(text, _MAIL, self._mail)
-        if self.anonymize_uuids and not _CALLED_HASH.search(called):
+        if self.uuids and not _CALLED_HASH.search(called):
             text = self._outside(text, _UUID, self._uuid)
-        if self.anonymize_ips:
+        if self.ips:
             if text.count(":") >= 2:
                 text = self._outside(text, _IPV6, self._ipv6)
             if not _VERSION_FIELD.fullmatch(called):
@@ -254,7 +252,7 @@ class Pseudonymizer:
 
     def _run(self, match: re.Match[str]) -> str:
         word = match[0]
-        if _is_called(match, _CALLED_HASH) or (not self.anonymize_uuids and _UUID.search(word)):
+        if _is_called(match, _CALLED_HASH) or (not self.uuids and _UUID.search(word)):
             return word
         return self.pseudonym("key", word) if _looks_random(word) else word
 

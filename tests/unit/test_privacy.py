@@ -16,9 +16,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from maia.learning.privacy import Pseudonymizer
+from maia.learning.privacy import Pseudonyms
 
-HIDE = Pseudonymizer(b"k" * 32)
+HIDE = Pseudonyms(b"k" * 32)
 GOOGLE_KEY = "AIza" + "SyA1234567890abcdefghijklmnopqrstuv"
 SOME_UUID = "550e8400-e29b-41d4-a716-446655440000"
 
@@ -166,7 +166,7 @@ def test_two_notations_as_names_of_fields_are_both_kept() -> None:
 
 
 def test_addresses_and_uuids_can_be_kept_but_not_mails_and_keys() -> None:
-    lenient = Pseudonymizer(b"k" * 32, anonymize_ips=False, anonymize_uuids=False)
+    lenient = Pseudonyms(b"k" * 32, ips=False, uuids=False)
     kept = f"192.0.2.1 [2001:db8::1] {SOME_UUID}"
     assert lenient.text(kept) == kept
     assert "bob" not in lenient.text(f"{kept} bob@example.com")
@@ -174,14 +174,14 @@ def test_addresses_and_uuids_can_be_kept_but_not_mails_and_keys() -> None:
 
 
 def test_the_key_decides_the_pseudonym() -> None:
-    other = Pseudonymizer(b"o" * 32)
+    other = Pseudonyms(b"o" * 32)
     assert other.text("192.0.2.1") != HIDE.text("192.0.2.1")
-    assert Pseudonymizer(b"o" * 32).text("192.0.2.1") == other.text("192.0.2.1")
-    long = Pseudonymizer(b"x" * 100)
-    assert long.text("192.0.2.1") != Pseudonymizer(b"x" * 99).text("192.0.2.1")
+    assert Pseudonyms(b"o" * 32).text("192.0.2.1") == other.text("192.0.2.1")
+    long = Pseudonyms(b"x" * 100)
+    assert long.text("192.0.2.1") != Pseudonyms(b"x" * 99).text("192.0.2.1")
     assert "kkkk" not in repr(HIDE)
     with pytest.raises(ValueError, match="at least 16 bytes"):
-        Pseudonymizer(b"short")
+        Pseudonyms(b"short")
 
 
 def test_the_same_text_has_another_pseudonym_as_another_kind() -> None:
@@ -209,6 +209,7 @@ def secrets_of_google(draw: st.DrawFn) -> tuple[str, list[str]]:
 @st.composite
 def named_secrets(draw: st.DrawFn) -> tuple[str, list[str]]:
     value = draw(st.text(string.ascii_letters + string.digits, min_size=12, max_size=30))
+    assume(not value.isdigit())
     name = draw(st.sampled_from(["password", "api_key", "client_secret", "access_token", "secret"]))
     return f"{name}={value}", [value]
 
@@ -222,7 +223,9 @@ def addresses() -> st.SearchStrategy[tuple[str, list[str]]]:
 
 
 def uuids() -> st.SearchStrategy[tuple[str, list[str]]]:
-    return st.uuids().map(lambda u: (str(u), [str(u), u.hex])) | st.uuids().map(lambda u: (u.hex, [u.hex]))
+    # Not such as many small numbers have among their digits.
+    some = st.uuids().filter(lambda u: len(set(u.hex)) > 4)
+    return some.map(lambda u: (str(u), [str(u), u.hex])) | some.map(lambda u: (u.hex, [u.hex]))
 
 
 ENCODINGS: list[Callable[[str], str]] = [
