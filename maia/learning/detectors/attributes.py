@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Final
 
@@ -11,12 +11,15 @@ from maia.learning.observations import Scalar
 from maia.learning.patterns import Condition, Operator
 
 Attribute = tuple[str]
-"""A JSON text in a tuple: `["hour","=",3]`, or `["views",">=",100.0,"<",200.0]` for a bin."""
+"""A text in a tuple, such as `region\x1f"KR`, `hour\x1f["=",3]` or `views\x1f[">=",100.0,"<",200.0]`."""
 
 _SMALL: Final = range(-10, 61)
 """Whole numbers like hours, weekdays and categories, which have a meaning each."""
-_STEPS: Final = (1, 2, 5)
+_EDGES: Final = tuple(float(f"{step}e{exponent}") for exponent in range(-9, 16) for step in (1, 2, 5))
+"""Between these lie the bins of other numbers, and between their negatives."""
+_SEPARATOR: Final = "\x1f"
 _CACHED: Final = 20_000
+_MISSING: Final[Attribute] = ("",)
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
@@ -35,11 +38,9 @@ class Attributes:
         found = []
         known = self._known
         for name, value in context.items():
-            # 1, 1.0 and True are equal keys; they are different values.
-            key = (name, value) if type(value) is str else (name, value, type(value))
-            try:
-                attribute = known[key]
-            except KeyError:
+            key = (name, value) if type(value) is str else _key(name, value)
+            attribute = known.get(key, _MISSING)
+            if attribute is _MISSING:
                 attribute = self._remember(key, name, value)
             if attribute is not None:
                 found.append(attribute)
@@ -47,11 +48,9 @@ class Attributes:
 
     def one(self, name: str, value: Scalar) -> Attribute | None:
         """The attribute of one field."""
-        key = (name, value) if type(value) is str else (name, value, type(value))
-        try:
-            return self._known[key]
-        except KeyError:
-            return self._remember(key, name, value)
+        key = (name, value) if type(value) is str else _key(name, value)
+        attribute = self._known.get(key, _MISSING)
+        return self._remember(key, name, value) if attribute is _MISSING else attribute
 
     def _remember(self, key: tuple[object, ...], name: str, value: Scalar) -> Attribute | None:
         if len(self._known) >= _CACHED:
@@ -63,23 +62,28 @@ class Attributes:
 
 def attribute_of(name: str, value: Scalar) -> Attribute | None:
     """The attribute that a field with this value has, if any."""
-    if isinstance(value, (str, bool)) or value is None or (type(value) is int and value in _SMALL):
-        parts: list[object] = [name, "=", value]
-    else:
-        bounds = _bin(value)
-        if bounds is None:
-            return None
-        parts = [name, *bounds]
-    return (_encode(parts),)
+    if _SEPARATOR in name:
+        return None
+    if isinstance(value, str):
+        return (f'{name}{_SEPARATOR}"{value}',)
+    if isinstance(value, bool) or value is None or (type(value) is int and value in _SMALL):
+        return (f"{name}{_SEPARATOR}{_encode(['=', value])}",)
+    if value != value:
+        return None
+    return (f"{name}{_SEPARATOR}{_encode(_bounds(_bin(value)))}",)
 
 
 def conditions_of(attributes: tuple[str, ...]) -> tuple[Condition, ...]:
     """The conditions that attributes stand for, in a canonical order."""
-    found = []
+    found: list[Condition] = []
     for text in sorted(attributes):
-        name, *rest = json.loads(text)
-        pairs = zip(rest[::2], rest[1::2], strict=True)
-        found += [Condition(name, Operator(operator), value) for operator, value in pairs]
+        name, rest = text.split(_SEPARATOR, 1)
+        if rest.startswith('"'):
+            found.append(Condition(name, Operator.EQUALS, rest[1:]))
+        else:
+            parts = json.loads(rest)
+            pairs = zip(parts[::2], parts[1::2], strict=True)
+            found += [Condition(name, Operator(operator), value) for operator, value in pairs]
     return tuple(found)
 
 
@@ -93,20 +97,25 @@ def in_words(conditions: tuple[Condition, ...]) -> str:
     return " and ".join(map(str, conditions))
 
 
-def _bin(value: float) -> list[object] | None:
-    """The bin of a number: between neighbours of …, 1, 2, 5, 10, 20, 50, …, or of their negatives."""
-    try:
-        size = abs(float(value))
-    except OverflowError:
-        return None
-    if not math.isfinite(size):
-        return None
-    if not size:
+def _key(name: str, value: Scalar) -> tuple[object, ...]:
+    """What tells values apart that have different attributes: 1, 1.0 and True are equal, but not the same."""
+    if type(value) is float or (type(value) is int and value not in _SMALL):
+        return (name, _bin(value)) if value == value else (name, None, float)
+    return name, value, type(value)
+
+
+def _bin(value: float) -> int:
+    """The number of a bin: 0 for zero, negative for those of negative numbers."""
+    if value > 0:
+        return bisect_right(_EDGES, value) + 1
+    return -bisect_right(_EDGES, -value) - 1 if value else 0
+
+
+def _bounds(number: int) -> list[object]:
+    """The operators and values that bound a bin."""
+    if not number:
         return ["=", 0]
-    exponent = math.floor(math.log10(size))
-    edges = [float(f"{step}e{at}") for at in (exponent - 1, exponent, exponent + 1) for step in _STEPS]
-    below = max((edge for edge in edges if edge <= size), default=0.0)
-    above = min((edge for edge in edges if edge > size), default=math.inf)
-    if value < 0:
-        return [">", -above, "<=", -below] if math.isfinite(above) else ["<=", -below]
-    return [">=", below, "<", above] if math.isfinite(above) else [">=", below]
+    below, above = (None, *_EDGES, None)[abs(number) - 1 : abs(number) + 1]
+    if number > 0:
+        return [">" if below is None else ">=", below or 0, *([] if above is None else ["<", above])]
+    return [*([] if above is None else [">", -above]), "<" if below is None else "<=", -(below or 0)]

@@ -177,7 +177,8 @@ class Contrasts:
         if not 0 < block.events < block.records:
             return
         for item, count in block.present.items():
-            if count < block.records:
+            # What comes once a block, such as ids, would only push out what comes again.
+            if count < block.records and (count > 1 or (stratum, item) in self._tables):
                 self._compare(stratum, item, block)
 
     def _compare(self, stratum: Stratum, item: Item, block: Block) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Final, Self
@@ -64,16 +65,19 @@ class ErrorRecoveries(ObservationDetector):
 
     When what failed is tried again, the actions since then are credited or blamed for how it went; without
     any, the time that passed is. If it is not tried again, the first action that succeeded instead is
-    credited. Actions that failed are blamed at once.
+    credited. Actions that failed are blamed at once. The best five recoveries of each failure are reported.
     """
 
     name: ClassVar[str] = "error_recoveries"
     types: ClassVar[frozenset[PatternType]] = frozenset({PatternType.ERROR_RECOVERY})
 
-    def __init__(self, capacity: int = 5000, streams: int = 5000, least_support: int = 5) -> None:
+    def __init__(
+        self, capacity: int = 5000, streams: int = 5000, least_support: int = 5, most_recoveries: int = 5
+    ) -> None:
         self._tallies: Tallies[Key] = Tallies(capacity)
         self._streams = streams
         self._least_support = least_support
+        self._most_recoveries = most_recoveries
         self._agents: dict[str, AgentSessions] = {}
         self._open: dict[tuple[str, str], list[Episode]] = {}
         self._gained: dict[Key, None] = {}
@@ -133,22 +137,30 @@ class ErrorRecoveries(ObservationDetector):
             del self._agents[next(iter(self._agents))]
 
     def patterns(self) -> list[Finding]:
-        ready = [key for key in self._gained if self._support(key) >= self._least_support]
+        gained = [key for key in self._gained if self._support(key) >= self._least_support]
         self._gained.clear()
+        ranked = self._ranked({failure for failure, _ in gained})
+        ready = [
+            key
+            for key in gained
+            if self._tallies.kept(key) or key[1] in ranked[key[0]][: self._most_recoveries]
+        ]
         taken = self._tallies.take(ready)
-        rivals: dict[Failure, list[tuple[float, str]]] = {key[0]: [] for key in taken}
+        return [Finding(self._pattern(key, ranked[key[0]]), days) for key, days in taken.items()]
+
+    def _ranked(self, failures: AbstractSet[Failure]) -> dict[Failure, list[str]]:
+        """The recoveries that were tried often enough after each failure, best first."""
+        means: dict[Failure, list[tuple[float, str]]] = {failure: [] for failure in failures}
         for (failure, action), tally in self._tallies.items():
-            if failure in rivals and tally.support >= self._least_support:
-                rivals[failure].append((-(tally.pos + 1) / (tally.support + 2), action))
-        for ranked in rivals.values():
-            ranked.sort()
-        return [Finding(self._pattern(key, rivals[key[0]]), days) for key, days in taken.items()]
+            if failure in failures and tally.support >= self._least_support:
+                means[failure].append((-(tally.pos + 1) / (tally.support + 2), action))
+        return {failure: [action for _, action in sorted(found)] for failure, found in means.items()}
 
     def _support(self, key: Key) -> float:
         tally = self._tallies.get(key)
         return tally.support if tally else 0
 
-    def _pattern(self, key: Key, ranked: list[tuple[float, str]]) -> Pattern:
+    def _pattern(self, key: Key, ranked: list[str]) -> Pattern:
         (agent, action, outcome, error), recovery = key
         tally = self._tallies.get(key)
         assert tally is not None
@@ -160,7 +172,6 @@ class ErrorRecoveries(ObservationDetector):
         if error and "#" not in error:
             conditions.append(Condition("error", Operator.EQUALS, error))
         what = f"{agent} {action} failed with {outcome}" + (f" ({error})" if error else "")
-        names = [name for _, name in ranked]
         return Pattern(
             PatternType.ERROR_RECOVERY,
             {
@@ -175,7 +186,7 @@ class ErrorRecoveries(ObservationDetector):
             else f"after {what}, {recovery} helped {tally.pos:g} of {tally.support:g} times",
             tuple(conditions),
             action=recovery,
-            data={"rank": names.index(recovery) + 1, "of": len(names)},
+            data={"rank": ranked.index(recovery) + 1, "of": len(ranked)},
         )
 
     def state(self) -> bytes:
@@ -187,14 +198,15 @@ class ErrorRecoveries(ObservationDetector):
             for stream, episodes in self._open.items()
         ]
         content = [
-            self._tallies.content(), self._streams, self._least_support, agents, episodes, list(self._gained),
+            self._tallies.content(), self._streams, self._least_support, self._most_recoveries, agents,
+            episodes, list(self._gained),
         ]  # fmt: skip
         return pack(self.name, self.version, content)
 
     @classmethod
     def from_state(cls, state: bytes) -> Self:
-        tallies, streams, least_support, agents, episodes, gained = unpack(cls.name, cls.version, state)
-        made = cls(streams=streams, least_support=least_support)
+        tallies, streams, least_support, most, agents, episodes, gained = unpack(cls.name, cls.version, state)
+        made = cls(streams=streams, least_support=least_support, most_recoveries=most)
         made._tallies = Tallies.from_content(tallies)
         made._agents = {
             name: AgentSessions(current, dict.fromkeys(recent), by_turns)

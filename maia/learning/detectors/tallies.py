@@ -99,6 +99,11 @@ class Tallies(Generic[Key]):
     def get(self, key: Key) -> Tally | None:
         return self._tallies.get(key)
 
+    def kept(self, key: Key) -> bool:
+        """Whether evidence was handed out for it before."""
+        tally = self._tallies.get(key)
+        return tally is not None and tally.kept
+
     def items(self) -> ItemsView[Key, Tally]:
         return self._tallies.items()
 
