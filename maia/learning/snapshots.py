@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import reduce
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgpack
 import numpy as np
@@ -32,6 +32,9 @@ from numpy.typing import NDArray
 from maia.learning.evidence import EvidenceKey, EvidenceRow, merge
 from maia.learning.importance import Importance
 from maia.learning.patterns import Condition, Operator, Pattern, PatternType
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 VERSION: Final = 1
 
@@ -46,6 +49,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY: Final = _EPOCH.date().toordinal()
 _MICROSECOND: Final = timedelta(microseconds=1)
 _DAY_US: Final = 86_400_000_000
+_UNKNOWN_US: Final = -(2**63)
 
 
 class SnapshotError(ValueError):
@@ -53,27 +57,39 @@ class SnapshotError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Tombstone:
+    """When a pattern was forgotten, and by whom. It keeps the pattern from coming back from a copy."""
+
+    at: datetime
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Remembered:
-    """A pattern as it is kept: pinned or not, and with its importance if it ever had any."""
+    """A pattern as it is kept. `version` rises with each change of its text, and when it is forgotten."""
 
     pattern: Pattern
     pinned: bool = False
     importance: Importance | None = None
+    version: int = 1
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    forgotten: Tombstone | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Patterns by id, their evidence, and tombstones: the versions at which patterns were deleted, by id.
+    """Patterns by id, forgotten ones included, and their evidence.
 
-    An increment names its base and holds only what changed since. Evidence of days before `first_day` had
-    expired by then and is dropped from the base, too.
+    An increment names its base and holds only what changed since. `removed` are the ids of patterns that are
+    gone altogether, and evidence of days before `first_day` had expired by then; both go from the base, too.
     """
 
     created_at: datetime
     patterns: Mapping[str, Remembered] = field(default_factory=dict)
     evidence: Mapping[EvidenceKey, EvidenceRow] = field(default_factory=dict)
-    tombstones: Mapping[str, int] = field(default_factory=dict)
     base: str | None = None
+    removed: frozenset[str] = frozenset()
     first_day: date | None = None
 
 
@@ -84,7 +100,8 @@ def id_of(snapshot: bytes) -> str:
 
 def write(snapshot: Snapshot) -> bytes:
     """The snapshot as bytes; ValueError if it holds what can't be written, such as NaN in a figure."""
-    _check(snapshot)
+    if both := snapshot.patterns.keys() & snapshot.removed:
+        raise ValueError(f"{min(both)} is there and removed at once")
     blocks = _blocks_of(snapshot)
     compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False, write_content_size=True)
     bodies = {name: compressor.compress(raw) for name, raw in blocks.items()}
@@ -98,7 +115,7 @@ def write(snapshot: Snapshot) -> bytes:
         "evidence": len(snapshot.evidence),
         "first_day": None if snapshot.first_day is None else _day(snapshot.first_day),
         "patterns": len(snapshot.patterns),
-        "tombstones": len(snapshot.tombstones),
+        "removed": len(snapshot.removed),
     }
     packed: bytes = msgpack.packb(header, use_bin_type=True)
     start = _START.pack(_MAGIC, VERSION, len(packed)) + packed
@@ -120,18 +137,13 @@ def read(snapshot: bytes) -> Snapshot:
 
 
 def difference(base: Snapshot, base_id: str, now: Snapshot) -> Snapshot:
-    """The increment that turns the base into the present: what is new or changed, and what was deleted.
-
-    A pattern that is gone without a tombstone would come back with the base: ValueError.
-    """
-    if gone := sorted(base.patterns.keys() - now.patterns.keys() - now.tombstones.keys()):
-        raise ValueError(f"{len(gone)} patterns are gone without a tombstone, such as {gone[0]}")
+    """The increment that turns the base into the present: what is new, changed or removed."""
     return replace(
         now,
         patterns=_changed(base.patterns, now.patterns),
         evidence=_changed(base.evidence, now.evidence),
-        tombstones=_changed(base.tombstones, now.tombstones),
         base=base_id,
+        removed=frozenset(base.patterns.keys() - now.patterns.keys()),
     )
 
 
@@ -142,20 +154,15 @@ def apply(base: Snapshot, base_id: str, increment: Snapshot) -> Snapshot:
     patterns = {
         id_: each
         for id_, each in {**base.patterns, **increment.patterns}.items()
-        if id_ not in increment.tombstones
-    }
-    tombstones = {
-        id_: version
-        for id_, version in {**base.tombstones, **increment.tombstones}.items()
-        if id_ not in patterns
+        if id_ not in increment.removed
     }
     first = increment.first_day
     evidence = {
         key: row
         for key, row in merge(base.evidence, increment.evidence).items()
-        if key.pattern_id not in tombstones and (first is None or key.day >= first)
+        if key.pattern_id not in increment.removed and (first is None or key.day >= first)
     }
-    return Snapshot(increment.created_at, patterns, evidence, tombstones, base.base, first or base.first_day)
+    return replace(increment, patterns=patterns, evidence=evidence, base=base.base, removed=base.removed)
 
 
 def restored(files: Sequence[bytes]) -> Snapshot:
@@ -174,22 +181,17 @@ def _changed(old: Mapping[Any, Any], new: Mapping[Any, Any]) -> dict[Any, Any]:
     return {key: value for key, value in new.items() if old.get(key) != value}
 
 
-def _check(snapshot: Snapshot) -> None:
-    if both := snapshot.patterns.keys() & snapshot.tombstones.keys():
-        raise ValueError(f"{min(both)} is a pattern and a tombstone at once")
-
-
 # Writing
 
 
 def _blocks_of(snapshot: Snapshot) -> dict[str, bytes]:
-    ids = sorted({*snapshot.patterns, *snapshot.tombstones, *(key.pattern_id for key in snapshot.evidence)})
+    ids = sorted({*snapshot.patterns, *snapshot.removed, *(key.pattern_id for key in snapshot.evidence)})
     index = {id_: nth for nth, id_ in enumerate(ids)}
     return {
         "ids": b"".join(map(_id_bytes, ids)),
         **_pattern_blocks(snapshot.patterns, index),
         **_evidence_blocks(snapshot.evidence, index),
-        **_tombstone_blocks(snapshot.tombstones, index),
+        "removed": _numbers(sorted(index[id_] for id_ in snapshot.removed), "u4"),
     }
 
 
@@ -207,9 +209,16 @@ def _pattern_blocks(patterns: Mapping[str, Remembered], index: Mapping[str, int]
         "patterns.data": _texts([_json(each.data) for each in found]),
         "patterns.pinned": _numbers([each.pinned for _, each in rows], "u1"),
         "patterns.valued": _numbers([each.importance is not None for _, each in rows], "u1"),
+        "patterns.version": _numbers([each.version for _, each in rows], "i8"),
+        "patterns.created_at": _instants([each.created_at for _, each in rows]),
+        "patterns.updated_at": _instants([each.updated_at for _, each in rows]),
+        "patterns.forgotten_at": _instants(
+            [each.forgotten.at if each.forgotten else None for _, each in rows]
+        ),
+        "patterns.forgotten_by": _texts([each.forgotten.by if each.forgotten else None for _, each in rows]),
         "importance.sti": _numbers([each.sti for each in valued], "f8"),
         "importance.lti": _numbers([each.lti for each in valued], "f8"),
-        "importance.at": _numbers([_microseconds(each.at) for each in valued], "i8"),
+        "importance.at": _instants([each.at for each in valued]),
     }
 
 
@@ -235,14 +244,6 @@ def _evidence_blocks(
     }
 
 
-def _tombstone_blocks(tombstones: Mapping[str, int], index: Mapping[str, int]) -> dict[str, bytes]:
-    rows = sorted(tombstones.items())
-    return {
-        "tombstones.id": _numbers([index[id_] for id_, _ in rows], "u4"),
-        "tombstones.version": _numbers([version for _, version in rows], "i8"),
-    }
-
-
 def _id_bytes(id_: str) -> bytes:
     try:
         packed = bytes.fromhex(id_)
@@ -261,6 +262,10 @@ def _texts(values: Sequence[str | None]) -> bytes:
 def _numbers(values: Iterable[float], dtype: str) -> bytes:
     column = np.array(list(values), np.dtype(dtype).newbyteorder("<"))
     return column.view(np.uint8).reshape(len(column), column.itemsize).T.tobytes()
+
+
+def _instants(instants: Iterable[datetime | None]) -> bytes:
+    return _numbers([_UNKNOWN_US if each is None else _microseconds(each) for each in instants], "i8")
 
 
 def _json(value: object) -> str:
@@ -353,42 +358,58 @@ class _Columns:
             _instant(self._header["created_at_us"]),
             self._patterns(),
             self._evidence(),
-            self._tombstones(),
             self._header["base"],
-            None if first is None else date.fromordinal(first + _EPOCH_DAY),
+            frozenset(self._ids[nth] for nth in self._numbers("removed", "u4")),
+            None if first is None else _date(first),
         )
-        for name in ("patterns", "evidence", "tombstones"):
+        for name in ("patterns", "evidence", "removed"):
             if len(getattr(found, name)) != self._header[name]:
                 raise ValueError(f"it has another number of {name} than its header says")
         return found
 
     def _patterns(self) -> dict[str, Remembered]:
-        texts = (self._texts(f"patterns.{name}") for name in _TEXT_COLUMNS)
         importances = iter(self._importances())
-        read: dict[str, Remembered] = {}
-        for nth, pinned, valued, type_, signature, statement, conditions, action, data in zip(
+        rows = zip(
             self._numbers("patterns.id", "u4"),
+            self._statements(),
             self._numbers("patterns.pinned", "u1"),
             self._numbers("patterns.valued", "u1"),
-            *texts,
+            self._numbers("patterns.version", "i8"),
+            self._instants("patterns.created_at"),
+            self._instants("patterns.updated_at"),
+            self._tombstones(),
             strict=True,
-        ):
-            pattern = Pattern(
-                PatternType(type_),
-                json.loads(signature),
-                statement,
-                tuple(
-                    Condition(name, Operator(operator), value)
-                    for name, operator, value in json.loads(conditions)
-                ),
-                action,
-                json.loads(data),
-            )
+        )
+        read: dict[str, Remembered] = {}
+        for nth, pattern, pinned, valued, version, created_at, updated_at, forgotten in rows:
             id_ = self._ids[nth]
             if pattern.id != id_:
                 raise ValueError(f"the pattern {id_} has the signature of {pattern.id}")
-            read[id_] = Remembered(pattern, bool(pinned), next(importances) if valued else None)
+            importance = next(importances) if valued else None
+            read[id_] = Remembered(
+                pattern, bool(pinned), importance, version, created_at, updated_at, forgotten
+            )
         return read
+
+    def _statements(self) -> list[Pattern]:
+        rows = zip(*(self._texts(f"patterns.{name}") for name in _TEXT_COLUMNS), strict=True)
+        # Many patterns have the same conditions.
+        conditions_of = _remembering(_conditions_in)
+        return [
+            Pattern(
+                PatternType(type_),
+                json.loads(signature),
+                statement,
+                conditions_of(conditions),
+                action,
+                json.loads(data),
+            )
+            for type_, signature, statement, conditions, action, data in rows
+        ]
+
+    def _tombstones(self) -> list[Tombstone | None]:
+        rows = zip(self._instants("patterns.forgotten_at"), self._texts("patterns.forgotten_by"), strict=True)
+        return [None if at is None else Tombstone(at, by) for at, by in rows]
 
     def _importances(self) -> list[Importance]:
         rows = zip(
@@ -399,9 +420,12 @@ class _Columns:
         )
         return [Importance(sti, lti, _instant(at)) for sti, lti, at in rows]
 
+    def _instants(self, name: str) -> list[datetime | None]:
+        return [None if each == _UNKNOWN_US else _instant(each) for each in self._numbers(name, "i8")]
+
     def _evidence(self) -> dict[EvidenceKey, EvidenceRow]:
         nodes = self._texts("evidence.nodes")
-        days = _remembering(lambda day: date.fromordinal(day + _EPOCH_DAY))
+        days = _remembering(_date)
         rows = zip(
             *(self._numbers(f"evidence.{name}", dtype) for name, dtype in _EVIDENCE_COLUMNS), strict=True
         )
@@ -412,12 +436,8 @@ class _Columns:
             for nth, node, day, pos, neg, reward, seen, version in rows
         }
 
-    def _tombstones(self) -> dict[str, int]:
-        ids, versions = self._numbers("tombstones.id", "u4"), self._numbers("tombstones.version", "i8")
-        return {self._ids[nth]: version for nth, version in zip(ids, versions, strict=True)}
-
     def _texts(self, name: str) -> list[Any]:
-        found = msgpack.unpackb(self._blocks[name], raw=False, max_buffer_size=_MAX_BLOCK)
+        found = msgpack.unpackb(self._blocks[name], raw=False)
         if not isinstance(found, list):
             raise TypeError(f"the block {name} is no list")
         return found
@@ -425,7 +445,8 @@ class _Columns:
     def _numbers(self, name: str, dtype: str) -> list[Any]:
         raw, kind = self._blocks[name], np.dtype(dtype).newbyteorder("<")
         planes: NDArray[np.uint8] = np.frombuffer(raw, np.uint8).reshape(kind.itemsize, -1)
-        return np.frombuffer(planes.T.tobytes(), kind).tolist()
+        column: list[Any] = np.frombuffer(planes.T.tobytes(), kind).tolist()
+        return column
 
 
 _TEXT_COLUMNS: Final = ("type", "signature", "statement", "conditions", "action", "data")
@@ -445,11 +466,19 @@ def _instant(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
-def _remembering(function: Callable[[int], date]) -> Callable[[int], date]:
-    """The function, called once for each of few arguments."""
-    known: dict[int, date] = {}
+def _date(day: int) -> date:
+    return date.fromordinal(day + _EPOCH_DAY)
 
-    def call(argument: int) -> date:
+
+def _conditions_in(text: str) -> tuple[Condition, ...]:
+    return tuple(Condition(name, Operator(operator), value) for name, operator, value in json.loads(text))
+
+
+def _remembering(function: Callable[[A], T]) -> Callable[[A], T]:
+    """The function, called once for each of few arguments."""
+    known: dict[A, T] = {}
+
+    def call(argument: A) -> T:
         if argument not in known:
             known[argument] = function(argument)
         return known[argument]
