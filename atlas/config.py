@@ -595,7 +595,7 @@ class MonitoringSettings(Group):
     )
     processes: bool | None = Field(
         default=None,
-        description="Record the busiest processes by name; if unset, everywhere but in containers.",
+        description="Record the busiest programs by name; if unset, under maia up outside containers.",
     )
     max_retention_days: int = Field(
         default=90, ge=1, le=1096, description="Days that samples of the machine and counts of use are kept."

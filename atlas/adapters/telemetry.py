@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, Literal
 
+import orjson
+
 from atlas.adapters.dao import DAO, json_text
 from atlas.clock import SystemClock
 from atlas.db import Row
@@ -203,12 +205,18 @@ _FIGURES: Final = tuple(field.name for field in fields(HostSample) if field.name
 def _as_row(sample: HostSample) -> dict[str, object]:
     row = asdict(sample)
     row["node"] = clean_text(sample.node)[:_LONGEST_NAME]
+    if sample.processes is not None:
+        row["processes"] = [(each.name, each.cpu_percent, each.rss_bytes) for each in sample.processes]
     return {name: value for name, value in row.items() if value is not None}
+
+
+def _program_of(name: str, cpu_percent: float, rss_bytes: int) -> ProcessLoad:
+    return ProcessLoad(name=name, cpu_percent=cpu_percent, rss_bytes=rss_bytes)
 
 
 def _sample_of(row: Row) -> HostSample:
     stored = row["processes"]
-    busiest = None if stored is None else tuple(ProcessLoad(**each) for each in stored)
+    busiest = None if stored is None else tuple(_program_of(*each) for each in orjson.loads(stored))
     return HostSample(**{name: row[name] for name in _FIGURES}, processes=busiest)
 
 

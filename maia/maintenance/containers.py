@@ -133,7 +133,7 @@ def _statistic(file: Path, name: str) -> int | None:
 
 def _number(file: Path) -> int | None:
     text = (_text(file) or "").strip()
-    return int(text) if text.lstrip("-").isdecimal() else None
+    return int(text) if text.removeprefix("-").isdecimal() else None
 
 
 def _text(file: Path) -> str | None:

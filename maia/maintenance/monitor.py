@@ -40,6 +40,10 @@ STORE_TIMEOUT_S: Final = 2.0
 
 _LONGEST_NAME: Final = 15
 _LOOPBACK: Final = frozenset({"lo", "lo0"})
+_NOT_TOLD: Final = (
+    psutil.Error, OSError, ArithmeticError, AttributeError, LookupError, RuntimeError, ValueError,
+)  # fmt: skip
+"""What psutil raises where /proc is hidden, or is not as it expects."""
 _LEAST_CPU_PERCENT: Final = 0.5
 _LEAST_SPAN_S: Final = 0.05
 """Counters move in ticks of 10 ms, so that rates over less would be noise."""
@@ -135,20 +139,16 @@ class Monitor:
     ) -> None:
         """`folder` is on the disk to watch. `processes` None: name programs everywhere but in containers."""
         self._node, self._clock, self._folder, self._root = node, clock, folder, root
-        named = not is_container(os.environ, root) if processes is None else processes
-        self._names_programs = named
+        self._names_programs = not is_container(os.environ, root) if processes is None else processes
+        # psutil warns of what a container hides. Not for a block: that would change other threads' filters.
+        warnings.filterwarnings("ignore", category=RuntimeWarning, module="psutil")
         self._before: Counters | None = None
 
     @classmethod
-    def of(cls, atlas: Atlas) -> Monitor:
-        """The monitor that an Atlas's settings ask for."""
+    def of(cls, atlas: Atlas, processes: bool | None) -> Monitor:
+        """A monitor of the node, and of the disk of the data folder, that an Atlas's settings name."""
         settings = atlas.settings
-        return cls(
-            node=settings.node_id,
-            clock=atlas.clock,
-            folder=settings.data_folder,
-            processes=settings.monitoring.processes,
-        )
+        return cls(node=settings.node_id, clock=atlas.clock, folder=settings.data_folder, processes=processes)
 
     def begin(self) -> None:
         """Read the counters, so that the first sample has rates too."""
@@ -189,18 +189,15 @@ class Monitor:
             sent_packets=network.get("packets_sent"),
             disk_read_bytes=disk and disk.read_bytes,
             disk_written_bytes=disk and disk.write_bytes,
-            programs=dict(_programs()) if self._names_programs else None,
+            programs=_known(lambda: dict(_programs())) if self._names_programs else None,
         )
 
 
 def _known(read: Callable[[], T]) -> T | None:
     """What psutil says; None if this host does not tell it."""
     try:
-        with warnings.catch_warnings():
-            # psutil warns of files in /proc that a container hides.
-            warnings.simplefilter("ignore", RuntimeWarning)
-            return read()
-    except (psutil.Error, OSError, NotImplementedError, AttributeError, ValueError):
+        return read()
+    except _NOT_TOLD:
         return None
 
 
@@ -367,9 +364,10 @@ async def monitored_cycle(atlas: Atlas) -> AsyncIterator[None]:
 
     Nothing is stored where the settings say so, if the block is cancelled, or if the database fails it.
     """
-    monitoring = atlas.settings.monitoring
-    monitor = Monitor.of(atlas) if monitoring.enabled and monitoring.after_cycles else None
-    if monitor is not None:
+    settings, monitor = atlas.settings.monitoring, None
+    if settings.enabled and settings.after_cycles:
+        # Looking at every process takes too long for a short cycle, unless it is wanted.
+        monitor = Monitor.of(atlas, settings.processes or False)
         await asyncio.to_thread(monitor.begin)
     try:
         yield
@@ -402,10 +400,11 @@ async def store(atlas: Atlas, monitor: Monitor) -> HostSample:
 
 async def keep_sampling(atlas: Atlas) -> None:
     """Store a sample at regular intervals until cancelled; one that fails is only logged."""
-    monitor = Monitor.of(atlas)
+    settings = atlas.settings.monitoring
+    monitor = Monitor.of(atlas, settings.processes)
     await asyncio.to_thread(monitor.begin)
     while True:
-        await asyncio.sleep(atlas.settings.monitoring.interval_s)
+        await asyncio.sleep(settings.interval_s)
         try:
             await store(atlas, monitor)
         except AtlasError as error:

@@ -30,7 +30,7 @@ CREATE TABLE system_metrics (
     temperature_c             finite_real,
     battery_percent           finite_real,
     on_battery                boolean,
-    processes                 jsonb CHECK (jsonb_typeof(processes) = 'array'),
+    processes                 json CHECK (json_typeof(processes) = 'array'),
     PRIMARY KEY (xid, id)
 ) WITH (
     -- Rows are only added, and deleted by age.
@@ -43,7 +43,7 @@ COMMENT ON COLUMN system_metrics.xid IS 'The transaction that wrote it: rows are
 COMMENT ON COLUMN system_metrics.cpus IS 'How many processors may be used, by the container''s limit if it has one';
 COMMENT ON COLUMN system_metrics.memory_limit_bytes IS 'The container''s limit, or else the host''s memory';
 COMMENT ON COLUMN system_metrics.own_rss_bytes IS 'Resident memory of the process that took the sample, and of those that it started';
-COMMENT ON COLUMN system_metrics.processes IS 'The busiest processes by name, without arguments, paths and users';
+COMMENT ON COLUMN system_metrics.processes IS 'The busiest programs as [name, percent of a processor, resident bytes]; as text, which is half of jsonb';
 
 CREATE INDEX system_metrics_by_node ON system_metrics (node, at);
 CREATE INDEX system_metrics_by_time ON system_metrics (at);
