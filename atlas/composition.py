@@ -61,15 +61,15 @@ class Atlas:
             vault = await stack.enter_async_context(Vault.open(settings, db, clock))
             atlas = cls(settings, clock, db, events, notifier, vault)
             token = _current.set(atlas)
-            error: BaseException | None = None
             try:
                 yield atlas
-            except BaseException as raised:
-                error = raised
+            except BaseException as error:
+                await _count_usage(atlas, error)
                 raise
+            else:
+                await _count_usage(atlas, None)
             finally:
                 _current.reset(token)
-                await _count_usage(atlas, error)
 
     async def ping(self) -> dict[str, str]:
         """Contact each resource; returns "ok" or the error's message by resource."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from atlas.errors import AtlasError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -64,18 +66,33 @@ class UsageBuffer:
     async def write(self, dao: TelemetryDAO, now: datetime) -> None:
         """Write the counts in one statement; if that fails or takes long, they are lost, which is logged."""
         from atlas.adapters.telemetry import Usage
-        from atlas.errors import AtlasError
 
         counts, self._counts = self._counts, {}
         used = [
             Usage(kind=kind, name=name, count=n.count, errors=n.errors, seconds=n.seconds, last_at=now)
             for (kind, name), n in counts.items()
         ]
-        try:
-            async with asyncio.timeout(WRITE_TIMEOUT_S):
-                await dao.count_usage(used)
-        except (AtlasError, TimeoutError) as error:
+        if (error := await attempt(dao.count_usage(used), WRITE_TIMEOUT_S)) is not None:
             logger.debug("what was used is not counted: %s", error, extra={"action": "usage_lost"})
+
+
+async def attempt(work: Coroutine[Any, Any, object], limit_s: float) -> Exception | None:
+    """Do what may fail, such as writing figures; returns the error if it does, or if it takes too long.
+
+    It does not wait for what is given up: a database that hangs may not even answer the cancellation.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait({task}, timeout=limit_s)
+    finally:
+        if not task.done():
+            task.cancel()
+    if not task.done():
+        return TimeoutError(f"it took longer than {limit_s:g} s")
+    error = task.exception()
+    if error is None or isinstance(error, AtlasError):
+        return error
+    raise error
 
 
 _command: ContextVar[Command | None] = ContextVar("command", default=None)

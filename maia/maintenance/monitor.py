@@ -24,6 +24,7 @@ from atlas.adapters.telemetry import HostSample, ProcessLoad, TelemetryDAO
 from atlas.clock import Clock
 from atlas.composition import Atlas
 from atlas.errors import AtlasError, DatabaseError
+from atlas.usage import attempt
 from maia.maintenance.containers import ContainerUse, container_use, is_container
 
 __all__ = [
@@ -364,7 +365,8 @@ async def monitored_cycle(atlas: Atlas) -> AsyncIterator[None]:
 
     Nothing is stored where the settings say so, if the block is cancelled, or if the database fails it.
     """
-    settings, monitor = atlas.settings.monitoring, None
+    settings = atlas.settings.monitoring
+    monitor: Monitor | None = None
     if settings.enabled and settings.after_cycles:
         # Looking at every process takes too long for a short cycle, unless it is wanted.
         monitor = Monitor.of(atlas, settings.processes or False)
@@ -383,10 +385,7 @@ async def _end_of_cycle(atlas: Atlas, monitor: Monitor | None) -> None:
     await atlas.write_usage()
     if monitor is None:
         return
-    try:
-        async with asyncio.timeout(STORE_TIMEOUT_S):
-            await store(atlas, monitor)
-    except (AtlasError, TimeoutError) as error:
+    if (error := await attempt(store(atlas, monitor), STORE_TIMEOUT_S)) is not None:
         _lost(error)
 
 
@@ -412,8 +411,4 @@ async def keep_sampling(atlas: Atlas) -> None:
 
 
 def _lost(error: Exception) -> None:
-    logger.warning(
-        "the host's sample is not stored: %s",
-        str(error) or type(error).__name__,
-        extra={"action": "sample_lost"},
-    )
+    logger.warning("the host's sample is not stored: %s", error, extra={"action": "sample_lost"})

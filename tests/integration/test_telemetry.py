@@ -19,6 +19,7 @@ import asyncpg
 import pytest
 from rich.cells import cell_len
 
+from atlas import config
 from atlas.adapters import telemetry
 from atlas.adapters.telemetry import (
     Forgotten,
@@ -34,6 +35,7 @@ from atlas.db import Database
 from atlas.errors import ConfigError, DatabaseUnavailable, DataRefused
 from atlas.testing import NOON, SettingsFactory
 from atlas.usage import command
+from maia.commands.up import _Stack
 from maia.maintenance.monitor import keep_sampling, monitored_cycle
 
 pytestmark = pytest.mark.integration
@@ -405,6 +407,14 @@ class TestCycles:
         async with monitored_cycle(atlas):
             pass
         assert [record.action for record in caplog.records] == ["sample_lost"]  # type: ignore[attr-defined]
+
+    def test_agents_under_maia_up_leave_the_sampling_to_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PLEIADES_MONITORING__AFTER_CYCLES", "true")
+        children = {child.name: child.environment for child in _Stack(None, as_json=True)._children({})}
+        for name, value in children["agents"].items():
+            monkeypatch.setenv(name, value)
+        assert not config.load().monitoring.after_cycles
+        assert config.load().monitoring.enabled
 
     async def test_maia_up_samples_again_and_again(
         self, settings_factory: SettingsFactory, dao: TelemetryDAO
