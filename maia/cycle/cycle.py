@@ -17,6 +17,7 @@ from atlas.errors import AtlasError, DatabaseError
 from maia.cycle import sessions
 from maia.cycle.outcome import CycleStatistics, Outcome, Progress
 from maia.cycle.reasons import SkipReason, outcome_of, reason_of
+from maia.maintenance.monitor import monitored_cycle
 
 if TYPE_CHECKING:
     from maia.cycle.agent import Agent
@@ -63,19 +64,23 @@ class Cycle(ABC, Generic[Stats]):
         If an error ends it early, release everything and raise the error, unless the outcome says it all.
         """
         with sessions.about(self.agent.name, self.agent.session):
-            try:
-                await check_clock(self.atlas, CLOCK_TOLERANCE)
-                check_free_disk(self.atlas)
-                await self._work(batch_size)
-                await self._conclude()
-            except BaseException as error:
-                statistics = await self._fail(error)
-                if statistics.outcome in _REPORTED:
-                    return statistics
-                raise
-            statistics = self._finished()
-            await self._record(statistics)
-            return statistics
+            async with monitored_cycle(self.atlas):
+                return await self._run(batch_size)
+
+    async def _run(self, batch_size: int) -> Stats:
+        try:
+            await check_clock(self.atlas, CLOCK_TOLERANCE)
+            check_free_disk(self.atlas)
+            await self._work(batch_size)
+            await self._conclude()
+        except BaseException as error:
+            statistics = await self._fail(error)
+            if statistics.outcome in _REPORTED:
+                return statistics
+            raise
+        statistics = self._finished()
+        await self._record(statistics)
+        return statistics
 
     # For agents to implement
 

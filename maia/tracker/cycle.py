@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from atlas.adapters.maia import MaiaDAO
+from atlas.adapters.telemetry import TelemetryDAO
 from atlas.adapters.tracking import COHORT_DAYS, BatchStored, ChannelTarget, ChannelUpdate, Target, ZoneCounts
 from atlas.adapters.watches import WatchesDAO
 from atlas.composition import Atlas
@@ -350,12 +351,15 @@ class Tracker(Agent[TrackerStatistics]):
         await self.dao.merge_cohorts(self._cohorts.take_added(), Cohorts.merge)
 
     async def apply_retention(self) -> None:
-        """Create tomorrow's partition, and drop samples older than the retention time."""
+        """Create tomorrow's partition, and drop samples, of hosts too, older than the retention time."""
         today = self.atlas.clock.now().astimezone(UTC).date()
         try:
             await self.dao.ensure_partitions([today, today + timedelta(days=1)])
             await self.dao.forget_feed_counts(self.atlas.clock.now() - _FEED_COUNTS_KEPT)
             dropped = await self.dao.drop_samples_before(today - timedelta(days=self.settings.retention_days))
+            await TelemetryDAO(
+                self.atlas.db, clock=self.atlas.clock, settings=self.atlas.settings
+            ).forget_old()
         except DatabaseError as error:
             logger.warning(
                 "could not drop old samples, the next cycle tries again: %s",

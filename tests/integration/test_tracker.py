@@ -440,10 +440,23 @@ async def test_old_samples_are_dropped_and_tomorrows_partition_is_made(
         await tracker.cycle()
         first = {row[0] for row in await sql.fetch(days)}
         assert {"video_stats_log_20261102", "video_stats_log_20261103"} <= first
+        await sql.execute("INSERT INTO system_metrics (at, node) VALUES ('2026-01-01', 'gone')")
         clock.advance(5 * DAY)
         await tracker.cycle()
     assert "video_stats_log_20261102" not in {row[0] for row in await sql.fetch(days)}
     assert [when for when, *_ in await samples_of(sql, NEWEST)] == [clock.now()]
+    assert await sql.fetchval("SELECT array_agg(DISTINCT node) FROM system_metrics") == ["test"]
+
+
+async def test_a_cycle_leaves_a_sample_of_the_host_and_what_it_called(
+    tracking: Tracking, clock: FixedClock, sql: Any
+) -> None:
+    async with tracking(NEWEST) as tracker:
+        clock.advance(HOUR)
+        await tracker.cycle()
+        assert await sql.fetch("SELECT at, node FROM system_metrics") == [(clock.now(), "test")]
+        used = await sql.fetch("SELECT kind, name, count, errors FROM application_usage WHERE name ~ 'Stats'")
+    assert used == [("call", "videos.batchGetStats", 1, 0)]
 
 
 # The quota
