@@ -35,7 +35,7 @@ class Observation:
     at: datetime
     """Aware, UTC."""
     outcome: str = SUCCESS
-    context: Mapping[str, Scalar] = field(default=_NOTHING)
+    context: Mapping[str, Scalar] = field(default_factory=lambda: _NOTHING)
     reward: float = 0.0
     cost: float = 0.0
     duration_s: float | None = None
