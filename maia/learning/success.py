@@ -175,9 +175,7 @@ class SuccessPredictor:
         """The probability of each class of failure that was ever seen, if it fails."""
         return dict(zip(self._classes, self._class_probabilities(self._keys(context)), strict=True))
 
-    def learn(
-        self, context: Mapping[str, Scalar], succeeded: bool, failure_class: str | None = None
-    ) -> None:
+    def learn(self, context: Mapping[str, Scalar], succeeded: bool, failure_class: str | None = None) -> None:
         """Learn what came of a search or batch; `failure_class` is left out of a success."""
         keys = self._keys(context)
         inputs = self._inputs(keys)
