@@ -53,7 +53,6 @@ _UNGRANTED: Final = frozenset(
         SkipReason.RING_CLOSED,
         SkipReason.DATABASE,
         SkipReason.STORAGE,
-        SkipReason.VAULT,
         SkipReason.MISCONFIGURED,
     }
 )
