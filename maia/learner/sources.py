@@ -13,7 +13,6 @@ from atlas.adapters.patterns import Model
 from atlas.adapters.telemetry import SampleCursor, TelemetryDAO
 from atlas.composition import Atlas
 from atlas.events import Event
-from maia.agents import AGENTS
 from maia.learner import observing
 from maia.learner.knowledge import restored_model
 from maia.learning.detector import Reads
@@ -127,7 +126,7 @@ class Figures(_EventSource):
 
     name = "figures"
     reads = "measurements"
-    kinds = tuple(f"{agent.name}.cycle" for agent in AGENTS)
+    kinds = tuple(kind for kind in observing.KINDS if kind.endswith(".cycle"))
 
     def inputs(self, events: Sequence[Event]) -> Sequence[Measurement]:
         return [
