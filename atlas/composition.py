@@ -6,16 +6,25 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from atlas import network
 from atlas.clock import Clock, SystemClock, VirtualClock
 from atlas.config import Settings
 from atlas.db import Database
-from atlas.errors import AtlasError, CannotStore, ClockSkew, NoCurrentAtlas
+from atlas.errors import (
+    AtlasError,
+    CannotStore,
+    ClockSkew,
+    DatabaseError,
+    NoCurrentAtlas,
+    ReaderLeft,
+    RingClosed,
+)
 from atlas.events import EventLog
 from atlas.notifier import Notifier
+from atlas.usage import UsageBuffer
 from atlas.vault import Vault
 
 MIN_FREE_BYTES = 32 * 2**20
@@ -26,7 +35,10 @@ _current: ContextVar[Atlas] = ContextVar("atlas")
 
 @dataclass(frozen=True, slots=True)
 class Atlas:
-    """The resources that an agent uses: settings, clock, database, events, notifier and vault."""
+    """The resources that an agent uses: settings, clock, database, events, notifier and vault.
+
+    `usage` counts what is used of them, and is written when the Atlas closes.
+    """
 
     settings: Settings
     clock: Clock
@@ -34,6 +46,7 @@ class Atlas:
     events: EventLog
     notifier: Notifier
     vault: Vault
+    usage: UsageBuffer = field(default_factory=UsageBuffer)
 
     @classmethod
     @asynccontextmanager
@@ -50,6 +63,11 @@ class Atlas:
             token = _current.set(atlas)
             try:
                 yield atlas
+            except BaseException as error:
+                await _count_usage(atlas, error)
+                raise
+            else:
+                await _count_usage(atlas, None)
             finally:
                 _current.reset(token)
 
@@ -63,6 +81,14 @@ class Atlas:
             except AtlasError as error:
                 answers[name] = str(error)
         return answers
+
+    async def write_usage(self) -> None:
+        """Write the counts of what was used so far. They are only logged if that fails or takes long."""
+        if self.usage and self.settings.monitoring.enabled:
+            from atlas.adapters.telemetry import TelemetryDAO
+
+            dao = TelemetryDAO(self.db, clock=self.clock, settings=self.settings)
+            await self.usage.write(dao, self.clock.now())
 
     async def clock_skew(self) -> timedelta:
         """How far, at least, this machine's clock is ahead of the database's; negative if behind.
@@ -109,6 +135,21 @@ def check_free_disk(atlas: Atlas, min_free_bytes: int = MIN_FREE_BYTES) -> None:
             f"{atlas.settings.data_folder} has only {free / 2**20:.0f} MiB of free disk left: free some "
             "space, or set PLEIADES_DATA_DIR to a folder on another disk"
         )
+
+
+async def _count_usage(atlas: Atlas, error: BaseException | None) -> None:
+    """Write what was used of an Atlas that closes; `error` is what ended its block."""
+    atlas.usage.add_command(failed=_is_failure(error))
+    if not isinstance(error, DatabaseError):
+        await atlas.write_usage()
+
+
+def _is_failure(error: BaseException | None) -> bool:
+    """Whether a command failed that ended so; being stopped, or having nothing to spend, is no failure."""
+    if isinstance(error, SystemExit):
+        # Above 128 a signal ended it.
+        return error.code not in (None, 0) and not (isinstance(error.code, int) and error.code > 128)
+    return isinstance(error, Exception) and not isinstance(error, (RingClosed, ReaderLeft))
 
 
 def current() -> Atlas:

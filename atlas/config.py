@@ -681,6 +681,26 @@ class MetricsSettings(Group):
     port: int = Field(default=9464, ge=0, le=65535, description="Port of /metrics and /health.")
 
 
+class MonitoringSettings(Group):
+    """What is recorded about this machine's load, and about the use of commands and the API."""
+
+    enabled: bool = Field(default=True, description="Record the machine's load and what is used.")
+    interval_s: float = Field(
+        default=60, ge=1, le=86_400, description="Seconds between samples of the machine under maia up."
+    )
+    after_cycles: bool = Field(
+        default=True,
+        description="Also sample after each agent's cycle; maia up, which samples by itself, turns that off.",
+    )
+    processes: bool | None = Field(
+        default=None,
+        description="Record the busiest programs by name; if unset, under maia up outside containers.",
+    )
+    max_retention_days: int = Field(
+        default=90, ge=1, le=1096, description="Days that samples of the machine and counts of use are kept."
+    )
+
+
 class LogSettings(Group):
     """Logging."""
 
@@ -783,6 +803,9 @@ class Settings(BaseSettings):
     prefect: PrefectSettings = Field(default=PrefectSettings(), description="Prefect.")
     up: UpSettings = Field(default=UpSettings(), description="Everything on one machine.")
     metrics: MetricsSettings = Field(default=MetricsSettings(), description="Metrics.")
+    monitoring: MonitoringSettings = Field(
+        default=MonitoringSettings(), description="The machine's load, and what is used."
+    )
     log: LogSettings = Field(default=LogSettings(), description="Logging.")
 
     @field_validator("youtube_api_key_pool_json", mode="before")

@@ -20,6 +20,7 @@ from maia.cycle.termination import TERMINATED_STATUS, Terminator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ PANELS = {
         "migrate": "Bring the database's schema up to date.",
         "serve": "Run every agent on its schedule, for a Prefect server that you run yourself.",
         "provision": "Set up a Prefect server: work pools, deployments and automations.",
-        "metrics": "Serve metrics to Prometheus.",
+        "metrics": "Show what the machines were doing, or serve metrics to Prometheus.",
     },
     "Practise": {
         "demo": "Run the hunter and the tracker on made-up videos, without an API key.",
@@ -88,7 +89,20 @@ class CommandsByName(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
-        return name, command if name is None else load_command(name), rest
+        if name is None:
+            return name, command, rest
+        command = load_command(name)
+        ctx.with_resource(_counted(name, command, rest))
+        return name, command, rest
+
+
+def _counted(name: str, command: Any, rest: Sequence[str]) -> AbstractContextManager[None]:
+    """Count the command, by its name alone, if it opens an Atlas."""
+    from atlas import usage
+
+    inner = getattr(command, "commands", {})
+    meant = [*rest[:1], getattr(command, "default", "")]
+    return usage.command(" ".join([name, *[each for each in meant if each in inner][:1]]))
 
 
 def load_command(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import typer
@@ -171,14 +171,26 @@ class TakesIds(TyperCommand):
         return super().parse_args(ctx, _ids_last(args, _options_of(self)))
 
 
-class ShowsByDefault(TyperGroup):
-    """A group whose command `show` is meant when none of its commands is named."""
+class HasDefault(TyperGroup):
+    """A group with a command that is meant when none of its commands is named."""
 
-    default = "show"
+    default: ClassVar[str]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         named = bool(args) and args[0] in self.commands
         return super().parse_args(ctx, args if named else [self.default, *args])
+
+
+class ShowsByDefault(HasDefault):
+    """A group whose command `show` is meant when none of its commands is named."""
+
+    default = "show"
+
+
+class ServesByDefault(HasDefault):
+    """A group whose command `serve` is meant when none of its commands is named."""
+
+    default = "serve"
 
 
 def _options_of(command: TyperCommand) -> dict[str, bool]:

@@ -140,12 +140,15 @@ def uploads(
 async def _walk(atlas: Atlas, named: Named, most_pages: int | None, *, as_json: bool) -> dict[str, Any]:
     from atlas.errors import RingClosed
     from atlas.keyring import KeyRing
+    from maia.commands import acts
     from maia.discovery.history import History
     from maia.youtube.client import YouTube
     from maia.youtube.errors import QuotaExhausted
 
     channel_id = await channel_id_of(atlas, named)
     keys = KeyRing("archeology", atlas=atlas)
+    about: dict[str, Any] = {"kind": "channel", "channel_id": channel_id, "all": most_pages is None}
+    await acts.record(atlas, "uploads", [about])
     closed, total = None, None
     async with YouTube.open(atlas.settings.youtube, keys, clock=atlas.clock) as youtube:
         history = History(atlas, youtube, channel_id, resume=most_pages is None)

@@ -70,6 +70,7 @@ async def _ledger(atlas: Atlas, ring: str | None, enable: str | None) -> Ledger:
     from atlas.config import RINGS
     from atlas.errors import ConfigError
     from atlas.keyring import KeyRing
+    from maia.commands import acts
     from maia.views.ledger import ledger
 
     rings = [name for name in RINGS if ring in (None, name)]
@@ -80,6 +81,7 @@ async def _ledger(atlas: Atlas, ring: str | None, enable: str | None) -> Ledger:
     keys_of = KeyRing(first, atlas=atlas)
     if enable is not None:
         await keys_of.enable_key(enable)
+        await acts.record(atlas, "enable_key", [{"kind": "key"}])
     return await ledger(atlas, None if ring is None else first)
 
 

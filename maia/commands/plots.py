@@ -71,9 +71,10 @@ def _three_figures(size: float) -> str:
 # Sparklines
 
 
-def bars_of(values: Sequence[float | None]) -> str:
-    """A sparkline: the largest value gets the highest bar, zero or less the lowest, None a blank."""
-    most = max((value for value in values if value is not None), default=0.0)
+def bars_of(values: Sequence[float | None], most: float | None = None) -> str:
+    """A sparkline: `most` (the largest value) gets the highest bar, zero or less the lowest, None a blank."""
+    if most is None:
+        most = max((value for value in values if value is not None), default=0.0)
     return "".join(_NO_BAR if value is None else _bar(value, most) for value in values)
 
 

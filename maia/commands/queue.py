@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,10 +14,10 @@ from maia.views.words import plain
 if TYPE_CHECKING:
     from atlas.adapters.maia import MaiaDAO
     from atlas.composition import Atlas
+    from maia.commands.acts import Act
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", add_completion=False)
 
-_T = TypeVar("_T")
 _STATUSES = ("active", "cooling", "parked")
 _SHOWN_OF_ERROR = 80
 
@@ -88,7 +88,7 @@ def retry(
 ) -> None:
     """Put parked topics back into the queue, and search failed ones again without a pause."""
     named = _named(queries, ids, everything=everything)
-    _print_count(_with_dao(lambda dao: dao.retry_topics(named)), "put back", as_json=as_json)
+    _print_count(_changed("retry", lambda dao: dao.retry_topics(named)), "put back", as_json=as_json)
 
 
 @app.command()
@@ -104,7 +104,7 @@ def park(
     """
     named = _named(queries, ids)
     assert named is not None
-    _print_count(_with_dao(lambda dao: dao.park_topics(named, reason)), "parked", as_json=as_json)
+    _print_count(_changed("park", lambda dao: dao.park_topics(named, reason)), "parked", as_json=as_json)
 
 
 def _named(
@@ -127,10 +127,16 @@ def _print_count(count: int, done: str, *, as_json: bool) -> None:
         print_text(f"{done} {count} topic{'s' if count != 1 else ''}{hint}")
 
 
-def _with_dao(work: Callable[[MaiaDAO], Awaitable[_T]]) -> _T:
-    async def run(atlas: Atlas) -> _T:
-        from atlas.adapters.maia import MaiaDAO
+def _changed(act: Act, change: Callable[[MaiaDAO], Awaitable[int]]) -> int:
+    """Change topics, record the act if it changed any, and return how many it changed."""
 
-        return await work(MaiaDAO(atlas.db, clock=atlas.clock, settings=atlas.settings))
+    async def run(atlas: Atlas) -> int:
+        from atlas.adapters.maia import MaiaDAO
+        from maia.commands import acts
+
+        count = await change(MaiaDAO(atlas.db, clock=atlas.clock, settings=atlas.settings))
+        if count:
+            await acts.record(atlas, act, [acts.topics(count)])
+        return count
 
     return with_atlas(run)

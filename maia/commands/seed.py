@@ -81,9 +81,12 @@ def seed(
 
     async def add(atlas: Atlas) -> int:
         from atlas.adapters.queue import QueueDAO
+        from maia.commands import acts
 
         dao = QueueDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-        return await dao.seed(wanted, parameters)
+        added = await dao.seed(wanted, parameters)
+        await acts.record(atlas, "seed", [acts.topics(len(wanted), parameters)])
+        return added
 
     added = with_atlas(add)
     if as_json:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Final
 from maia.commands.terminal import as_text, console
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
 _GAP: Final = 2
 
@@ -51,25 +53,37 @@ def print_table(
     columns: Sequence[str | Column], rows: Iterable[Sequence[object]], *, title: str | None = None
 ) -> None:
     """Print rows in columns, within the width of the terminal; None is shown as a dash."""
+    out = console()
+    out.print(as_renderable(columns, rows, out.width, title=title))
+    out.print()
+
+
+def as_renderable(
+    columns: Sequence[str | Column],
+    rows: Iterable[Sequence[object]],
+    width: int,
+    *,
+    title: str | None = None,
+) -> Group:
+    """What `print_table` prints, for a display that is drawn anew."""
+    from rich.console import Group
     from rich.text import Text
 
     values = [tuple(row) for row in rows]
-    out = console()
     every = [
         _measure(column if isinstance(column, Column) else Column(column), [row[place] for row in values])
         for place, column in enumerate(columns)
     ]
-    kept = _columns_that_fit(every, out.width)
-    if title is not None:
-        # Not the table's own title, which would wrap at the table's width.
-        out.print(Text(title, style="bold"))
-    out.print(_table(kept, _widths(kept, out.width)))
+    kept = _columns_that_fit(every, width)
+    # Not the table's own title, which would wrap at the table's width.
+    parts: list[Text | Table] = [] if title is None else [Text(title, style="bold")]
+    parts.append(_table(kept, _widths(kept, width)))
     notes = ["Times are UTC."] if any(each.instants for each in kept) else []
     if left_out := [each.column.name for each in every if each not in kept and not each.is_empty]:
         notes.append(f"Columns left out: {', '.join(left_out)} (--json shows all).")
     if notes:
-        out.print(" ".join(notes), style="dim")
-    out.print()
+        parts.append(Text(" ".join(notes), style="dim"))
+    return Group(*parts)
 
 
 def _measure(column: Column, values: Sequence[object]) -> _SizedColumn:

@@ -120,7 +120,8 @@ class _Stack:
         from flows import environment
         from maia.stack.supervisor import Child
 
-        variables = dict(os.environ)
+        # One sampler is enough for a host, and this process is it.
+        variables = dict(os.environ) | {"PLEIADES_MONITORING__AFTER_CYCLES": "false"}
         environment.prepare(variables)
         for_clients = variables | {"PREFECT_API_URL": f"{self.ui_url}/api"}
         maia = (sys.executable, "-m", "maia")
@@ -186,17 +187,21 @@ async def _prefect_database(atlas: Atlas) -> dict[str, str]:
 
 
 async def _watch(supervisors: Sequence[Supervisor], atlas: Atlas) -> None:
-    """Wait until a child keeps dying (ChildError), and keep the database running meanwhile."""
-    watching = [asyncio.create_task(supervisor.watch()) for supervisor in supervisors]
-    guarding = asyncio.create_task(_keep_database_running(atlas))
+    """Wait until a child keeps dying (ChildError), keep the database running, and sample the host."""
+    from maia.maintenance.monitor import keep_sampling
+
+    tasks = [asyncio.create_task(supervisor.watch()) for supervisor in supervisors]
+    tasks.append(asyncio.create_task(_keep_database_running(atlas)))
+    if atlas.settings.monitoring.enabled:
+        tasks.append(asyncio.create_task(keep_sampling(atlas)))
     try:
-        done, _ = await asyncio.wait([*watching, guarding], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
-        for task in (*watching, guarding):
+        for task in tasks:
             task.cancel()
-        await asyncio.wait([*watching, guarding])
+        await asyncio.wait(tasks)
 
 
 async def _keep_database_running(atlas: Atlas) -> None:

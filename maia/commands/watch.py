@@ -68,9 +68,14 @@ def add(
     named = [parse_named(text) for text in given]
 
     async def change(atlas: Atlas) -> tuple[WatchesChanged, list[WatchLine], bool]:
+        from maia.commands import acts
+
         dao = _dao(atlas)
         watches = await _watches(dao, await resolve(atlas, named))
+        things = await acts.watched_things(atlas, watches)
         changed = await dao.add(watches, zone_number(zone))
+        pinned = {"pinned": zone} if zone else {}
+        await acts.record(atlas, "pin" if zone else "watch", [thing | pinned for thing in things])
         return changed, await _lines(dao, watches), bool(atlas.settings.key_pool["tracking"])
 
     changed, lines, has_key = with_atlas(change)
@@ -97,8 +102,15 @@ def remove(given: Given, as_json: AsJson = False) -> None:
     named = [parse_named(text) for text in given]
 
     async def change(atlas: Atlas) -> WatchesChanged:
+        from maia.commands import acts
+
         dao = _dao(atlas)
-        return await dao.remove(await _watches(dao, await resolve(atlas, named)))
+        watches = await _watches(dao, await resolve(atlas, named))
+        things = await acts.watched_things(atlas, watches)
+        changed = await dao.remove(watches)
+        if changed.watches:
+            await acts.record(atlas, "unwatch", things)
+        return changed
 
     changed = with_atlas(change)
     if as_json:

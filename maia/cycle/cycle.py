@@ -7,16 +7,19 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from atlas.composition import check_clock, check_free_disk
 from atlas.errors import AtlasError, DatabaseError
+from atlas.queries import clean_text
 from maia.cycle import sessions
 from maia.cycle.outcome import CycleStatistics, Outcome, Progress
 from maia.cycle.reasons import SkipReason, outcome_of, reason_of
+from maia.learning.observations import SUCCESS, Scalar
+from maia.maintenance.monitor import monitored_cycle
 
 if TYPE_CHECKING:
     from maia.cycle.agent import Agent
@@ -39,8 +42,65 @@ _ALERTED = {
 }
 """The outcomes that need somebody to act, with the text of their alert."""
 
+MOST_STEPS: Final = 1000
+"""How many steps a cycle records; those that follow are only counted."""
+
+_LONGEST_ERROR: Final = 300
+"""Characters of an error's text that a step keeps."""
+
+_UNGRANTED: Final = frozenset(
+    {
+        SkipReason.RING_CLOSED,
+        SkipReason.DATABASE,
+        SkipReason.STORAGE,
+        SkipReason.MISCONFIGURED,
+    }
+)
+"""If a call fails for one of these reasons, the ledger granted nothing for it, or took it back."""
+
 Stats = TypeVar("Stats", bound=CycleStatistics)
 OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """What an agent did within a cycle and what came of it, for the learner to learn from.
+
+    `outcome` says how it failed if it did not succeed. `reward` is what the step is done for, such as the
+    samples stored, and `cost` the units that it took. The context is small and tells nothing personal.
+    """
+
+    action: str
+    outcome: str = SUCCESS
+    reward: float = 0.0
+    cost: float = 0.0
+    seconds: float = 0.0
+    context: Mapping[str, Scalar] = field(default_factory=dict)
+    error: str | None = None
+
+    @classmethod
+    def failed(
+        cls, action: str, error: BaseException, cost: float, seconds: float, context: Mapping[str, Scalar]
+    ) -> Self:
+        """The record of a step that an error ended. Being told to stop is no failure that has a text."""
+        reason = reason_of(error)
+        text = None if reason is SkipReason.INTERRUPTED else str(error) or type(error).__name__
+        return cls(action, reason.value, 0.0, cost, seconds, context, text)
+
+    def as_dict(self, at: datetime) -> dict[str, Any]:
+        """The payload of the step's event; `at` is when it ended."""
+        payload: dict[str, Any] = {
+            "action": self.action,
+            "at": at.isoformat(timespec="seconds"),
+            "outcome": self.outcome,
+            "reward": self.reward,
+            "cost": round(self.cost, 3),
+            "seconds": round(self.seconds, 3),
+            "context": self.context,
+        }
+        if self.error is not None:
+            payload["error"] = clean_text(self.error)[:_LONGEST_ERROR]
+        return payload
 
 
 class Cycle(ABC, Generic[Stats]):
@@ -56,6 +116,8 @@ class Cycle(ABC, Generic[Stats]):
         self.claimed = 0
         """How many items the cycle took on."""
         self.started_s = time.monotonic()
+        self._steps: list[dict[str, Any]] = []
+        self._steps_left_out = 0
 
     async def run(self, batch_size: int) -> Stats:
         """Run the cycle and record its outcome.
@@ -63,19 +125,30 @@ class Cycle(ABC, Generic[Stats]):
         If an error ends it early, release everything and raise the error, unless the outcome says it all.
         """
         with sessions.about(self.agent.name, self.agent.session):
-            try:
-                await check_clock(self.atlas, CLOCK_TOLERANCE)
-                check_free_disk(self.atlas)
-                await self._work(batch_size)
-                await self._conclude()
-            except BaseException as error:
-                statistics = await self._fail(error)
-                if statistics.outcome in _REPORTED:
-                    return statistics
-                raise
-            statistics = self._finished()
-            await self._record(statistics)
-            return statistics
+            async with monitored_cycle(self.atlas):
+                return await self._run(batch_size)
+
+    async def _run(self, batch_size: int) -> Stats:
+        try:
+            await check_clock(self.atlas, CLOCK_TOLERANCE)
+            check_free_disk(self.atlas)
+            await self._work(batch_size)
+            await self._conclude()
+        except BaseException as error:
+            statistics = await self._fail(error)
+            if statistics.outcome in _REPORTED:
+                return statistics
+            raise
+        statistics = self._finished()
+        await self._record(statistics)
+        return statistics
+
+    def note(self, step: StepRecord) -> None:
+        """Record a step that has just ended; it is written as an event together with the cycle's own."""
+        if len(self._steps) < MOST_STEPS:
+            self._steps.append(step.as_dict(self.atlas.clock.now()))
+        else:
+            self._steps_left_out += 1
 
     # For agents to implement
 
@@ -98,6 +171,10 @@ class Cycle(ABC, Generic[Stats]):
 
     async def _abandon(self, reason: SkipReason) -> None:
         """Stop work in progress and release everything, within the grace period."""
+
+    def _noted(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """The kinds and payloads of the events that are written together with the cycle's own."""
+        return [(f"{self.agent.name}.step", step) for step in self._steps]
 
     def _finished(self) -> Stats:
         if self.claimed == 0:
@@ -135,7 +212,7 @@ class Cycle(ABC, Generic[Stats]):
         )
 
     async def _record(self, statistics: Stats) -> None:
-        """Log the outcome, and write it to the database as an event."""
+        """Log the outcome, and write it to the database as an event, after the events of the steps."""
         name, payload = self.agent.name, statistics.as_dict()
         logging.getLogger(f"maia.{name}").info(
             "%s (%s)",
@@ -143,10 +220,23 @@ class Cycle(ABC, Generic[Stats]):
             statistics.outcome,
             extra={"action": f"{name}_cycle", "statistics": payload},
         )
+        if self._steps_left_out:
+            logger.info(
+                "%d steps are not recorded, as a cycle records at most %d",
+                self._steps_left_out,
+                MOST_STEPS,
+                extra={"action": "steps_left_out"},
+            )
+        events = [*self._noted(), (f"{name}.cycle", payload)]
         try:
-            await self.atlas.events.append(f"{name}.cycle", payload, agent=name, session=self.agent.session)
+            await self.atlas.events.append_many(events, agent=name, session=self.agent.session)
         except DatabaseError as error:
             logger.warning("the cycle's event is not written: %s", error, extra={"action": "event_lost"})
+
+
+def cost_of_failure(error: BaseException, units: float) -> float:
+    """What a failed call cost that would have cost so many units: all of them, if they were granted."""
+    return 0.0 if reason_of(error) in _UNGRANTED else units
 
 
 async def within_grace(work: Coroutine[Any, Any, None], what: str, grace_s: float | None = None) -> None:

@@ -12,9 +12,11 @@ With the strategy `specification` there is no plan: topics are searched one afte
 from __future__ import annotations
 
 import logging
+import time
+from asyncio import CancelledError
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -29,7 +31,7 @@ from atlas.errors import ConfigError, DatabaseError, DatabaseUnavailable, DataRe
 from atlas.keyring import KeyRing, LedgerLine
 from maia.cycle.agent import Agent, Highlight
 from maia.cycle.claims import FailedRequest, together
-from maia.cycle.cycle import OnProgress
+from maia.cycle.cycle import OnProgress, StepRecord, cost_of_failure
 from maia.cycle.outcome import Closing, CycleStatistics, Progress
 from maia.cycle.paid import PaidCycle, closed, closing_of, keep_answers, units_now
 from maia.cycle.reasons import ITEMS_OWN, JUDGED, SkipReason, reason_of
@@ -40,10 +42,11 @@ from maia.discovery.charts import Charts
 from maia.discovery.feeds import Feeds
 from maia.discovery.forms import SPECIFICATION
 from maia.discovery.plan import Planner
-from maia.discovery.search import SPENT_BUCKETS, Search
+from maia.discovery.search import SPENT_BUCKETS, Search, SearchAsk, SearchFinding
 from maia.discovery.source import Ask, Finding, Source, Stored
 from maia.discovery.uploads import Uploads
 from maia.hunter.tags import TagRules
+from maia.learning.observations import Scalar
 from maia.views.plan import plan
 from maia.youtube.client import IDS_PER_CALL, YouTube
 from maia.youtube.errors import RateLimited, is_unreachable
@@ -56,6 +59,9 @@ MOST_UNCHARGED = 3
 
 ASKS_TOGETHER = 4
 """How many searches are enriched together."""
+
+OFFERED_CHANNELS = 20
+"""How many channels the event of a cycle's new videos names: those with most of them."""
 
 _COUNTED = {
     "topics": "topics", "pages": "pages", "found": "results", "new": "new videos", "tags": "new topics",
@@ -99,6 +105,19 @@ class StoredPage:
     units: int
     enrichments: float
     exhausted: bool
+    by_category: Mapping[int | None, int] = field(default_factory=dict)
+    by_channel: Mapping[str, int] = field(default_factory=dict)
+    """The new videos by category and by channel."""
+
+
+@dataclass(slots=True)
+class UnderWay:
+    """An ask that was begun: the time that its steps took, and its answer, once there, with its other units."""
+
+    ask: Ask
+    seconds: float = 0.0
+    finding: Finding | None = None
+    enrichments: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -397,9 +416,11 @@ class Hunter(Agent[HunterStatistics]):
         if oddity is not None:
             await self.planner.notice(ask.arm, oddity, *today)
         exhausted = bool(getattr(finding, "is_last", False))
+        new = [video for video in page.videos if video.id in ingested.new_ids]
         return StoredPage(
             ask.arm, len(finding.ids), ingested.new, ingested.updated, tags, met.early, finding.units,
-            page.enrichments, exhausted,
+            page.enrichments, exhausted, Counter(video.category_id for video in new),
+            Counter(str(video.channel_id) for video in new),
         )  # fmt: skip
 
     async def count_odd(self, ask: Ask, oddity: str) -> None:
@@ -457,6 +478,7 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
         self.refusal: RateLimited | None = None
         """A feed's 429. It ends the process, but only once all answers that were paid for are stored."""
         self._parked_before = hunter.parked
+        self._under_way: dict[Hashable, UnderWay] = {}
 
     async def _work(self, batch_size: int) -> None:
         """Take every ask through the steps; the first failure that is not specific to an ask ends it."""
@@ -510,20 +532,26 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
             return
         hunter, about = self.hunter, _about(found)
         try:
-            pages = await self.step("enrich", about, lambda: hunter.enrich(found))
+            with self._timed(finding.ask for finding in found):
+                pages = await self.step("enrich", about, lambda: hunter.enrich(found))
         except Exception as error:
             if not all([await self._is_handled(finding.ask, error) for finding in found]):
                 raise
             return
         for page in pages:
+            self._under_way[page.finding.ask.key].enrichments = page.enrichments
+        for page in pages:
             await self._ingest(page)
 
     async def _put(self, ask: Ask) -> Finding | None:
         source = self.hunter.source_of(ask)
+        self._under_way[ask.key] = UnderWay(ask)
         try:
-            return await self.step(source.name, ask.about, lambda: self.hunter.put(ask))
+            with self._timed([ask]):
+                finding: Finding = await self.step(source.name, ask.about, lambda: self.hunter.put(ask))
         except Exception as error:
             if source.is_free and isinstance(error, RateLimited):
+                self._note_failed(ask, error)
                 self.refusal, self.stopped = error, SkipReason.RATE_LIMITED
             elif not await self._is_handled(ask, error):
                 raise
@@ -531,21 +559,26 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
                 # No other question would reach it.
                 self.stopped = SkipReason.NETWORK
             return None
+        self._under_way[ask.key].finding = finding
+        return finding
 
     async def _ingest(self, page: EnrichedFinding) -> None:
         ask = page.finding.ask
         try:
-            stored = await self.step("ingest", ask.about, lambda: self.hunter.ingest(page))
+            with self._timed([ask]):
+                stored = await self.step("ingest", ask.about, lambda: self.hunter.ingest(page))
         except Exception as error:
             if not await self._is_handled(ask, error):
                 raise
         else:
             del self.held[ask.key]
             self.pages.append(stored)
+            self._note_stored(ask, stored)
             self._report(ask, stored, None)
 
     async def _is_handled(self, ask: Ask, error: Exception) -> bool:
         """Skip the ask if the failure is its own, or close the cycle; False if the error ends the cycle."""
+        self._note_failed(ask, error)
         reason = reason_of(error)
         if reason is SkipReason.RING_CLOSED:
             # The claim stays held, and is released at the end with those that were not started.
@@ -580,6 +613,62 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
             del self.held[ask.key]
             self.skipped[reason] += 1
         self._report(ask, None, reason)
+
+    # What is recorded for the learner
+
+    @contextmanager
+    def _timed(self, asks: Iterable[Ask]) -> Iterator[None]:
+        """Count the time that the block takes for each of these asks, all of which are under way."""
+        under_way = [self._under_way[ask.key] for ask in asks]
+        began_s = time.monotonic()
+        try:
+            yield
+        finally:
+            for each in under_way:
+                each.seconds += time.monotonic() - began_s
+
+    def _note_stored(self, ask: Ask, page: StoredPage) -> None:
+        done = self._under_way.pop(ask.key)
+        context = self._context(done) | {"found": page.found, "new": page.new}
+        cost = page.units + page.enrichments
+        self.note(StepRecord(ask.arm, reward=page.early, cost=cost, seconds=done.seconds, context=context))
+
+    def _note_failed(self, ask: Ask, error: BaseException) -> None:
+        done = self._under_way.pop(ask.key)
+        cost = done.finding.units + done.enrichments if done.finding else cost_of_failure(error, ask.units)
+        self.note(StepRecord.failed(ask.arm, error, cost, done.seconds, self._context(done)))
+
+    def _context(self, begun: UnderWay) -> dict[str, Scalar]:
+        """What may bear on how the ask ends; no text that somebody typed."""
+        ask, source = begun.ask, self.hunter.source_of(begun.ask)
+        context: dict[str, Scalar] = {
+            "source": source.name,
+            "arm": ask.arm,
+            "bucket": source.arms[ask.arm],
+            "topics": len(ask.topics),
+        }
+        if isinstance(ask, SearchAsk):
+            if isinstance(begun.finding, SearchFinding):
+                context["page"] = "first" if begun.finding.begins else "next"
+            if ask.topic is not None:
+                context["origin"] = ask.topic.origin
+        return context
+
+    async def _abandon(self, reason: SkipReason) -> None:
+        await super()._abandon(reason)
+        for each in list(self._under_way.values()):
+            # Whatever ended the cycle, these were only cut off by it.
+            self._note_failed(each.ask, CancelledError())
+
+    def _noted(self) -> list[tuple[str, Mapping[str, Any]]]:
+        events = super()._noted()
+        by_category, by_channel = Counter[int | None](), Counter[str]()
+        for page in self.pages:
+            by_category.update(page.by_category)
+            by_channel.update(page.by_channel)
+        if by_channel:
+            events.append(("hunter.offer", _offer(by_category, by_channel)))
+        return events
 
     def _any_succeeded(self) -> bool:
         return bool(self.pages)
@@ -649,6 +738,15 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
 def _about(findings: Sequence[Finding]) -> str:
     others = len(findings) - 1
     return findings[0].ask.about + (f" and {others} more" if others else "")
+
+
+def _offer(by_category: Counter[int | None], by_channel: Counter[str]) -> dict[str, Any]:
+    """The payload that says of which categories and channels new videos were stored."""
+    return {
+        "total": by_channel.total(),
+        "by_category": {str(id_): count for id_, count in by_category.items() if id_ is not None},
+        "by_channel": dict(by_channel.most_common(OFFERED_CHANNELS)),
+    }
 
 
 def _by_arm(pages: Sequence[StoredPage]) -> dict[str, dict[str, float]]:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import stamina
@@ -23,13 +24,13 @@ from maia.cycle.agent import Agent
 from maia.cycle.cycle import Cycle, OnProgress
 from maia.cycle.outcome import CycleStatistics, Progress
 from maia.cycle.steps import StepRunner, plain
+from maia.learner.forecasting import Forecasting
 from maia.learner.housekeeping import keep_within_limits
 from maia.learner.knowledge import DetectorClass, Knowledge, detector_classes, to_store
-from maia.learner.sources import Curves, Events, Page, Source
+from maia.learner.sources import TEMPLATES, Acts, Curves, Figures, HostMetrics, Page, Source
 from maia.learning.detector import Reads
 from maia.learning.patterns import Finding
 from maia.learning.privacy import Pseudonyms
-from maia.learning.templates import FailureTemplates
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,9 @@ class LearnerStatistics(CycleStatistics):
     forgotten_patterns: int = 0
     patterns: int = 0
     """How many are known after the last cycle."""
+    forecasts: int = 0
+    checked_forecasts: int = 0
+    """Earlier forecasts that were compared with what came."""
 
     def then(self, later: LearnerStatistics) -> LearnerStatistics:
         """Counts are added up, but the patterns known are those after the later cycle."""
@@ -101,7 +105,8 @@ class Learner(Agent[LearnerStatistics]):
             f"learnt from {read} in {statistics['seconds']:.1f} s: "
             f"{statistics['new_patterns']:,} new patterns, {statistics['changed_patterns']:,} changed, "
             f"{statistics['forgotten_patterns']:,} forgotten; "
-            f"{statistics['patterns']:,} are known"
+            f"{statistics['patterns']:,} are known; {statistics['forecasts']:,} forecasts, "
+            f"{statistics['checked_forecasts']:,} earlier ones checked"
         )
         return f"{text}\n{statistics['detail']}" if statistics["detail"] else text
 
@@ -127,7 +132,7 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         super().__init__(learner, number, on_progress)
         self.learner, self.dao = learner, learner.dao
         self.read: Counter[Reads] = Counter()
-        self.new = self.changed = self.forgotten = self.known = 0
+        self.new = self.changed = self.forgotten = self.known = self.forecasts = self.checked = 0
         self._waiting = 0
         self._proven: set[str] = set()
         """The patterns that proved true since importance was last paid for."""
@@ -137,27 +142,26 @@ class LearnerCycle(Cycle[LearnerStatistics]):
             if not is_only:
                 self.idle = "another learner is at work"
                 return
-            sources = self._sources()
-            await self._learn_all(sources, batch_size)
+            await self._learn_all(batch_size)
             if self.claimed or self.agent.options:
                 await self.step("judge", "patterns", self._judge)
+                await self.step("forecast", "views", self._forecast)
                 self.claimed = max(self.claimed, 1)
 
-    def _sources(self) -> list[Source]:
-        return [
-            Events(self.atlas, self.learner.pseudonyms, FailureTemplates()),
+    async def _learn_all(self, batch_size: int) -> None:
+        models = await self.dao.models([*Knowledge.model_names(self.learner.detectors), TEMPLATES])
+        sources: list[Source] = [
+            Acts(self.atlas, self.learner.pseudonyms, models.get(TEMPLATES)),
+            Figures(self.atlas),
+            HostMetrics(self.atlas),
             Curves(self.atlas),
         ]
-
-    async def _learn_all(self, sources: Sequence[Source], batch_size: int) -> None:
-        models = await self.dao.models(Knowledge.model_names(self.learner.detectors))
         knowledge = Knowledge.restore(self.learner.detectors, models)
         for source in sources:
             position = await self.dao.cursor(source.name, source.start)
             self._waiting = self.claimed + await source.waiting(position)
-            await self.step(
-                "learn", source.name, lambda s=source, p=position: self._learn(knowledge, s, p, batch_size)
-            )
+            learn = partial(self._learn, knowledge, source, position, batch_size)
+            await self.step("learn", source.name, learn)
 
     async def _learn(self, knowledge: Knowledge, source: Source, position: str, batch_size: int) -> None:
         pages = 0
@@ -181,7 +185,7 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         self, knowledge: Knowledge, source: Source, position: str, page: Page, findings: Sequence[Finding]
     ) -> None:
         patterns, evidence = to_store(findings)
-        models = knowledge.models(source.reads) if page.inputs else []
+        models = [*knowledge.models(source.reads), *source.models()] if page.inputs else []
         retrying = stamina.retry_context(
             on=TransactionConflict, attempts=_STORING_TRIES, wait_initial=0.05, wait_max=0.5
         )
@@ -205,6 +209,10 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         self.forgotten += kept.forgotten
         self.known = kept.known
 
+    async def _forecast(self) -> None:
+        forecasted = await Forecasting(self.atlas).run()
+        self.forecasts, self.checked = forecasted.videos, forecasted.checked
+
     def _report(self, source: Source) -> None:
         if self.on_progress is not None:
             self.on_progress(
@@ -225,6 +233,8 @@ class LearnerCycle(Cycle[LearnerStatistics]):
             changed_patterns=self.changed,
             forgotten_patterns=self.forgotten,
             patterns=self.known,
+            forecasts=self.forecasts,
+            checked_forecasts=self.checked,
         )
 
     def _summary(self, statistics: LearnerStatistics) -> str:

@@ -1,4 +1,4 @@
-"""Forecasts the views of every video that was counted lately, checks a sample of forecasts, and learns from it.
+"""Forecasts the views of videos that were counted lately, checks a sample of forecasts, and learns from it.
 
 What a forecast was made from is kept until its hour has come; then the views that came are learnt, in the
 transaction that settles the check. So each outcome is learnt once, and every figure about the forecasts'
@@ -143,7 +143,16 @@ def _forecast(
 ) -> tuple[list[StoredForecast], list[NewCheck]]:
     snapshots = snapshots_of(page)
     day, week = (forecaster.forecast(snapshots, horizon_h) for horizon_h in HORIZONS_H)
-    columns = (day.low, day.median, day.high, day.top_chance, week.low, week.median, week.high, week.top_chance)
+    columns = (
+        day.low,
+        day.median,
+        day.high,
+        day.top_chance,
+        week.low,
+        week.median,
+        week.high,
+        week.top_chance,
+    )
     rows = np.nan_to_num(np.column_stack(columns)).tolist()
     stored = [
         StoredForecast(video.video_id, video.last_at, video.last_views, *row)
@@ -155,7 +164,9 @@ def _forecast(
 def snapshots_of(page: Sequence[ToForecast]) -> Snapshots:
     """What is known of the videos at their last count."""
     usual = [
-        None if video.norm_mean is None or (video.norm_videos or 0) < _LEAST_NORM else np.expm1(video.norm_mean)
+        None
+        if video.norm_mean is None or (video.norm_videos or 0) < _LEAST_NORM
+        else np.expm1(video.norm_mean)
         for video in page
     ]
     return Snapshots.of(
@@ -174,7 +185,7 @@ def snapshots_of(page: Sequence[ToForecast]) -> Snapshots:
 def _checks(
     page: Sequence[ToForecast], snapshots: Snapshots, forecasts: dict[float, Forecasts]
 ) -> list[NewCheck]:
-    """The forecasts to check: of each age class some videos, chosen by a hash, so that a rerun chooses alike."""
+    """The forecasts to check: some videos of each age class, by a hash, so that a rerun chooses alike."""
     by_class: dict[int, list[tuple[bytes, int]]] = {}
     for row, video in enumerate(page):
         digest = blake2b(f"{video.video_id} {video.last_at.timestamp()}".encode(), digest_size=8).digest()
@@ -212,7 +223,8 @@ def _outcomes(checks: Sequence[DueCheck], horizon_h: float) -> Floats:
     )
 
     def ages(instants: Sequence[datetime | None]) -> Floats:
-        return column([at and at.timestamp() / 3600 for at in instants]) - born_h
+        hours: Floats = column([None if at is None else at.timestamp() / 3600 for at in instants]) - born_h
+        return hours
 
     return views_later(
         ages([check.due_at for check in checks]),

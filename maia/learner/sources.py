@@ -1,4 +1,4 @@
-"""What the learner reads, each source from a cursor that never skips anything: events and view curves."""
+"""What the learner reads, each source from a cursor that never skips anything."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final
 
 from atlas.adapters.curves import CurvesDAO
+from atlas.adapters.patterns import Model
+from atlas.adapters.telemetry import SampleCursor, TelemetryDAO
 from atlas.composition import Atlas
+from atlas.events import Event
 from maia.learner import observing
+from maia.learner.knowledge import restored_model
 from maia.learning.detector import Reads
-from maia.learning.observations import ViewCurve
+from maia.learning.observations import Measurement, Observation, ViewCurve
 from maia.learning.privacy import Pseudonyms
 from maia.learning.templates import FailureTemplates
 
@@ -24,6 +28,13 @@ _LATE: Final = timedelta(minutes=10)
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _LAST_ID: Final = "~"
 _LEAST_POINTS: Final = 3
+TEMPLATES: Final = "failure_templates"
+_TEMPLATES_VERSION: Final = 1
+_FIGURES: Final = ("seconds", "new", "samples")
+_HOST_SERIES: Final = (
+    "cpu_percent", "load_1", "memory_percent", "swap_percent", "disk_percent", "received_bytes_per_s",
+    "sent_bytes_per_s", "temperature_c",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +65,97 @@ class Source(ABC):
         """About how much comes after a position, for the progress; 0 if that isn't known."""
         return 0
 
+    def models(self) -> list[Model]:
+        """What the source itself has learnt, to be stored with its cursor."""
+        return []
 
-class Events(Source):
-    """What agents and operators did, from the event log."""
 
-    name = "events"
-    reads = "observations"
+class _EventSource(Source):
+    """A source that reads some kinds of events of the log."""
+
+    kinds: ClassVar[tuple[str, ...]]
     start = "0"
-
-    def __init__(self, atlas: Atlas, pseudonyms: Pseudonyms, templates: FailureTemplates) -> None:
-        super().__init__(atlas)
-        self._observer = observing.Observer(pseudonyms, templates)
 
     async def read(self, position: str, limit: int) -> Page:
         # Taken first: what the log shows up to here is complete, also where no event is of our kinds.
         complete = await self.atlas.events.cursor()
-        events = await self.atlas.events.since(int(position), kinds=observing.KINDS, limit=limit)
+        events = await self.atlas.events.since(int(position), kinds=self.kinds, limit=limit)
         is_last = len(events) < limit
-        end = max(complete, int(position)) if is_last else events[-1].id
-        if is_last and events:
-            end = max(end, events[-1].id)
-        return Page(self._observer.observations(events), str(end), len(events), is_last)
+        end = events[-1].id if events else 0
+        if is_last:
+            end = max(end, complete, int(position))
+        return Page(self.inputs(events), str(end), len(events), is_last)
 
     async def waiting(self, position: str) -> int:
         return max(0, await self.atlas.events.cursor() - int(position))
+
+    @abstractmethod
+    def inputs(self, events: Sequence[Event]) -> Sequence[Any]:
+        """What the events tell."""
+
+
+class Acts(_EventSource):
+    """What agents and operators did."""
+
+    name = "events"
+    reads = "observations"
+    kinds = observing.KINDS
+
+    def __init__(self, atlas: Atlas, pseudonyms: Pseudonyms, templates: Model | None) -> None:
+        super().__init__(atlas)
+        self._templates, self._texts = restored_model(FailureTemplates, templates), 0
+        self._seen = templates.observations if templates else 0
+        self._observer = observing.Observer(pseudonyms, self._template)
+
+    def inputs(self, events: Sequence[Event]) -> Sequence[Observation]:
+        return self._observer.observations(events)
+
+    def models(self) -> list[Model]:
+        """The templates of failures, if there was any."""
+        if not self._texts:
+            return []
+        return [Model(TEMPLATES, _TEMPLATES_VERSION, self._templates.state(), self._seen + self._texts)]
+
+    def _template(self, text: str) -> str:
+        self._texts += 1
+        return self._templates.template(text).text
+
+
+class Figures(_EventSource):
+    """How long cycles took and what they brought, as series."""
+
+    name = "figures"
+    reads = "measurements"
+    kinds = tuple(kind for kind in observing.KINDS if kind.endswith(".cycle"))
+
+    def inputs(self, events: Sequence[Event]) -> Sequence[Measurement]:
+        return [
+            Measurement(f"{event.kind.removesuffix('.cycle')} {name}", event.at, float(value))
+            for event in events
+            for name in _FIGURES
+            if isinstance(value := event.payload.get(name), (int, float)) and not isinstance(value, bool)
+        ]
+
+
+class HostMetrics(Source):
+    """What the machines were doing: the samples of their load."""
+
+    name = "metrics"
+    reads = "measurements"
+    start = "0 0"
+
+    async def read(self, position: str, limit: int) -> Page:
+        dao = TelemetryDAO(self.atlas.db, clock=self.atlas.clock, settings=self.atlas.settings)
+        rows = max(1, limit // len(_HOST_SERIES))
+        page = await dao.since(SampleCursor(*map(int, position.split())), rows)
+        measurements = [
+            Measurement(f"{sample.node} {name}", sample.at, float(value))
+            for sample in page.samples
+            for name in _HOST_SERIES
+            if (value := getattr(sample, name)) is not None
+        ]
+        end = f"{page.cursor.xid} {page.cursor.id}"
+        return Page(measurements, end, len(measurements), len(page.samples) < rows)
 
 
 class Curves(Source):

@@ -35,7 +35,8 @@ class Observation:
     at: datetime
     """Aware, UTC."""
     outcome: str = SUCCESS
-    context: Mapping[str, Scalar] = field(default=_NOTHING)
+    # A mapping proxy as the plain default would be refused by Python 3.11, as it has no hash there.
+    context: Mapping[str, Scalar] = field(default_factory=lambda: _NOTHING)
     reward: float = 0.0
     cost: float = 0.0
     duration_s: float | None = None

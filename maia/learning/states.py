@@ -27,10 +27,13 @@ def pack(name: str, version: int, content: Any) -> bytes:
 def unpack(name: str, version: int, state: bytes) -> Any:
     """The content of packed bytes; StateError if they are not of this name and a version up to this one."""
     try:
+        # The limit given to decompress only holds for frames that don't say their size.
+        if zstandard.frame_content_size(state) > _MAX_BYTES:
+            raise StateError(f"the state of {name} would take more than {_MAX_BYTES >> 20} MiB")
         body = zstandard.ZstdDecompressor().decompress(state, max_output_size=_MAX_BYTES)
-        found, found_version, content = msgpack.unpackb(
-            body, raw=False, strict_map_key=False, max_buffer_size=_MAX_BYTES
-        )
+        found, found_version, content = msgpack.unpackb(body, raw=False, strict_map_key=False)
+    except StateError:
+        raise
     except (zstandard.ZstdError, ValueError, TypeError, msgpack.UnpackException) as error:
         raise StateError(f"the state of {name} is damaged: {error}") from error
     if found != name:

@@ -11,14 +11,16 @@ cycle; a group is stored completely or not at all.
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from atlas.adapters.maia import MaiaDAO
+from atlas.adapters.telemetry import TelemetryDAO
 from atlas.adapters.tracking import COHORT_DAYS, BatchStored, ChannelTarget, ChannelUpdate, Target, ZoneCounts
 from atlas.adapters.watches import WatchesDAO
 from atlas.composition import Atlas
@@ -27,17 +29,26 @@ from atlas.keyring import KeyRing, LedgerLine
 from maia.agents import round_s
 from maia.cycle.agent import Agent, Highlight
 from maia.cycle.claims import FailedRequest
-from maia.cycle.cycle import OnProgress
+from maia.cycle.cycle import OnProgress, StepRecord, cost_of_failure
 from maia.cycle.outcome import Closing, CycleStatistics, Progress
 from maia.cycle.paid import PaidCycle, closed, closing_of, keep_answers, units_now
 from maia.cycle.reasons import SkipReason
 from maia.cycle.steps import StepRunner, plain
 from maia.cycle.words import coming, in_words
+from maia.learning.observations import Scalar
 from maia.learning.zones import Zone
 from maia.tracker.budget import Shortage, choose, named, spendable
 from maia.tracker.hotness import HotBudget
 from maia.tracker.measuring import MISSES_BEFORE_GONE, Breakout, Cohorts, Measured, Meter, Reading
-from maia.tracker.sampling import ENDINGS, REFUSALS, Item, Sampler, split, trusted_absences
+from maia.tracker.sampling import (
+    ENDINGS,
+    REFUSALS,
+    CallMade,
+    Item,
+    Sampler,
+    split,
+    trusted_absences,
+)
 from maia.tracker.storing import FEED_COUNTS, FeedCountsUsed, Storage
 from maia.youtube.client import IDS_PER_CALL, YouTube
 from maia.youtube.resources import Channel, Video
@@ -87,6 +98,8 @@ class GroupResult:
     skipped: Mapping[SkipReason, frozenset[str]] = field(default_factory=dict)
     failures: tuple[FailedRequest[Item], ...] = ()
     ended_by: Exception | None = None
+    steps: tuple[StepRecord, ...] = ()
+    """What is recorded of each call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,27 +232,35 @@ class Tracker(Agent[TrackerStatistics]):
     async def update_stats(self, targets: Sequence[Target]) -> GroupResult:
         """Request the counters of a group, 50 per call, and store the results in one transaction."""
         asked = await self._sampler.ask(targets)
-        result = await self._measure_and_store(asked.readings, asked.videos)
-        return replace(result, failures=asked.failures, ended_by=asked.ended_by)
+        result, sampled = await self._measure_and_store(asked.readings, asked.videos)
+        steps = tuple(_step_of(call, sampled) for call in asked.calls)
+        return replace(result, failures=asked.failures, ended_by=asked.ended_by, steps=steps)
 
     async def update_channels(self, channels: Sequence[ChannelTarget]) -> GroupResult:
         """Request the counters of up to 50 channels in one call, and store them."""
+        began_s = time.monotonic()
         try:
             answer = await self.youtube.channels(channel.id for channel in channels)
-        except REFUSALS as error:
-            return GroupResult(failures=(FailedRequest(tuple(channels), error),))
-        except ENDINGS as error:
-            return GroupResult(ended_by=error)
+        except (*REFUSALS, *ENDINGS) as error:
+            steps = (_failed_call("channels", channels, error, began_s),)
+            if isinstance(error, ENDINGS):
+                return GroupResult(ended_by=error, steps=steps)
+            return GroupResult(failures=(FailedRequest(tuple(channels), error),), steps=steps)
         trusted, failures = trusted_absences(channels, bool(answer))
         found: dict[str, Channel] = {channel.id: channel for channel in answer}
         at = self.atlas.clock.now()
         updates = [self._channel_stats(target, found.get(target.id), at) for target in trusted]
         stored = await self.dao.update_channel_stats_batch(updates)
+        seconds, batch = time.monotonic() - began_s, _batch(channels)
+        step = StepRecord("channels", reward=stored.samples, cost=1, seconds=seconds, context=batch)
+        if failures:
+            step = StepRecord.failed("channels", failures[0].error, 1, seconds, batch)
         return GroupResult(
             frozenset(update.id for update in updates),
             samples=stored.samples,
             skipped={SkipReason.LEASE_LOST: frozenset(stored.lost)},
             failures=failures,
+            steps=(step,),
         )
 
     # Choosing
@@ -296,13 +317,17 @@ class Tracker(Agent[TrackerStatistics]):
 
     # Storing
 
-    async def _measure_and_store(self, readings: Sequence[Reading], videos: Sequence[Video]) -> GroupResult:
+    async def _measure_and_store(
+        self, readings: Sequence[Reading], videos: Sequence[Video]
+    ) -> tuple[GroupResult, Collection[str]]:
+        """Store readings; returns the result, and the ids of the videos of which a sample is stored."""
         if not readings:
-            return GroupResult()
+            return GroupResult(), ()
         norms = await self.dao.channel_norms(self._meter.norm_keys(readings))
         measured = self._meter.measure(readings, norms)
         stored, breakouts = await self._storage.store(measured, videos)
-        return _group_result(measured, stored, breakouts, len(videos))
+        taken = {update.id for update in measured.updates if update.sampled_at is not None}
+        return _group_result(measured, stored, breakouts, len(videos)), taken.difference(stored.lost)
 
     def _channel_stats(self, target: ChannelTarget, channel: Channel | None, at: datetime) -> ChannelUpdate:
         due_at = at + timedelta(hours=self.settings.channel_interval_h)
@@ -321,14 +346,18 @@ class Tracker(Agent[TrackerStatistics]):
             channel.title,
         )
 
-    async def fetch_watched(self) -> None:
-        """Fetch and store watched videos that are not stored yet and are due to be requested, in one call."""
+    async def fetch_watched(self) -> StepRecord | None:
+        """Fetch and store watched videos that are not stored yet and are due to be requested, in one call.
+
+        Returns what to record of the call, if there was one.
+        """
         if self._sampler.refreshable < 1:
-            return
+            return None
         watches = WatchesDAO(self.atlas.db, clock=self.atlas.clock, settings=self.atlas.settings)
         ids = await watches.claim_unknown_videos(IDS_PER_CALL)
         if not ids:
-            return
+            return None
+        began_s = time.monotonic()
         try:
             videos = await self.youtube.videos(ids)
             await keep_answers(self.atlas.vault, videos)
@@ -338,24 +367,29 @@ class Tracker(Agent[TrackerStatistics]):
                 error,
                 extra={"action": "watches_refused"},
             )
-            return
+            return _failed_call("watched", ids, error, began_s)
         if videos:
             await self.dao.ingest_video_metadata(videos)
         logger.info(
             "fetched %d of %d watched videos", len(videos), len(ids), extra={"action": "watched_videos_met"}
         )
+        seconds = time.monotonic() - began_s
+        return StepRecord("watched", reward=len(videos), cost=1, seconds=seconds, context=_batch(ids))
 
     async def store_cohorts(self) -> None:
         """Add this cycle's velocities to the stored cohorts."""
         await self.dao.merge_cohorts(self._cohorts.take_added(), Cohorts.merge)
 
     async def apply_retention(self) -> None:
-        """Create tomorrow's partition, and drop samples older than the retention time."""
+        """Create tomorrow's partition, and drop samples, of hosts too, older than the retention time."""
         today = self.atlas.clock.now().astimezone(UTC).date()
         try:
             await self.dao.ensure_partitions([today, today + timedelta(days=1)])
             await self.dao.forget_feed_counts(self.atlas.clock.now() - _FEED_COUNTS_KEPT)
             dropped = await self.dao.drop_samples_before(today - timedelta(days=self.settings.retention_days))
+            await TelemetryDAO(
+                self.atlas.db, clock=self.atlas.clock, settings=self.atlas.settings
+            ).forget_old()
         except DatabaseError as error:
             logger.warning(
                 "could not drop old samples, the next cycle tries again: %s",
@@ -393,8 +427,8 @@ class TrackerCycle(PaidCycle[Item, TrackerStatistics]):
         await self._work_together(self._sample_videos(groups) for _ in range(workers))
         chunks = deque(split(self.batch.channels))
         await self._work_together(self._sample_channels(chunks) for _ in range(min(calls, len(chunks))))
-        if self.stopped is None:
-            await tracker.fetch_watched()
+        if self.stopped is None and (step := await tracker.fetch_watched()):
+            self.note(step)
         if self.claimed or self.from_feeds:
             await tracker.store_cohorts()
             await tracker.apply_retention()
@@ -402,11 +436,17 @@ class TrackerCycle(PaidCycle[Item, TrackerStatistics]):
     async def _use_feed_counts(self, batch_size: int) -> None:
         """Use counts that feeds showed first, so that the API isn't asked about the same videos."""
         for _ in range(-(-batch_size // FEED_COUNTS)):
+            began_s = time.monotonic()
             used = await self.step("use_feed_counts", "counts from feeds", self.tracker.use_feed_counts)
             if used.counts:
                 self.from_feeds.append(used)
+                self._note_feed_counts(used, time.monotonic() - began_s)
             if used.counts < FEED_COUNTS // 2:
                 return
+
+    def _note_feed_counts(self, used: FeedCountsUsed, seconds: float) -> None:
+        context: dict[str, Scalar] = {"batch": used.counts, "breakouts": used.breakouts}
+        self.note(StepRecord("feed_counts", reward=used.samples, seconds=seconds, context=context))
 
     def _accept(self, batch: TargetBatch) -> None:
         self.batch = batch
@@ -436,7 +476,17 @@ class TrackerCycle(PaidCycle[Item, TrackerStatistics]):
     async def _sample(self, name: str, noun: str, group: Sequence[Any]) -> GroupResult:
         about = f"{len(group)} {noun} from {group[0].id}"
         method = getattr(self.tracker, name)
-        result: GroupResult = await self.step(name, about, lambda: method(group))
+        began_s = time.monotonic()
+        try:
+            result: GroupResult = await self.step(name, about, lambda: method(group))
+        except BaseException as error:
+            # What became of its single calls is lost with the group; most errors come once all are made.
+            action, calls = ("sample" if noun == "videos" else noun), -(-len(group) // IDS_PER_CALL)
+            seconds = time.monotonic() - began_s
+            self.note(StepRecord.failed(action, error, calls, seconds, _batch(group)))
+            raise
+        for step in result.steps:
+            self.note(step)
         return result
 
     def _settle(self, group: Sequence[Item], result: GroupResult) -> None:
@@ -537,6 +587,29 @@ class TrackerCycle(PaidCycle[Item, TrackerStatistics]):
             f"breakouts: {statistics.breakouts}, gone: {statistics.gone}"
             + (f"; {left} due videos were left out, as the quota is short" if left else "")
         )
+
+
+def _step_of(call: CallMade, sampled: Collection[str]) -> StepRecord:
+    """What is recorded of a call, given the videos of which a sample was stored."""
+    context = _batch(call.targets)
+    if call.error is not None:
+        cost = cost_of_failure(call.error, 1)
+        return StepRecord.failed(call.action, call.error, cost, call.seconds, context)
+    samples = sum(target.id in sampled for target in call.targets)
+    return StepRecord(call.action, reward=samples, cost=1, seconds=call.seconds, context=context)
+
+
+def _failed_call(action: str, items: Sequence[Any], error: Exception, began_s: float) -> StepRecord:
+    """What is recorded of a call that failed."""
+    seconds = time.monotonic() - began_s
+    return StepRecord.failed(action, error, cost_of_failure(error, 1), seconds, _batch(items))
+
+
+def _batch(items: Sequence[Any]) -> dict[str, Scalar]:
+    """How many items a call is about, and for videos with a clock how many of each zone."""
+    context: dict[str, Scalar] = {"batch": len(items)}
+    zones = Counter(item.zone for item in items if isinstance(item, Target))
+    return context | {Zone(zone).name.lower(): count for zone, count in sorted(zones.items())}
 
 
 def _key(item: Item) -> tuple[str, str]:

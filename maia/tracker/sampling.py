@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from atlas.adapters.tracking import Broadcast, ChannelTarget, Target
 from atlas.composition import Atlas
@@ -35,16 +36,28 @@ _DOUBTED_ATTEMPTS = 1
 
 
 @dataclass(frozen=True, slots=True)
+class CallMade:
+    """A call about up to 50 videos, and how long it took; `error` says why it brought nothing."""
+
+    action: Literal["sample", "metadata"]
+    targets: Sequence[Target]
+    seconds: float
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """The results of a group's calls; `videos` are from calls that also requested metadata.
 
-    `ended_by` is an error that must end the cycle; the other results are still valid.
+    `ended_by` is an error that must end the cycle; the other results are still valid. `calls` are all that
+    were made, also those without a result.
     """
 
     readings: tuple[Reading, ...] = ()
     videos: tuple[Video, ...] = ()
     failures: tuple[FailedRequest[Item], ...] = ()
     ended_by: Exception | None = None
+    calls: tuple[CallMade, ...] = ()
 
 
 METADATA_LIFETIME = timedelta(days=25)
@@ -62,13 +75,30 @@ class Sampler:
 
     async def ask(self, targets: Sequence[Target]) -> Asked:
         """Request the counters of a group in concurrent calls of up to 50 videos each."""
-        answers, ended_by = await _gather_until_ended(map(self._ask, self._chunks(targets)))
+        calls: list[CallMade] = []
+        answers, ended_by = await _gather_until_ended(
+            self._timed(chunk, refresh, calls) for chunk, refresh in self._chunks(targets)
+        )
         return Asked(
             tuple(reading for answer in answers for reading in answer.readings),
             tuple(video for answer in answers for video in answer.videos),
             tuple(failure for answer in answers for failure in answer.failures),
             ended_by,
+            tuple(calls),
         )
+
+    async def _timed(self, targets: Sequence[Target], refresh: bool, calls: list[CallMade]) -> Asked:
+        """Make one call as `_ask` does, and add to `calls` what became of it."""
+        action: Literal["sample", "metadata"] = "metadata" if refresh else "sample"
+        began_s = time.monotonic()
+        try:
+            asked = await self._ask((targets, refresh))
+        except BaseException as error:
+            calls.append(CallMade(action, targets, time.monotonic() - began_s, error))
+            raise
+        failure = asked.failures[0].error if asked.failures else None
+        calls.append(CallMade(action, targets, time.monotonic() - began_s, failure))
+        return asked
 
     def _chunks(self, targets: Sequence[Target]) -> list[tuple[Sequence[Target], bool]]:
         """Split a group into as few calls as possible, each with or without metadata."""

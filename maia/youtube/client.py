@@ -15,9 +15,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import ceil
@@ -27,8 +28,9 @@ import orjson
 import stamina
 
 from atlas.clock import Clock
+from atlas.composition import current
 from atlas.config import Bucket, YouTubeSettings
-from atlas.errors import RingClosed
+from atlas.errors import NoCurrentAtlas, RingClosed
 from maia.youtube.errors import (
     BadRequest,
     Disposition,
@@ -388,6 +390,22 @@ class YouTube:
     async def _retried(
         self, name: str, attempt: Callable[[float], Awaitable[T]], attempts: int | None = None
     ) -> T:
+        """Make a call with its retries, and count it among what is used of the current Atlas."""
+        began_s = time.monotonic()
+        try:
+            result = await self._attempted(name, attempt, attempts)
+        except RingClosed:
+            # Nothing was called.
+            raise
+        except Exception:
+            _count(name, began_s, failed=True)
+            raise
+        _count(name, began_s, failed=False)
+        return result
+
+    async def _attempted(
+        self, name: str, attempt: Callable[[float], Awaitable[T]], attempts: int | None
+    ) -> T:
         """Retry until an attempt succeeds or the total time is over; then raise the last Transient."""
         loop, total_s = asyncio.get_running_loop(), self._settings.total_timeout_s
         late = Verdict(Disposition.TRANSIENT, "timeout", f"the ledger did not answer within {total_s:g} s")
@@ -564,6 +582,12 @@ class YouTube:
         if answer.status == 429:
             raise RateLimited("feed", verdict)
         raise (Transient if answer.status >= 500 else BadRequest)("feed", verdict)
+
+
+def _count(name: str, began_s: float, *, failed: bool) -> None:
+    """Count a call among what is used of the current Atlas, if there is one."""
+    with suppress(NoCurrentAtlas):
+        current().usage.add("call", name, time.monotonic() - began_s, failed=failed)
 
 
 async def _logged(recording: Coroutine[Any, Any, T]) -> T | None:

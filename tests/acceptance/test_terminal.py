@@ -104,6 +104,7 @@ async def test_every_table_fits_80_columns(stage: Stage) -> None:
         ("keys",): ["hunting", "tracking", "left today", "active"],
         ("status",): ["Search queue", "Last hunter cycles", "Last tracker cycles", "hot", "warm", "cold"],
         ("watch", "list"): [video, DASHED, channel],
+        ("metrics", "show"): ["cpu over time", "Commands", "hunter", "Calls of the API", "videos.list"],
         ("config", "show", "--all"): ["PLEIADES_TRACKER__HOT_INTERVAL_H"],
         ("doctor",): ["migrations: all applied", "YouTube API"],
     }

@@ -28,6 +28,8 @@ from tests.flow_runs import last_run, logs_of, task_runs
 
 pytestmark = [*flow_runs.MARKS, pytest.mark.usefixtures("without_waits")]
 
+CYCLES = "SELECT payload FROM events WHERE kind = 'hunter.cycle' ORDER BY id"
+
 AGENT = agent_named("hunter")
 
 
@@ -64,7 +66,7 @@ async def test_a_run_shows_each_step_as_a_task_and_does_what_a_direct_one_does(
     assert (statistics["topics"], statistics["pages"], statistics["outcome"]) == (2, 2, "done")
     assert statistics["new"] == await sql.fetchval("SELECT count(*) FROM videos") > 0
     assert {progress.about for progress in seen} == {"cats", "city gardens"}
-    assert json.loads(await sql.fetchval("SELECT payload FROM events")) == statistics
+    assert json.loads(await sql.fetchval(CYCLES)) == statistics
     async with get_client() as client:
         flow_run = await last_run(client)
         tasks = {task.name: task for task in await task_runs(client, flow_run, 7)}
@@ -109,7 +111,7 @@ async def test_a_429_crashes_the_run_with_status_75_and_holds_no_claim(
     assert ended.value.code == 75
     rows = await sql.fetch("SELECT attempts, lease_token FROM search_queue")
     assert {tuple(row) for row in rows} == {(0, None)}
-    assert json.loads(await sql.fetchval("SELECT payload FROM events"))["outcome"] == "rate_limited"
+    assert json.loads(await sql.fetchval(CYCLES))["outcome"] == "rate_limited"
     async with get_client() as client:
         flow_run = await last_run(client)
     assert flow_run.state_name == "Crashed"
@@ -217,7 +219,7 @@ async def test_a_process_that_is_told_to_stop_gives_its_claims_back(
     assert process.returncode == status, errors.decode()
     rows = await sql.fetch("SELECT attempts, lease_token FROM search_queue")
     assert {tuple(row) for row in rows} == {(0, None)}
-    assert json.loads(await sql.fetchval("SELECT payload FROM events"))["outcome"] == "interrupted"
+    assert json.loads(await sql.fetchval(CYCLES))["outcome"] == "interrupted"
     async with get_client() as client:
         flow_run = await last_run(client)
     assert flow_run.state_name == "Crashed"

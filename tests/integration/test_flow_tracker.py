@@ -27,6 +27,8 @@ from tests.flow_runs import last_run, task_runs
 
 pytestmark = [*flow_runs.MARKS, pytest.mark.usefixtures("without_waits")]
 
+CYCLES = "SELECT payload FROM events WHERE kind = 'tracker.cycle' ORDER BY id"
+
 AGENT = agent_named("tracker")
 FOUND = NOON - timedelta(days=1)
 
@@ -67,7 +69,7 @@ async def test_a_run_shows_its_steps_as_tasks_and_does_what_a_direct_one_does(
     assert (seen[-1].done, seen[-1].samples) == (seen[-1].claimed, statistics["samples"])
     stored = "SELECT count(*) FROM video_stats_log WHERE sampled_at >= $1"
     assert await sql.fetchval(stored, NOON) == statistics["samples"] > 0
-    cycles = [json.loads(row[0]) for row in await sql.fetch("SELECT payload FROM events ORDER BY id")]
+    cycles = [json.loads(row[0]) for row in await sql.fetch(CYCLES)]
     assert sum(cycle["samples"] for cycle in cycles) == statistics["samples"]
     async with get_client() as client:
         flow_run = await last_run(client)
@@ -102,7 +104,7 @@ async def test_a_429_crashes_the_run_with_status_75_and_holds_no_claim(
         await run_here(AGENT, settings)
     assert ended.value.code == 75
     assert await held(sql) == 0
-    assert json.loads(await sql.fetchval("SELECT payload FROM events"))["outcome"] == "rate_limited"
+    assert json.loads(await sql.fetchval(CYCLES))["outcome"] == "rate_limited"
     async with get_client() as client:
         flow_run = await last_run(client)
     assert flow_run.state_name == "Crashed"

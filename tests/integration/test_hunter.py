@@ -12,7 +12,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -393,7 +393,10 @@ async def test_a_429_releases_every_claim_and_ends_the_process(
     assert closed.outcome == "closed"
     rows = await sql.fetch("SELECT status, attempts, lease_token, lease_until FROM search_queue")
     assert {tuple(row) for row in rows} == {("active", 0, None, None)}
-    told = [json.loads(row["payload"]) for row in await sql.fetch("SELECT payload FROM events ORDER BY id")]
+    told = [
+        json.loads(row["payload"])
+        for row in await sql.fetch("SELECT payload FROM events WHERE kind = 'hunter.cycle' ORDER BY id")
+    ]
     assert [(cycle["outcome"], cycle["skipped"]) for cycle in told] == [
         ("rate_limited", {"rate_limited": 4}), ("closed", {}),
     ]  # fmt: skip
@@ -979,6 +982,155 @@ async def test_an_event_that_cannot_be_written_is_a_warning(
         await sql.execute("ALTER TABLE events RENAME TO elsewhere")
         assert (await hunter.cycle()).pages == 1
     assert "the cycle's event is not written" in caplog.text
+
+
+# What is recorded of each ask
+
+
+async def steps(sql: Any) -> list[dict[str, Any]]:
+    rows = await sql.fetch("SELECT payload FROM events WHERE kind = 'hunter.step' ORDER BY id")
+    return [json.loads(row["payload"]) for row in rows]
+
+
+async def test_each_ask_is_recorded_with_what_it_cost_and_brought(hunting: Hunting, sql: Any) -> None:
+    async with hunting("cats", "gardens", hunter={"tags_per_video": 0}) as hunter:
+        first = await hunter.cycle()
+        again = await hunter.cycle()
+    cats, gardens, cats_again = await steps(sql)
+    context = {
+        "source": "search", "arm": "search:specification", "bucket": "search", "topics": 1, "page": "first",
+        "origin": "seed", "found": 50, "new": 50,
+    }  # fmt: skip
+    assert cats == {
+        "action": "search:specification", "at": "2026-11-02T12:00:00+00:00", "outcome": "success",
+        "reward": 21, "cost": 2.0, "seconds": cats["seconds"], "context": context,
+    }  # fmt: skip
+    assert 0 < cats["seconds"] <= first.seconds
+    assert gardens["context"] == context | {"found": GARDENS, "new": GARDENS}
+    assert cats["reward"] + gardens["reward"] == first.early
+    assert cats["cost"] + gardens["cost"] == sum(first.units.values())
+    assert cats_again["context"]["page"] == "next"
+    assert cats_again["cost"] == sum(again.units.values())
+    kinds = await sql.fetch("SELECT kind, agent, session FROM events ORDER BY id")
+    assert [tuple(row) for row in kinds] == [
+        (f"hunter.{kind}", "hunter", hunter.session)
+        for kind in ("step", "step", "offer", "cycle", "step", "offer", "cycle")
+    ]
+
+
+async def test_the_new_videos_of_a_cycle_are_what_was_on_offer(hunting: Hunting, sql: Any) -> None:
+    async with hunting("cats", hunter={"tags_per_video": 0}) as hunter:
+        for _ in range(2):
+            await hunter.cycle()
+        await sql.execute(
+            "UPDATE search_queue SET page_token = NULL, page_issued_at = NULL, page_params = NULL"
+        )
+        stored_before = await sql.fetchval("SELECT count(*) FROM videos")
+        await hunter.cycle()
+        assert await sql.fetchval("SELECT count(*) FROM videos") == stored_before
+    offers = [
+        json.loads(row["payload"])
+        for row in await sql.fetch("SELECT payload FROM events WHERE kind = 'hunter.offer' ORDER BY id")
+    ]
+    of_channels: Counter[str] = Counter()
+    for offer in offers:
+        assert offer["by_category"] == {"15": offer["total"]}
+        of_channels.update(offer["by_channel"])
+    stored = await sql.fetch("SELECT channel_id, count(*) FROM videos GROUP BY 1")
+    assert of_channels == {row["channel_id"]: row["count"] for row in stored}
+    assert [offer["total"] for offer in offers] == [50, 50]
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome", "cost", "error"),
+    [
+        ("503:1:search.list", "network", 1.0, "search.list: HTTP 503 backendError"),
+        ("invalid-query:1:search.list", "bad_request", 1.0, "search.list: HTTP 400 invalidParameter"),
+        ("503:1:videos.list", "network", 1.0, "videos.list: HTTP 503 backendError"),
+        (
+            "403-quota:1:search.list",
+            "ring_closed",
+            0.0,
+            "search.list: the day's quota is spent until 2026-11-03 08:00",
+        ),
+        ("429-day:1:search.list", "rate_limited", 1.0, "search.list: HTTP 429 rateLimitExceeded"),
+        ("key-invalid:1:search.list", "keys_rejected", 1.0, "search.list: no key is left"),
+    ],
+)
+async def test_an_ask_that_fails_is_recorded_with_its_reason_and_error(
+    hunting: Hunting, emulator: Emulator, sql: Any, fault: str, outcome: str, cost: float, error: str
+) -> None:
+    emulator.set_faults([fault])
+    async with hunting("cats") as hunter:
+        with suppress(SystemExit, KeyRejected):
+            await hunter.cycle()
+    (step,) = await steps(sql)
+    assert (step["outcome"], step["reward"], step["cost"]) == (outcome, 0, cost)
+    assert step["error"].startswith(error)
+    assert len(step["error"]) <= 300
+    assert "found" not in step["context"]
+
+
+async def test_an_answer_that_cannot_be_stored_was_paid_for(hunting: Hunting, sql: Any) -> None:
+    async with hunting("cats", "gardens", hunter={"tags_per_video": 0}) as hunter:
+        await sql.execute("ALTER TABLE videos ADD CONSTRAINT picky CHECK (title NOT LIKE 'cats number 100')")
+        statistics = await hunter.cycle()
+    refused, stored = await steps(sql)
+    assert (refused["outcome"], stored["outcome"]) == ("database", "success")
+    assert "picky" in refused["error"]
+    assert refused["cost"] + stored["cost"] == sum(statistics.units.values())
+
+
+async def test_asks_that_are_cut_off_are_recorded_as_interrupted_and_those_not_begun_are_not(
+    hunting: Hunting, emulator: Emulator, sql: Any
+) -> None:
+    emulator.set_faults(["latency-60s:1:videos.list"])
+    searched = asyncio.Event()
+
+    async def enrich(_: str) -> None:
+        searched.set()
+
+    async with hunting("cats", "gardens", youtube={"timeout_s": 100, "total_timeout_s": 200}) as hunter:
+        cycle = asyncio.create_task(Interferer(hunter, enrich=enrich).cycle())
+        await searched.wait()
+        cycle.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cycle
+    (step,) = await steps(sql)
+    assert (step["outcome"], step["cost"], "error" in step) == ("interrupted", 1.0, False)
+    assert (await verdict(sql))["outcome"] == "interrupted"
+
+
+async def test_what_a_429_cuts_off_did_not_fail_by_itself(
+    hunting: Hunting, emulator: Emulator, sql: Any
+) -> None:
+    begun = asyncio.Event()
+
+    async def search(query: str) -> None:
+        if query == "gardens":
+            await begun.wait()
+            emulator.set_faults(["429-day:1:search.list"])
+
+    async def enrich(query: str) -> None:
+        if query == "cats":
+            begun.set()
+            await asyncio.Event().wait()
+
+    async with hunting("no such thing", "cats", "gardens") as hunter:
+        with pytest.raises(SystemExit):
+            await Interferer(hunter, search=search, enrich=enrich).cycle()
+    assert [step["outcome"] for step in await steps(sql)] == ["success", "rate_limited", "interrupted"]
+
+
+async def test_a_cycle_records_a_bounded_number_of_steps(
+    hunting: Hunting, sql: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("maia.cycle.cycle.MOST_STEPS", 2)
+    caplog.set_level(logging.INFO)
+    async with hunting("cats", "gardens", "no such thing", "nor this") as hunter:
+        await hunter.cycle()
+    assert len(await steps(sql)) == 2
+    assert "2 steps are not recorded" in caplog.text
 
 
 async def test_several_cycles_stop_where_nothing_is_left(

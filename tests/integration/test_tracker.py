@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
@@ -18,6 +19,7 @@ import asyncpg
 import pytest
 
 from atlas.adapters.tracking import Target
+from atlas.adapters.watches import Watch, WatchesDAO, WatchKind
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.errors import ConfigError, DatabaseError, EmptyKeyRing, TransactionConflict
@@ -440,10 +442,137 @@ async def test_old_samples_are_dropped_and_tomorrows_partition_is_made(
         await tracker.cycle()
         first = {row[0] for row in await sql.fetch(days)}
         assert {"video_stats_log_20261102", "video_stats_log_20261103"} <= first
+        await sql.execute("INSERT INTO system_metrics (at, node) VALUES ('2026-01-01', 'gone')")
         clock.advance(5 * DAY)
         await tracker.cycle()
     assert "video_stats_log_20261102" not in {row[0] for row in await sql.fetch(days)}
     assert [when for when, *_ in await samples_of(sql, NEWEST)] == [clock.now()]
+    assert await sql.fetchval("SELECT array_agg(DISTINCT node) FROM system_metrics") == ["test"]
+
+
+async def test_a_cycle_leaves_a_sample_of_the_host_and_what_it_called(
+    tracking: Tracking, clock: FixedClock, sql: Any
+) -> None:
+    async with tracking(NEWEST) as tracker:
+        clock.advance(HOUR)
+        await tracker.cycle()
+        assert await sql.fetch("SELECT at, node FROM system_metrics") == [(clock.now(), "test")]
+        used = await sql.fetch("SELECT kind, name, count, errors FROM application_usage WHERE name ~ 'Stats'")
+    assert used == [("call", "videos.batchGetStats", 1, 0)]
+
+
+# What is recorded of each call
+
+
+async def steps(sql: Any) -> list[dict[str, Any]]:
+    return await events(sql, "tracker.step")
+
+
+async def test_each_call_is_recorded_with_what_it_brought(
+    tracking: Tracking, clock: FixedClock, sql: Any
+) -> None:
+    async with tracking(*STEADY) as tracker:
+        clock.advance(DAY)
+        statistics = await tracker.cycle()
+    *samples, channels = await steps(sql)
+    assert {step["action"] for step in samples} == {"sample"}
+    assert sorted(step["context"]["batch"] for step in samples) == [40, 50, 50, 50, 50]
+    mixed: Counter[str] = Counter()
+    for step in samples:
+        assert (step["outcome"], step["reward"], step["cost"]) == ("success", step["context"]["batch"], 1)
+        assert step["at"] == clock.now().isoformat()
+        zones = {zone: count for zone, count in step["context"].items() if zone != "batch"}
+        assert sum(zones.values()) == step["context"]["batch"]
+        mixed.update(zones)
+    assert mixed == {zone: count for zone, count in statistics.due.items() if count}
+    assert (channels["action"], channels["reward"], channels["cost"]) == ("channels", 5, 1)
+    assert sum(step["cost"] for step in [*samples, channels]) == sum(statistics.units.values())
+    assert all(0 < step["seconds"] <= statistics.seconds for step in [*samples, channels])
+
+
+async def test_calls_for_old_metadata_are_recorded_apart(
+    tracking: Tracking, clock: FixedClock, sql: Any
+) -> None:
+    async with tracking(*STEADY[-60:]) as tracker:
+        clock.advance(30 * DAY)
+        statistics = await tracker.cycle()
+    of_action: Counter[str] = Counter()
+    for step in await steps(sql):
+        of_action[step["action"]] += step["reward"]
+    assert of_action == {"metadata": 60, "channels": 5}
+    assert statistics.refreshed == 60
+
+
+async def test_a_watched_video_is_recorded_when_it_is_fetched(
+    tracking: Tracking, clock: FixedClock, sql: Any
+) -> None:
+    async with tracking() as tracker:
+        watches = WatchesDAO(tracker.atlas.db, clock=clock, settings=tracker.atlas.settings)
+        await watches.add([Watch(WatchKind.VIDEO, NEWEST), Watch(WatchKind.VIDEO, "nobodyknows")])
+        await tracker.cycle()
+    (step,) = [step for step in await steps(sql) if step["action"] == "watched"]
+    assert (step["outcome"], step["reward"], step["cost"], step["context"]) == ("success", 1, 1, {"batch": 2})
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome", "cost", "error"),
+    [
+        ("503:1:videos.batchGetStats", "network", 1, "HTTP 503 backendError"),
+        ("403-quota:1:videos.batchGetStats", "ring_closed", 0, "the day's quota is spent"),
+        ("429-day:1:videos.batchGetStats", "rate_limited", 1, "HTTP 429 rateLimitExceeded"),
+    ],
+)
+async def test_a_call_that_fails_is_recorded_with_its_reason_and_error(
+    tracking: Tracking, emulator: Emulator, clock: FixedClock, sql: Any,
+    fault: str, outcome: str, cost: int, error: str,
+) -> None:  # fmt: skip
+    async with tracking(*STEADY[-20:]) as tracker:
+        clock.advance(HOUR)
+        emulator.set_faults([fault])
+        with suppress(SystemExit):
+            await tracker.cycle()
+    failed = (await steps(sql))[0]
+    assert (failed["action"], failed["outcome"], failed["reward"], failed["cost"]) == (
+        "sample", outcome, 0, cost,
+    )  # fmt: skip
+    assert failed["error"].startswith(f"videos.batchGetStats: {error}")
+    assert failed["context"] == {"batch": 20, "hot": 20}
+
+
+async def test_a_group_that_cannot_be_stored_was_paid_for(
+    tracking: Tracking, clock: FixedClock, sql: Any
+) -> None:
+    async with tracking(*STEADY[-120:]) as tracker:
+        clock.advance(DAY)
+        await sql.execute(
+            "ALTER TABLE video_clock ADD CONSTRAINT picky CHECK (video_id <> 'steady00239' OR samples = 0)"
+        )
+        with pytest.raises(DatabaseError):
+            await tracker.cycle()
+    (step,) = await steps(sql)
+    assert (step["action"], step["outcome"], step["cost"]) == ("sample", "database", 3)
+    assert (step["context"]["batch"], "picky" in step["error"]) == (120, True)
+
+
+async def test_calls_that_are_cut_off_are_recorded_as_interrupted(
+    tracking: Tracking, emulator: Emulator, clock: FixedClock, sql: Any
+) -> None:
+    begun = asyncio.Event()
+
+    async def begin(targets: Sequence[Target]) -> None:
+        begun.set()
+
+    async with tracking(*STEADY[-120:], youtube={"timeout_s": 100, "total_timeout_s": 200}) as tracker:
+        clock.advance(6 * HOUR)
+        emulator.set_faults(["latency-60s:1"])
+        cycle = asyncio.create_task(Interferer(tracker, update_stats=begin).cycle())
+        await begun.wait()
+        cycle.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cycle
+    (step,) = await steps(sql)
+    assert (step["action"], step["outcome"], "error" in step) == ("sample", "interrupted", False)
+    assert step["context"]["batch"] == 120
 
 
 # The quota

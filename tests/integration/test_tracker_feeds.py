@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
@@ -111,6 +112,10 @@ async def test_a_feeds_count_is_a_sample_that_saves_one_of_the_api(
     assert await samples_of(sql, FAST) == [
         (NOON, 1300, 1, None), (NOON + 50 * MINUTE, 2300, None, "feed"),
     ]  # fmt: skip
+    free, *_ = await sql.fetch("SELECT payload FROM events WHERE kind = 'tracker.step' ORDER BY id")
+    step = json.loads(free["payload"])
+    assert (step["action"], step["outcome"], step["reward"], step["cost"]) == ("feed_counts", "success", 1, 0)
+    assert step["context"] == {"batch": 1, "breakouts": 0}
 
 
 async def test_the_likes_of_the_last_answer_stay_known(

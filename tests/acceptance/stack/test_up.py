@@ -51,7 +51,7 @@ def quick(prefect_database: str, **settings: str) -> dict[str, str]:
 async def test_everything_runs_on_schedule_is_kept_and_ends(
     stage_of: StageFactory, synthetic: Catalogue, start_up: UpFactory, prefect_database: str, sql: Any
 ) -> None:
-    hurried = {"PLEIADES_UP__STOP_TIMEOUT_S": "2"}
+    hurried = {"PLEIADES_UP__STOP_TIMEOUT_S": "2", "PLEIADES_MONITORING__INTERVAL_S": "1"}
     stage = await stage_of(synthetic, settings=quick(prefect_database, **hurried))
     assert (await stage.maia("seed", "stop motion", "cats")).status == 0
     up = await start_up(stage.environment)
@@ -70,8 +70,12 @@ async def test_everything_runs_on_schedule_is_kept_and_ends(
     async def videos_are_stored() -> bool:
         return bool(await sql.fetchval("SELECT count(*) FROM videos"))
 
+    async def the_machine_is_sampled() -> bool:
+        return bool(await sql.fetchval("SELECT count(*) FROM system_metrics WHERE cpu_percent IS NOT NULL"))
+
     await until(both_ran)
     await until(videos_are_stored)
+    await until(the_machine_is_sampled)
 
     async def more_ran() -> bool:
         return len(await runs_of(ready["api"], "COMPLETED")) > completed

@@ -54,7 +54,7 @@ async def test_a_deployed_run_works_and_one_with_wrong_parameters_is_refused(
     run = await prefect_server.ask_for("hunter/default", batch_size=1)
     assert (await prefect_server.ended(run))["type"] == "COMPLETED"
     [(session, topics)] = await stage.rows(
-        "SELECT session, payload->>'topics' FROM events WHERE agent = 'hunter'"
+        "SELECT session, payload->>'topics' FROM events WHERE kind = 'hunter.cycle'"
     )
     assert (session, topics) == (run, "1")
     artifacts = await prefect_server.post("/artifacts/filter")

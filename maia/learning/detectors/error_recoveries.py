@@ -1,0 +1,232 @@
+"""Error recoveries: what helped after a failure, and what was tried in vain."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar, Final, Self
+
+from maia.learning.detector import ObservationDetector
+from maia.learning.detectors.tallies import Tallies, frozen, instant, micros
+from maia.learning.observations import SUCCESS, Observation
+from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
+from maia.learning.states import pack, unpack
+
+Failure = tuple[str, str, str, str]
+"""Agent, action, outcome, and the template of the error text or an empty text."""
+Key = tuple[Failure, str]
+
+STEPS: Final = 5
+"""What comes later than so many steps after a failure no longer has to do with it."""
+_WAITS: Final = (
+    (5.0, "try again at once"),
+    (60.0, "wait seconds"),
+    (3600.0, "wait minutes"),
+    (6 * 3600.0, "wait an hour"),
+)
+_LONG_WAIT: Final = "wait until the next day"
+_LONG_S: Final = 3600.0
+_RECENT_SESSIONS: Final = 64
+_TEMPLATE_LENGTH: Final = 80
+_DIGITS: Final = re.compile(r"\d+")
+
+
+@dataclass(slots=True)
+class Episode:
+    """A failure that nothing came of yet, and which actions succeeded since."""
+
+    failure: Failure
+    at: datetime
+    steps_left: int = STEPS
+    tried: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class AgentSessions:
+    """Whether an agent works on one session after another, or on several by turns."""
+
+    current: str
+    recent: dict[str, None]
+    by_turns: bool = False
+
+    def enter(self, session: str) -> None:
+        self.by_turns = self.by_turns or session in self.recent
+        self.recent[session] = None
+        if len(self.recent) > _RECENT_SESSIONS:
+            del self.recent[next(iter(self.recent))]
+        self.current = session
+
+
+class ErrorRecoveries(ObservationDetector):
+    """Follows each failure for five steps of its agent, or of its session if the agent has several at once.
+
+    When what failed is tried again, the actions since then are credited or blamed for how it went; without
+    any, the time that passed is. If it is not tried again, the first action that succeeded instead is
+    credited. Actions that failed are blamed at once. The best five recoveries of each failure are reported.
+    """
+
+    name: ClassVar[str] = "error_recoveries"
+    types: ClassVar[frozenset[PatternType]] = frozenset({PatternType.ERROR_RECOVERY})
+
+    def __init__(
+        self, capacity: int = 5000, streams: int = 5000, least_support: int = 5, most_recoveries: int = 5
+    ) -> None:
+        self._tallies: Tallies[Key] = Tallies(capacity)
+        self._streams = streams
+        self._least_support = least_support
+        self._most_recoveries = most_recoveries
+        self._agents: dict[str, AgentSessions] = {}
+        self._open: dict[tuple[str, str], list[Episode]] = {}
+        self._gained: dict[Key, None] = {}
+
+    def observe(self, batch: Sequence[Observation]) -> None:
+        for each in batch:
+            agent, session = each.agent, each.session
+            sessions = self._agents.get(agent)
+            if sessions is None:
+                sessions = self._agents[agent] = AgentSessions(session, {session: None})
+            elif sessions.current != session:
+                sessions.enter(session)
+            stream = (agent, session if sessions.by_turns else "")
+            if stream in self._open:
+                self._go_on(stream, each)
+            elif each.outcome != SUCCESS:
+                self._open[stream] = [Episode(_failure(each), each.at)]
+        self._trim()
+
+    def _go_on(self, stream: tuple[str, str], each: Observation) -> None:
+        episodes = [episode for episode in self._open.pop(stream) if self._stays_open(episode, each)]
+        if each.outcome != SUCCESS:
+            episodes.append(Episode(_failure(each), each.at))
+        if episodes:
+            self._open[stream] = episodes
+
+    def _stays_open(self, episode: Episode, each: Observation) -> bool:
+        succeeded = each.outcome == SUCCESS
+        if each.action == episode.failure[1]:
+            waited_s = (each.at - episode.at).total_seconds()
+            tried = episode.tried[:]
+            if not tried or waited_s >= _LONG_S:
+                tried.append(_wait(waited_s))
+            self._count(episode.failure, tried, each, succeeded)
+            return False
+        if not succeeded:
+            self._count(episode.failure, [each.action], each, succeeded)
+        elif each.action not in episode.tried:
+            episode.tried.append(each.action)
+        episode.steps_left -= 1
+        if not episode.steps_left:
+            self._count(episode.failure, episode.tried[:1], each, True)
+        return episode.steps_left > 0
+
+    def _count(self, failure: Failure, tried: list[str], each: Observation, helped: bool) -> None:
+        for action in tried:
+            key = (failure, action)
+            self._tallies.add(key, each.at.toordinal(), int(helped), int(not helped), each.at)
+            self._gained[key] = None
+
+    def _trim(self) -> None:
+        for key in self._tallies.trim():
+            self._gained.pop(key, None)
+        while len(self._open) > self._streams:
+            del self._open[next(iter(self._open))]
+        while len(self._agents) > self._streams:
+            del self._agents[next(iter(self._agents))]
+
+    def patterns(self) -> list[Finding]:
+        gained = [key for key in self._gained if self._support(key) >= self._least_support]
+        self._gained.clear()
+        ranked = self._ranked({failure for failure, _ in gained})
+        ready = [
+            key
+            for key in gained
+            if self._tallies.kept(key) or key[1] in ranked[key[0]][: self._most_recoveries]
+        ]
+        taken = self._tallies.take(ready)
+        return [Finding(self._pattern(key, ranked[key[0]]), days) for key, days in taken.items()]
+
+    def _ranked(self, failures: AbstractSet[Failure]) -> dict[Failure, list[str]]:
+        """The recoveries that were tried often enough after each failure, best first."""
+        means: dict[Failure, list[tuple[float, str]]] = {failure: [] for failure in failures}
+        for (failure, action), tally in self._tallies.items():
+            if failure in failures and tally.support >= self._least_support:
+                means[failure].append((-(tally.pos + 1) / (tally.support + 2), action))
+        return {failure: [action for _, action in sorted(found)] for failure, found in means.items()}
+
+    def _support(self, key: Key) -> float:
+        tally = self._tallies.get(key)
+        return tally.support if tally else 0
+
+    def _pattern(self, key: Key, ranked: list[str]) -> Pattern:
+        (agent, action, outcome, error), recovery = key
+        tally = self._tallies.get(key)
+        assert tally is not None
+        conditions = [
+            Condition("agent", Operator.EQUALS, agent),
+            Condition("action", Operator.EQUALS, action),
+            Condition("outcome", Operator.EQUALS, outcome),
+        ]
+        if error and "#" not in error:
+            conditions.append(Condition("error", Operator.EQUALS, error))
+        what = f"{agent} {action} failed with {outcome}" + (f" ({error})" if error else "")
+        return Pattern(
+            PatternType.ERROR_RECOVERY,
+            {
+                "agent": agent,
+                "action": action,
+                "outcome": outcome,
+                "error": error or None,
+                "recovery": recovery,
+            },
+            f"after {what}, to {recovery} helped {tally.pos:g} of {tally.support:g} times"
+            if recovery.startswith(("wait", "try"))
+            else f"after {what}, {recovery} helped {tally.pos:g} of {tally.support:g} times",
+            tuple(conditions),
+            action=recovery,
+            data={"rank": ranked.index(recovery) + 1, "of": len(ranked)},
+        )
+
+    def state(self) -> bytes:
+        agents = [
+            [name, each.current, list(each.recent), each.by_turns] for name, each in self._agents.items()
+        ]
+        episodes = [
+            [stream, [[each.failure, micros(each.at), each.steps_left, each.tried] for each in episodes]]
+            for stream, episodes in self._open.items()
+        ]
+        content = [
+            self._tallies.content(), self._streams, self._least_support, self._most_recoveries, agents,
+            episodes, list(self._gained),
+        ]  # fmt: skip
+        return pack(self.name, self.version, content)
+
+    @classmethod
+    def from_state(cls, state: bytes) -> Self:
+        tallies, streams, least_support, most, agents, episodes, gained = unpack(cls.name, cls.version, state)
+        made = cls(streams=streams, least_support=least_support, most_recoveries=most)
+        made._tallies = Tallies.from_content(tallies)
+        made._agents = {
+            name: AgentSessions(current, dict.fromkeys(recent), by_turns)
+            for name, current, recent, by_turns in agents
+        }
+        made._open = {frozen(stream): [_episode(row) for row in rows] for stream, rows in episodes}
+        made._gained = {frozen(key): None for key in gained}
+        return made
+
+
+def _episode(row: list[Any]) -> Episode:
+    failure, at, steps_left, tried = row
+    return Episode(frozen(failure), instant(at), steps_left, tried)
+
+
+def _failure(each: Observation) -> Failure:
+    error = each.context.get("error")
+    template = _DIGITS.sub("#", error)[:_TEMPLATE_LENGTH] if isinstance(error, str) else ""
+    return each.agent, each.action, each.outcome, template
+
+
+def _wait(waited_s: float) -> str:
+    return next((label for limit_s, label in _WAITS if waited_s < limit_s), _LONG_WAIT)

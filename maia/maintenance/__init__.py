@@ -1,0 +1,1 @@
+"""Maintenance: how Pleiades watches the machine that it runs on."""

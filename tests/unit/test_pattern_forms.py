@@ -1,0 +1,295 @@
+"""Patterns as JSON and as columns: equal bytes for equal content, and import that says what is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maia.learning.evidence import Counts
+from maia.learning.forms import (
+    FormError,
+    columns,
+    document,
+    files,
+    from_document,
+    from_files,
+    from_json,
+    path_of,
+    rounded,
+    table,
+    to_json,
+)
+from maia.learning.matching import known
+from maia.learning.patterns import Condition, Operator, Pattern, PatternType
+
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+RETRY = Pattern(
+    PatternType.ERROR_RECOVERY,
+    {"error": "quota", "action": "wait"},
+    "After “quota”, wait",
+    (Condition("error", Operator.EQUALS, "quota"), Condition("share", Operator.AT_LEAST, 0.123456789)),
+    "wait",
+    {"cost": 0.1 + 0.2, "steps": [1, 2 / 3]},
+)
+SEASON = Pattern(PatternType.SEASONAL_PROFILE, {"series": "cpu"}, "Busy at noon")
+PAIR = known([(RETRY, Counts(30, 2, 10 / 3, NOW)), (SEASON, Counts())], pinned=[RETRY.id])
+
+
+def test_a_file_is_what_people_expect() -> None:
+    assert to_json(PAIR[0]).decode() == (
+        f"""{{
+  "action": "wait",
+  "conditions": [
+    {{
+      "field": "error",
+      "operator": "=",
+      "value": "quota"
+    }},
+    {{
+      "field": "share",
+      "operator": ">=",
+      "value": 0.123456789
+    }}
+  ],
+  "data": {{
+    "cost": 0.3,
+    "steps": [
+      1,
+      0.666667
+    ]
+  }},
+  "evidence": {{
+    "confidence": 0.821266,
+    "last_seen": "2026-11-29T12:00:00.000000Z",
+    "neg": 2,
+    "pos": 30,
+    "reward": 3.33333,
+    "strength": 0.911765
+  }},
+  "format": 1,
+  "id": "{RETRY.id}",
+  "pinned": true,
+  "signature": {{
+    "action": "wait",
+    "error": "quota"
+  }},
+  "statement": "After “quota”, wait",
+  "type": "error_recovery"
+}}
+"""
+    )
+    assert path_of(PAIR[0]) == f"error_recovery/{RETRY.id}.json"
+    assert set(files(PAIR)) == {f"error_recovery/{RETRY.id}.json", f"seasonal_profile/{SEASON.id}.json"}
+
+
+def test_equal_content_makes_equal_bytes() -> None:
+    same = replace(
+        RETRY,
+        signature=dict(reversed(RETRY.signature.items())),
+        data={"steps": (1, 0.6666667), "cost": 0.3},
+    )
+    abroad = NOW.astimezone(timezone(timedelta(hours=-3)))
+    other = known([(SEASON, Counts()), (same, Counts(30, 2, 3.333333, abroad))], pinned=[RETRY.id])
+    assert files(other) == files(PAIR)
+    assert document(other) == document(PAIR)
+
+
+# Any content
+
+texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
+numbers = st.one_of(st.integers(-(2**70), 2**70), st.floats(allow_nan=False, allow_infinity=False))
+scalars = st.one_of(st.none(), st.booleans(), numbers, texts)
+structures = st.dictionaries(texts, st.one_of(scalars, st.lists(scalars, max_size=3)), max_size=3)
+conditions = st.one_of(
+    st.builds(Condition, texts, st.sampled_from([Operator.EQUALS, Operator.DIFFERS]), scalars),
+    st.builds(Condition, texts, st.sampled_from([*Operator][2:]), numbers),
+)
+patterns = st.builds(
+    Pattern,
+    st.sampled_from(PatternType),
+    structures,
+    texts,
+    st.lists(conditions, max_size=3).map(tuple),
+    st.one_of(st.none(), texts),
+    structures.map(rounded),
+)
+instants = st.datetimes(datetime(1900, 1, 1), datetime(9000, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+counts = st.builds(
+    Counts,
+    st.integers(0, 10**6),
+    st.integers(0, 10**6),
+    st.floats(-1e9, 1e9).map(rounded),
+    st.one_of(st.none(), instants),
+)
+
+
+@settings(deadline=None)
+@given(patterns, counts, st.booleans())
+def test_what_was_written_is_read(pattern: Pattern, evidence: Counts, pinned: bool) -> None:
+    (each,) = known([(pattern, evidence)], pinned=[pattern.id] if pinned else ())
+    assert from_json(to_json(each)) == each
+    assert from_files(files([each])) == [each]
+    assert from_document(document([each])) == [each]
+    assert to_json(from_json(to_json(each))) == to_json(each)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_rounding_is_stable_and_close(value: float) -> None:
+    once = rounded(value)
+    assert rounded(once) == once
+    assert once == pytest.approx(value, rel=1e-5)
+
+
+def test_what_json_cannot_hold_is_refused() -> None:
+    for data in ({"x": math.inf}, {"x": {1, 2}}):
+        (each,) = known([(replace(SEASON, data=data), Counts())])
+        with pytest.raises((ValueError, TypeError)):
+            to_json(each)
+
+
+# Import
+
+
+def changed(change: Callable[[dict[str, Any]], object]) -> bytes:
+    body = json.loads(to_json(PAIR[0]))
+    change(body)
+    return json.dumps(body).encode()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: b.pop("type"), "f lacks type"),
+        (lambda b: b.update(more=1), "f has unknown keys: more"),
+        (lambda b: b.update(format=2), "f: format is 2: a newer version wrote it; this one reads up to 1"),
+        (lambda b: b.update(format="1"), "f: format must be a whole number"),
+        (lambda b: b.update(type="guess"), "f: type must be one of task_sequence, "),
+        (lambda b: b.update(type=[]), "f: type must be one of "),
+        (
+            lambda b: b.update(id="0" * 32),
+            f"f: id is '{'0' * 32}', but type and signature make it '{RETRY.id}'",
+        ),
+        (lambda b: b["signature"].update(error="x"), "f: id is "),
+        (lambda b: b.update(signature=[]), "f: signature must be an object"),
+        (lambda b: b.update(statement=""), "f: statement must be a text that is not empty"),
+        (lambda b: b.update(action=7), "f: action must be a text"),
+        (lambda b: b.update(data=None), "f: data must be an object"),
+        (lambda b: b.update(pinned="yes"), "f: pinned must be true or false"),
+        (lambda b: b.update(conditions={}), "f: conditions must be an array"),
+        (lambda b: b["conditions"].append(7), r"f: conditions[2] must be an object"),
+        (lambda b: b["conditions"][1].pop("value"), "f: conditions[1] lacks value"),
+        (
+            lambda b: b["conditions"][0].update(operator="~"),
+            "f: conditions[0].operator must be one of =, !=, >,",
+        ),
+        (lambda b: b["conditions"][0].update(field=1), "f: conditions[0].field must be a text"),
+        (lambda b: b["conditions"][0].update(value=[1]), "f: conditions[0].value must be a text, number"),
+        (
+            lambda b: b["conditions"][1].update(value="x"),
+            "f: conditions[1] is wrong: share >= needs a number",
+        ),
+        (lambda b: b["evidence"].pop("neg"), "f: evidence lacks neg"),
+        (lambda b: b["evidence"].update(pos=-1), "f: evidence.pos must be a whole number"),
+        (lambda b: b["evidence"].update(pos=True), "f: evidence.pos must be a whole number"),
+        (lambda b: b["evidence"].update(pos=2**63), "f: evidence.pos must be a whole number"),
+        (lambda b: b["evidence"].update(reward=None), "f: evidence.reward must be a number"),
+        (lambda b: b["evidence"].update(last_seen="soon"), "f: evidence.last_seen must be an instant"),
+        (lambda b: b["evidence"].update(last_seen=7), "f: evidence.last_seen must be an instant"),
+        (lambda b: b["evidence"].update(last_seen="2026-11-29T12:00:00"), "must say its time zone"),
+        (lambda b: b["evidence"].update(last_seen="0001-01-01T00:00:00+14:00"), "beyond the years"),
+    ],
+)
+def test_faults_are_named(change: Callable[[dict[str, Any]], object], message: str) -> None:
+    with pytest.raises(FormError) as caught:
+        from_json(changed(change), "f")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b'{"a": 1, "a": 2}',
+        b'{"a": NaN}',
+        b'{"a": 1e999}',
+        b"[" * 100_000,
+        b'{"a": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_what_is_no_json_is_refused(body: bytes) -> None:
+    with pytest.raises(FormError, match=r"^mine is no JSON: "):
+        from_json(body, "mine")
+
+
+def test_other_structures_and_large_files_are_refused() -> None:
+    with pytest.raises(FormError, match="mine must be an object"):
+        from_json(b"[]", "mine")
+    with pytest.raises(FormError, match="larger than"):
+        from_json(b" " * 2_000_000 + b"{}")
+    with pytest.raises(FormError, match="must be an array"):
+        from_document(b"{}")
+
+
+def test_beliefs_are_computed_anew() -> None:
+    """A file that claims more than its counts say isn't believed."""
+    bold = changed(lambda body: body["evidence"].update(confidence=1.0, strength=1.0))
+    assert from_json(bold).confidence == PAIR[0].confidence
+
+
+def test_a_document_names_the_pattern_that_is_wrong() -> None:
+    body = json.loads(document(PAIR))
+    with pytest.raises(FormError, match=r"patterns\[2\] has the id of an earlier pattern"):
+        from_document(json.dumps([*body, body[0]]).encode())
+    body[1]["pinned"] = None
+    with pytest.raises(FormError, match=r"all\[1\]: pinned must be"):
+        from_document(json.dumps(body).encode(), "all")
+
+
+def test_files_must_stand_where_they_belong() -> None:
+    (path, body), other = files(PAIR).items()
+    assert [each.id for each in from_files(dict([other, (path, body)]))] == [RETRY.id, SEASON.id]
+    with pytest.raises(FormError, match=r"README\.md is no path of a pattern"):
+        from_files({"README.md": b""})
+    with pytest.raises(FormError, match=f"holds the pattern of {path}"):
+        from_files({path.replace("error_recovery", "tool_usage"): body})
+    with pytest.raises(FormError, match=f"^{path} is no JSON"):
+        from_files({path: b"<<<<<<<"})
+
+
+# Columns
+
+
+def test_columns_are_in_the_order_of_the_ids() -> None:
+    found = columns(reversed(PAIR))
+    assert found == columns(PAIR)
+    assert found["id"] == sorted([RETRY.id, SEASON.id])
+    at = found["id"].index(RETRY.id)
+    assert found["signature"][at] == '{"action":"wait","error":"quota"}'
+    assert json.loads(found["conditions"][at])[1] == {
+        "field": "share",
+        "operator": ">=",
+        "value": 0.123456789,
+    }
+    assert (found["pos"][at], found["last_seen"][at], found["pinned"][at]) == (30, NOW, True)
+
+
+def test_parquet_keeps_types_and_values() -> None:
+    for some in (PAIR, []):
+        file = io.BytesIO()
+        pyarrow.parquet.write_table(table(some), file)
+        found = pyarrow.parquet.read_table(file)
+        assert found.schema == table([]).schema
+        assert found.to_pydict() == columns(some)
