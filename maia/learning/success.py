@@ -61,8 +61,13 @@ class SuccessSettings:
         shares = (self.quick, self.slow, self.class_decay, self.correction)
         if not all(0 < share <= 1 for share in shares) or min(self.back_off, self.learning_rate) <= 0:
             raise ValueError("rates are above 0 and at most 1, and back_off and learning_rate positive")
-        if min(self.max_values, self.max_fields, self.max_classes) < 1 or self.pair_fields < 0:
-            raise ValueError("max_values, max_fields and max_classes are at least 1, and pair_fields 0")
+        if (
+            min(self.max_values, self.max_fields, self.max_classes, self.max_groups) < 1
+            or self.pair_fields < 0
+        ):
+            raise ValueError(
+                "max_values, max_fields, max_groups and max_classes are at least 1, and pair_fields 0"
+            )
 
 
 class Reason(NamedTuple):

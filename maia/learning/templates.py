@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import astuple, dataclass
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, cast
 
 from drain3.drain import Drain, LogCluster, Node
 from drain3.masking import LogMasker, MaskingInstruction
@@ -145,7 +145,6 @@ class FailureTemplates:
         self.settings = settings or TemplateSettings()
         self._masker = LogMasker([MaskingInstruction(pattern, name) for name, pattern in masks], "<", ">")
         self._drain = self._new_drain()
-        self._used: dict[int, None] = {}
         self._successors: dict[str, str] = {}
         self._grown = 0
 
@@ -171,8 +170,12 @@ class FailureTemplates:
 
     def templates(self) -> dict[Template, int]:
         """All templates, with how many texts each had; the least recently used first."""
-        clusters = {cluster.cluster_id: cluster for cluster in self._drain.clusters}
-        return {_template(clusters[number]): clusters[number].size for number in self._used}
+        counts: dict[Template, int] = {}
+        for cluster in self._clusters.values():
+            # Two templates may have become the same.
+            template = _template(cluster)
+            counts[template] = counts.get(template, 0) + cluster.size
+        return counts
 
     def current_id(self, template_id: str) -> str:
         """The id of the template that one with this id has become."""
@@ -182,7 +185,6 @@ class FailureTemplates:
 
     def state(self) -> bytes:
         """Everything needed to go on elsewhere, with a version."""
-        clusters = {cluster.cluster_id: cluster for cluster in self._drain.clusters}
         return pack(
             _TEMPLATES_STATE,
             _VERSION,
@@ -194,8 +196,8 @@ class FailureTemplates:
                 ],
                 "counter": self._drain.clusters_counter,
                 "clusters": [
-                    [number, clusters[number].size, clusters[number].log_template_tokens]
-                    for number in self._used
+                    [number, cluster.size, cluster.log_template_tokens]
+                    for number, cluster in self._clusters.items()
                 ],
                 "tree": _tree(self._drain.root_node),
                 "successors": self._successors,
@@ -214,7 +216,6 @@ class FailureTemplates:
             cluster = LogCluster(words, number)
             cluster.size = size
             drain.id_to_cluster[number] = cluster
-            templates._used[number] = None
         drain.root_node = _node(saved["tree"])
         templates._successors = saved["successors"]
         templates._grown = saved["grown"]
@@ -225,7 +226,6 @@ class FailureTemplates:
             depth=_DEPTH,
             sim_th=self.settings.similarity,
             max_children=self.settings.max_children,
-            max_clusters=self.settings.max_templates,
             param_str="<*>",
             parametrize_numeric_tokens=False,
         )
@@ -240,11 +240,16 @@ class FailureTemplates:
         return None if cluster is None else cluster.get_template()
 
     def _use(self, number: int) -> None:
-        """Keep the order of use, which is the order in which Drain's cache forgets."""
-        self._used.pop(number, None)
-        self._used[number] = None
-        if len(self._used) > self.settings.max_templates:
-            del self._used[next(iter(self._used))]
+        """Keep the clusters in the order of their use, and forget the first if there are too many."""
+        clusters = self._clusters
+        clusters[number] = clusters.pop(number)
+        if len(clusters) > self.settings.max_templates:
+            del clusters[next(iter(clusters))]
+
+    @property
+    def _clusters(self) -> MutableMapping[int, LogCluster]:
+        """Drain's own, which tolerates that some are gone."""
+        return cast("MutableMapping[int, LogCluster]", self._drain.id_to_cluster)
 
     def _succeed(self, old: str | None, current: Template) -> None:
         if old is None or old == current.text:
@@ -261,9 +266,8 @@ class FailureTemplates:
             return
         self._grown = 0
         self._drain.root_node = Node()
-        clusters = {cluster.cluster_id: cluster for cluster in self._drain.clusters}
-        for number in sorted(clusters):
-            self._drain.add_seq_to_prefix_tree(self._drain.root_node, clusters[number])
+        for number in sorted(self._clusters):
+            self._drain.add_seq_to_prefix_tree(self._drain.root_node, self._clusters[number])
 
 
 def _template(cluster: LogCluster) -> Template:
@@ -295,13 +299,15 @@ EXAMPLES: Final[Mapping[FailureClass, tuple[str, ...]]] = {
         "ring is closed for bucket search until: the day's units are used up",
         "HTTP 403 dailyLimitExceeded: Daily Limit Exceeded. The quota will be reset at midnight Pacific Time",
         "The request cannot be completed because you have exceeded your quota.",
+        "HTTP 429 rateLimitExceeded: Quota exceeded for metric 'Queries' and limit 'Queries per day'",
         "Quota exceeded for quota metric 'Search Queries' and limit 'Search Queries per day'",
+        "limit 'Queries per day', PerDayPerProject, daily",
         "other processes use every unit as soon as it is free",
     ),
     FailureClass.RATE_LIMITED: (
         "HTTP 429 rateLimitExceeded: Rate Limit Exceeded",
         "HTTP 403 userRateLimitExceeded: User Rate Limit Exceeded",
-        "Quota exceeded for quota metric 'Queries' and limit 'Queries per minute' RATE_LIMIT_EXCEEDED",
+        "HTTP 429 rateLimitExceeded: Quota exceeded for metric 'Queries' and limit 'Queries per minute'",
         "HTTP 429: Too Many Requests, slow down, retry after some seconds",
     ),
     FailureClass.KEY: (
