@@ -294,10 +294,15 @@ def _classifying(text: str, examples: Sequence[tuple[str, FailureClass]]) -> lis
     asked = f"Say the class of each failure. The classes are {', '.join(CLASSES)}."
     messages = [{"role": "system", "content": asked}]
     for example, failure_class in examples[-_MOST_EXAMPLES:]:
-        messages.append({"role": "user", "content": example[:_LONGEST_TEXT]})
+        messages.append({"role": "user", "content": _sent(example)})
         messages.append({"role": "assistant", "content": json.dumps({"class": failure_class.value})})
-    messages.append({"role": "user", "content": text[:_LONGEST_TEXT]})
+    messages.append({"role": "user", "content": _sent(text)})
     return messages
+
+
+def _sent(text: str) -> str:
+    """The beginning of a text, as UTF-8 can hold it."""
+    return text[:_LONGEST_TEXT].encode("utf-8", "replace").decode()
 
 
 def _summarizing(week: Week) -> list[dict[str, str]]:

@@ -314,6 +314,8 @@ EXAMPLES: Final[Mapping[FailureClass, tuple[str, ...]]] = {
         "no key is left. YouTube does not know this key: it was mistyped, deleted or has expired.",
         "HTTP 400 API_KEY_INVALID: API key not valid. Please pass a valid API key.",
         "API key expired. Please renew the API key.",
+        "HTTP 400 keyInvalid: Bad Request",
+        "HTTP 400 keyExpired: Bad Request",
         "HTTP 403 accessNotConfigured: the API has not been used in project before or it is disabled",
         "API_KEY_IP_ADDRESS_BLOCKED: The provided API key has an IP address restriction",
         "The key is restricted to web sites. Requests from referer are blocked",
@@ -362,6 +364,7 @@ EXAMPLES: Final[Mapping[FailureClass, tuple[str, ...]]] = {
         "HTTP 500 backendError: Internal error encountered.",
         "HTTP 503 backendError: The service is currently unavailable.",
         "HTTP 502 badGateway: Bad Gateway",
+        "HTTP 403 accountDelegationForbidden: cannot act on behalf of the specified Google account",
         "HTTP 501 notImplemented: Operation is not implemented, or supported, or enabled",
         "the response is not complete JSON; the response is not a JSON object, but html",
         "the response is incomplete, or not what was requested; a redirect, which the API never sends",
@@ -420,7 +423,7 @@ _LONGEST_WORD: Final = 32
 class ClassifierSettings:
     """How failure texts are classified."""
 
-    smoothing: float = 0.1
+    smoothing: float = 0.03
     max_words: int = 20_000
     least_probability: float = 0.35
     """Below it, the class is unknown."""
@@ -488,7 +491,7 @@ class FailureClassifier:
             whole = math.log(self._totals[place] + smoothing * len(self._words))
             score = sum(math.log(counts[place] + smoothing) - whole for counts in known)
             # Words of one message come together, so that fewer of them are evidence of their own.
-            scores.append(score / math.sqrt(len(known)) + 0.5 * math.log(texts))
+            scores.append(score / len(known) ** 0.25 + 0.5 * math.log(texts))
         top = max(scores)
         weights = [math.exp(score - top) for score in scores]
         return {each: weight / sum(weights) for each, weight in zip(CLASSES, weights, strict=True)}

@@ -185,11 +185,9 @@ EXPECTED = {
     Disposition.GONE: {FailureClass.NOT_FOUND},
     Disposition.TRANSIENT: {FailureClass.SERVICE, FailureClass.TIMEOUT},
 }
-UNCLEAR = {"key-invalid-legacy", "key-expired-legacy", "403-delegation"}
-"""Their texts say only "Bad Request", or speak of accounts."""
 
 
-@pytest.mark.parametrize("kind", sorted(set(REFUSALS) - UNCLEAR))
+@pytest.mark.parametrize("kind", sorted(REFUSALS))
 def test_the_errors_of_youtube_are_classified(kind: str) -> None:
     method = next(iter(METHODS.values()))
     refusal = REFUSALS[kind][1](Circumstances(Project("one"), method, NOW))
