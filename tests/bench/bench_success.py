@@ -317,7 +317,7 @@ class PerFeature:
 
 
 class HashedLogistic:
-    """Logistic regression over hashed values and pairs (2^16 weights), by AdaGrad, each class against the rest.
+    """Logistic regression over hashed values and pairs (2^16 weights), by AdaGrad; classes one by one.
 
     `recent` adds the last outcome and the last failure's class to the context.
     """
