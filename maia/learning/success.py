@@ -1,11 +1,11 @@
 """Predicts, before a search or batch, whether it succeeds, and how it most likely fails if it doesn't.
 
-Each value of each field of the context, and each pair of values, keeps two running success rates, a slow and
-a quick one; so does the whole. Their log-odds, as far as they differ from the whole's, are weighed by a
-logistic regression that learns online (AdaGrad: Duchi, Hazan and Singer, 2011), as context mixing does in
-data compression (Mahoney, "Adaptive weighing of context models", 2005). Bursts of failures show in the quick
-rates, lasting differences in the slow ones, and the weights say which to believe for which field. A last
-step corrects the probability by what came of predictions like it.
+Each value of each field of the context keeps two running success rates, a slow and a quick one; so do pairs
+of values of the fields that weigh most, and the whole. Their log-odds, as far as they differ from the
+whole's, are weighed by a logistic regression that learns online (AdaGrad: Duchi, Hazan and Singer, 2011), as
+context mixing does in data compression (Mahoney, "Adaptive weighing of context models", 2005). Bursts of
+failures show in the quick rates, lasting differences in the slow ones, and the weights say which to believe
+for which field. A last step corrects the probability by what came of predictions like it.
 
 The class of a failure is predicted likewise, from the classes of the failures that each value had.
 """

@@ -261,7 +261,7 @@ def contexts(draw: st.DrawFn) -> tuple[dict[str, Any], list[str]]:
     return context, traces
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(contexts())
 def test_no_trace_is_left_anywhere(case: tuple[dict[str, Any], list[str]]) -> None:
     context, traces = case
