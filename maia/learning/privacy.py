@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from functools import lru_cache
 from hashlib import blake2b
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
 from typing import Any, Final, Literal
 from urllib.parse import unquote
@@ -34,6 +34,8 @@ _SHORTEST_KEY: Final = 16
 _LONGEST_KEY: Final = 64
 _SHORTEST_SECRET: Final = 20
 _UUID_LENGTH: Final = 36
+_GROUPS: Final = 8
+"""Of an IPv6 address; the last two may be written as an IPv4 address."""
 _ROUNDS: Final = 5
 """How often a text is decoded at most, if it was encoded several times."""
 
@@ -61,7 +63,7 @@ _KNOWN_KEY: Final = re.compile(
     r"(?i:AIza)[\w-]{30,}"
     r"|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|hf_[A-Za-z0-9]{20,}"
     r"|(?<!\w)sk-[\w-]{16,}|xox[abprs]-[\w-]{10,}|(?:AKIA|ASIA)[A-Z0-9]{16}"
-    r"|eyJ[\w-]{10,}\.[\w-]{10,}(?:\.[\w-]*)?"
+    r"|(?<![\w-])eyJ[\w-]{10,}+\.[\w-]{10,}(?:\.[\w-]*)?"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
 )
 _NAMED: Final = re.compile(
@@ -214,12 +216,17 @@ class Pseudonyms:
 
     def _ipv6(self, match: re.Match[str]) -> str:
         run = match["address"]
-        found = _address_in(run, beside_letter=_beside_letter(match))
-        if found is None:
-            return match[0]
-        written, address = found
-        before, _, after = run.partition(written)
-        return f"{before}{self._address(address)}{after}"
+        if "::" not in run and run.count(":") < _GROUPS - 1:
+            return match[0]  # a time, or a hardware address
+        # The words of "std::deque" are no groups of an address.
+        fewest = 3 if _beside_letter(match) else 1
+        groups, kept, place = run.split(":"), [], 0
+        while place < len(groups):
+            length, address = _address_at(groups, place, fewest)
+            kept.append(self._address(address) if address else groups[place])
+            place += length
+        without = ":".join(kept)
+        return without if without != run else match[0]
 
     def _ipv4(self, match: re.Match[str]) -> str:
         digits = (match["address"] or match["dashed"]).replace("-", ".")
@@ -304,27 +311,21 @@ def _beside_letter(match: re.Match[str]) -> bool:
     return before.isalpha() or before == "_" or after.isalpha() or after == "_"
 
 
-def _address_in(run: str, *, beside_letter: bool) -> tuple[str, IPv6Address] | None:
-    """The longest IPv6 address in a run of groups and colons, as it is written and as it is meant."""
-    groups = run.split(":")
-    if "::" not in run and len(groups) < 7:
-        return None  # a time, or a hardware address
-    # The words of "std::deque" are no groups of an address.
-    fewest = 3 if beside_letter else 1
-    for length in range(len(groups), 2, -1):
-        for start in range(len(groups) - length + 1):
-            written = ":".join(groups[start : start + length])
-            if sum(map(bool, groups[start : start + length])) >= fewest and (address := _parsed(written)):
-                return written, address
-    return None
+def _address_at(groups: Sequence[str], place: int, fewest: int) -> tuple[int, IPv6Address | None]:
+    """The longest address that begins at a group, with how many groups it has; (1, None) if none does.
 
-
-def _parsed(text: str) -> IPv6Address | None:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    return address if isinstance(address, IPv6Address) else None
+    Where two colons begin or end it, there is an empty group more.
+    """
+    for length in range(min(_GROUPS + 1, len(groups) - place), 2, -1):
+        window = groups[place : place + length]
+        empty = window.count("")
+        if length - empty < fewest or empty > 2 or (empty == 0 and length < _GROUPS - 1):
+            continue
+        try:
+            return length, IPv6Address(":".join(window))
+        except ValueError:
+            continue
+    return 1, None
 
 
 def _looks_random(word: str) -> bool:

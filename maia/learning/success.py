@@ -1,11 +1,11 @@
 """Predicts, before a search or batch, whether it succeeds, and how it most likely fails if it doesn't.
 
-Each value of each field of the context, and each pair of values, keeps two running success rates, a slow and
-a quick one; so does the whole. Their log-odds, as far as they differ from the whole's, are weighed by a
-logistic regression that learns online (AdaGrad: Duchi, Hazan and Singer, 2011), as context mixing does in
-data compression (Mahoney, "Adaptive weighing of context models", 2005). Bursts of failures show in the quick
-rates, lasting differences in the slow ones, and the weights say which to believe for which field. A last
-step corrects the probability by what came of predictions like it.
+Each value of each field of the context keeps two running success rates, a slow and a quick one; so do pairs
+of values of the fields that weigh most, and the whole. Their log-odds, as far as they differ from the
+whole's, are weighed by a logistic regression that learns online (AdaGrad: Duchi, Hazan and Singer, 2011), as
+context mixing does in data compression (Mahoney, "Adaptive weighing of context models", 2005). Bursts of
+failures show in the quick rates, lasting differences in the slow ones, and the weights say which to believe
+for which field. A last step corrects the probability by what came of predictions like it.
 
 The class of a failure is predicted likewise, from the classes of the failures that each value had.
 """
@@ -27,8 +27,6 @@ _NAME: Final = "success"
 _VERSION: Final = 1
 _EDGE: Final = 1e-4
 """Probabilities stay this far from 0 and 1."""
-_WHOLE: Final = ""
-"""The field of the rates over everything."""
 _LONGEST_VALUE: Final = 80
 _BINS: Final = 21
 """Of the correction: log-odds from -5 to 5, half a unit each."""
@@ -39,13 +37,13 @@ _TINY: Final = 1e-3
 class SuccessSettings:
     """How the predictor learns."""
 
-    quick: float = 0.25
+    quick: float = 0.15
     """Weight of the last outcome in a quick rate."""
-    slow: float = 0.01
+    slow: float = 0.005
     """Least weight of the last outcome in a slow rate, which is the mean of the first outcomes."""
-    back_off: float = 2.0
+    back_off: float = 4.0
     """A value's rate is shrunk to the whole's by this many outcomes."""
-    learning_rate: float = 0.05
+    learning_rate: float = 0.08
     initial_weight: float = 0.2
     pair_fields: int = 6
     """How many fields, by their weight, are looked at in pairs."""
@@ -55,14 +53,21 @@ class SuccessSettings:
     """Least weight of the last outcome in the correction."""
     max_values: int = 50_000
     max_fields: int = 40
+    max_groups: int = 2_000
+    """Fields and pairs of fields that have weights of their own."""
     max_classes: int = 32
 
     def __post_init__(self) -> None:
         shares = (self.quick, self.slow, self.class_decay, self.correction)
         if not all(0 < share <= 1 for share in shares) or min(self.back_off, self.learning_rate) <= 0:
             raise ValueError("rates are above 0 and at most 1, and back_off and learning_rate positive")
-        if min(self.max_values, self.max_fields, self.max_classes) < 1 or self.pair_fields < 0:
-            raise ValueError("max_values, max_fields and max_classes are at least 1, and pair_fields 0")
+        if (
+            min(self.max_values, self.max_fields, self.max_classes, self.max_groups) < 1
+            or self.pair_fields < 0
+        ):
+            raise ValueError(
+                "max_values, max_fields, max_groups and max_classes are at least 1, and pair_fields 0"
+            )
 
 
 class Reason(NamedTuple):
@@ -99,8 +104,7 @@ class _Value:
         self.slow = self.quick = rate
         self.classes: dict[int, float] = {}
 
-    def learn(self, succeeded: bool, failure_class: int | None, settings: SuccessSettings) -> None:
-        outcome = float(succeeded)
+    def learn(self, outcome: float, failure_class: int | None, settings: SuccessSettings) -> None:
         self.count += 1
         self.slow += max(1 / (self.count + 1), settings.slow) * (outcome - self.slow)
         self.quick += settings.quick * (outcome - self.quick)
@@ -113,32 +117,41 @@ class _Value:
             self.classes[failure_class] = self.classes.get(failure_class, 0.0) + 1
 
 
-class _Weights:
-    """Weights of a regression by name, with AdaGrad's sums of squared gradients."""
+class _Weight:
+    """A weight of a regression, with AdaGrad's sum of squared gradients."""
 
-    def __init__(self, initial: float, rate: float) -> None:
-        self.initial, self.rate = initial, rate
-        self.values: dict[str, list[float]] = {}
+    __slots__ = ("square", "value")
 
-    def of(self, name: str) -> float:
-        known = self.values.get(name)
-        return known[0] if known else self._initially(name)
+    def __init__(self, value: float, square: float = 1.0) -> None:
+        self.value, self.square = value, square
 
-    def move(self, name: str, gradient: float) -> None:
-        known = self.values.setdefault(name, [self._initially(name), 1.0])
-        known[1] += gradient * gradient
-        known[0] += self.rate * gradient / math.sqrt(known[1]) * 4
-
-    def _initially(self, name: str) -> float:
-        return 1.0 if name == f"slow {_WHOLE}" else self.initial
+    def move(self, gradient: float, rate: float) -> None:
+        self.square += gradient * gradient
+        self.value += rate * gradient / math.sqrt(self.square)
 
 
-class _Input(NamedTuple):
-    """One input of the regression: its weight's name, the fields it is about, and its size."""
+class _Group:
+    """The weights of a field, or of a pair of fields."""
 
-    name: str
-    fields: tuple[str, ...]
-    size: float
+    __slots__ = ("classes", "fields", "quick", "slow")
+
+    def __init__(self, fields: tuple[str, ...], weight: float) -> None:
+        self.fields = fields
+        self.slow, self.quick, self.classes = _Weight(weight), _Weight(weight), _Weight(weight)
+
+
+class _Term(NamedTuple):
+    """What a value of the context says: how far its rates, in log-odds, differ from the whole's."""
+
+    key: str
+    group: _Group
+    value: _Value | None
+    slow: float
+    quick: float
+
+    @property
+    def log_odds(self) -> float:
+        return self.group.slow.value * self.slow + self.group.quick.value * self.quick
 
 
 class SuccessPredictor:
@@ -150,109 +163,105 @@ class SuccessPredictor:
     def __init__(self, settings: SuccessSettings | None = None) -> None:
         self.settings = settings or SuccessSettings()
         self._values: dict[str, _Value] = {}
+        self._groups: dict[str, _Group] = {}
         self._whole = _Value(0.5)
-        self._weights = _Weights(self.settings.initial_weight, self.settings.learning_rate)
-        self._class_weights = _Weights(self.settings.initial_weight, self.settings.learning_rate)
+        self._whole_group = _Group((), self.settings.initial_weight)
+        self._whole_group.slow.value = self._whole_group.classes.value = 1.0
         self._classes: list[str] = []
         self._bins = [[_from_log_odds(_centre(place)), 0.0] for place in range(_BINS)]
 
     def predict(self, context: Mapping[str, Scalar]) -> Prediction:
         """What to expect in this context; learns nothing."""
-        keys = self._keys(context)
-        inputs = self._inputs(keys)
-        raw = self._log_odds(inputs)
-        classes = self._class_probabilities(keys)
+        terms = self._terms(context)
+        classes = self._class_probabilities(terms)
         best = max(range(len(classes)), key=classes.__getitem__, default=None)
         return Prediction(
-            self._corrected(raw),
+            self._corrected(self._log_odds(terms)),
             None if best is None else self._classes[best],
             0.0 if best is None else classes[best],
-            self._reasons(context, inputs),
+            _reasons(context, terms),
             self._whole.count,
         )
 
     def class_probabilities(self, context: Mapping[str, Scalar]) -> dict[str, float]:
         """The probability of each class of failure that was ever seen, if it fails."""
-        return dict(zip(self._classes, self._class_probabilities(self._keys(context)), strict=True))
+        return dict(zip(self._classes, self._class_probabilities(self._terms(context)), strict=True))
 
     def learn(self, context: Mapping[str, Scalar], succeeded: bool, failure_class: str | None = None) -> None:
         """Learn what came of a search or batch; `failure_class` is left out of a success."""
-        keys = self._keys(context)
-        inputs = self._inputs(keys)
-        raw = self._log_odds(inputs)
-        self._learn_correction(raw, succeeded)
-        error = float(succeeded) - _from_log_odds(raw)
-        for each in inputs:
-            self._weights.move(each.name, error * each.size)
+        terms, outcome = self._terms(context), float(succeeded)
+        raw = self._log_odds(terms)
+        self._learn_correction(raw, outcome)
+        self._learn_weights(terms, outcome - _from_log_odds(raw))
         number = None if succeeded or failure_class is None else self._number(failure_class)
         if number is not None:
-            self._learn_class(keys, number)
-        for key, _ in keys:
-            value = self._values.pop(key, None) or _Value(self._whole.slow)
-            value.learn(succeeded, number, self.settings)
-            self._values[key] = value
-        self._whole.learn(succeeded, number, self.settings)
+            self._learn_class(terms, number)
+        for term in terms:
+            value = self._values.pop(term.key, None) or _Value(self._whole.slow)
+            value.learn(outcome, number, self.settings)
+            self._values[term.key] = value
+        self._whole.learn(outcome, number, self.settings)
         while len(self._values) > self.settings.max_values:
             del self._values[next(iter(self._values))]
 
     # The regression
 
-    def _keys(self, context: Mapping[str, Scalar]) -> list[tuple[str, tuple[str, ...]]]:
-        """The values of a context and their pairs, each with the fields that it is about."""
-        names = sorted(context)[: self.settings.max_fields]
-        of_field = {name: f"{name}={_bin(context[name])}" for name in names}
-        keys = [(key, (name,)) for name, key in of_field.items()]
-        paired = sorted(names, key=lambda name: -abs(self._weights.of(f"slow {name}")))
-        for one, other in combinations(sorted(paired[: self.settings.pair_fields]), 2):
-            keys.append((f"{of_field[one]}&{of_field[other]}", (one, other)))
-        return keys
-
-    def _inputs(self, keys: list[tuple[str, tuple[str, ...]]]) -> list[_Input]:
-        whole_slow, whole_quick = _log_odds(self._whole.slow), _log_odds(self._whole.quick)
-        inputs = [
-            _Input("bias", (), 0.3),
-            _Input(f"slow {_WHOLE}", (), whole_slow),
-            _Input(f"quick {_WHOLE}", (), whole_quick - whole_slow),
+    def _terms(self, context: Mapping[str, Scalar]) -> list[_Term]:
+        """What each value of a context says, and each pair of values of the fields that weigh most."""
+        whole = _log_odds(self._whole.slow)
+        fields = sorted(context)[: self.settings.max_fields]
+        singles = [self._term(f"{name}={_bin(context[name])}", name, (name,), whole) for name in fields]
+        paired = sorted(singles, key=lambda term: -abs(term.group.slow.value))[: self.settings.pair_fields]
+        pairs = [
+            self._term(f"{one.key}&{other.key}", f"{first}&{second}", (first, second), whole)
+            for one, other in combinations(paired, 2)
+            for (first,), (second,) in [sorted((one.group.fields, other.group.fields))]
         ]
-        for key, fields in keys:
-            value = self._values.get(key)
-            if value is None:
-                continue
-            trust = value.count / (value.count + self.settings.back_off)
-            name = "&".join(fields)
-            slow = _log_odds(self._whole.slow + trust * (value.slow - self._whole.slow))
-            quick = _log_odds(self._whole.slow + trust * (value.quick - self._whole.slow))
-            inputs.append(_Input(f"slow {name}", fields, slow - whole_slow))
-            inputs.append(_Input(f"quick {name}", fields, quick - slow))
-        return inputs
+        return singles + pairs
 
-    def _log_odds(self, inputs: list[_Input]) -> float:
-        return sum(self._weights.of(each.name) * each.size for each in inputs)
+    def _term(self, key: str, name: str, fields: tuple[str, ...], whole: float) -> _Term:
+        group = self._groups.get(name)
+        if group is None:
+            group = _Group(fields, self.settings.initial_weight)
+            if len(self._groups) < self.settings.max_groups:
+                self._groups[name] = group
+        value = self._values.get(key)
+        if value is None:
+            return _Term(key, group, None, 0.0, 0.0)
+        trust, rate = value.count / (value.count + self.settings.back_off), self._whole.slow
+        slow = _log_odds(rate + trust * (value.slow - rate))
+        quick = _log_odds(rate + trust * (value.quick - rate))
+        return _Term(key, group, value, slow - whole, quick - slow)
 
-    def _reasons(self, context: Mapping[str, Scalar], inputs: list[_Input]) -> tuple[Reason, ...]:
-        shares: dict[str, float] = {}
-        for each in inputs:
-            for field in each.fields:
-                part = self._weights.of(each.name) * each.size / len(each.fields)
-                shares[field] = shares.get(field, 0.0) + part
-        heaviest = sorted(shares, key=lambda field: (-abs(shares[field]), field))[:3]
-        return tuple(Reason(field, context[field], shares[field]) for field in heaviest)
+    def _log_odds(self, terms: list[_Term]) -> float:
+        whole = _log_odds(self._whole.slow)
+        group, quick = self._whole_group, _log_odds(self._whole.quick) - whole
+        return group.slow.value * whole + group.quick.value * quick + sum(term.log_odds for term in terms)
+
+    def _learn_weights(self, terms: list[_Term], error: float) -> None:
+        rate, whole = self.settings.learning_rate, _log_odds(self._whole.slow)
+        self._whole_group.slow.move(error * whole, rate)
+        self._whole_group.quick.move(error * (_log_odds(self._whole.quick) - whole), rate)
+        for term in terms:
+            if term.value is not None:
+                term.group.slow.move(error * term.slow, rate)
+                term.group.quick.move(error * term.quick, rate)
 
     # The correction
 
     def _corrected(self, raw: float) -> float:
         plain = _from_log_odds(raw)
-        (low, share), high = _place(raw), min(_place(raw)[0] + 1, _BINS - 1)
-        learnt = (1 - share) * self._bins[low][0] + share * self._bins[high][0]
+        low, share = _place(raw)
+        learnt = (1 - share) * self._bins[low][0] + share * self._bins[low + 1][0]
         return min(max((plain + learnt) / 2, _EDGE), 1 - _EDGE)
 
-    def _learn_correction(self, raw: float, succeeded: bool) -> None:
+    def _learn_correction(self, raw: float, outcome: float) -> None:
         low, share = _place(raw)
-        for place, weight in ((low, 1 - share), (min(low + 1, _BINS - 1), share)):
+        for place, weight in ((low, 1 - share), (low + 1, share)):
             bin_ = self._bins[place]
             bin_[1] += weight
             rate = max(1 / (bin_[1] + 10), self.settings.correction)
-            bin_[0] += weight * rate * (float(succeeded) - bin_[0])
+            bin_[0] += weight * rate * (outcome - bin_[0])
 
     # The class of a failure
 
@@ -264,33 +273,34 @@ class SuccessPredictor:
         self._classes.append(failure_class)
         return len(self._classes) - 1
 
-    def _class_inputs(self, keys: list[tuple[str, tuple[str, ...]]]) -> Iterator[tuple[str, list[float]]]:
-        """By weight's name, the logarithm of each class's share among a value's failures."""
-        whole = _shares(self._whole.classes, [1 / len(self._classes)] * len(self._classes), 1.0)
+    def _class_sizes(self, terms: list[_Term]) -> Iterator[tuple[_Weight, list[float]]]:
+        """The logarithm of each class's share among the failures of the whole, and what values add to it."""
+        number = len(self._classes)
+        whole = _shares(self._whole.classes, [1 / number] * number, 1.0)
         base = [math.log(share) for share in whole]
-        yield f"slow {_WHOLE}", base
-        for key, fields in keys:
-            value = self._values.get(key)
-            if value is not None and value.classes:
-                shares = _shares(value.classes, whole, self.settings.back_off)
-                yield "&".join(fields), [math.log(share) - b for share, b in zip(shares, base, strict=True)]
+        yield self._whole_group.classes, base
+        for term in terms:
+            if term.value is not None and term.value.classes:
+                shares = _shares(term.value.classes, whole, self.settings.back_off)
+                sizes = [math.log(share) - usual for share, usual in zip(shares, base, strict=True)]
+                yield term.group.classes, sizes
 
-    def _class_probabilities(self, keys: list[tuple[str, tuple[str, ...]]]) -> list[float]:
+    def _class_probabilities(self, terms: list[_Term]) -> list[float]:
         scores = [0.0] * len(self._classes)
         if not scores:
             return []
-        for name, sizes in self._class_inputs(keys):
-            weight = self._class_weights.of(name)
-            scores = [score + weight * size for score, size in zip(scores, sizes, strict=True)]
+        for weight, sizes in self._class_sizes(terms):
+            scores = [score + weight.value * size for score, size in zip(scores, sizes, strict=True)]
         top = max(scores)
-        weights = [math.exp(score - top) for score in scores]
-        return [weight / sum(weights) for weight in weights]
+        shares = [math.exp(score - top) for score in scores]
+        total = sum(shares)
+        return [share / total for share in shares]
 
-    def _learn_class(self, keys: list[tuple[str, tuple[str, ...]]], number: int) -> None:
-        probabilities = self._class_probabilities(keys)
-        for name, sizes in list(self._class_inputs(keys)):
+    def _learn_class(self, terms: list[_Term], number: int) -> None:
+        probabilities = self._class_probabilities(terms)
+        for weight, sizes in self._class_sizes(terms):
             expected = sum(p * size for p, size in zip(probabilities, sizes, strict=True))
-            self._class_weights.move(name, sizes[number] - expected)
+            weight.move(sizes[number] - expected, self.settings.learning_rate)
 
     # The state
 
@@ -300,8 +310,8 @@ class SuccessPredictor:
             "settings": list(astuple(self.settings)),
             "whole": _saved(self._whole),
             "values": {key: _saved(value) for key, value in self._values.items()},
-            "weights": self._weights.values,
-            "class_weights": self._class_weights.values,
+            "whole_group": _saved_group(self._whole_group),
+            "groups": {name: _saved_group(group) for name, group in self._groups.items()},
             "classes": self._classes,
             "bins": self._bins,
         }
@@ -314,9 +324,20 @@ class SuccessPredictor:
         predictor = cls(SuccessSettings(*saved["settings"]))
         predictor._whole = _loaded(saved["whole"])
         predictor._values = {key: _loaded(value) for key, value in saved["values"].items()}
-        predictor._weights.values, predictor._class_weights.values = saved["weights"], saved["class_weights"]
+        predictor._whole_group = _loaded_group(saved["whole_group"])
+        predictor._groups = {name: _loaded_group(group) for name, group in saved["groups"].items()}
         predictor._classes, predictor._bins = saved["classes"], saved["bins"]
         return predictor
+
+
+def _reasons(context: Mapping[str, Scalar], terms: list[_Term]) -> tuple[Reason, ...]:
+    """The three fields that weigh most; what a pair says is halved between its fields."""
+    shares: dict[str, float] = {}
+    for term in terms:
+        for field in term.group.fields:
+            shares[field] = shares.get(field, 0.0) + term.log_odds / len(term.group.fields)
+    heaviest = sorted(shares, key=lambda field: (-abs(shares[field]), field))[:3]
+    return tuple(Reason(field, context[field], shares[field]) for field in heaviest if shares[field])
 
 
 def _bin(value: Scalar) -> str:
@@ -355,6 +376,17 @@ def _place(raw: float) -> tuple[int, float]:
 def _shares(classes: Mapping[int, float], prior: list[float], weight: float) -> list[float]:
     total = sum(classes.values()) + weight
     return [(classes.get(number, 0.0) + weight * share) / total for number, share in enumerate(prior)]
+
+
+def _saved_group(group: _Group) -> list[Any]:
+    weights = (group.slow, group.quick, group.classes)
+    return [list(group.fields), *([weight.value, weight.square] for weight in weights)]
+
+
+def _loaded_group(saved: list[Any]) -> _Group:
+    group = _Group(tuple(saved[0]), 0.0)
+    group.slow, group.quick, group.classes = (_Weight(*weight) for weight in saved[1:])
+    return group
 
 
 def _saved(value: _Value) -> list[Any]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import astuple, dataclass
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, cast
 
 from drain3.drain import Drain, LogCluster, Node
 from drain3.masking import LogMasker, MaskingInstruction
@@ -99,7 +99,7 @@ MASKS: Final[Masks] = (
     ("quoted", r"(?<!\w)'[^'\n]{0,200}'(?!\w)|\"[^\"\n]{0,200}\"|`[^`\n]{0,200}`"),
     ("path", r"(?<![\w<.])(?:/[\w.@~-]+){2,}/?"),
     ("host", r"\b[\w-]+(?:\.[\w-]+)*:\d{2,5}\b|\b(?:\d{1,3}\.){3}\d{1,3}\b"),
-    ("id", r"\b(?:UC|UU|PL)[\w-]{16,}|\b(?=[\w-]*\d)(?=[\w-]*[A-Z])(?=[\w-]*[a-z])[\w-]{11,}"),
+    ("id", r"\b(?:UC|UU|PL)[\w-]{16,}|(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[A-Z])(?=[\w-]*[a-z])[\w-]{11,}"),
     ("id", r"\b(?=[0-9a-f]*\d)[0-9a-f]{8,}\b"),
     ("number", r"(?<![\w.<-])(?<!HTTP )[-+]?\d+(?:[.,:]\d+)*(?=[A-Za-z%]{0,4}(?:\W|$))"),
 )  # fmt: skip
@@ -145,7 +145,6 @@ class FailureTemplates:
         self.settings = settings or TemplateSettings()
         self._masker = LogMasker([MaskingInstruction(pattern, name) for name, pattern in masks], "<", ">")
         self._drain = self._new_drain()
-        self._used: dict[int, None] = {}
         self._successors: dict[str, str] = {}
         self._grown = 0
 
@@ -171,8 +170,12 @@ class FailureTemplates:
 
     def templates(self) -> dict[Template, int]:
         """All templates, with how many texts each had; the least recently used first."""
-        clusters = {cluster.cluster_id: cluster for cluster in self._drain.clusters}
-        return {_template(clusters[number]): clusters[number].size for number in self._used}
+        counts: dict[Template, int] = {}
+        for cluster in self._clusters.values():
+            # Two templates may have become the same.
+            template = _template(cluster)
+            counts[template] = counts.get(template, 0) + cluster.size
+        return counts
 
     def current_id(self, template_id: str) -> str:
         """The id of the template that one with this id has become."""
@@ -182,7 +185,6 @@ class FailureTemplates:
 
     def state(self) -> bytes:
         """Everything needed to go on elsewhere, with a version."""
-        clusters = {cluster.cluster_id: cluster for cluster in self._drain.clusters}
         return pack(
             _TEMPLATES_STATE,
             _VERSION,
@@ -194,8 +196,8 @@ class FailureTemplates:
                 ],
                 "counter": self._drain.clusters_counter,
                 "clusters": [
-                    [number, clusters[number].size, clusters[number].log_template_tokens]
-                    for number in self._used
+                    [number, cluster.size, cluster.log_template_tokens]
+                    for number, cluster in self._clusters.items()
                 ],
                 "tree": _tree(self._drain.root_node),
                 "successors": self._successors,
@@ -214,7 +216,6 @@ class FailureTemplates:
             cluster = LogCluster(words, number)
             cluster.size = size
             drain.id_to_cluster[number] = cluster
-            templates._used[number] = None
         drain.root_node = _node(saved["tree"])
         templates._successors = saved["successors"]
         templates._grown = saved["grown"]
@@ -225,7 +226,6 @@ class FailureTemplates:
             depth=_DEPTH,
             sim_th=self.settings.similarity,
             max_children=self.settings.max_children,
-            max_clusters=self.settings.max_templates,
             param_str="<*>",
             parametrize_numeric_tokens=False,
         )
@@ -240,11 +240,16 @@ class FailureTemplates:
         return None if cluster is None else cluster.get_template()
 
     def _use(self, number: int) -> None:
-        """Keep the order of use, which is the order in which Drain's cache forgets."""
-        self._used.pop(number, None)
-        self._used[number] = None
-        if len(self._used) > self.settings.max_templates:
-            del self._used[next(iter(self._used))]
+        """Keep the clusters in the order of their use, and forget the first if there are too many."""
+        clusters = self._clusters
+        clusters[number] = clusters.pop(number)
+        if len(clusters) > self.settings.max_templates:
+            del clusters[next(iter(clusters))]
+
+    @property
+    def _clusters(self) -> MutableMapping[int, LogCluster]:
+        """Drain's own, which tolerates that some are gone."""
+        return cast("MutableMapping[int, LogCluster]", self._drain.id_to_cluster)
 
     def _succeed(self, old: str | None, current: Template) -> None:
         if old is None or old == current.text:
@@ -261,9 +266,8 @@ class FailureTemplates:
             return
         self._grown = 0
         self._drain.root_node = Node()
-        clusters = {cluster.cluster_id: cluster for cluster in self._drain.clusters}
-        for number in sorted(clusters):
-            self._drain.add_seq_to_prefix_tree(self._drain.root_node, clusters[number])
+        for number in sorted(self._clusters):
+            self._drain.add_seq_to_prefix_tree(self._drain.root_node, self._clusters[number])
 
 
 def _template(cluster: LogCluster) -> Template:
@@ -295,19 +299,23 @@ EXAMPLES: Final[Mapping[FailureClass, tuple[str, ...]]] = {
         "ring is closed for bucket search until: the day's units are used up",
         "HTTP 403 dailyLimitExceeded: Daily Limit Exceeded. The quota will be reset at midnight Pacific Time",
         "The request cannot be completed because you have exceeded your quota.",
+        "HTTP 429 rateLimitExceeded: Quota exceeded for metric 'Queries' and limit 'Queries per day'",
         "Quota exceeded for quota metric 'Search Queries' and limit 'Search Queries per day'",
+        "limit 'Queries per day', PerDayPerProject, daily",
         "other processes use every unit as soon as it is free",
     ),
     FailureClass.RATE_LIMITED: (
         "HTTP 429 rateLimitExceeded: Rate Limit Exceeded",
         "HTTP 403 userRateLimitExceeded: User Rate Limit Exceeded",
-        "Quota exceeded for quota metric 'Queries' and limit 'Queries per minute' RATE_LIMIT_EXCEEDED",
+        "HTTP 429 rateLimitExceeded: Quota exceeded for metric 'Queries' and limit 'Queries per minute'",
         "HTTP 429: Too Many Requests, slow down, retry after some seconds",
     ),
     FailureClass.KEY: (
         "no key is left. YouTube does not know this key: it was mistyped, deleted or has expired.",
         "HTTP 400 API_KEY_INVALID: API key not valid. Please pass a valid API key.",
         "API key expired. Please renew the API key.",
+        "HTTP 400 keyInvalid: Bad Request",
+        "HTTP 400 keyExpired: Bad Request",
         "HTTP 403 accessNotConfigured: the API has not been used in project before or it is disabled",
         "API_KEY_IP_ADDRESS_BLOCKED: The provided API key has an IP address restriction",
         "The key is restricted to web sites. Requests from referer are blocked",
@@ -356,6 +364,7 @@ EXAMPLES: Final[Mapping[FailureClass, tuple[str, ...]]] = {
         "HTTP 500 backendError: Internal error encountered.",
         "HTTP 503 backendError: The service is currently unavailable.",
         "HTTP 502 badGateway: Bad Gateway",
+        "HTTP 403 accountDelegationForbidden: cannot act on behalf of the specified Google account",
         "HTTP 501 notImplemented: Operation is not implemented, or supported, or enabled",
         "the response is not complete JSON; the response is not a JSON object, but html",
         "the response is incomplete, or not what was requested; a redirect, which the API never sends",
@@ -414,7 +423,7 @@ _LONGEST_WORD: Final = 32
 class ClassifierSettings:
     """How failure texts are classified."""
 
-    smoothing: float = 0.1
+    smoothing: float = 0.03
     max_words: int = 20_000
     least_probability: float = 0.35
     """Below it, the class is unknown."""
@@ -482,7 +491,7 @@ class FailureClassifier:
             whole = math.log(self._totals[place] + smoothing * len(self._words))
             score = sum(math.log(counts[place] + smoothing) - whole for counts in known)
             # Words of one message come together, so that fewer of them are evidence of their own.
-            scores.append(score / math.sqrt(len(known)) + 0.5 * math.log(texts))
+            scores.append(score / len(known) ** 0.25 + 0.5 * math.log(texts))
         top = max(scores)
         weights = [math.exp(score - top) for score in scores]
         return {each: weight / sum(weights) for each, weight in zip(CLASSES, weights, strict=True)}
