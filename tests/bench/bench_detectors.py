@@ -1,8 +1,8 @@
 """Detectors over observations: what each costs, and whether memory stays flat.
 
-Observations are made up: three agents at work in sessions of twenty steps, with five fields of context, one of
-them with a new value each time, and with some truths to find. Each detector reads batches of 10,000 and is
-asked for its patterns after each, as the learner does. The time of making observations is not counted.
+Observations are made up: three agents at work in sessions of twenty steps, with five fields of context, one
+of them with a new value each time, and with some truths to find. Each detector reads batches of 10,000 and is
+asked for its patterns after each, as the learner does. CPU time counts, without that of making observations.
 Memory is what the process holds (RSS), so the run is one process of its own.
 """
 
@@ -60,7 +60,7 @@ def stream(seed: int = 1) -> Iterator[list[Observation]]:
     random_ = random.Random(seed)
     at, step = _BEGIN, 0
     agents = list(_ACTIONS)
-    steps = {agent: 0 for agent in agents}
+    steps = dict.fromkeys(agents, 0)
     while True:
         batch = []
         for _ in range(BATCH):

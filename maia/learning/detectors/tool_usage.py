@@ -25,7 +25,7 @@ Key = tuple[Place, str]
 _ANYWHERE: Final = ""
 _MOST_VALUES: Final = 16
 _MOST_FIELDS: Final = 200
-_IGNORED: Final = frozenset({*METHOD_FIELDS, "goal", "error"})
+_IGNORED: Final = (*METHOD_FIELDS, "goal", "error")
 
 
 class ToolUsage(ObservationDetector):
