@@ -211,6 +211,16 @@ def test_what_helps_after_an_error_is_ranked():
     assert best.pattern.statement == "after hunter upload failed with expired, refresh helped 40 of 40 times"
 
 
+def test_what_helps_no_more_than_anything_else_is_no_recovery():
+    drawn = random.Random(1)
+    read = []
+    for number in range(400):
+        between = drawn.choice(("feeds", "uploads", "store"))
+        again = "success" if drawn.random() < 0.8 else "quota"
+        read += outage(number, (0, "search", "quota"), (1, between, "success"), (2, "search", again))
+    assert learn(ErrorRecoveries(), read) == {}
+
+
 @pytest.mark.parametrize(
     ("waited_s", "recovery"),
     [
