@@ -42,9 +42,12 @@ class Episode:
     """A failure that nothing came of yet, and which actions succeeded since."""
 
     failure: Failure
+    session: str
     at: datetime
     steps_left: int = STEPS
     tried: list[str] = field(default_factory=list)
+    substitute: str | None = None
+    """The first action that succeeded in the same session."""
 
 
 @dataclass(slots=True)
@@ -67,8 +70,8 @@ class ErrorRecoveries(ObservationDetector):
     """Follows each failure for five steps of its agent, or of its session if the agent has several at once.
 
     When what failed is tried again, the actions since then are credited or blamed for how it went; without
-    any, the time that passed is. If it is not tried again, the first action that succeeded instead is
-    credited. Actions that failed are blamed at once.
+    any, the time that passed is. If it is not tried again, the first action that succeeded in the same
+    session instead is credited. Actions that failed are blamed at once.
 
     The best five recoveries of each failure are reported, but other actions than a retry only if they do
     better or worse than what else was tried.
@@ -101,13 +104,13 @@ class ErrorRecoveries(ObservationDetector):
             if stream in self._open:
                 self._go_on(stream, each)
             elif each.outcome != SUCCESS:
-                self._open[stream] = [Episode(_failure(each), each.at)]
+                self._open[stream] = [_episode_of(each)]
         self._trim()
 
     def _go_on(self, stream: tuple[str, str], each: Observation) -> None:
         episodes = [episode for episode in self._open.pop(stream) if self._stays_open(episode, each)]
         if each.outcome != SUCCESS:
-            episodes.append(Episode(_failure(each), each.at))
+            episodes.append(_episode_of(each))
         if episodes:
             self._open[stream] = episodes
 
@@ -122,11 +125,14 @@ class ErrorRecoveries(ObservationDetector):
             return False
         if not succeeded:
             self._count(episode.failure, [each.action], each, succeeded)
-        elif each.action not in episode.tried:
-            episode.tried.append(each.action)
+        else:
+            if each.action not in episode.tried:
+                episode.tried.append(each.action)
+            if episode.substitute is None and each.session == episode.session:
+                episode.substitute = each.action
         episode.steps_left -= 1
-        if not episode.steps_left:
-            self._count(episode.failure, episode.tried[:1], each, True)
+        if not episode.steps_left and episode.substitute is not None:
+            self._count(episode.failure, [episode.substitute], each, True)
         return episode.steps_left > 0
 
     def _count(self, failure: Failure, tried: list[str], each: Observation, helped: bool) -> None:
@@ -227,10 +233,7 @@ class ErrorRecoveries(ObservationDetector):
         agents = [
             [name, each.current, list(each.recent), each.by_turns] for name, each in self._agents.items()
         ]
-        episodes = [
-            [stream, [[each.failure, micros(each.at), each.steps_left, each.tried] for each in episodes]]
-            for stream, episodes in self._open.items()
-        ]
+        episodes = [[stream, list(map(_packed, each))] for stream, each in self._open.items()]
         content = [
             self._tallies.content(), self._screen.content(), self._streams, self._least_support,
             self._most_recoveries, agents, episodes, list(self._gained),
@@ -254,9 +257,17 @@ class ErrorRecoveries(ObservationDetector):
         return made
 
 
+def _packed(each: Episode) -> list[Any]:
+    return [each.failure, each.session, micros(each.at), each.steps_left, each.tried, each.substitute]
+
+
 def _episode(row: list[Any]) -> Episode:
-    failure, at, steps_left, tried = row
-    return Episode(frozen(failure), instant(at), steps_left, tried)
+    failure, session, at, steps_left, tried, substitute = row
+    return Episode(frozen(failure), session, instant(at), steps_left, tried, substitute)
+
+
+def _episode_of(each: Observation) -> Episode:
+    return Episode(_failure(each), each.session, each.at)
 
 
 def _failure(each: Observation) -> Failure:
