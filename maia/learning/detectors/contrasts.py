@@ -157,8 +157,8 @@ class Contrasts:
         block.records += sizes[0]
         block.events += sizes[1]
         block.last_seen = max(block.last_seen, last_seen)
-        _increase(block.present, present)
-        _increase(block.hits, hits)
+        block.present = _sum(block.present, present)
+        block.hits = _sum(block.hits, hits)
 
     def end_batch(self) -> None:
         """Compare what is enough, and forget what is too much."""
@@ -305,9 +305,13 @@ def _compare_with_parts(tables: list[Table], item: Item, block: Block, a: float,
         table.add(a, b, max(0, hits - a), max(0, misses - b))
 
 
-def _increase(counts: dict[Item, float], by: Mapping[Item, float]) -> None:
-    for item, count in by.items():
+def _sum(counts: dict[Item, float], more: Mapping[Item, float]) -> dict[Item, float]:
+    """Both together; the first is used up."""
+    if not counts:
+        return dict(more)
+    for item, count in more.items():
         counts[item] = counts.get(item, 0) + count
+    return counts
 
 
 def _items(pairs: list[Any]) -> dict[Item, float]:
