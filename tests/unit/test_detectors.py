@@ -59,7 +59,7 @@ class Successes(ObservationDetector):
 
     def patterns(self):
         found = [
-            Finding(Pattern(PatternType.TOOL_USAGE, {"toy": action}, f"{action} succeeds", action=action), days)
+            Finding(Pattern(PatternType.TOOL_USAGE, {"toy": action}, f"{action} succeeds"), days)
             for action, days in self.counts.items() if days
         ]
         self.counts = {action: {} for action in self.counts}
@@ -67,7 +67,13 @@ class Successes(ObservationDetector):
 
     def state(self):
         rows = [
-            [action, [[day.toordinal(), each.pos, each.neg, each.last_seen.isoformat()] for day, each in days.items()]]
+            [
+                action,
+                [
+                    [day.toordinal(), each.pos, each.neg, each.last_seen.isoformat()]
+                    for day, each in days.items()
+                ],
+            ]
             for action, days in self.counts.items()
         ]
         return pack(self.name, self.version, [self.capacity, rows])
@@ -222,13 +228,14 @@ def test_patterns_are_well_formed(kind: type[Detector[Observation]]):
         [step(i, "a", "failed" if i % 2 else "success", x=math.nan, y=math.inf) for i in range(300)],
         [step(i, "a", "failed" if i % 2 else "success", x=10**400, y=-(10**400)) for i in range(300)],
         [step(i, "a" * (i % 2), duration_s=math.nan, cost=0.0, reward=1e300) for i in range(300)],
-        [step(i, "b" if i % 3 else "", topic="", source=None, arm=True, tag_1="", goal="") for i in range(300)],
+        [step(i, "b" * (i % 3), topic="", source=None, arm=True, tag_1="", goal="") for i in range(300)],
         [step(-i, "ab"[i % 2], "failed" if i % 7 else "success") for i in range(300)],
         [step(i, "watch", agent="operator", count=math.nan) for i in range(100)]
         + [step(i, "offer", agent="offer", count=-math.inf, reward=-5) for i in range(300)],
     ],
     ids=[
-        "empty", "one", "constant", "failing", "NaN", "huge", "extremes", "empty texts", "backwards", "offers",
+        "empty", "one", "constant", "failing", "NaN", "huge", "extremes", "empty texts", "backwards",
+        "offers",
     ],
 )  # fmt: skip
 def test_it_survives_odd_input(kind: type[Detector[Observation]], batch: list[Observation]):
@@ -252,7 +259,7 @@ def _varied(begin: int, count: int) -> list[Observation]:
     drawn = random.Random(begin)
     return [
         step(
-            60.0 * (begin + number), f"a{drawn.randrange(3000)}", drawn.choice(("success", "success", "quota")),
+            60.0 * (begin + number), f"a{drawn.randrange(3000)}", drawn.choice(("success", "quota")),
             agent=drawn.choice(("operator", "offer", *(f"agent{at}" for at in range(20)))),
             session=f"s{(begin + number) // 5}", duration_s=drawn.random(), reward=drawn.random(),
             topic=f"t{drawn.randrange(3000)}", arm=f"arm{drawn.randrange(500)}",

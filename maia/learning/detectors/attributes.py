@@ -33,9 +33,9 @@ class Attributes:
         self._ignored = ignored
         self._known: dict[tuple[object, ...], Attribute | None] = {}
 
-    def of(self, context: Mapping[str, Scalar]) -> list[Attribute]:
+    def of(self, context: Mapping[str, Scalar]) -> list[tuple[str, ...]]:
         """The attributes of a context, in its order; values that say nothing, such as NaN, have none."""
-        found = []
+        found: list[tuple[str, ...]] = []
         known = self._known
         for name, value in context.items():
             key = (name, value) if type(value) is str else _key(name, value)

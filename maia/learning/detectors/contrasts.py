@@ -14,10 +14,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import date, datetime
 from itertools import chain
 from typing import Any, Final, Self
+
+from scipy.special import ndtr
 
 from maia.learning.detectors.significance import Screen, fisher_greater
 from maia.learning.detectors.tallies import SLACK, Tallies, frozen, instant, micros
@@ -49,14 +51,29 @@ class Block:
 
 @dataclass(slots=True)
 class Table:
-    """An item's four counts, over all blocks in which some records had it and some didn't."""
+    """Four counts, over all blocks in which some records had an item and some didn't.
+
+    `expected` and `variance` are those of `a` if the item did nothing, added up over the blocks.
+    """
 
     a: float = 0
     b: float = 0
     c: float = 0
     d: float = 0
-    parts: list[list[float]] = field(default_factory=list)
-    """For each part: the events and the others among the records that have the part but not the item."""
+    expected: float = 0
+    variance: float = 0
+
+    def add(self, a: float, b: float, c: float, d: float) -> None:
+        """Add a block's counts."""
+        self.a += a
+        self.b += b
+        self.c += c
+        self.d += d
+        with_, events, total = a + b, a + c, a + b + c + d
+        if total > 1:
+            self.expected += with_ * events / total
+            share = events / total
+            self.variance += share * (1 - share) * with_ * (total - with_) / (total - 1)
 
     @property
     def rate(self) -> float:
@@ -75,16 +92,20 @@ class Table:
 
     @property
     def deviation(self) -> float:
-        """The excess of events in standard deviations, roughly."""
-        with_, total, events = self.a + self.b, self.a + self.b + self.c + self.d, self.a + self.c
-        expected = with_ * events / total
-        variance = expected * (1 - events / total)
-        return (self.a - expected) / math.sqrt(variance) if variance > 0 else 0.0
+        """The excess of events within blocks, in standard deviations."""
+        return (self.a - self.expected) / math.sqrt(self.variance) if self.variance > 0 else 0.0
 
     def p_value(self) -> float:
-        """That the item does nothing, or nothing that one of its parts doesn't do already."""
-        own = fisher_greater(self.a, self.b, self.c, self.d)
-        return max([own, *(fisher_greater(self.a, self.b, c, d) for c, d in self.parts)])
+        """How probable so many events are by chance.
+
+        Fisher's test is exact but sees only the sums, in which a bad day may pass for a bad condition. That
+        of Cochran, Mantel and Haenszel sees the blocks but is approximate. The worse of the two counts.
+        """
+        exact = fisher_greater(self.a, self.b, self.c, self.d)
+        if exact < 1:
+            excess = self.a - self.expected - 0.5
+            return max(exact, float(ndtr(-excess / math.sqrt(self.variance or 1))))
+        return exact
 
 
 class Contrasts:
@@ -99,6 +120,8 @@ class Contrasts:
         self.screen: Screen[Key] = Screen(least_support)
         self._tallies: Tallies[Key] = Tallies(capacity)
         self._tables: dict[Key, Table] = {}
+        self._beyond: dict[Key, list[Table]] = {}
+        """Of items with parts: how they compare with each part alone."""
         self._blocks: dict[Stratum, Block] = {}
         self._interesting: dict[Stratum, dict[Item, float]] = {}
         self._due: dict[Key, None] = {}
@@ -134,8 +157,8 @@ class Contrasts:
         block.records += sizes[0]
         block.events += sizes[1]
         block.last_seen = max(block.last_seen, last_seen)
-        _increase(block.present, present)
-        _increase(block.hits, hits)
+        block.present = _sum(block.present, present)
+        block.hits = _sum(block.hits, hits)
 
     def end_batch(self) -> None:
         """Compare what is enough, and forget what is too much."""
@@ -156,7 +179,9 @@ class Contrasts:
             # A statement that evidence within blocks speaks against isn't true because the sums say so.
             tally = self._tallies.get(key)
             for_it = tally is not None and tally.pos > tally.neg
-            self.screen.look(key, table.a + table.b, table.p_value() if for_it else 1.0)
+            tests = [table, *self._beyond.get(key, ())]
+            p_value = max(each.p_value() for each in tests) if for_it else 1.0
+            self.screen.look(key, table.a + table.b, p_value)
         self._due.clear()
         self.screen.settle()
         return list(self._tallies.take(self.screen.accepted).items())
@@ -189,13 +214,12 @@ class Contrasts:
         d = block.records - block.events - b
         table = self._tables.get(key)
         if table is None:
-            table = self._tables[key] = Table(parts=[[0, 0] for _ in item] if len(item) > 1 else [])
-        table.a += a
-        table.b += b
-        table.c += c
-        table.d += d
+            table = self._tables[key] = Table()
+            if len(item) > 1:
+                self._beyond[key] = [Table() for _ in item]
+        table.add(a, b, c, d)
         if len(item) > 1:
-            _count_parts(table, item, block, a, b)
+            _compare_with_parts(self._beyond[key], item, block, a, b)
         elif table.a > 2:
             self._note_interest(stratum, item, table)
         pos, neg = a * d / block.records, b * c / block.records
@@ -222,6 +246,7 @@ class Contrasts:
         evicted = ranked[: len(tables) - self.capacity]
         for key in evicted:
             del tables[key]
+            self._beyond.pop(key, None)
             self._due.pop(key, None)
         self._tallies.discard(evicted)
         self.screen.forget(evicted)
@@ -232,7 +257,8 @@ class Contrasts:
     def content(self) -> list[Any]:
         """Everything as lists, for `maia.learning.states`."""
         tables = [
-            [key, table.a, table.b, table.c, table.d, table.parts] for key, table in self._tables.items()
+            [key, astuple(table), [astuple(each) for each in self._beyond.get(key, ())]]
+            for key, table in self._tables.items()
         ]
         blocks = [
             [stratum, block.day, micros(block.last_seen), block.records, block.events,
@@ -251,7 +277,10 @@ class Contrasts:
         made = cls(capacity, least_records=least_records, strata=strata)
         made.screen = Screen.from_content(screen)
         made._tallies = Tallies.from_content(tallies)
-        made._tables = {frozen(key): Table(*counts) for key, *counts in tables}
+        made._tables = {frozen(key): Table(*counts) for key, counts, _ in tables}
+        made._beyond = {
+            frozen(key): [Table(*counts) for counts in parts] for key, _, parts in tables if parts
+        }
         made._blocks = {
             frozen(stratum): Block(
                 day, instant(at), records, events, _items(present), _items(hits), frozen(watched)
@@ -268,16 +297,21 @@ def parts_of(item: Item) -> list[Item]:
     return [item[:at] + item[at + 1 :] for at in range(len(item))]
 
 
-def _count_parts(table: Table, item: Item, block: Block, a: float, b: float) -> None:
-    for counts, part in zip(table.parts, parts_of(item), strict=True):
+def _compare_with_parts(tables: list[Table], item: Item, block: Block, a: float, b: float) -> None:
+    """Compare records that have the item with those that have just one of its parts."""
+    for table, part in zip(tables, parts_of(item), strict=True):
         hits = block.hits.get(part, 0)
-        counts[0] += max(0, hits - a)
-        counts[1] += max(0, block.present.get(part, 0) - hits - b)
+        misses = block.present.get(part, 0) - hits
+        table.add(a, b, max(0, hits - a), max(0, misses - b))
 
 
-def _increase(counts: dict[Item, float], by: Mapping[Item, float]) -> None:
-    for item, count in by.items():
+def _sum(counts: dict[Item, float], more: Mapping[Item, float]) -> dict[Item, float]:
+    """Both together; the first is used up."""
+    if not counts:
+        return dict(more)
+    for item, count in more.items():
         counts[item] = counts.get(item, 0) + count
+    return counts
 
 
 def _items(pairs: list[Any]) -> dict[Item, float]:

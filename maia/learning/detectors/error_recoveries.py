@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Final, Self
 
 from maia.learning.detector import ObservationDetector
-from maia.learning.detectors.tallies import Tallies, frozen, instant, micros
+from maia.learning.detectors.significance import Screen, fisher_greater
+from maia.learning.detectors.tallies import Tallies, Tally, frozen, instant, micros
 from maia.learning.observations import SUCCESS, Observation
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
 from maia.learning.states import pack, unpack
@@ -28,7 +29,9 @@ _WAITS: Final = (
     (6 * 3600.0, "wait an hour"),
 )
 _LONG_WAIT: Final = "wait until the next day"
+_RETRIES: Final = frozenset({*(label for _, label in _WAITS), _LONG_WAIT})
 _LONG_S: Final = 3600.0
+_FEW: Final = 5
 _RECENT_SESSIONS: Final = 64
 _TEMPLATE_LENGTH: Final = 80
 _DIGITS: Final = re.compile(r"\d+")
@@ -39,9 +42,12 @@ class Episode:
     """A failure that nothing came of yet, and which actions succeeded since."""
 
     failure: Failure
+    session: str
     at: datetime
     steps_left: int = STEPS
     tried: list[str] = field(default_factory=list)
+    substitute: str | None = None
+    """The first action that succeeded in the same session."""
 
 
 @dataclass(slots=True)
@@ -64,8 +70,11 @@ class ErrorRecoveries(ObservationDetector):
     """Follows each failure for five steps of its agent, or of its session if the agent has several at once.
 
     When what failed is tried again, the actions since then are credited or blamed for how it went; without
-    any, the time that passed is. If it is not tried again, the first action that succeeded instead is
-    credited. Actions that failed are blamed at once. The best five recoveries of each failure are reported.
+    any, the time that passed is. If it is not tried again, the first action that succeeded in the same
+    session instead is credited. Actions that failed are blamed at once.
+
+    The best five recoveries of each failure are reported, but other actions than a retry only if they do
+    better or worse than what else was tried.
     """
 
     name: ClassVar[str] = "error_recoveries"
@@ -75,6 +84,7 @@ class ErrorRecoveries(ObservationDetector):
         self, capacity: int = 5000, streams: int = 5000, least_support: int = 5, most_recoveries: int = 5
     ) -> None:
         self._tallies: Tallies[Key] = Tallies(capacity)
+        self._screen: Screen[Key] = Screen(least_support)
         self._streams = streams
         self._least_support = least_support
         self._most_recoveries = most_recoveries
@@ -94,13 +104,13 @@ class ErrorRecoveries(ObservationDetector):
             if stream in self._open:
                 self._go_on(stream, each)
             elif each.outcome != SUCCESS:
-                self._open[stream] = [Episode(_failure(each), each.at)]
+                self._open[stream] = [_episode_of(each)]
         self._trim()
 
     def _go_on(self, stream: tuple[str, str], each: Observation) -> None:
         episodes = [episode for episode in self._open.pop(stream) if self._stays_open(episode, each)]
         if each.outcome != SUCCESS:
-            episodes.append(Episode(_failure(each), each.at))
+            episodes.append(_episode_of(each))
         if episodes:
             self._open[stream] = episodes
 
@@ -115,11 +125,14 @@ class ErrorRecoveries(ObservationDetector):
             return False
         if not succeeded:
             self._count(episode.failure, [each.action], each, succeeded)
-        elif each.action not in episode.tried:
-            episode.tried.append(each.action)
+        else:
+            if each.action not in episode.tried:
+                episode.tried.append(each.action)
+            if episode.substitute is None and each.session == episode.session:
+                episode.substitute = each.action
         episode.steps_left -= 1
-        if not episode.steps_left:
-            self._count(episode.failure, episode.tried[:1], each, True)
+        if not episode.steps_left and episode.substitute is not None:
+            self._count(episode.failure, [episode.substitute], each, True)
         return episode.steps_left > 0
 
     def _count(self, failure: Failure, tried: list[str], each: Observation, helped: bool) -> None:
@@ -129,7 +142,9 @@ class ErrorRecoveries(ObservationDetector):
             self._gained[key] = None
 
     def _trim(self) -> None:
-        for key in self._tallies.trim():
+        evicted = self._tallies.trim()
+        self._screen.forget(evicted)
+        for key in evicted:
             self._gained.pop(key, None)
         while len(self._open) > self._streams:
             del self._open[next(iter(self._open))]
@@ -139,22 +154,47 @@ class ErrorRecoveries(ObservationDetector):
     def patterns(self) -> list[Finding]:
         gained = [key for key in self._gained if self._support(key) >= self._least_support]
         self._gained.clear()
-        ranked = self._ranked({failure for failure, _ in gained})
+        rivals = self._rivals({failure for failure, _ in gained})
+        alone = {key for key in gained if not self._compared(key, rivals[key[0]])}
+        self._screen.settle()
+        ranked = {
+            failure: sorted(found, key=lambda name: -_mean(found[name])) for failure, found in rivals.items()
+        }
         ready = [
             key
             for key in gained
-            if self._tallies.kept(key) or key[1] in ranked[key[0]][: self._most_recoveries]
+            if self._tallies.kept(key)
+            or (
+                key[1] in ranked[key[0]][: self._most_recoveries]
+                and (key in alone or key in self._screen.accepted)
+            )
         ]
         taken = self._tallies.take(ready)
         return [Finding(self._pattern(key, ranked[key[0]]), days) for key, days in taken.items()]
 
-    def _ranked(self, failures: AbstractSet[Failure]) -> dict[Failure, list[str]]:
-        """The recoveries that were tried often enough after each failure, best first."""
-        means: dict[Failure, list[tuple[float, str]]] = {failure: [] for failure in failures}
+    def _rivals(self, failures: AbstractSet[Failure]) -> dict[Failure, dict[str, Tally]]:
+        """The recoveries that were tried often enough after each failure."""
+        found: dict[Failure, dict[str, Tally]] = {failure: {} for failure in failures}
         for (failure, action), tally in self._tallies.items():
-            if failure in failures and tally.support >= self._least_support:
-                means[failure].append((-(tally.pos + 1) / (tally.support + 2), action))
-        return {failure: [action for _, action in sorted(found)] for failure, found in means.items()}
+            if failure in found and tally.support >= self._least_support:
+                found[failure][action] = tally
+        return found
+
+    def _compared(self, key: Key, rivals: Mapping[str, Tally]) -> bool:
+        """Compare a recovery with what else was tried; False if there is nothing to compare it with.
+
+        To try again needs no comparison: that it helps is worth knowing even where anything does.
+        """
+        own = rivals[key[1]]
+        pos = sum(each.pos for each in rivals.values()) - own.pos
+        neg = sum(each.neg for each in rivals.values()) - own.neg
+        if key[1] in _RETRIES or _FEW * (pos + neg) < own.support:
+            return False
+        if key not in self._screen.accepted and self._screen.due(key, own.support):
+            better = fisher_greater(own.pos, own.neg, pos, neg)
+            worse = fisher_greater(own.neg, own.pos, neg, pos)
+            self._screen.look(key, own.support, min(1.0, 2 * min(better, worse)))
+        return True
 
     def _support(self, key: Key) -> float:
         tally = self._tallies.get(key)
@@ -182,7 +222,7 @@ class ErrorRecoveries(ObservationDetector):
                 "recovery": recovery,
             },
             f"after {what}, to {recovery} helped {tally.pos:g} of {tally.support:g} times"
-            if recovery.startswith(("wait", "try"))
+            if recovery in _RETRIES
             else f"after {what}, {recovery} helped {tally.pos:g} of {tally.support:g} times",
             tuple(conditions),
             action=recovery,
@@ -193,21 +233,21 @@ class ErrorRecoveries(ObservationDetector):
         agents = [
             [name, each.current, list(each.recent), each.by_turns] for name, each in self._agents.items()
         ]
-        episodes = [
-            [stream, [[each.failure, micros(each.at), each.steps_left, each.tried] for each in episodes]]
-            for stream, episodes in self._open.items()
-        ]
+        episodes = [[stream, list(map(_packed, each))] for stream, each in self._open.items()]
         content = [
-            self._tallies.content(), self._streams, self._least_support, self._most_recoveries, agents,
-            episodes, list(self._gained),
+            self._tallies.content(), self._screen.content(), self._streams, self._least_support,
+            self._most_recoveries, agents, episodes, list(self._gained),
         ]  # fmt: skip
         return pack(self.name, self.version, content)
 
     @classmethod
     def from_state(cls, state: bytes) -> Self:
-        tallies, streams, least_support, most, agents, episodes, gained = unpack(cls.name, cls.version, state)
+        tallies, screen, streams, least_support, most, agents, episodes, gained = unpack(
+            cls.name, cls.version, state
+        )
         made = cls(streams=streams, least_support=least_support, most_recoveries=most)
         made._tallies = Tallies.from_content(tallies)
+        made._screen = Screen.from_content(screen)
         made._agents = {
             name: AgentSessions(current, dict.fromkeys(recent), by_turns)
             for name, current, recent, by_turns in agents
@@ -217,9 +257,17 @@ class ErrorRecoveries(ObservationDetector):
         return made
 
 
+def _packed(each: Episode) -> list[Any]:
+    return [each.failure, each.session, micros(each.at), each.steps_left, each.tried, each.substitute]
+
+
 def _episode(row: list[Any]) -> Episode:
-    failure, at, steps_left, tried = row
-    return Episode(frozen(failure), instant(at), steps_left, tried)
+    failure, session, at, steps_left, tried, substitute = row
+    return Episode(frozen(failure), session, instant(at), steps_left, tried, substitute)
+
+
+def _episode_of(each: Observation) -> Episode:
+    return Episode(_failure(each), each.session, each.at)
 
 
 def _failure(each: Observation) -> Failure:
@@ -230,3 +278,7 @@ def _failure(each: Observation) -> Failure:
 
 def _wait(waited_s: float) -> str:
     return next((label for limit_s, label in _WAITS if waited_s < limit_s), _LONG_WAIT)
+
+
+def _mean(tally: Tally) -> float:
+    return (tally.pos + 1) / (tally.support + 2)

@@ -50,9 +50,11 @@ class FailureModes(ObservationDetector):
         attributes_of = self._attributes.of
         records: list[tuple[list[Item], bool]] = []
         for each in members:
-            items: list[Item] = [*attributes_of(each.context)]
+            items = attributes_of(each.context)
             if watched:
-                items += pairs_of([item for item in items if item in watched])
+                found = [item for item in items if item in watched]
+                if len(found) > 1:
+                    items += pairs_of(found)
             failed = each.outcome != SUCCESS
             records.append((items, failed))
             if failed and self._outcomes:

@@ -73,8 +73,11 @@ class Successions:
         tally = self._pairs.add(key, day, count, 0, last_seen, reward)
         if tally.pos < self.screen.least_support or key in self.screen.accepted:
             return
-        if tally.pos >= self.least_share * self.total(given) and self.screen.due(key, tally.pos):
+        if self.screen.due(key, tally.pos) and self._is_frequent(key):
             self._due[key] = None
+
+    def _is_frequent(self, key: Key) -> bool:
+        return self.count(*key) > self.least_share * self.total(key[0])
 
     def trim(self) -> None:
         """Forget the rarest if there are too many."""
@@ -98,6 +101,8 @@ class Successions:
         `judged` gives the counts to test a candidate by, or None if it isn't worth telling.
         """
         for key in self._due:
+            if not self._is_frequent(key):
+                continue
             counts = judged(key)
             p_value = 1.0 if counts is None or min(counts) < 0 else fisher_greater(*counts)
             self.screen.look(key, self.count(*key), p_value)

@@ -18,8 +18,8 @@ History = tuple[str | None, str | None, str | None]
 Window = tuple[int, str, str | None, str | None, str, str]
 """A day's ordinal, an agent, three actions before the last one, and the last one."""
 _NONE: Final[History] = (None, None, None)
-_EXPLAINED: Final = 0.8
-"""If one action between accounts for so much of a sequence with a gap, the one without says it all."""
+_EXPLAINED: Final = 0.5
+"""If one action between accounts for so much of a sequence with a gap, that without a gap says more."""
 
 LAST_ACTIONS: Final = ("last_action", "last_action_2", "last_action_3")
 """The fields of a context that say what was done before, the latest first."""

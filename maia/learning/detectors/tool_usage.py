@@ -25,7 +25,7 @@ Key = tuple[Place, str]
 _ANYWHERE: Final = ""
 _MOST_VALUES: Final = 16
 _MOST_FIELDS: Final = 200
-_IGNORED: Final = frozenset({*METHOD_FIELDS, "goal", "error"})
+_IGNORED: Final = (*METHOD_FIELDS, "goal", "error")
 
 
 class ToolUsage(ObservationDetector):
@@ -47,6 +47,8 @@ class ToolUsage(ObservationDetector):
         self._known = Attributes()
         self._places: dict[Place, None] = {}
         self._gained: dict[Key, None] = {}
+        self._rewarded: dict[Task, None] = {}
+        """Tasks for which there was a reward once; of others, nothing is known."""
 
     def observe(self, batch: Sequence[Observation]) -> None:
         uses: dict[tuple[Task, str, int], dict[str, list[float]]] = {}
@@ -71,6 +73,8 @@ class ToolUsage(ObservationDetector):
                 key = ((task, attribute), tool)
                 self._tallies.add(key, day, int(pos), int(neg), last_seen[day], gain)
                 self._gained[key] = None
+                if pos:
+                    self._rewarded[task] = None
         self._trim()
 
     def _attributes(self, each: Observation) -> list[str]:
@@ -105,6 +109,8 @@ class ToolUsage(ObservationDetector):
         if evicted:
             left = {key[0] for key, _ in self._tallies.items()}
             self._places = {place: None for place in self._places if place in left}
+            tasks = {task for task, _ in left}
+            self._rewarded = {task: None for task in self._rewarded if task in tasks}
         while len(self._values) > self._agents:
             del self._values[next(iter(self._values))]
 
@@ -118,7 +124,11 @@ class ToolUsage(ObservationDetector):
             ready += [key for key, _ in self._tallies.items() if key[0] in told]
             self._places |= told
         self._gained.clear()
-        enough = [key for key in ready if self._support(key) >= self._screen.least_support]
+        enough = [
+            key
+            for key in ready
+            if key[0][0] in self._rewarded and self._support(key) >= self._screen.least_support
+        ]
         return [Finding(self._pattern(key), days) for key, days in self._tallies.take(enough).items()]
 
     def _support(self, key: Key) -> float:
@@ -167,13 +177,13 @@ class ToolUsage(ObservationDetector):
         ]
         content = [
             self._tallies.content(), self._screen.content(), self._agents, values, list(self._places),
-            list(self._gained),
+            list(self._gained), list(self._rewarded),
         ]  # fmt: skip
         return pack(self.name, self.version, content)
 
     @classmethod
     def from_state(cls, state: bytes) -> Self:
-        tallies, screen, agents, values, places, gained = unpack(cls.name, cls.version, state)
+        tallies, screen, agents, values, places, gained, rewarded = unpack(cls.name, cls.version, state)
         made = cls(agents=agents)
         made._tallies = Tallies.from_content(tallies)
         made._screen = Screen.from_content(screen)
@@ -183,6 +193,7 @@ class ToolUsage(ObservationDetector):
         }
         made._places = {frozen(place): None for place in places}
         made._gained = {frozen(key): None for key in gained}
+        made._rewarded = {frozen(task): None for task in rewarded}
         return made
 
 
