@@ -34,9 +34,13 @@ _HOUR: Final = timedelta(hours=1)
 _NEVER_H: Final = -np.inf
 # Ranks must not depend on the last digit of a machine's exponential function.
 _SCORE_DIGITS: Final = 12
-_GRID: Final = 64
+_GRID: Final = 40
 _MAX_SUPPORT: Final = 2**38
-_MOST_PER_ACTION: Final = 64
+# Comparing the conditions of all pairs of very many patterns would be slow.
+_MOST_PER_ACTION: Final = 32
+_NEARLY: Final = 1 - 1e-9
+# From there on powers of two might overflow.
+_MAX_HALF_LIVES: Final = 500
 _DEAD_SHARE: Final = 0.5
 
 Floats = NDArray[np.float64]
@@ -210,7 +214,7 @@ class Matcher:
         found = [
             hit
             for segment in self._ready()
-            for hit in segment.best(context, self._moment(now), limit, min_confidence)
+            for hit in segment.best(context, _hours(now), limit, min_confidence)
         ]
         found.sort(key=lambda hit: (-hit.score, -hit.known.support, hit.known.id))
         return [_explained(hit, context) for hit in found[:limit]]
@@ -230,31 +234,23 @@ class Matcher:
         for the same seed. Nothing under the confidence threshold is recommended, and of two patterns for an
         action whose conditions nest, the more specific one counts once its evidence decides either way.
         """
-        fitting = [hit for segment in self._ready() for hit in segment.advice(context, self._moment(now))]
+        threshold = self.confidence_threshold
+        found = [segment.advice(context, _hours(now), threshold) for segment in self._ready()]
         if context and not any(segment.knows(context) for segment in self._segments):
             return Recommendations((), self._unknown(context))
-        threshold = self.confidence_threshold
         by_action: defaultdict[str, list[_Hit]] = defaultdict(list)
-        for hit in fitting:
+        for hit in (hit for each in found for hit in each.hits):
             by_action[hit.known.pattern.action or ""].append(hit)
-        trusted = {
-            action: hits for action, all_ in sorted(by_action.items()) if (hits := _trusted(all_, threshold))
-        }
-        if not trusted:
-            return Recommendations((), self._nothing(context, now, fitting))
         random = np.random.default_rng(seed) if explore else None
-        advised = [_advice(action, hits, context, self._prior, random) for action, hits in trusted.items()]
-        advised.sort(
-            key=lambda each: (
-                -(each.reward if each.drawn is None else each.drawn),
-                -each.counts.support,
-                each.action,
-            )
-        )
-        return Recommendations(tuple(advised[:limit]))
-
-    def _moment(self, now: datetime) -> _Moment:
-        return _Moment((now - _EPOCH) / _HOUR, self._half_life_h)
+        advised = [
+            _Advised(action, hits, self._prior, random)
+            for action, all_ in sorted(by_action.items())
+            if (hits := _trusted(all_, threshold))
+        ]
+        if not advised:
+            return Recommendations((), self._nothing(context, now, found))
+        advised.sort(key=lambda each: (-each.rank, -each.best.support, each.action))
+        return Recommendations(tuple(each.explained(context) for each in advised[:limit]))
 
     def _unknown(self, context: Mapping[str, Scalar]) -> str:
         if not len(self):
@@ -262,10 +258,12 @@ class Matcher:
         fields = ", ".join(sorted(context))
         return f"This context is unknown: no pattern has a condition that it meets (its fields: {fields})."
 
-    def _nothing(self, context: Mapping[str, Scalar], now: datetime, fitting: Sequence[_Hit]) -> str:
+    def _nothing(self, context: Mapping[str, Scalar], now: datetime, found: Sequence[_Advice]) -> str:
         """Why there is no advice for a context that isn't unknown."""
-        if fitting:
-            return self._untrusted(fitting)
+        tops = [each.top for each in found if each.top is not None]
+        if tops:
+            best = max(tops, key=lambda each: (each.confidence, each.id))
+            return self._untrusted(sum(each.fitting for each in found), best)
         nearest = next((m for m in self.match(context, now) if m.known.pattern.action and m.missed), None)
         if nearest is not None:
             missing = ", ".join(map(str, nearest.missed))
@@ -275,14 +273,13 @@ class Matcher:
             return "Nothing has been learnt yet."
         return "The patterns that hold here only describe: none of them advises an action."
 
-    def _untrusted(self, fitting: Sequence[_Hit]) -> str:
-        best = max(fitting, key=lambda hit: (hit.known.confidence, hit.known.id)).known
+    def _untrusted(self, fitting: int, best: KnownPattern) -> str:
         if best.confidence >= self.confidence_threshold:
             return (
                 f"“{best.pattern.statement}” would apply, but more specific evidence speaks against it here."
             )
         return (
-            f"{_count(len(fitting))} would advise something here, but not with enough confidence: "
+            f"{_count(fitting)} would advise something here, but not with enough confidence: "
             f"the highest is {best.confidence:.2f}, and {self.confidence_threshold:.2f} is needed."
         )
 
@@ -301,21 +298,11 @@ class Matcher:
                 fresh.extend(segment)
             else:
                 kept.append(segment)
-        built = _Segment(sorted(fresh, key=lambda each: each.id))
+        built = _Segment(sorted(fresh, key=lambda each: each.id), self._half_life_h)
         self._segments = [*kept, built]
         self._pending.clear()
         for slot, each in enumerate(built.patterns):
             self._places[each.id] = built, slot
-
-
-class _Moment(NamedTuple):
-    now_h: float
-    half_life_h: float
-
-    def recency(self, last_seen_h: Floats) -> Floats:
-        """1 for what was seen now or, by another site's clock, later; 0 for what never was."""
-        recency: Floats = np.exp2(np.minimum(last_seen_h - self.now_h, 0) / self.half_life_h)
-        return recency
 
 
 class _Hit(NamedTuple):
@@ -323,23 +310,38 @@ class _Hit(NamedTuple):
     score: float
 
 
+class _Advice(NamedTuple):
+    """What is decided for an action, and of all patterns that fit how many there are and the most trusted."""
+
+    hits: list[_Hit]
+    fitting: int
+    top: KnownPattern | None
+
+
 class _Segment:
     """An index of patterns that doesn't change, except that their counts may and that patterns may die.
 
-    Slots are in the order of the ids, so that the lower slot wins a tie.
+    Slots are in the order of the ids, so that the lower slot wins a tie. As recency falls by the same factor
+    for all patterns, its part in their order is computed once, as of `_as_of_h`.
     """
 
-    def __init__(self, patterns: list[KnownPattern]) -> None:
+    def __init__(self, patterns: list[KnownPattern], half_life_h: float) -> None:
         self.patterns = patterns
         self.living = len(patterns)
+        self._half_life_h = half_life_h
         self._total = np.array([len(each.pattern.conditions) for each in patterns], np.intp)
         self._confidence = np.array([each.confidence for each in patterns], float)
+        self._ceiling = np.array([each.ceiling for each in patterns], float)
         self._support = np.array([min(each.support, _MAX_SUPPORT) for each in patterns], np.int64)
         self._last_seen_h = np.array([_hours(each.last_seen) for each in patterns], float)
-        self._advises = np.array([each.pattern.action is not None for each in patterns], bool)
+        self._actions: dict[str, int] = {}
+        self._action = np.array([self._code(each.pattern.action) for each in patterns], np.intp)
         self._alive = np.ones(len(patterns), bool)
         self._unconditional = np.flatnonzero(self._total == 0)
         self._fields = _fields_of(patterns)
+        self._latest_h = self._as_of_h = 0.0
+        self._weight = np.zeros(len(patterns))
+        self._weigh_all()
 
     def __iter__(self) -> Iterator[KnownPattern]:
         """The living ones."""
@@ -353,9 +355,29 @@ class _Segment:
         """Take other counts, data or words of a pattern with the same conditions."""
         self.patterns[slot] = changed
         self._confidence[slot] = changed.confidence
+        self._ceiling[slot] = changed.ceiling
         self._support[slot] = min(changed.support, _MAX_SUPPORT)
-        self._last_seen_h[slot] = _hours(changed.last_seen)
-        self._advises[slot] = changed.pattern.action is not None
+        self._last_seen_h[slot] = seen_h = _hours(changed.last_seen)
+        self._action[slot] = self._code(changed.pattern.action)
+        self._latest_h = max(self._latest_h, seen_h)
+        if (seen_h - self._as_of_h) / self._half_life_h > _MAX_HALF_LIVES:
+            self._weigh_all()
+        else:
+            recency = 2 ** ((seen_h - self._as_of_h) / self._half_life_h)
+            self._weight[slot] = changed.confidence * recency / max(self._total[slot], 1)
+
+    def _weigh_all(self) -> None:
+        self._latest_h = self._as_of_h = max(float(self._last_seen_h.max()), 0.0)
+        self._weight = self._weights_at(self._as_of_h)
+
+    def _weights_at(self, now_h: float) -> Floats:
+        """What a met condition adds to the score of each pattern."""
+        recency = np.exp2(np.minimum(self._last_seen_h - now_h, 0) / self._half_life_h)
+        weights: Floats = self._confidence * recency / np.maximum(self._total, 1)
+        return weights
+
+    def _code(self, action: str | None) -> int:
+        return -1 if action is None else self._actions.setdefault(action, len(self._actions))
 
     def kill(self, slot: int) -> None:
         self._alive[slot] = False
@@ -367,42 +389,57 @@ class _Segment:
         return met is not None and bool((met * self._alive).any())
 
     def best(
-        self, context: Mapping[str, Scalar], moment: _Moment, limit: int, min_confidence: float
+        self, context: Mapping[str, Scalar], now_h: float, limit: int, min_confidence: float
     ) -> list[_Hit]:
         met = self._met(context)
         if met is None:
             return []
         slots = np.flatnonzero(met)
-        fit = self._alive[slots]
+        if self.living < len(self.patterns):
+            slots = slots[self._alive[slots]]
         if min_confidence > 0:
-            fit &= self._confidence[slots] >= min_confidence
-        slots = slots[fit]
-        scores = self._scores(slots, met[slots], moment)
+            slots = slots[self._confidence[slots] >= min_confidence]
+        # What was seen later than now, by another site's clock, counts as seen now.
+        ahead = now_h < self._latest_h
+        weight = self._weights_at(now_h)[slots] if ahead else self._weight[slots]
+        scale = 1.0 if ahead else 2 ** ((self._as_of_h - now_h) / self._half_life_h)
+        scores = met[slots] * weight
+        if len(slots) > limit:
+            # The rounded scores need only be compared for those that may be among the best.
+            least = np.partition(scores, len(scores) - limit)[len(scores) - limit]
+            near = np.flatnonzero(scores * scale >= least * scale * _NEARLY - 2 * 10.0**-_SCORE_DIGITS)
+            slots, scores = slots[near], scores[near]
+        scores = np.round(scores * scale, _SCORE_DIGITS)
         chosen = _first(scores, self._support[slots], limit)
         return self._hits(slots[chosen], scores[chosen])
 
-    def advice(self, context: Mapping[str, Scalar], moment: _Moment) -> list[_Hit]:
-        """The living patterns with an action all of whose conditions are met."""
+    def advice(self, context: Mapping[str, Scalar], now_h: float, threshold: float) -> _Advice:
+        """What the living patterns advise all of whose conditions are met."""
         met = self._met(context)
-        slots = self._unconditional
-        if met is not None:
-            slots = np.flatnonzero(met == self._total)
-        slots = slots[self._alive[slots] & self._advises[slots]]
-        # The share of conditions met is 1, of none as well.
-        ones = np.maximum(self._total[slots], 1)
-        return self._hits(slots, self._scores(slots, ones, moment))
+        slots = self._unconditional if met is None else np.flatnonzero(met == self._total)
+        slots = slots[self._alive[slots] & (self._action[slots] >= 0)]
+        if not len(slots):
+            return _Advice([], 0, None)
+        top = self.patterns[slots[np.argmax(self._confidence[slots])]]
+        decided = (self._confidence[slots] >= threshold) | (self._ceiling[slots] < threshold)
+        chosen = self._most_specific(slots[decided])
+        recency = np.exp2(np.minimum(self._last_seen_h[chosen] - now_h, 0) / self._half_life_h)
+        scores = np.round(self._confidence[chosen] * recency, _SCORE_DIGITS)
+        return _Advice(self._hits(chosen, scores), len(slots), top)
+
+    def _most_specific(self, slots: Slots) -> Slots:
+        """For each action, the patterns with most conditions, the best supported ones first."""
+        actions = self._action[slots]
+        order = np.lexsort((slots, -self._support[slots], -self._total[slots], actions))
+        ordered = actions[order]
+        begins = np.searchsorted(ordered, ordered)
+        return slots[order[np.arange(len(order)) - begins < _MOST_PER_ACTION]]
 
     def _hits(self, slots: Slots, scores: Floats) -> list[_Hit]:
         return [
             _Hit(self.patterns[slot], score)
             for slot, score in zip(slots.tolist(), scores.tolist(), strict=True)
         ]
-
-    def _scores(self, slots: Slots, met: Slots, moment: _Moment) -> Floats:
-        share = met / np.maximum(self._total[slots], 1)
-        recency = moment.recency(self._last_seen_h[slots])
-        scores: Floats = np.round(share * self._confidence[slots] * recency, _SCORE_DIGITS)
-        return scores
 
     def _met(self, context: Mapping[str, Scalar]) -> Slots | None:
         """How many conditions of each slot are met; None if none is anywhere."""
@@ -524,39 +561,47 @@ def _explained(hit: _Hit, context: Mapping[str, Scalar]) -> Match:
 def _trusted(hits: Sequence[_Hit], threshold: float) -> list[_Hit]:
     """Those for one action that are confident enough and that no more specific decided pattern overrules.
 
-    A pattern is decided if its credible interval lies on one side of the threshold. Comparing all pairs of
-    very many would be slow, so only the most specific ones are looked at.
+    All are decided: their credible intervals lie on one side of the threshold.
     """
-    decided = [hit for hit in hits if hit.known.confidence >= threshold or hit.known.ceiling < threshold]
-    decided.sort(key=lambda hit: (-len(hit.known.pattern.conditions), -hit.known.support, hit.known.id))
-    sets = [frozenset(hit.known.pattern.conditions) for hit in decided[:_MOST_PER_ACTION]]
+    ranked = sorted(
+        hits, key=lambda hit: (-len(hit.known.pattern.conditions), -hit.known.support, hit.known.id)
+    )[:_MOST_PER_ACTION]
+    sets = [frozenset(hit.known.pattern.conditions) for hit in ranked]
     return [
         hit
-        for hit, mine in zip(decided, sets, strict=False)
+        for hit, mine in zip(ranked, sets, strict=True)
         if hit.known.confidence >= threshold and not any(mine < other for other in sets)
     ]
 
 
-def _advice(
-    action: str,
-    hits: Sequence[_Hit],
-    context: Mapping[str, Scalar],
-    prior: Prior,
-    random: np.random.Generator | None,
-) -> Recommendation:
-    ranked = sorted(hits, key=lambda hit: (-hit.score, -hit.known.support, hit.known.id))
-    best = max(hits, key=lambda hit: (hit.known.support, hit.known.id)).known
-    worth = Worth.of(best, prior)
-    return Recommendation(
-        action,
-        worth.mean,
-        worth.interval(0.8),
-        worth.interval(0.9),
-        best.counts,
-        max(hit.known.confidence for hit in hits),
-        tuple(_explained(hit, context) for hit in ranked),
-        None if random is None else worth.draw(random),
-    )
+class _Advised:
+    """An action that trusted patterns advise."""
+
+    def __init__(
+        self, action: str, hits: Sequence[_Hit], prior: Prior, random: np.random.Generator | None
+    ) -> None:
+        self.action, self._hits = action, hits
+        self.best = max(hits, key=lambda hit: (hit.known.support, hit.known.id)).known
+        self._worth = Worth.of(self.best, prior)
+        self._drawn = None if random is None else self._worth.draw(random)
+
+    @property
+    def rank(self) -> float:
+        return self._worth.mean if self._drawn is None else self._drawn
+
+    def explained(self, context: Mapping[str, Scalar]) -> Recommendation:
+        ranked = sorted(self._hits, key=lambda hit: (-hit.score, -hit.known.support, hit.known.id))
+        at_80, at_90 = self._worth.intervals(0.8, 0.9)
+        return Recommendation(
+            self.action,
+            self._worth.mean,
+            at_80,
+            at_90,
+            self.best.counts,
+            max(hit.known.confidence for hit in self._hits),
+            tuple(_explained(hit, context) for hit in ranked),
+            self._drawn,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -596,16 +641,22 @@ class Worth:
         return self.successes > 0 and self.total != 0
 
     def interval(self, mass: float) -> tuple[float, float]:
-        """The central credible interval, by the product of both distributions on a grid of quantiles."""
-        tail = (1 - mass) / 2
-        if not self._rewarded:
-            low, high = betaincinv(self.alpha, self.beta, [tail, 1 - tail]) * self.unit
-            return float(low), float(high)
-        centres = (np.arange(_GRID) + 0.5) / _GRID
-        chances = betaincinv(self.alpha, self.beta, centres)
-        rewards = self.total / gammaincinv(self.successes + 1, centres)
-        low, high = np.quantile(np.outer(chances, rewards), [tail, 1 - tail])
-        return float(low), float(high)
+        """The central credible interval."""
+        return self.intervals(mass)[0]
+
+    def intervals(self, *masses: float) -> list[tuple[float, float]]:
+        """Central credible intervals, by the product of both distributions on a grid of quantiles."""
+        tails = [(1 - mass) / 2 for mass in masses]
+        bounds = np.array([*tails, *(1 - tail for tail in tails)])
+        if self._rewarded:
+            centres = (np.arange(_GRID) + 0.5) / _GRID
+            rewards = self.total / gammaincinv(self.successes + 1, centres)
+            products = np.sort(np.outer(betaincinv(self.alpha, self.beta, centres), rewards), axis=None)
+            found = np.interp(bounds * products.size - 0.5, np.arange(products.size), products)
+        else:
+            found = betaincinv(self.alpha, self.beta, bounds) * self.unit
+        lows, highs = found[: len(tails)].tolist(), found[len(tails) :].tolist()
+        return list(zip(lows, highs, strict=True))
 
     def draw(self, random: np.random.Generator) -> float:
         """A draw from the posterior."""

@@ -242,6 +242,17 @@ def test_ranking_is_by_share_confidence_and_recency() -> None:
     assert (half.complete, list(map(str, half.missed))) == (False, ["hour = 4"])
 
 
+def test_what_was_removed_after_a_match_is_found_no_more() -> None:
+    patterns = [pattern(f"p{n}", where(x=1), action=f"a{n}") for n in range(5)]
+    matcher = Matcher(patterns)
+    assert len(matcher.match({"x": 1}, NOW)) == 5
+    matcher.remove(*(each.id for each in patterns[:2]))
+    assert set(names_of(matcher.match({"x": 1}, NOW))) == {"p2", "p3", "p4"}
+    assert set(advice(matcher, {"x": 1})) == {"a2", "a3", "a4"}
+    matcher.remove(*(each.id for each in patterns))
+    assert matcher.recommend({"x": 1}, NOW).reason == "Nothing has been learnt yet."
+
+
 def test_ties_go_by_support_then_by_id() -> None:
     patterns = [pattern(f"p{n}", where(x=1), pos=0, last_seen=None) for n in range(30)]
     patterns += [pattern(f"q{n}", where(x=1), pos=0, neg=5, last_seen=None) for n in range(3)]
