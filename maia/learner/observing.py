@@ -246,7 +246,7 @@ def _instant(text: object) -> datetime:
 
 def _text(payload: Mapping[str, Any], name: str) -> str:
     value = payload.get(name)
-    if type(value) is not str or not value:
+    if type(value) is not str or not value.strip():
         raise Malformed(name)
     return value[:_LONGEST_NAME]
 
