@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from maia.learner.observing import Pseudonymizing, hashed
+from maia.learner.observing import Pseudonymizing, Remembered, hashed
 from maia.learning.observations import SUCCESS, Observation, checked
 
 AGENT: Final = "imported"
@@ -61,6 +61,10 @@ class LogImport:
     pseudonyms: Pseudonymizing
     agent: str = AGENT
     refused: Counter[str] = field(default_factory=Counter)
+    _remembered: Remembered = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._remembered = Remembered(self.pseudonyms)
 
     def observations(self, records: Iterable[LogRecord]) -> Iterator[Observation]:
         """The records as observations, one at a time; those that can't be used are left out."""
@@ -85,7 +89,7 @@ class LogImport:
         outcome = _outcome(record.outcome, described.pop(_LIFECYCLE, None))
         if record.resource:
             described["resource"] = record.resource
-        context = dict(self.pseudonyms.context(described)) | {"hour": at.hour, "weekday": at.weekday()}
+        context = self._remembered.context(described) | {"hour": at.hour, "weekday": at.weekday()}
         return checked(
             agent=self.agent,
             session=hashed(self.pseudonyms.text(record.session)),

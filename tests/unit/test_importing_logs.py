@@ -105,7 +105,10 @@ def test_instants_become_utc() -> None:
         (Record(action=" "), "action must be a text that is not empty"),
         (Record(cost=-1), "cost cannot be less than 0"),
         (Record(reward=float("inf")), "reward must be a finite number"),
-        (Record(attributes={"level": float("nan")}), "context.level must be a finite number"),
+        (
+            Record(attributes={"level": float("nan")}),
+            "context.level must be a text, a finite number, a boolean or null",
+        ),
     ],
 )
 def test_a_record_that_cannot_be_used_is_left_out_and_counted(record: Record, reason: str) -> None:
