@@ -42,7 +42,7 @@ from maia.discovery.charts import Charts
 from maia.discovery.feeds import Feeds
 from maia.discovery.forms import SPECIFICATION
 from maia.discovery.plan import Planner
-from maia.discovery.search import SPENT_BUCKETS, Search, SearchAsk, SearchFinding
+from maia.discovery.search import SPENT_BUCKETS, Search, SearchAsk
 from maia.discovery.source import Ask, Finding, Source, Stored
 from maia.discovery.uploads import Uploads
 from maia.hunter.tags import TagRules
@@ -112,12 +112,11 @@ class StoredPage:
 
 @dataclass(slots=True)
 class UnderWay:
-    """An ask that was begun: the time that its steps took, and its answer, once there, with its other units."""
+    """An ask that was begun: how long its steps took, and once it has an answer, what that cost in all."""
 
     ask: Ask
     seconds: float = 0.0
-    finding: Finding | None = None
-    enrichments: float = 0.0
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -539,7 +538,7 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
                 raise
             return
         for page in pages:
-            self._under_way[page.finding.ask.key].enrichments = page.enrichments
+            self._under_way[page.finding.ask.key].cost = page.finding.units + page.enrichments
         for page in pages:
             await self._ingest(page)
 
@@ -559,7 +558,7 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
                 # No other question would reach it.
                 self.stopped = SkipReason.NETWORK
             return None
-        self._under_way[ask.key].finding = finding
+        self._under_way[ask.key].cost = finding.units
         return finding
 
     async def _ingest(self, page: EnrichedFinding) -> None:
@@ -629,18 +628,18 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
 
     def _note_stored(self, ask: Ask, page: StoredPage) -> None:
         done = self._under_way.pop(ask.key)
-        context = self._context(done) | {"found": page.found, "new": page.new}
+        context = self._context(ask) | {"found": page.found, "new": page.new}
         cost = page.units + page.enrichments
         self.note(StepRecord(ask.arm, reward=page.early, cost=cost, seconds=done.seconds, context=context))
 
     def _note_failed(self, ask: Ask, error: BaseException) -> None:
         done = self._under_way.pop(ask.key)
-        cost = done.finding.units + done.enrichments if done.finding else cost_of_failure(error, ask.units)
-        self.note(StepRecord.failed(ask.arm, error, cost, done.seconds, self._context(done)))
+        cost = cost_of_failure(error, ask.units) if done.cost is None else done.cost
+        self.note(StepRecord.failed(ask.arm, error, cost, done.seconds, self._context(ask)))
 
-    def _context(self, begun: UnderWay) -> dict[str, Scalar]:
-        """What may bear on how the ask ends; no text that somebody typed."""
-        ask, source = begun.ask, self.hunter.source_of(begun.ask)
+    def _context(self, ask: Ask) -> dict[str, Scalar]:
+        """What may bear on how the ask ends and is known before; no text that somebody typed."""
+        source = self.hunter.source_of(ask)
         context: dict[str, Scalar] = {
             "source": source.name,
             "arm": ask.arm,
@@ -648,10 +647,11 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
             "topics": len(ask.topics),
         }
         if isinstance(ask, SearchAsk):
-            if isinstance(begun.finding, SearchFinding):
-                context["page"] = "first" if begun.finding.begins else "next"
-            if ask.topic is not None:
-                context["origin"] = ask.topic.origin
+            topic = ask.topic
+            goes_on = ask.page_token or (topic is not None and topic.page_token)
+            context["page"] = "next" if goes_on else "first"
+            if topic is not None:
+                context["origin"] = topic.origin
         return context
 
     async def _abandon(self, reason: SkipReason) -> None:

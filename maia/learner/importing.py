@@ -1,8 +1,8 @@
-"""Turns the records of an event log into observations, such as a log in XES, CSV or JSON lines.
+"""Turns the events of an imported log into observations: from XES, CSV or JSON lines, once they are parsed.
 
-A case is a session, an activity an action, and the resource part of the context. Each activity counts as a
-success unless the log says otherwise: by an attribute that holds its outcome, or by XES's transactional
-states for what was aborted or withdrawn.
+A case of the log is a session, an activity an action, and the resource part of the context. Each activity
+counts as a success unless the log says otherwise: by an outcome, or by XES's transactional states for what
+was aborted or withdrawn.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from maia.learner.observing import Pseudonymizing, hashed
+from maia.learner.observing import Pseudonymizing, Remembered, hashed
 from maia.learning.observations import SUCCESS, Observation, checked
 
 AGENT: Final = "imported"
@@ -29,21 +29,27 @@ _FAILED: Final = "failed"
 _LIFECYCLE: Final = "lifecycle:transition"
 _ABORTED: Final = frozenset({"ate_abort", "pi_abort", "withdraw"})
 """The transitions of XES (IEEE 1849) after which an activity has come to nothing."""
-_AMOUNTS: Final = {"reward": "reward", "cost": "cost", "cost:total": "cost", "duration_s": "duration_s"}
-"""Attributes that are figures of the observation and no part of its context."""
 
 
 class LogRecord(Protocol):
-    """An event of a log: what was done in a case, when, and by whom."""
+    """An event of a log: what was done in a session and when, and if known by whom and with what result."""
 
     @property
-    def case(self) -> str: ...
+    def session(self) -> str: ...
     @property
-    def activity(self) -> str: ...
+    def action(self) -> str: ...
     @property
-    def at(self) -> datetime: ...
+    def at(self) -> datetime | None: ...
     @property
     def resource(self) -> str | None: ...
+    @property
+    def outcome(self) -> str | None: ...
+    @property
+    def reward(self) -> float | None: ...
+    @property
+    def cost(self) -> float | None: ...
+    @property
+    def duration_s(self) -> float | None: ...
     @property
     def attributes(self) -> Mapping[str, Any]: ...
 
@@ -54,9 +60,11 @@ class LogImport:
 
     pseudonyms: Pseudonymizing
     agent: str = AGENT
-    outcome: str = "outcome"
-    """The attribute that says how an activity ended."""
     refused: Counter[str] = field(default_factory=Counter)
+    _remembered: Remembered = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._remembered = Remembered(self.pseudonyms)
 
     def observations(self, records: Iterable[LogRecord]) -> Iterator[Observation]:
         """The records as observations, one at a time; those that can't be used are left out."""
@@ -72,58 +80,44 @@ class LogImport:
         self.refused[reason] += 1
 
     def _observation(self, record: LogRecord) -> Observation:
+        if record.at is None:
+            raise ValueError("at is missing: an observation needs its instant")
         if record.at.tzinfo is None:
             raise ValueError("at must say its time zone, such as 2026-11-29T12:00:00Z")
         at = record.at.astimezone(UTC)
-        figures, described = _divided(record.attributes)
-        outcome = _outcome(described.pop(self.outcome, None), described.pop(_LIFECYCLE, None))
+        described = {name: _scalar(value) for name, value in record.attributes.items()}
+        outcome = _outcome(record.outcome, described.pop(_LIFECYCLE, None))
         if record.resource:
             described["resource"] = record.resource
-        context = dict(self.pseudonyms.context(described)) | {"hour": at.hour, "weekday": at.weekday()}
+        context = self._remembered.context(described) | {"hour": at.hour, "weekday": at.weekday()}
         return checked(
             agent=self.agent,
-            session=hashed(self.pseudonyms.text(record.case)),
-            action=self.pseudonyms.text(record.activity),
+            session=hashed(self.pseudonyms.text(record.session)),
+            action=self.pseudonyms.text(record.action),
             at=at,
             outcome=self.pseudonyms.text(outcome),
             context=context,
-            **figures,
+            reward=record.reward or 0.0,
+            cost=record.cost or 0.0,
+            duration_s=record.duration_s,
         )
 
 
-def _divided(attributes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The figures among the attributes, and the others as scalars: what is none becomes a text."""
-    figures: dict[str, Any] = {}
-    described: dict[str, Any] = {}
-    for name, value in attributes.items():
-        if name in _AMOUNTS:
-            if value not in (None, ""):
-                figures[_AMOUNTS[name]] = _as_number(value)
-        elif value is None or isinstance(value, (str, int, float)):
-            described[name] = value
-        else:
-            described[name] = value.isoformat() if isinstance(value, datetime) else str(value)
-    return figures, described
-
-
-def _as_number(value: Any) -> Any:
-    """The number that a text of a CSV file stands for; anything else as it is, to be refused by name."""
-    if not isinstance(value, str):
+def _scalar(value: Any) -> Any:
+    """The value of an attribute; what is no scalar becomes a text."""
+    if value is None or isinstance(value, (str, int, float)):
         return value
-    try:
-        return float(value)
-    except ValueError:
-        return value
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def _outcome(said: Any, transition: Any) -> str:
-    """How an activity ended, by the attribute that says so or by its transactional state."""
-    word = "" if said is None else str(said).strip()
+def _outcome(said: str | None, transition: Any) -> str:
+    """How an activity ended, by what the log says of it or by its transactional state."""
+    word = (said or "").strip()
     if word.casefold() in _SUCCESSES:
         return SUCCESS
     if word.casefold() in _FAILURES:
         return _FAILED
     if word:
         return word
-    state = str(transition).strip().casefold() if transition is not None else ""
+    state = str(transition).strip().casefold()
     return state if state in _ABORTED else SUCCESS

@@ -57,18 +57,56 @@ class Malformed(ValueError):
     """A payload is not what its kind of event has."""
 
 
+class Remembered:
+    """Cleans contexts as its pseudonyms do, and remembers what they made of each name and text.
+
+    That is worth it, as most contexts have the same few names and texts.
+    """
+
+    def __init__(self, pseudonyms: Pseudonymizing) -> None:
+        self._pseudonyms = pseudonyms
+        self._fields: dict[tuple[str, str | None], tuple[str, Scalar]] = {}
+
+    def context(self, context: Mapping[str, Any]) -> dict[str, Scalar]:
+        """The context without personal data, with bounded names, texts and number of fields.
+
+        Malformed if a value is no scalar.
+        """
+        if len(context) > _MOST_FIELDS:
+            context = {name: context[name] for name in sorted(context)[:_MOST_FIELDS]}
+        cleaned: dict[str, Scalar] = {}
+        fields = self._fields
+        for name, value in context.items():
+            if type(value) is str:
+                known = fields.get((name, value)) or self._remember(name, value)
+                cleaned[known[0]] = known[1]
+            else:
+                if value is not None and not _is_finite(value):
+                    raise Malformed(f"context.{name} must be a text, a finite number, a boolean or null")
+                known = fields.get((name, None)) or self._remember(name, None)
+                cleaned[known[0]] = value
+        return cleaned
+
+    def _remember(self, name: str, value: str | None) -> tuple[str, Scalar]:
+        if len(self._fields) >= _MOST_REMEMBERED:
+            self._fields.clear()
+        [(kept, clean)] = self._pseudonyms.context({name: value}).items()
+        known = str(kept)[:_LONGEST_NAME], None if clean is None else str(clean)[:_LONGEST_TEXT]
+        self._fields[name, value] = known
+        return known
+
+
 class Observer:
     """Makes observations of events, and counts the malformed ones, which it leaves out.
 
-    `template` makes of an error's text what is equal for all errors of that sort. What pseudonyms were found
-    for is remembered, as most contexts have the same few texts.
+    `template` makes of an error's text what is equal for all errors of that sort.
     """
 
     def __init__(self, pseudonyms: Pseudonymizing, template: Template = str) -> None:
         self.malformed: Counter[str] = Counter()
         """How many events of each kind were malformed."""
         self._pseudonyms, self._template = pseudonyms, template
-        self._remembered: dict[tuple[str, str | None], tuple[str, Scalar]] = {}
+        self._without_personal_data = Remembered(pseudonyms).context
         self._readers: dict[str, _Reader | None] = {ACT: self._act, OFFER: self._offer}
 
     def observations(self, events: Iterable[Event]) -> list[Observation]:
@@ -168,33 +206,6 @@ class Observer:
             _add_time(context, at)
             yield Observation("offer", session, "offer", at, SUCCESS, context)
 
-    # Personal data
-
-    def _without_personal_data(self, context: Mapping[str, Any]) -> dict[str, Scalar]:
-        if len(context) > _MOST_FIELDS:
-            context = {name: context[name] for name in sorted(context)[:_MOST_FIELDS]}
-        cleaned: dict[str, Scalar] = {}
-        remembered = self._remembered
-        for name, value in context.items():
-            if type(value) is str:
-                known = remembered.get((name, value)) or self._remember(name, value)
-                cleaned[known[0]] = known[1]
-            else:
-                if value is not None and not _is_finite(value):
-                    raise Malformed(f"context.{name}")
-                known = remembered.get((name, None)) or self._remember(name, None)
-                cleaned[known[0]] = value
-        return cleaned
-
-    def _remember(self, name: str, value: str | None) -> tuple[str, Scalar]:
-        """A field of a context without personal data, in its name or its text."""
-        if len(self._remembered) >= _MOST_REMEMBERED:
-            self._remembered.clear()
-        [(kept, clean)] = self._pseudonyms.context({name: value}).items()
-        known = str(kept)[:_LONGEST_NAME], None if clean is None else str(clean)[:_LONGEST_TEXT]
-        self._remembered[name, value] = known
-        return known
-
     def _error(self, error: object) -> str:
         if not isinstance(error, str):
             raise Malformed("error")
@@ -246,7 +257,7 @@ def _instant(text: object) -> datetime:
 
 def _text(payload: Mapping[str, Any], name: str) -> str:
     value = payload.get(name)
-    if type(value) is not str or not value:
+    if type(value) is not str or not value.strip():
         raise Malformed(name)
     return value[:_LONGEST_NAME]
 

@@ -109,6 +109,13 @@ class TestJourney:
         assert (await stage.maia("queue", "retry", "--all", "--json")).json == {"topics": 1}
         unknown = await stage.maia("queue", "park", "no such topic")
         assert (unknown.status, "maia queue list" in unknown.stdout) == (0, True)
+        acts = await stage.rows("SELECT payload FROM events WHERE kind = 'operator.act' ORDER BY id")
+        told = [json.loads(payload) for (payload,) in acts]
+        assert [(act["action"], act["context"]) for act in told] == [
+            (action, {"kind": "topic", "count": count})
+            for action, count in (("seed", 3), ("park", 2), ("retry", 1), ("retry", 1))
+        ]
+        assert not any(word in str(told) for word in ("animation", "2048", "permaculture", "off topic"))
 
     async def test_seeds_come_from_a_pipe_and_lists_go_into_one(self, environment: dict[str, str]) -> None:
         topics = "\n".join(f"topic number {n}" for n in range(2000))

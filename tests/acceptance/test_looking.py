@@ -207,6 +207,17 @@ class TestWatch:
         removed = await stage.maia("watch", "remove", id_, "--json")
         assert removed.json == {"watches": 1, "videos_pinned": 1}
         assert (await stage.maia("watch", "list", "--json")).json == [unknown]
+        again = await stage.maia("watch", "remove", id_, "--json")
+        assert again.json == {"watches": 0, "videos_pinned": 0}
+
+        acts = await stage.rows("SELECT payload, session FROM events WHERE kind = 'operator.act' ORDER BY id")
+        pinned, unmet, unwatched = (json.loads(payload) for payload, _ in acts)
+        assert pinned == unmet == {"action": "pin", "context": {"kind": "video", "pinned": "hot"}}
+        assert unwatched["action"] == "unwatch"
+        assert unwatched["context"]["zone"] == "hot"
+        assert {"category_id", "channel_id", "length"} <= unwatched["context"].keys()
+        sessions = [session for _, session in acts]
+        assert sessions[0] == sessions[1] != sessions[2]
 
     def test_without_a_key_it_says_what_is_missing(self, environment: dict[str, str]) -> None:
         added = maia(environment, "watch", "add", "https://youtu.be/dQw4w9WgXcQ")

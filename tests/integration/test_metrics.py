@@ -143,6 +143,25 @@ class TestTotals:
         await atlas.events.append_many([("tracker.breakout", {"id": "a"}), ("tracker.breakout", {"id": "b"})])
         assert value(await told_by(Exporter(atlas)), "pleiades_breakouts_total") == 2
 
+    async def test_steps_acts_and_offers_are_no_cycles(self, atlas: Atlas) -> None:
+        await hunted(atlas, cycle())
+        before = await told_by(Exporter(atlas))
+        step = {"outcome": "network", "seconds": 9.0, "samples": 5, "new": 5, "context": {}}
+        for kind in ("hunter.step", "tracker.step", "hunter.offer", "operator.act"):
+            await atlas.events.append(kind, step, agent=kind.partition(".")[0])
+        after = await told_by(Exporter(atlas))
+        of_cycles = (
+            "pleiades_cycle",
+            "pleiades_errors",
+            "pleiades_samples",
+            "pleiades_videos",
+            "pleiades_units",
+        )
+        assert {key: after[key] for key in after if key[0].startswith(of_cycles)} == {
+            key: before[key] for key in before if key[0].startswith(of_cycles)
+        }
+        assert value(after, "pleiades_cycles_total", agent="hunter", outcome="done") == 1
+
     async def test_totals_survive_exporters_and_events(self, atlas: Atlas, sql: Any) -> None:
         await hunted(atlas, *[cycle()] * 3)
         await told_by(Exporter(atlas))

@@ -13,8 +13,24 @@ from atlas.queries import SearchParameters
 from maia.commands import seed
 
 
+class Acts:
+    """What reaches the event log."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    async def append_many(self, events: list[Any], **_: Any) -> list[int]:
+        self.events += events
+        return []
+
+
 @pytest.fixture
-def seeded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], SearchParameters]]:
+def acts() -> Acts:
+    return Acts()
+
+
+@pytest.fixture
+def seeded(monkeypatch: pytest.MonkeyPatch, acts: Acts) -> list[tuple[list[str], SearchParameters]]:
     """What reaches the queue."""
     stored: list[tuple[list[str], SearchParameters]] = []
 
@@ -27,6 +43,7 @@ def seeded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], SearchParam
 
     class Atlas:
         db = clock = settings = None
+        events = acts
 
     def with_atlas(work: Any) -> int:
         return int(asyncio.run(work(Atlas())))
@@ -40,7 +57,7 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(seed.app, arguments)
 
 
-def test_options_become_the_topics_parameters(seeded: list[Any]) -> None:
+def test_options_become_the_topics_parameters(seeded: list[Any], acts: Acts) -> None:
     result = run(
         "Straße", "jazz", "--published-after", "2026-01-01", "--published-before", "2026-02-01T12:00:00Z",
         "--region", "jp", "--language", "de", "--duration", "long", "--category", "music",
@@ -58,6 +75,11 @@ def test_options_become_the_topics_parameters(seeded: list[Any]) -> None:
         )
     ]  # fmt: skip
     assert "seeded 2 topics (published after 2026-01-01T00:00:00Z" in result.output
+    chosen = {
+        "kind": "topic", "count": 2, "category_id": 10, "region": "JP", "language": "de", "duration": "long",
+        "event_type": "completed",
+    }  # fmt: skip
+    assert acts.events == [("operator.act", {"action": "seed", "context": chosen})]
 
 
 @pytest.mark.parametrize(
