@@ -1,47 +1,47 @@
 """Anomaly detection, online and with one setting: how odd is the next value of a measurement series?
 
-Every value gets two answers in one score. Below `ALARM`, the score ranks points by how far they stick out, and
-remembers a little of what came just before, so that all points of an anomalous stretch rank high. From `ALARM`
-on it is an alarm: it says that something new has begun, and is not repeated for the next hundred points.
+Every value gets two answers in one score. Below `ALARM`, the score ranks points by how far they stick out. It
+remembers a little of what came just before, so that all points of an anomalous stretch rank high. From
+`ALARM` on it is an alarm: something new has begun. Alarms are not repeated for a while, ranks go on meanwhile.
 
 The rank is the Euclidean norm of three ratios: the difference to the value before, the residual to the usual
 value at this time of day, and the departure of the last few values from the last few dozen, each divided by
 its usual size.
 
-The alarm needs more evidence. Six aspects each give the negative logarithm of the probability of what is seen,
-and their Euclidean norm must reach `alarm_evidence`:
+The alarm needs more evidence. Five aspects each give the negative logarithm of the probability of what is
+seen, and their Euclidean norm must reach `alarm_evidence`:
 
-- the value, and the residual to the time of day, beyond everything seen: as the n-th of n exchangeable values
+- the value, and the residual to the time of day, beyond everything seen: as the last of n exchangeable values
   breaks the record with probability 1/n, the evidence is log n, and more by how far it is broken;
-- the residual, smoothed, and the activity (the mean absolute difference): how rarely they were in this range
-  before, by a running histogram;
-- the level (a mean over some thirty points) and the spread (the mean deviation from the slow level): their
-  tail probability, by a running 98 % quantile with a power law above it, whose exponent is Hill's estimate.
+- the smoothed residual and the activity (the smoothed difference between neighbours): how rarely they were
+  in this range before, by a running histogram;
+- the level (a mean over some sixty points): its tail probability against the slow level, by a running 98 %
+  quantile with a power law above it, whose exponent is Hill's estimate.
 
-Long silence lowers the evidence required a little, and a recent alarm raises it. Nothing else depends on the
-series: all scales, quantiles and histograms are its own. Memory is constant. Counts are halved every
-`MEMORY` points and records shrink, so that old behaviour is forgotten slowly.
+Long silence lowers the evidence required a little, a recent alarm raises it. Nothing else depends on the
+series: all scales, quantiles and histograms are its own. Memory is constant: counts are halved and records
+shrink every `MEMORY` points, so that old behaviour is forgotten slowly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from math import exp, log
+from collections.abc import Iterable, Mapping
+from math import exp, hypot, log
 from typing import Any, Final, Self
-
-import msgpack
 
 ALARM: Final = 0.5
 """A score of at least this is an alarm."""
+DEFAULT_EVIDENCE: Final = 10.0
 MEMORY: Final = 32_768
 STATE_VERSION: Final = 1
+ASPECTS: Final = ("record", "record for the time of day", "time of day", "activity", "level")
 DAY_S: Final = 86_400
-HOURS: Final = 24
-QUIET_POINTS: Final = 100
-"""How many points after an alarm, and at the beginning, cannot alarm."""
+PARTS_OF_DAY: Final = 48
 
 _LARGEST_VALUE: Final = 1e150
 _LARGEST_RATIO: Final = 1e6
+_LEAST_QUIET: Final = 60
+_QUIET_SHARE: Final = 0.02
 _USUAL_SILENCE: Final = 300.0
 _LONG_SILENCE: Final = 1_000
 _SILENCE_WEIGHT: Final = 0.3
@@ -79,8 +79,8 @@ class _Tail:
         excess = log(size / quantile)
         surprise = _TAIL_EVIDENCE + excess / self.exponent
         self.quantile = quantile * exp(min(0.5, (1 - _TAIL) * rate))
-        learned = self.exponent + (excess - self.exponent) * max(0.02, 1 / (count * _TAIL + 5))
-        self.exponent = max(learned, 0.05)
+        shape = self.exponent + (excess - self.exponent) * max(0.02, 1 / (count * _TAIL + 5))
+        self.exponent = max(shape, 0.05)
         return min(surprise, 60.0)
 
 
@@ -203,27 +203,29 @@ class _Scale:
 class AnomalyDetector:
     """Scores the values of one series, strictly in the order in which they arrive.
 
-    `alarm_evidence`, the only setting, is the norm of six negative log probabilities that an alarm needs.
+    `alarm_evidence`, the only setting, is the norm of five negative log probabilities that an alarm needs.
+    After an alarm, and at the beginning, 60 points and 2 % of the history are quiet.
     """
 
     __slots__ = (
-        "_activity", "_activity_seen", "_alarm_evidence", "_count", "_hours", "_last", "_level", "_level_tails",
-        "_long", "_medium", "_rank", "_ratios", "_records", "_residual", "_residual_seen", "_short", "_silence",
-        "_spread", "_spread_tails", "_usual_spread",
+        "_activity", "_activity_seen", "_alarm_evidence", "_count", "_evidence", "_last", "_level", "_level_tails",
+        "_long", "_medium", "_parts_of_day", "_rank", "_ratios", "_records", "_residual", "_residual_seen",
+        "_short", "_silence",
     )  # fmt: skip
 
-    def __init__(self, alarm_evidence: float = 10.5) -> None:
+    def __init__(self, alarm_evidence: float = DEFAULT_EVIDENCE) -> None:
         if not alarm_evidence > 0:
             raise ValueError("alarm_evidence must be above 0")
         self._alarm_evidence = alarm_evidence
         self._count = 0
         self._silence = 0
+        self._evidence = (0.0,) * len(ASPECTS)
         self._last = self._short = self._medium = self._long = self._level = 0.0
-        self._activity = self._spread = self._usual_spread = self._residual = self._rank = 0.0
-        self._hours: list[list[float]] = [[0.0, 0.0] for _ in range(HOURS)]
+        self._activity = self._residual = self._rank = 0.0
+        self._parts_of_day = [[0.0, 0.0] for _ in range(PARTS_OF_DAY)]
         self._activity_seen = _Histogram(0.5, follow=True)
         self._residual_seen = _Histogram(1.0, follow=False)
-        self._level_tails, self._spread_tails = _Tails(), _Tails()
+        self._level_tails = _Tails()
         self._records = (_Record(), _Record())
         self._ratios = (_Scale(), _Scale(), _Scale())
 
@@ -242,11 +244,16 @@ class AnomalyDetector:
         residual = self._residual_of(at_s, value)
         difference = abs(value - self._last)
         rank = self._rank_of(difference, residual, value)
-        evidence = self._evidence_of(difference, residual, value)
+        self._learn(difference, residual, value)
         self._last = value
         if self._count % MEMORY == 0:
             self._fade()
-        return self._score(rank, evidence)
+        return self._score(rank, hypot(*self._evidence))
+
+    @property
+    def evidence(self) -> dict[str, float]:
+        """What spoke for an alarm at the last value, by aspect, as negative natural logarithms."""
+        return dict(zip(ASPECTS, self._evidence, strict=True))
 
     @staticmethod
     def is_alarm(score: float) -> bool:
@@ -256,12 +263,12 @@ class AnomalyDetector:
         self._last = self._short = self._medium = self._long = self._level = value
 
     def _residual_of(self, at_s: float | None, value: float) -> float | None:
-        """The difference to the running mean of this hour of the day; None if it has never been seen."""
-        hour = self._hours[0 if at_s is None else int(at_s % DAY_S / DAY_S * HOURS)]
-        seen, mean = hour
+        """The difference to the running mean of this half hour of the day; None if it has never been seen."""
+        part = self._parts_of_day[0 if at_s is None else int(at_s % DAY_S / DAY_S * PARTS_OF_DAY)]
+        seen, mean = part
         residual = value - mean
-        hour[0] = seen + 1
-        hour[1] = mean + residual * max(0.05, 1 / (seen + 1))
+        part[0] = seen + 1
+        part[1] = mean + residual * max(0.05, 1 / (seen + 1))
         return residual if seen else None
 
     def _rank_of(self, difference: float, residual: float | None, value: float) -> float:
@@ -271,32 +278,26 @@ class AnomalyDetector:
         ratio = by_difference.ratio(difference)
         departed = by_departure.ratio(abs(self._short - self._medium))
         unusual = 0.0 if residual is None else by_residual.ratio(abs(residual))
-        rank = (ratio * ratio + departed * departed + unusual * unusual) ** 0.5
+        rank = hypot(ratio, departed, unusual)
         self._rank += (rank - self._rank) * 0.3
         return rank + self._rank
 
-    def _evidence_of(self, difference: float, residual: float | None, value: float) -> float:
+    def _learn(self, difference: float, residual: float | None, value: float) -> None:
+        """Find the evidence for something new in this value, then learn from it."""
         self._activity += (difference - self._activity) * 0.06
         self._level += (value - self._level) * 0.03
-        total = self._activity_seen.surprise(self._activity) ** 2
-        total += self._level_tails.surprise(self._level - self._long) ** 2
-        total += self._spread_surprise(abs(value - self._long)) ** 2
-        total += self._records[0].surprise(value) ** 2
         self._residual += ((residual or 0.0) - self._residual) * 0.3
-        total += self._residual_seen.surprise(self._residual) ** 2
-        if residual is not None:
-            total += self._records[1].surprise(residual) ** 2
+        self._evidence = (
+            self._records[0].surprise(value),
+            0.0 if residual is None else self._records[1].surprise(residual),
+            self._residual_seen.surprise(self._residual),
+            self._activity_seen.surprise(self._activity),
+            self._level_tails.surprise(self._level - self._long),
+        )
         self._long += (value - self._long) * max(0.002, 1 / self._count)
-        return float(total**0.5)
-
-    def _spread_surprise(self, deviation: float) -> float:
-        self._spread += (deviation - self._spread) * 0.06
-        departure = self._spread - self._usual_spread
-        self._usual_spread += (deviation - self._usual_spread) * max(0.002, 1 / self._count)
-        return self._spread_tails.surprise(departure)
 
     def _score(self, rank: float, evidence: float) -> float:
-        if self._silence > QUIET_POINTS:
+        if self._silence > _LEAST_QUIET + _QUIET_SHARE * min(self._count, MEMORY):
             evidence += _SILENCE_WEIGHT * log(min(self._silence, _LONG_SILENCE) / _USUAL_SILENCE)
             if evidence >= self._alarm_evidence:
                 self._silence = 0
@@ -309,20 +310,18 @@ class AnomalyDetector:
         for record in self._records:
             record.fade()
 
-    def state(self) -> bytes:
-        """Everything that the future depends on."""
-        fields = [_plain(getattr(self, name)) for name in self.__slots__]
-        return bytes(msgpack.packb([STATE_VERSION, fields]))
+    def state(self) -> dict[str, Any]:
+        """Everything that the future depends on, in numbers and lists."""
+        return {"version": STATE_VERSION} | {name: _plain(getattr(self, name)) for name in self.__slots__}
 
     @classmethod
-    def from_state(cls, state: bytes) -> Self:
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
         """A detector that goes on where the one that wrote this state stood."""
-        version, fields = msgpack.unpackb(state)
-        if version != STATE_VERSION:
-            raise ValueError(f"the state has version {version}, this release reads {STATE_VERSION}")
+        if state["version"] != STATE_VERSION:
+            raise ValueError(f"the state has version {state['version']}, this release reads {STATE_VERSION}")
         detector = cls()
-        for name, plain in zip(cls.__slots__, fields, strict=True):
-            setattr(detector, name, _restored(getattr(detector, name), plain))
+        for name in cls.__slots__:
+            setattr(detector, name, _restored(getattr(detector, name), state[name]))
         return detector
 
 
@@ -349,7 +348,9 @@ def _restored(model: Any, plain: Any) -> Any:
     return plain
 
 
-def scores_of(values: Iterable[tuple[float | None, float]], alarm_evidence: float = 10.5) -> list[float]:
+def scores_of(
+    values: Iterable[tuple[float | None, float]], alarm_evidence: float = DEFAULT_EVIDENCE
+) -> list[float]:
     """The score of each value of a series, by a new detector."""
     update = AnomalyDetector(alarm_evidence).update
     return [update(at_s, value) for at_s, value in values]

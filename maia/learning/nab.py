@@ -1,4 +1,4 @@
-"""The Numenta Anomaly Benchmark's scorer: how much earlier and how much more quietly than chance a detector alarms.
+"""The Numenta Anomaly Benchmark's scorer: how early and how quietly a detector alarms.
 
 A labelled series has windows, each around one anomaly. A point whose score reaches the threshold is an alarm.
 The earliest alarm of a window earns up to 1, by a sigmoid that falls towards the window's end; a window
@@ -50,7 +50,7 @@ PROFILES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ScoredSeries:
-    """A detector's score for each point of a series, and the labelled windows: first and last instant, inclusive."""
+    """A detector's scores for a series, and its labelled windows: first and last instant, inclusive."""
 
     scores: Floats
     timestamps: Floats
@@ -59,7 +59,7 @@ class ScoredSeries:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """The raw score of a corpus at every threshold that makes a difference, from the highest threshold down."""
+    """The raw score of a corpus at every threshold that makes a difference, from the highest down."""
 
     thresholds: Floats
     raw_scores: Floats
@@ -140,7 +140,7 @@ def sweep(corpus: Sequence[ScoredSeries], profile: Profile) -> Sweep:
     order = np.argsort(-every_score, kind="stable")
     ranked = every_score[order]
     totals = np.cumsum(every_gain[order]) - profile.false_negative * windows
-    last_of_ties = np.flatnonzero(np.append(np.diff(ranked) != 0, True)) if len(ranked) else np.empty(0, np.int64)
+    last_of_ties = np.flatnonzero(np.append(np.diff(ranked) != 0, len(ranked) > 0))
     return Sweep(
         thresholds=np.concatenate([[np.inf], ranked[last_of_ties]]),
         raw_scores=np.concatenate([[-profile.false_negative * windows], totals[last_of_ties]]),
