@@ -2,7 +2,7 @@
 
 Every value gets two answers in one score. Below `ALARM`, the score ranks points by how far they stick out. It
 remembers a little of what came just before, so that all points of an anomalous stretch rank high. From
-`ALARM` on it is an alarm: something new has begun. Alarms are not repeated for a while, ranks go on meanwhile.
+`ALARM` on it is an alarm: something new has begun. Alarms are not repeated for a while; ranks go on.
 
 The rank is the Euclidean norm of three ratios: the difference to the value before, the residual to the usual
 value at this time of day, and the departure of the last few values from the last few dozen, each divided by
@@ -184,20 +184,25 @@ class _Record:
 
 
 class _Scale:
-    """The usual size of a quantity: its running mean."""
+    """The usual size of a quantity: the larger of its long and its recent running mean.
 
-    __slots__ = ("count", "mean")
+    The recent one lets long restless stretches rank lower than the same departures in a quiet series.
+    """
+
+    __slots__ = ("count", "mean", "recent")
 
     def __init__(self) -> None:
         self.count = 0
         self.mean = 0.0
+        self.recent = 0.0
 
     def ratio(self, size: float) -> float:
         """How many times its usual size this is; then learn from it."""
-        self.count += 1
-        mean = self.mean
-        self.mean = mean + (size - mean) * max(0.0002, 1 / self.count)
-        return min(size / mean, _LARGEST_RATIO) if mean > 0 else 0.0
+        self.count = count = self.count + 1
+        usual = max(self.mean, self.recent)
+        self.mean += (size - self.mean) * max(0.0002, 1 / count)
+        self.recent += (size - self.recent) * 0.01
+        return min(size / usual, _LARGEST_RATIO) if usual > 0 else 0.0
 
 
 class AnomalyDetector:
@@ -208,9 +213,9 @@ class AnomalyDetector:
     """
 
     __slots__ = (
-        "_activity", "_activity_seen", "_alarm_evidence", "_count", "_evidence", "_last", "_level", "_level_tails",
-        "_long", "_medium", "_parts_of_day", "_rank", "_ratios", "_records", "_residual", "_residual_seen",
-        "_short", "_silence",
+        "_activity", "_activity_seen", "_alarm_evidence", "_count", "_evidence", "_last", "_level",
+        "_level_tails", "_long", "_medium", "_parts_of_day", "_rank", "_ratios", "_records", "_residual",
+        "_residual_seen", "_short", "_silence",
     )  # fmt: skip
 
     def __init__(self, alarm_evidence: float = DEFAULT_EVIDENCE) -> None:

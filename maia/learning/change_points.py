@@ -1,11 +1,11 @@
 """Change points, online: has the level of a series shifted for good, since when, and from what to what?
 
 The test is a two-sided CUSUM of standardised values, which is optimal for a known shift (Page, 1954;
-Moustakides, 1986). Level and spread are those of the current regime, learned as it goes on
-("self-starting", Hawkins, 1987). Values count at most three deviations, so that single spikes cannot decide. The limit h follows
-from the number of points between false alarms by Siegmund's approximation, ARL = (exp(2kb) − 2kb − 1)/2k²
-with b = h + 1.166. That holds for independent normal values: feed it residuals where values are periodic or
-correlated. After a change, the new regime is learned from the points since it began.
+Moustakides, 1986). Level and spread are those of the current regime, learned as it goes on ("self-starting",
+Hawkins, 1987). Values count at most three deviations, so that single spikes cannot decide. The limit h
+follows from the number of points between false alarms by Siegmund's approximation, ARL = (exp(2kb) − 2kb −
+1)/2k² with b = h + 1.166. That holds for independent normal values: feed it residuals where values are
+periodic or correlated. After a change, the new regime is learned from the points since it began.
 """
 
 from __future__ import annotations

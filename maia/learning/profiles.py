@@ -81,7 +81,8 @@ class WeekProfile:
         hour = hour_of_week(at_s, self.utc_offset_s)
         if not self._counts[hour]:
             return None
-        return UsualRange(*self._quantiles[hour], self._counts[hour])
+        low, median, high = self._quantiles[hour]
+        return UsualRange(low, median, high, self._counts[hour])
 
     def state(self) -> dict[str, Any]:
         """Everything that the future depends on, in numbers and lists."""
