@@ -305,7 +305,7 @@ class NextAction:
             [],
             max(1e-6, 1.0 - sum(1.0 / lift for lift in lifts.values())),
         )
-        order = max((key[0] for key, _ in known if key[0] <= WINDOW), default=0)  # type: ignore[operator, type-var]
+        order = max((len(key) - 1 for key, _ in known if key[0] == len(key) - 1), default=0)
         skips: dict[str, float] = {}
         bag: dict[str, float] = {}
         for key, context in known:
