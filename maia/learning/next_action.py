@@ -410,6 +410,12 @@ def _evidence(
 def _add_shares(shares: dict[str, float], context: _Context, lifts: Mapping[str, float]) -> None:
     """Add the discounted share that each candidate has of a context's followers."""
     counts, unit = context.counts, 1.0 / context.total
-    for action in lifts if len(lifts) < len(counts) else counts:
-        if action in counts and action in lifts:
-            shares[action] = shares.get(action, 0.0) + (counts[action] - _DISCOUNT) * unit
+    if len(counts) < len(lifts):
+        for action, count in counts.items():
+            if action in lifts:
+                shares[action] = shares.get(action, 0.0) + (count - _DISCOUNT) * unit
+        return
+    get = counts.get
+    for action in lifts:
+        if frequent := get(action):
+            shares[action] = shares.get(action, 0.0) + (frequent - _DISCOUNT) * unit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from datetime import UTC, datetime
@@ -61,8 +62,10 @@ def test_reads_json_lines() -> None:
     parsed = list(
         parse_jsonl(
             [
-                b'\xef\xbb\xbf{"session": "s", "action": "search", "at": "2026-11-03T12:00:00Z", "reward": 1.5,'
-                b' "agent": "hunter", "context": {"zone": 2, "tags": ["a"], "none": null}, "ok": true}\n',
+                codecs.BOM_UTF8
+                + b'{"session": "s", "action": "search", "at": "2026-11-03T12:00:00Z", '
+                + b'"reward": 1.5, "agent": "hunter", "ok": true, '
+                + b'"context": {"zone": 2, "tags": ["a"], "none": null}}\n',
                 "\n",
                 '{"case": 7, "activity": "batch", "timestamp": 1793707200, "outcome": "failed"}',
             ]
