@@ -18,6 +18,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -402,9 +403,9 @@ def mining_figures(console: Console) -> list[Figure]:
     found = []
     for share in (0.1, 0.05):
         least = int(len(sessions) * share)
-        ours, ours_s = _timed(lambda least=least: frequent_sequences(sessions, least))
-        closed, closed_s = _timed(lambda least=least: frequent_sequences(sessions, least, closed=True))
-        theirs, theirs_s = _timed(lambda least=least: PrefixSpan(sessions).frequent(least))
+        ours, ours_s = _timed(partial(frequent_sequences, sessions, least))
+        closed, closed_s = _timed(partial(frequent_sequences, sessions, least, closed=True))
+        theirs, theirs_s = _timed(partial(PrefixSpan(sessions).frequent, least))
         same = {(each.items, each.support) for each in ours} == {(tuple(p), n) for n, p in theirs}
         if not same:
             raise AssertionError(f"other patterns than prefixspan at {share:.0%}")
