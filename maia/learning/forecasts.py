@@ -13,8 +13,8 @@ Another regression learns how large errors are. Errors divided by that are count
 class, whose quantiles give the median and the interval (conformal prediction with normalised errors;
 Papadopoulos, Gammerman and Vovk, 2008). How much of the histogram the interval leaves out follows whether
 the intervals held, so that in the long run 80 % of them do in each age class, whatever the distribution
-(adaptive conformal inference; Gibbs and Candès, 2021). They are judged by the forecasts as issued, too: errors
-of one day are alike, for example at a weekend, and what has learnt from half of them looks too good.
+(adaptive conformal inference; Gibbs and Candès, 2021). They are judged by the forecasts as issued, too:
+errors of one day are alike, for example at a weekend, and what has learnt from half of them looks too good.
 
 Views gained are never forecast to be negative, so forecasts are never below the present views. All columns
 have one element per video.
