@@ -342,7 +342,8 @@ def _table(snapshots: Snapshots) -> Floats:
         np.log1p(life), snapshots.acceleration / (np.abs(snapshots.velocity) + 1), snapshots.weight,
         np.sin(week), np.cos(week), np.sin(7 * week), np.cos(7 * week),
     )  # fmt: skip
-    return np.column_stack(columns)
+    # A column that is NaN throughout can't be binned.
+    return np.nan_to_num(np.column_stack(columns), nan=-9.0)
 
 
 def _medians(classes: Integers, values: Floats) -> Floats:
