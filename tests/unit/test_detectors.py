@@ -14,7 +14,6 @@ import tomllib
 from importlib.metadata import entry_points
 from itertools import permutations
 from pathlib import Path
-from typing import Any
 
 import msgpack
 import pytest
@@ -24,9 +23,9 @@ from maia.learning.detector import ENTRY_POINTS, Detector
 from maia.learning.detectors import BUILT_IN
 from maia.learning.evidence import Counts, Evidence, EvidenceKey, EvidenceRow, merge, totals
 from maia.learning.observations import Observation
-from maia.learning.patterns import Finding
+from maia.learning.patterns import Finding, Pattern, PatternType
 from maia.learning.states import StateError
-from tests.observing import after, batches, by_day, counted, findings, mixture, noise, step
+from tests.observing import after, batches, by_day, choices, counted, findings, mixture, noise, step
 
 ROOT = Path(__file__).parents[2]
 
@@ -339,14 +338,20 @@ def test_capacity_must_be_positive(kind: type[Detector[Observation]]):
             kind(capacity=0)  # type: ignore[call-arg]
 
 
-def _false_reports(kind: type[Detector[Any]], seeds: range) -> int:
-    return sum(bool(findings(kind(), batches(noise(seed, 4000), 500))) for seed in seeds)
+def _compares(pattern: Pattern) -> bool:
+    """Whether it says that something makes a difference: the rest just says what is."""
+    retry = pattern.action is not None and pattern.action.startswith(("wait", "try again"))
+    plain = pattern.type is PatternType.TOOL_USAGE and not pattern.signature["conditions"]
+    return not retry and not plain
 
 
-@pytest.mark.parametrize(
-    "name", ["task_sequences", "optimizations", "success_paths", "failure_modes", "context_switches"]
-)
+@pytest.mark.parametrize("name", [each.name for each in BUILT_IN])
 def test_nothing_is_found_in_noise(name: str):
     # At a false discovery rate of 5 %, three of twenty or fewer come with a probability of 98 %.
     kind = next(each for each in BUILT_IN if each.name == name)
-    assert _false_reports(kind, range(20)) <= 3
+    false_reports = 0
+    for seed in range(20):
+        read = choices(seed, 20) if name == "preferences" else noise(seed, 4000)
+        found = findings(kind(), batches(read, 500))
+        false_reports += any(_compares(each.pattern) for each in found)
+    assert false_reports <= 3
