@@ -20,7 +20,7 @@ from maia.learning.observations import Measurement, Observation, ViewCurve
 from maia.learning.privacy import Pseudonyms
 from maia.learning.templates import FailureTemplates
 
-CURVE_AGE: Final = timedelta(hours=72)
+CURVE_AGE: Final = timedelta(days=8)
 """Curves are learnt once the video is that old."""
 
 _LATE: Final = timedelta(minutes=10)
