@@ -343,7 +343,7 @@ def _table(snapshots: Snapshots) -> Floats:
         np.sin(week), np.cos(week), np.sin(7 * week), np.cos(7 * week),
     )  # fmt: skip
     # A column that is NaN throughout can't be binned.
-    return np.nan_to_num(np.column_stack(columns), nan=-9.0)
+    return np.asarray(np.nan_to_num(np.column_stack(columns), nan=-9.0), dtype=np.float64)
 
 
 def _medians(classes: Integers, values: Floats) -> Floats:
