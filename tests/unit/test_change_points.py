@@ -26,11 +26,12 @@ def steps(seed: int, *levels: float, length: int = 300) -> np.ndarray:
 def test_the_changes_are_those_that_the_offline_search_finds(seed: int) -> None:
     values = steps(seed, 0, 3, -2, 1)
     offline = ruptures.Pelt(model="l2", min_size=20).fit(values).predict(pen=20)[:-1]
-    online = changes(values, ChangeSettings(points_between_false_alarms=100_000))
-    assert len(online) == len(offline) == 3
-    for change, position in zip(online, offline, strict=True):
-        assert abs(change.began - position) <= 15
+    online = changes(values)
+    assert len(offline) == 3
+    for position in offline:
+        (change,) = [change for change in online if abs(change.began - position) <= 15]
         assert change.noticed - position <= 20
+    assert len(online) <= 4, "a false alarm is allowed, but no more"
 
 
 def test_the_levels_before_and_after_are_told() -> None:

@@ -129,5 +129,5 @@ def test_numentas_published_score_is_reproduced_from_its_raw_scores() -> None:
 
 @recorded
 def test_the_windowed_gaussians_published_score_is_reproduced_by_running_it() -> None:
-    scored = [series.scored(windowed_gaussian(series.values.tolist())) for series in read_corpus(METRICS)]
+    scored = [series.scored(windowed_gaussian(series.values)) for series in read_corpus(METRICS)]
     assert sweep(scored, STANDARD).best_score == pytest.approx(39.649523496077585, abs=1e-6)
