@@ -97,6 +97,12 @@ def test_a_false_alarm_costs_more_the_farther_it_is_behind_a_window() -> None:
     assert 0 > worth[50] > worth[55] > worth[70] > worth[90] == -0.11
 
 
+def test_a_window_between_two_points_is_missed() -> None:
+    series = ScoredSeries(np.ones(100), np.arange(100.0), [(40.2, 40.8), (50, 59)])
+    assert sweep([series], PROFILES["standard"]).score_at(2.0) == 0
+    assert window_of_points(series).max() == 1
+
+
 def test_a_corpus_without_windows_cannot_be_normalised() -> None:
     with pytest.raises(ValueError, match="without any labelled window"):
         normalised(0.0, 0, STANDARD)
