@@ -26,22 +26,24 @@ shrink every `MEMORY` points, so that old behaviour is forgotten slowly.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import exp, hypot, log
+from math import exp, hypot, isfinite, log
 from typing import Any, Final, Self
 
 ALARM: Final = 0.5
 """A score of at least this is an alarm."""
-DEFAULT_EVIDENCE: Final = 10.0
+DEFAULT_EVIDENCE: Final = 10.1
 MEMORY: Final = 32_768
 STATE_VERSION: Final = 1
 ASPECTS: Final = ("record", "record for the time of day", "time of day", "activity", "level")
-DAY_S: Final = 86_400
 PARTS_OF_DAY: Final = 48
+PART_OF_DAY_S: Final = 86_400 / PARTS_OF_DAY
 
 _LARGEST_VALUE: Final = 1e150
 _LARGEST_RATIO: Final = 1e6
 _LEAST_QUIET: Final = 60
-_QUIET_SHARE: Final = 0.02
+_QUIET_SHARE: Final = 0.03
+_MUCH_MORE: Final = 1.5
+"""How many times the evidence of the last alarm breaks the quiet after it."""
 _USUAL_SILENCE: Final = 300.0
 _LONG_SILENCE: Final = 1_000
 _SILENCE_WEIGHT: Final = 0.3
@@ -186,7 +188,8 @@ class _Record:
 class _Scale:
     """The usual size of a quantity: the larger of its long and its recent running mean.
 
-    The recent one lets long restless stretches rank lower than the same departures in a quiet series.
+    The recent one, over some 500 points, lets departures rank lower on restless days than on quiet ones.
+    Were it much faster, the later points of a long anomaly would no longer stick out.
     """
 
     __slots__ = ("count", "mean", "recent")
@@ -201,7 +204,7 @@ class _Scale:
         self.count = count = self.count + 1
         usual = max(self.mean, self.recent)
         self.mean += (size - self.mean) * max(0.0002, 1 / count)
-        self.recent += (size - self.recent) * 0.01
+        self.recent += (size - self.recent) * 0.002
         return min(size / usual, _LARGEST_RATIO) if usual > 0 else 0.0
 
 
@@ -209,13 +212,15 @@ class AnomalyDetector:
     """Scores the values of one series, strictly in the order in which they arrive.
 
     `alarm_evidence`, the only setting, is the norm of five negative log probabilities that an alarm needs.
-    After an alarm, and at the beginning, 60 points and 2 % of the history are quiet.
+    With the default, a metric that only makes noise alarms about once in 2,000 values.
+    After an alarm, and at the beginning, 60 points and 3 % of the history are quiet, unless there is half as
+    much evidence again as for the last alarm.
     """
 
     __slots__ = (
-        "_activity", "_activity_seen", "_alarm_evidence", "_count", "_evidence", "_last", "_level",
-        "_level_tails", "_long", "_medium", "_parts_of_day", "_rank", "_ratios", "_records", "_residual",
-        "_residual_seen", "_short", "_silence",
+        "_activity", "_activity_seen", "_alarm_evidence", "_alarmed_with", "_count", "_evidence", "_last",
+        "_level", "_level_tails", "_long", "_medium", "_parts_of_day", "_rank", "_ratios", "_records",
+        "_residual", "_residual_seen", "_short", "_silence",
     )  # fmt: skip
 
     def __init__(self, alarm_evidence: float = DEFAULT_EVIDENCE) -> None:
@@ -226,7 +231,7 @@ class AnomalyDetector:
         self._silence = 0
         self._evidence = (0.0,) * len(ASPECTS)
         self._last = self._short = self._medium = self._long = self._level = 0.0
-        self._activity = self._residual = self._rank = 0.0
+        self._activity = self._residual = self._rank = self._alarmed_with = 0.0
         self._parts_of_day = [[0.0, 0.0] for _ in range(PARTS_OF_DAY)]
         self._activity_seen = _Histogram(0.5, follow=True)
         self._residual_seen = _Histogram(1.0, follow=False)
@@ -269,7 +274,9 @@ class AnomalyDetector:
 
     def _residual_of(self, at_s: float | None, value: float) -> float | None:
         """The difference to the running mean of this half hour of the day; None if it has never been seen."""
-        part = self._parts_of_day[0 if at_s is None else int(at_s % DAY_S / DAY_S * PARTS_OF_DAY)]
+        if at_s is None or not isfinite(at_s):
+            at_s = 0.0
+        part = self._parts_of_day[int(at_s // PART_OF_DAY_S) % PARTS_OF_DAY]
         seen, mean = part
         residual = value - mean
         part[0] = seen + 1
@@ -302,12 +309,21 @@ class AnomalyDetector:
         self._long += (value - self._long) * max(0.002, 1 / self._count)
 
     def _score(self, rank: float, evidence: float) -> float:
+        """The score of an alarm by its evidence, that of any other point by its rank."""
+        boosted = self._boosted(evidence)
+        if boosted < self._alarm_evidence:
+            return ALARM * rank / (rank + _MEDIUM_RANK)
+        self._silence = 0
+        self._alarmed_with = evidence
+        return 1 - (1 - ALARM) * self._alarm_evidence / boosted
+
+    def _boosted(self, evidence: float) -> float:
+        """The evidence, a little more after long silence; 0 if it is too early for an alarm."""
         if self._silence > _LEAST_QUIET + _QUIET_SHARE * min(self._count, MEMORY):
-            evidence += _SILENCE_WEIGHT * log(min(self._silence, _LONG_SILENCE) / _USUAL_SILENCE)
-            if evidence >= self._alarm_evidence:
-                self._silence = 0
-                return 1 - (1 - ALARM) * self._alarm_evidence / evidence
-        return ALARM * rank / (rank + _MEDIUM_RANK)
+            return evidence + _SILENCE_WEIGHT * log(min(self._silence, _LONG_SILENCE) / _USUAL_SILENCE)
+        if self._alarmed_with and evidence >= _MUCH_MORE * self._alarmed_with:
+            return evidence
+        return 0.0
 
     def _fade(self) -> None:
         self._activity_seen.fade()

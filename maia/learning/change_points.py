@@ -5,7 +5,7 @@ Moustakides, 1986). Level and spread are those of the current regime, learned as
 Hawkins, 1987). Values count at most three deviations, so that single spikes cannot decide. The limit h
 follows from the number of points between false alarms by Siegmund's approximation, ARL = (exp(2kb) − 2kb −
 1)/2k² with b = h + 1.166. That holds for independent normal values: feed it residuals where values are
-periodic or correlated. After a change, the new regime is learned from the points since it began.
+periodic or correlated.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import exp, isfinite
+from statistics import median
 from typing import Any, Final, Self
 
 STATE_VERSION: Final = 1
@@ -28,10 +29,10 @@ class ChangeSettings:
     least_shift: float = 1.0
     """In standard deviations of the regime before."""
     points_between_false_alarms: float = 10_000.0
-    warmup: int = 40
+    warmup: int = 60
     """How many points of a regime are learned from before it can end."""
     memory: int = 256
-    """How many of the latest points are kept, to learn the new regime from after a change."""
+    """How many of the latest points are kept, to tell the level after a change."""
 
     def __post_init__(self) -> None:
         if not self.least_shift > 0:
@@ -98,8 +99,10 @@ class ChangeDetector:
         self._recent.append(value)
         if self._seen < self.settings.warmup:
             self._learn(value, value - self._level)
+            self._rising_since = self._falling_since = self._count
             return None
-        spread = (self._squares / (self._seen - 1)) ** 0.5
+        # The level itself is uncertain, by a share of the spread that shrinks as the regime goes on.
+        spread = (self._squares / (self._seen - 1) * (1 + 1 / self._seen)) ** 0.5
         # In a constant regime any other value is as far away as can be.
         deviation = value - self._level
         largest = _LARGEST_DEVIATION * (spread or abs(deviation))
@@ -131,12 +134,13 @@ class ChangeDetector:
         self._squares += deviation * (value - self._level)
 
     def _change(self, began: int) -> ChangePoint:
+        """Report the change, and learn the new regime from the next point on.
+
+        The points since the change may still belong to the old regime, which would bias the new one's level.
+        """
         before, length = self._level, max(1, min(self._count - began, len(self._recent)))
-        since = list(self._recent)[-length:]
         self._restart()
-        for value in since:
-            self._learn(value, value - self._level)
-        return ChangePoint(began, self._count, before, self._level)
+        return ChangePoint(began, self._count, before, float(median(list(self._recent)[-length:])))
 
     def _restart(self) -> None:
         self._seen = 0
