@@ -110,7 +110,10 @@ def _print(found: Anomalies, limit: int) -> None:
         )
         return
     print_table(
-        ("at", Column("series", 14, wraps=True), "kind", Column("value", right=True), Column("what", 16, wraps=True)),
+        (
+            "at", Column("series", 14, wraps=True), "kind", Column("value", right=True),
+            Column("what", 16, wraps=True),
+        ),
         [
             (alarm.at, alarm.series, alarm.kind.replace("_", " "), f"{alarm.value:.4g}", alarm.detail)
             for alarm in found.alarms[:limit]
