@@ -14,7 +14,7 @@ from math import isfinite
 from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
 
 from maia.learning.anomalies import AnomalyDetector
-from maia.learning.change_points import ChangeDetector
+from maia.learning.change_points import ChangeDetector, ChangeSettings
 from maia.learning.detector import Alarm, AlarmKind, MeasurementDetector
 from maia.learning.detectors.tallies import Tallies
 from maia.learning.observations import Measurement
@@ -344,61 +344,86 @@ class Anomalies(_SeriesDetector[_Oddness]):
 
 @dataclass(slots=True)
 class _Shift:
-    """A series' change detector, and the change that waits for its proof."""
+    """A series' change detector, how far each hour of the week is off the level, and the change to prove.
 
-    detector: ChangeDetector = field(default_factory=ChangeDetector)
+    The detector is fed means of a few values, less that rhythm: a rhythm is no shift, and neighbours in time
+    are too alike for a test that takes them for independent.
+    """
+
+    detector: ChangeDetector
+    profile: WeekProfile
+    block: list[float] = field(default_factory=list)
     waits: int = 0
-    total: float = 0.0
+    later: float = 0.0
     before: float = 0.0
     after: float = 0.0
 
+    @classmethod
+    def begin(cls) -> Self:
+        return cls(ChangeDetector(_SHIFTS), WeekProfile())
+
     def state(self) -> dict[str, Any]:
         return {
-            "detector": self.detector.state(), "waits": self.waits, "total": self.total,
-            "before": self.before, "after": self.after,
+            "detector": self.detector.state(), "profile": self.profile.state(), "block": list(self.block),
+            "numbers": [self.waits, self.later, self.before, self.after],
         }  # fmt: skip
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        return cls(
-            ChangeDetector.from_state(state["detector"]),
-            state["waits"],
-            state["total"],
-            state["before"],
-            state["after"],
-        )
+        detector = ChangeDetector.from_state(state["detector"])
+        profile = WeekProfile.from_state(state["profile"])
+        return cls(detector, profile, list(state["block"]), *state["numbers"])
+
+
+_SHIFTS: Final = ChangeSettings(least_shift=2.0, points_between_false_alarms=100_000.0)
+_BLOCK: Final = 5
 
 
 class ChangePoints(_SeriesDetector[_Shift]):
-    """When the level of a series has shifted. Proven if the next values' mean is nearer the new level."""
+    """When the level of a series has shifted, beyond what its week explains.
+
+    A shift is proven if the next values are nearer the new level than the old one; only then is it an alarm.
+    """
 
     name = "change_points"
     types = frozenset({PatternType.CHANGE_POINT})
     follower = _Shift
 
-    _proof = 60
+    _proof = 12
+    """How many means decide."""
 
     def _begin(self, series: str) -> _Shift:
-        return _Shift()
+        return _Shift.begin()
 
     def _follow(self, follower: _Shift, measured: Measurement) -> None:
+        at_s, level = measured.at.timestamp(), follower.detector.level
+        usual = follower.profile.usual(at_s)
+        rhythm = usual.median if usual is not None and usual.values >= _BLOCK else 0.0
+        if level is not None:
+            follower.profile.observe(at_s, measured.value - level)
+        follower.block.append(measured.value - rhythm)
+        if len(follower.block) == _BLOCK:
+            self._judge(follower, sum(follower.block) / _BLOCK, measured)
+            follower.block.clear()
+
+    def _judge(self, follower: _Shift, mean: float, measured: Measurement) -> None:
         if follower.waits:
             follower.waits -= 1
-            follower.total += measured.value
+            follower.later += mean
             if not follower.waits:
                 self._prove(follower, measured)
-        change = follower.detector.update(measured.value)
-        if change is None:
-            return
-        before, after = change.level_before, change.level_after
-        detail = f"the level went from {_three_digits(before):g} to {_three_digits(after):g}"
-        self._alarm(measured, "change_point", 1.0, detail)
-        follower.waits, follower.total, follower.before, follower.after = self._proof, 0.0, before, after
+        change = follower.detector.update(mean)
+        if change is not None:
+            follower.waits, follower.later = self._proof, 0.0
+            follower.before, follower.after = change.level_before, change.level_after
 
     def _prove(self, follower: _Shift, measured: Measurement) -> None:
-        mean = follower.total / self._proof
-        holds = abs(mean - follower.after) < abs(mean - follower.before)
-        self._count(measured, "up" if follower.after > follower.before else "down", holds=holds)
+        mean, before, after = follower.later / self._proof, follower.before, follower.after
+        holds = abs(mean - after) < abs(mean - before)
+        self._count(measured, "up" if after > before else "down", holds=holds)
+        if holds:
+            detail = f"the level went from {_three_digits(before):g} to {_three_digits(after):g}"
+            self._alarm(measured, "change_point", 1.0, detail)
 
     def _pattern(self, series: str, direction: str) -> Pattern:
         follower = self._followers.get(series)
