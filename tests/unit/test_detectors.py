@@ -8,6 +8,7 @@ import json
 import math
 import os
 import random
+import re
 import subprocess
 import sys
 import tomllib
@@ -30,74 +31,20 @@ from tests.observing import after, batches, by_day, choices, counted, findings, 
 ROOT = Path(__file__).parents[2]
 OBSERVING = {each.name: each for each in BUILT_IN if each.reads == "observations"}
 
-TOY = '''
-from datetime import date
-
-from maia.learning.detector import ObservationDetector
-from maia.learning.evidence import Counts
-from maia.learning.patterns import Finding, Pattern, PatternType
-from maia.learning.states import pack, unpack
+PAGE = ROOT / "docs" / "add-a-detector.md"
 
 
-class Successes(ObservationDetector):
-    """Counts whether actions succeed, for the first so many that it meets."""
-
-    name = "toy"
-    types = frozenset({PatternType.TOOL_USAGE})
-
-    def __init__(self, capacity=100):
-        self.capacity = capacity
-        self.counts = {}
-
-    def observe(self, batch):
-        for each in batch:
-            if each.action in self.counts or len(self.counts) < self.capacity:
-                days = self.counts.setdefault(each.action, {})
-                days[each.day] = days.get(each.day, Counts()) + Counts(
-                    int(each.succeeded), int(not each.succeeded), last_seen=each.at
-                )
-
-    def patterns(self):
-        found = [
-            Finding(Pattern(PatternType.TOOL_USAGE, {"toy": action}, f"{action} succeeds"), days)
-            for action, days in self.counts.items() if days
-        ]
-        self.counts = {action: {} for action in self.counts}
-        return found
-
-    def state(self):
-        rows = [
-            [
-                action,
-                [
-                    [day.toordinal(), each.pos, each.neg, each.last_seen.isoformat()]
-                    for day, each in days.items()
-                ],
-            ]
-            for action, days in self.counts.items()
-        ]
-        return pack(self.name, self.version, [self.capacity, rows])
-
-    @classmethod
-    def from_state(cls, state):
-        from datetime import datetime
-
-        capacity, rows = unpack(cls.name, cls.version, state)
-        made = cls(capacity)
-        for action, days in rows:
-            made.counts[action] = {
-                date.fromordinal(day): Counts(pos, neg, last_seen=datetime.fromisoformat(at))
-                for day, pos, neg, at in days
-            }
-        return made
-'''
+def toy() -> str:
+    """The detector that the page on adding one shows."""
+    [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    return str(code)
 
 
 @pytest.fixture(scope="module")
 def toy_package(tmp_path_factory: pytest.TempPathFactory):
     """A package with a detector, as pip would have installed it."""
     folder = tmp_path_factory.mktemp("site")
-    (folder / "toy_detectors.py").write_text(TOY)
+    (folder / "toy_detectors.py").write_text(toy())
     metadata = folder / "toy_detectors-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-detectors\nVersion: 1.0\n")
