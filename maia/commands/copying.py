@@ -30,8 +30,8 @@ def export(
         str | None,
         typer.Argument(
             metavar="[FILE|FOLDER]",
-            help="A path or URL as of maia export --to, or - for standard output. In a folder each pattern gets "
-            "a file of its own, and files of patterns that are gone are deleted.",
+            help="A path or URL as for maia export --to, or - for standard output. In a folder each pattern "
+            "gets a file of its own, and files of patterns that are gone are deleted.",
             show_default=False,
         ),
     ] = None,
@@ -285,14 +285,17 @@ def _files_in(folder: Path) -> Mapping[str, bytes]:
 
 
 def _said(merged: Merged) -> str:
-    lines = [
-        f"{_patterns(merged.patterns)} with {_rows(merged.evidence)}: "
-        f"{merged.changed_patterns:,} patterns and {merged.changed_evidence:,} rows are new or newer here"
-    ]
-    if merged.kept_forgotten:
-        lines.append(
-            f"{_patterns(merged.kept_forgotten)} stay forgotten, as you said (maia patterns remember)"
+    held = f"{_patterns(merged.patterns)} with {_rows(merged.evidence)}"
+    if merged.changed_patterns or merged.changed_evidence:
+        held += (
+            f"; new or newer here: {_patterns(merged.changed_patterns)} and {_rows(merged.changed_evidence)}"
         )
+    else:
+        held += "; nothing of it is new here"
+    lines = [held]
+    if kept := merged.kept_forgotten:
+        stays = "stays" if kept == 1 else "stay"
+        lines.append(f"{_patterns(kept)} {stays} forgotten, as you said (maia patterns remember)")
     if merged.too_old:
         lines.append(f"{_rows(merged.too_old)} left out: older than the retention")
     return "\n".join(lines)

@@ -46,8 +46,8 @@ Fields = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="FIELD=VALUE…",
-        help="The context: what is so now, such as agent=hunter hour=3. Values are numbers, true, false, null "
-        'or text; "5" in quotes is text.',
+        help="The context: what is so now, such as agent=hunter hour=3. Values are numbers, true, false, "
+        "null or text; a number in quotes is text.",
         show_default=False,
     ),
 ]
@@ -334,7 +334,8 @@ def _print_advice(found: Advice) -> None:
     print_table(
         (
             Column("action", 10, wraps=True), "reward per cost", "80 % interval",
-            *(("drawn",) if explored else ()), Column("confidence", rank=1), Column("evidence", 9, wraps=True),
+            *(("drawn",) if explored else ()), Column("confidence", rank=1),
+            Column("evidence", 9, wraps=True),
             Column("why", 24, wraps=True),
         ),
         [

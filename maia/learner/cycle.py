@@ -25,12 +25,12 @@ from maia.cycle.cycle import Cycle, OnProgress
 from maia.cycle.outcome import CycleStatistics, Progress
 from maia.cycle.steps import StepRunner, plain
 from maia.learner import archive
+from maia.learner.exporting import commit_patterns
 from maia.learner.forecasting import Forecasting
 from maia.learner.housekeeping import keep_within_limits
 from maia.learner.knowledge import DetectorClass, Knowledge, detector_classes
 from maia.learner.sources import TEMPLATES, Acts, Curves, Figures, HostMetrics, Page, Source
 from maia.learner.storing import store_learnt
-from maia.learner.exporting import commit_patterns
 from maia.learning.detector import Reads
 from maia.learning.patterns import Finding
 from maia.learning.privacy import Pseudonyms

@@ -1,6 +1,6 @@
-"""Patterns as files: exported as one JSON or Parquet file, into a folder, or committed to Git when any changed.
+"""Patterns as files: one JSON or Parquet file for all, or one a pattern, in a folder or committed to Git.
 
-In a folder and in Git there is one file a pattern, the same bytes for the same pattern wherever it is written.
+The same patterns make the same bytes wherever they are written, so that Git commits nothing if none changed.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ async def known_with_evidence(atlas: Atlas) -> tuple[list[KnownPattern], Evidenc
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write the files of patterns, each at once, and delete those of other patterns; CopyFailed if that fails."""
+    """Write the files of patterns, each at once, and delete those of others; CopyFailed if that fails."""
     try:
         for path, body in files.items():
             target = folder / path

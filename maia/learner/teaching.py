@@ -48,6 +48,7 @@ _SUFFIXES: Final[Mapping[str, LogFormat]] = {
 _CHUNK_BYTES: Final = 1 << 18
 _LONGEST_LINE_BYTES: Final = 1 << 24
 _MOST_SHOWN: Final = 5
+_ROWS_BETWEEN_REPORTS: Final = 1_000
 _PAGES_BETWEEN_JUDGEMENTS: Final = 50
 _NOTHING_YET: Final = "0"
 _ALL: Final = "all"
@@ -244,13 +245,24 @@ class _Reader:
         """The observations after so many rows; `rows` then says how many rows have become pages."""
         with _opened(self._log.path) as (file, report):
             events = islice(_parsed(self._log, file), skipped, None)
-            while rows := list(islice(events, size)):
-                page = [each for row in rows if (each := self._observation(row)) is not None]
-                self.rows += len(rows)
-                self.observations += len(page)
+            page: list[Observation] = []
+            rows = 0
+            while some := list(islice(events, min(size, _ROWS_BETWEEN_REPORTS))):
+                rows += len(some)
+                page += (each for row in some if (each := self._observation(row)) is not None)
                 if self._on_bytes is not None:
                     self._on_bytes(*report())
+                if rows >= size:
+                    self._count(rows, page)
+                    yield page
+                    page, rows = [], 0
+            if rows:
+                self._count(rows, page)
                 yield page
+
+    def _count(self, rows: int, page: Sequence[Observation]) -> None:
+        self.rows += rows
+        self.observations += len(page)
 
     def _observation(self, row: Parsed) -> Observation | None:
         if isinstance(row, Malformed):
