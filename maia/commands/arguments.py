@@ -109,8 +109,9 @@ def parse_context(fields: Sequence[str], text: str | None) -> dict[str, Any]:
     if not context:
         raise typer.BadParameter("say what is so now, such as agent=hunter hour=3")
     for name, value in context.items():
-        if isinstance(value, (dict, list)):
-            raise typer.BadParameter(f"{name} must be a text, a number, true, false or null")
+        is_scalar = value is None or isinstance(value, (str, int, float))
+        if not is_scalar or (isinstance(value, float) and not math.isfinite(value)):
+            raise typer.BadParameter(f"{name} must be a text, a finite number, true, false or null")
     return context
 
 

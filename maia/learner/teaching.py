@@ -59,7 +59,7 @@ class LogUnreadable(MaiaError):
 
 
 class LearnerBusy(MaiaError):
-    """Another learner is at work: wait until it is done, then run this again."""
+    """Another learner is at work; only one may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ async def teach(atlas: Atlas, log: Log, on_bytes: OnBytes | None = None) -> Taug
     """
     async with atlas.db.only_one(LOCK) as is_only:
         if not is_only:
-            raise LearnerBusy
+            raise LearnerBusy("another learner is at work: wait until it is done, then run this again")
         return await _Lesson(atlas, log, on_bytes).learn()
 
 
