@@ -225,7 +225,8 @@ class TestContexts:
             ([], None, "say what is so now"), ([], "{}", "say what is so now"),
             (["night"], None, "FIELD=VALUE"), (["=3"], None, "FIELD=VALUE"),
             ([], "[1]", "not a JSON object"), ([], "{", "not a JSON object"),
-            ([], '{"a": [1]}', "a must be"), ([], '{"a": NaN}', "a must be"), ([], '{"a": 1e999}', "a must be"),
+            ([], '{"a": [1]}', "a must be"), ([], '{"a": NaN}', "a must be"),
+            ([], '{"a": 1e999}', "a must be"),
         ],
     )  # fmt: skip
     def test_others_are_refused(self, fields: list[str], text: Any, said: str) -> None:
