@@ -39,6 +39,7 @@ _HTTP_TIMEOUT_S: Final = 60
 # As git's gc.autoPackLimit: each pack costs a look-up for every object that is sought.
 _MAX_PACKS: Final = 50
 _SMALL_PACK_BYTES: Final = 1 << 20
+_ABANDONED_AFTER_S: Final = 3600
 _FILE_MODE: Final = stat.S_IFREG | 0o644
 _USER_INFO: Final = re.compile(r"(?<=://)[^/@\s]+@")
 _AUTHOR: Final = re.compile(r"[^<>\0\n]+ <[^<>\0\n]+>")
@@ -143,17 +144,35 @@ class GitStore:
         if not _AUTHOR.fullmatch(author):
             raise GitError(f"the author must be such as “Maia <maia@example.org>”, not {author!r}")
         wanted, bodies = _planned(files)
-        with self._opened(branch) as repo:
-            for attempt in range(_MAX_ATTEMPTS):
-                result = self._attempt(repo, ref, wanted, bodies, message, author, at)
+
+        def attempt(repo: Repo) -> CommitResult | None:
+            result = self._attempt(repo, ref, wanted, bodies, message, author, at)
+            if result is not None:
+                _tidy(repo)
+            return result
+
+        result = self._patiently(branch, attempt)
+        if result is None:
+            raise GitError(
+                f"others keep moving or locking the branch {branch} of {self.path}: if none runs, remove "
+                f"{ref.decode()}.lock there"
+            )
+        return result
+
+    def _patiently(self, branch: str, work: Callable[[Repo], T | None]) -> T | None:
+        """Do something with the repository until it gives a result; None if it never does.
+
+        Others may write at the same time: dulwich lists a pack whose index isn't there yet, or any more.
+        """
+        from dulwich.pack import PackFileDisappeared
+
+        for attempt in range(_MAX_ATTEMPTS):
+            with suppress(PackFileDisappeared), self._opened(branch) as repo:
+                result = work(repo)
                 if result is not None:
-                    _tidy(repo)
                     return result
-                time.sleep(min(0.001 * 2**attempt, _LONGEST_WAIT_S))
-        raise GitError(
-            f"others keep moving or locking the branch {branch} of {self.path}: if none runs, remove "
-            f"{ref.decode()}.lock there"
-        )
+            time.sleep(min(0.001 * 2**attempt, _LONGEST_WAIT_S))
+        return None
 
     def _attempt(
         self,
@@ -262,12 +281,17 @@ class GitStore:
     def _read(self, branch: str) -> dict[str, bytes]:
         if not self.path.exists():
             return {}
-        with self._opened(branch) as repo:
-            head = _head(repo, _ref_of(branch))
-            if head is None:
-                return {}
-            tree = _descend(repo, _as_tree(repo, _as_commit(repo, head).tree), self._folder)
-            return {path.decode(): _body(repo, id_) for path, id_ in _listed(repo, tree)}
+        found = self._patiently(branch, lambda repo: self._files(repo, _ref_of(branch)))
+        if found is None:
+            raise GitError(f"{self.path} has a pack without an index: git fsck says more")
+        return found
+
+    def _files(self, repo: Repo, ref: Ref) -> dict[str, bytes]:
+        head = _head(repo, ref)
+        if head is None:
+            return {}
+        tree = _descend(repo, _as_tree(repo, _as_commit(repo, head).tree), self._folder)
+        return {path.decode(): _body(repo, id_) for path, id_ in _listed(repo, tree)}
 
     @contextmanager
     def _opened(self, branch: str) -> Iterator[Repo]:
@@ -315,8 +339,11 @@ def _with_timeout(repo: Repo) -> StackedConfig:
 
 def _tidy(repo: Repo) -> None:
     """Merge small packs if there are many; the commit has been made, so that a failure doesn't matter."""
-    with suppress(OSError):
+    from dulwich.pack import PackFileDisappeared
+
+    with suppress(OSError, PackFileDisappeared):
         store = repo.object_store
+        _sweep(Path(store.path))
         folder = Path(store.pack_dir)
         if len(list(folder.glob("pack-*.pack"))) <= _MAX_PACKS:
             return
@@ -328,6 +355,14 @@ def _tidy(repo: Repo) -> None:
         for pack in small:
             if merged is not None and pack.name() != merged.name():
                 store._remove_pack(pack)
+
+
+def _sweep(objects: Path) -> None:
+    """Delete packs that processes began to write long ago and gave up or died over."""
+    before_s = time.time() - _ABANDONED_AFTER_S
+    for each in objects.glob("tmp_pack_*"):
+        if each.stat().st_mtime < before_s:
+            each.unlink(missing_ok=True)
 
 
 def _small_packs(repo: Repo, folder: Path) -> list[Pack]:

@@ -1,6 +1,7 @@
 """The vault: archives raw API answers as JSON objects named `metadata/{YYYY-MM-DD}/{video_id}.json`.
 
-Objects that the store refuses wait in PostgreSQL and are retried, unless the settings require the vault.
+It also keeps other objects as they are, such as snapshots of the patterns. Objects that the store refuses
+wait in PostgreSQL and are retried, unless the settings require the vault.
 """
 
 from __future__ import annotations
@@ -85,15 +86,24 @@ class Vault:
         async with self.batch() as batch:
             return batch.store_metadata(video_id, response)
 
+    async def store(self, name: str, body: bytes) -> None:
+        """Store an object as it is, or queue it if the store refuses it and the vault isn't required."""
+        check_name(name)
+        await self._store_or_queue({name: body})
+
     async def fetch(self, name: str) -> Any:
         """The decoded object; ObjectNotFound if it is neither waiting nor in the store."""
+        return _from_json(name, await self.fetch_bytes(name))
+
+    async def fetch_bytes(self, name: str) -> bytes:
+        """The object as it is; ObjectNotFound if it is neither waiting nor in the store."""
         check_name(name)
         waiting = await self._db.fetchrow("vault.waiting", [name])
         if waiting is None:
-            return _from_json(name, await self._store.read(name))
+            return await self._store.read(name)
         if waiting["body"] is None:
             raise ObjectNotFound(f"the vault has no {name!r}: it was deleted")
-        return _from_json(name, zlib.decompress(waiting["body"]))
+        return zlib.decompress(waiting["body"])
 
     async def list(self, prefix: str = "") -> Names:
         """Sorted names of all objects that begin with a prefix; the prefix's whole folder is listed."""

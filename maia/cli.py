@@ -28,6 +28,7 @@ PANELS = {
     "Run": {
         "up": "Run everything on this machine: database, Prefect with its UI, every agent, metrics.",
         **{agent.name: agent.about for agent in agents.AGENTS},
+        "learn": "Learn from a log of events: JSON lines, CSV or XES.",
         "seed": "Put topics at the front of the search queue.",
         "queue": "List, retry and park topics of the search queue.",
         "watch": "Watch videos and channels closely: list, add and remove watches.",
@@ -39,6 +40,7 @@ PANELS = {
         "breakouts": "Show videos that grew far more than expected, or wait for new ones.",
         "status": "Show the search queue, the sampling schedule, today's quota and the last cycles.",
         "plan": "Show how the hunter divides today's quota, why, and what came of yesterday's.",
+        "patterns": "List, explain, match, copy, pin and forget what the learner has learnt.",
         "keys": "Show today's API quota: units used and left, and the state of each key.",
         "patterns": "Show what the learner has learnt, with its evidence, and what it advises.",
         "anomalies": "Show where host metrics or the agents' figures were odd, too high, or shifted.",

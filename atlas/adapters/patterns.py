@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Literal
@@ -93,6 +93,28 @@ class StoredPattern:
     @property
     def support(self) -> int:
         return self.pos + self.neg
+
+
+@dataclass(frozen=True, slots=True)
+class PatternCopy:
+    """A pattern as it is stored, perhaps forgotten, for copies: with its version, without its evidence."""
+
+    id: str
+    type: str
+    signature: Mapping[str, Any]
+    statement: str
+    conditions: Sequence[Mapping[str, Any]]
+    action: str | None
+    data: Mapping[str, Any]
+    created_at: datetime
+    updated_at: datetime
+    version: int
+    pinned: bool
+    sti: float
+    lti: float
+    attended_at: datetime
+    forgotten_at: datetime | None = None
+    forgotten_by: ForgottenBy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +239,61 @@ class PatternsDAO(DAO):
     async def evidence(self, ids: Sequence[str]) -> list[StoredEvidence]:
         """The rows of evidence of some patterns, oldest day first."""
         return [StoredEvidence(**row) for row in await self._executor.fetch("patterns.evidence", [*ids])]
+
+    async def all_patterns(self) -> AsyncIterator[PatternCopy]:
+        """All patterns in the order of their ids, forgotten ones included."""
+        last = ""
+        while rows := await self._executor.fetch("patterns.all_patterns", last, _ROWS_AT_ONCE):
+            for row in rows:
+                yield PatternCopy(**row)
+            last = rows[-1]["id"]
+
+    async def all_evidence(self) -> AsyncIterator[StoredEvidence]:
+        """All rows of evidence. As counters only grow, pages of different instants still are a valid copy."""
+        last: tuple[str, str, date] = ("", "", date.min)
+        while rows := await self._executor.fetch("patterns.all_evidence", *last, _ROWS_AT_ONCE):
+            for row in rows:
+                yield StoredEvidence(**row)
+            last = (rows[-1]["pattern_id"], rows[-1]["node"], rows[-1]["day"])
+
+    async def merge_patterns(self, copies: Sequence[PatternCopy]) -> list[str]:
+        """Merge copies of patterns, with distinct ids, and return the ids that changed.
+
+        Later versions replace earlier ones. Any copy revives what the learner forgot; what an operator forgot
+        stays forgotten. A pattern that a copy's operator forgot loses its evidence.
+        """
+        changed: list[str] = []
+        for i in _starts(copies):
+            changed += await self._merge_patterns(copies[i : i + _ROWS_AT_ONCE])
+        if buried := [each.id for each in copies if each.forgotten_at is not None]:
+            await self._executor.execute("patterns.clear_forgotten", buried)
+        return changed
+
+    async def _merge_patterns(self, copies: Sequence[PatternCopy]) -> list[str]:
+        rows = await self._executor.fetch(
+            "patterns.merge_patterns",
+            [each.id for each in copies],
+            [each.type for each in copies],
+            [json_text(dict(each.signature)) for each in copies],
+            [clean_text(each.statement) for each in copies],
+            [json_text([dict(condition) for condition in each.conditions]) for each in copies],
+            [each.action and clean_text(each.action) for each in copies],
+            [json_text(dict(each.data)) for each in copies],
+            [each.created_at for each in copies],
+            [each.updated_at for each in copies],
+            [each.version for each in copies],
+            [each.pinned for each in copies],
+            [each.sti for each in copies],
+            [each.lti for each in copies],
+            [each.attended_at for each in copies],
+            [each.forgotten_at for each in copies],
+            [each.forgotten_by for each in copies],
+        )
+        return [row["id"] for row in rows]
+
+    async def forgotten_by_operator(self, ids: Sequence[str]) -> list[str]:
+        """Those of the patterns that an operator forgot."""
+        return [row["id"] for row in await self._executor.fetch("patterns.forgotten_by_operator", [*ids])]
 
     async def pin(self, ids: Sequence[str], *, pinned: bool = True) -> int:
         """Keep patterns from being forgotten, or no longer; returns how many that changed."""

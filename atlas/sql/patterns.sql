@@ -87,6 +87,49 @@ SELECT id FROM patterns WHERE forgotten_at IS NULL AND id LIKE $1 || '%' ORDER B
 SELECT pattern_id, node, day, pos, neg, sum_reward, last_seen, version
 FROM pattern_evidence WHERE pattern_id = ANY ($1::text[]) ORDER BY pattern_id, day, node;
 
+-- name: all_patterns
+-- The patterns with ids after $1, forgotten ones included, at most $2.
+SELECT id, type, signature, statement, conditions, action, data, created_at, updated_at, version, pinned, sti, lti,
+    attended_at, forgotten_at, forgotten_by
+FROM patterns WHERE id > $1 ORDER BY id LIMIT $2;
+
+-- name: all_evidence
+-- The evidence rows after that of pattern $1, node $2 and day $3, at most $4.
+SELECT pattern_id, node, day, pos, neg, sum_reward, last_seen, version
+FROM pattern_evidence WHERE (pattern_id, node, day) > ($1, $2, $3::date) ORDER BY pattern_id, node, day LIMIT $4;
+
+-- name: merge_patterns
+-- Merge copies of patterns: ids $1, types $2, signatures $3, statements $4, conditions $5, actions $6, data $7, created at $8,
+-- updated at $9, versions $10, pinned $11, importance $12 and $13 as of $14, forgotten at $15 by $16. A later version replaces an
+-- earlier one, and any revives what the learner forgot; what an operator forgot stays so. Returns the ids that changed.
+INSERT INTO patterns AS p (id, type, signature, statement, conditions, action, data, created_at, updated_at, version, pinned,
+    sti, lti, attended_at, forgotten_at, forgotten_by)
+SELECT id, type, signature::jsonb, statement, conditions::jsonb, action, data::jsonb, created_at, updated_at, version, pinned,
+    sti, lti, attended_at, forgotten_at, forgotten_by
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
+    $9::timestamptz[], $10::bigint[], $11::boolean[], $12::float8[], $13::float8[], $14::timestamptz[], $15::timestamptz[],
+    $16::text[])
+    AS new (id, type, signature, statement, conditions, action, data, created_at, updated_at, version, pinned, sti, lti,
+        attended_at, forgotten_at, forgotten_by)
+ORDER BY id COLLATE "C"
+ON CONFLICT (id) DO UPDATE
+SET statement = excluded.statement, conditions = excluded.conditions, action = excluded.action, data = excluded.data,
+    updated_at = excluded.updated_at, pinned = excluded.pinned, forgotten_at = excluded.forgotten_at,
+    forgotten_by = excluded.forgotten_by,
+    version = CASE WHEN p.version < excluded.version THEN excluded.version ELSE p.version + 1 END
+WHERE p.forgotten_by IS DISTINCT FROM 'operator'
+    AND (p.version < excluded.version OR (p.forgotten_by = 'learner' AND excluded.forgotten_by IS NULL))
+RETURNING id;
+
+-- name: clear_forgotten
+-- Delete evidence of those of the patterns $1 that are forgotten.
+DELETE FROM pattern_evidence AS e USING patterns AS p
+WHERE p.id = e.pattern_id AND p.id = ANY ($1::text[]) AND p.forgotten_at IS NOT NULL;
+
+-- name: forgotten_by_operator
+-- Those of the patterns $1 that an operator forgot.
+SELECT id FROM patterns WHERE id = ANY ($1::text[]) AND forgotten_by = 'operator' ORDER BY id;
+
 -- name: pin
 -- Pin ($2 true) or unpin the patterns $1.
 UPDATE patterns SET pinned = $2, version = version + 1

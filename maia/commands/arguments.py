@@ -1,7 +1,9 @@
-"""Parses command-line arguments: time spans, dates and times, videos and channels."""
+"""Parses command-line arguments: time spans, dates and times, contexts, videos and channels."""
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -89,6 +91,46 @@ def parse_since(text: str, option: str) -> timedelta | datetime:
         ) from error
     assert moment is not None
     return moment
+
+
+def parse_context(fields: Sequence[str], text: str | None) -> dict[str, Any]:
+    """A context of FIELD=VALUE pairs, a JSON object, or both; typer.BadParameter if it holds no scalars."""
+    context: dict[str, Any] = {}
+    if text is not None:
+        found = _json_value(text)
+        if not isinstance(found, dict):
+            raise typer.BadParameter(f"{text!r} is not a JSON object", param_hint="--context")
+        context |= found
+    for each in fields:
+        name, separator, value = each.partition("=")
+        if not separator or not name.strip():
+            raise typer.BadParameter(f"{each!r} is not FIELD=VALUE, such as agent=hunter or hour=3")
+        context[name.strip()] = _typed(value)
+    if not context:
+        raise typer.BadParameter("say what is so now, such as agent=hunter hour=3")
+    for name, value in context.items():
+        is_scalar = value is None or isinstance(value, (str, int, float))
+        if not is_scalar or (isinstance(value, float) and not math.isfinite(value)):
+            raise typer.BadParameter(f"{name} must be a text, a finite number, true, false or null")
+    return context
+
+
+def _typed(text: str) -> Any:
+    """A number, true, false, null or a quoted text as JSON has it; anything else is text as it is."""
+    value = _json_value(text.strip())
+    return text if isinstance(value, (dict, list, _NoJson)) else value
+
+
+class _NoJson:
+    """Stands for a text that is no JSON."""
+
+
+def _json_value(text: str) -> Any:
+    try:
+        value = json.loads(text, parse_constant=lambda _: _NoJson())
+    except (ValueError, RecursionError):
+        return _NoJson()
+    return _NoJson() if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def parse_named(text: str) -> Named:

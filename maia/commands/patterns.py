@@ -1,12 +1,14 @@
-"""`maia patterns`: lists, explains, pins and forgets what the learner has learnt."""
+"""`maia patterns`: lists, explains, matches, pins and forgets what the learner has learnt."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from maia.commands import copying
+from maia.commands.arguments import parse_context
 from maia.commands.tables import Column, print_table
 from maia.commands.terminal import AsJson, as_text, console, print_json, print_text, with_atlas
 from maia.learning.patterns import PatternType
@@ -14,9 +16,11 @@ from maia.learning.patterns import PatternType
 if TYPE_CHECKING:
     from atlas.adapters.patterns import PatternsDAO
     from atlas.composition import Atlas
-    from maia.views.patterns import BelievedPattern, PatternDetails
+    from maia.learning.importance import Use
+    from maia.learning.observations import Scalar
+    from maia.views.patterns import Advice, BelievedPattern, Matches, PatternDetails
 
-_ABOUT: Final = """List, explain, match, pin and forget what the learner has learnt.
+_ABOUT: Final = """List, explain, match, copy, pin and forget what the learner has learnt.
 
 A pattern is a statement with evidence: how often it proved true and how often not. Its confidence is the
 lower bound of the 90 % interval of the chance that it does, so it can't be high on little evidence.
@@ -37,6 +41,19 @@ MinConfidence = Annotated[
 ]
 Ids = Annotated[
     list[str], typer.Argument(metavar="ID…", help="Ids, or their first characters if nothing else has them.")
+]
+Fields = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="FIELD=VALUE…",
+        help="The context: what is so now, such as agent=hunter hour=3. Values are numbers, true, false, "
+        "null or text; a number in quotes is text.",
+        show_default=False,
+    ),
+]
+Context = Annotated[
+    str | None,
+    typer.Option("--context", metavar="JSON", help="The context as a JSON object.", show_default=False),
 ]
 
 
@@ -119,6 +136,107 @@ def show(
 
 
 @app.command()
+def match(
+    fields: Fields = None,
+    context: Context = None,
+    min_confidence: MinConfidence = 0.0,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="Most to show.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show the patterns that hold in a context, with the conditions it meets and misses.
+
+    They are ranked by the share of conditions met × confidence × recency. For example:
+
+    - `maia patterns match agent=hunter hour=3`
+    - `maia patterns match --context '{"agent": "tracker", "night": true}' --json`
+    """
+    given = parse_context(fields or (), context)
+
+    async def look(atlas: Atlas) -> Matches:
+        from maia.learning.importance import Use
+        from maia.views.patterns import matches
+
+        found = await matches(atlas, await _without_personal_data(atlas, given), limit, min_confidence)
+        await _pay(atlas, [each.id for each in found.patterns], Use.MATCHED)
+        return found
+
+    found = with_atlas(look)
+    if as_json:
+        from maia.views.words import plain
+
+        print_json(plain(found))
+    elif found.patterns:
+        print_table(
+            (
+                "id", "score", Column("confidence", rank=2), Column("support", rank=3),
+                Column("statement", 24, wraps=True), Column("met", 12, wraps=True),
+                Column("missed", 12, wraps=True, rank=1),
+            ),
+            [
+                (
+                    each.id[:_SHORT_ID], f"{each.score:.2f}", f"{each.confidence:.2f}", each.support,
+                    each.statement, ", ".join(each.met), ", ".join(each.missed) or None,
+                )
+                for each in found.patterns
+            ],
+        )  # fmt: skip
+        print_text("maia patterns show ID explains one.")
+    else:
+        print_text(found.reason or "")
+
+
+@app.command()
+def recommend(
+    fields: Fields = None,
+    context: Context = None,
+    explore: Annotated[
+        bool,
+        typer.Option("--explore", help="Rank by a draw from what may be true, to try what is uncertain."),
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Makes the draws of --explore repeatable.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1_000, help="Most to show.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Recommend actions in a context: those with the highest expected reward per cost, and why.
+
+    Only patterns all of whose conditions are met advise, and only those that are believed firmly enough
+    (PLEIADES_LEARNER__CONFIDENCE_THRESHOLD). For example:
+
+    - `maia patterns recommend agent=hunter hour=3`
+    - `maia patterns recommend agent=hunter --explore --seed 7`
+    """
+    if seed is not None and not explore:
+        raise typer.BadParameter("--seed only applies to --explore")
+    given = parse_context(fields or (), context)
+
+    async def look(atlas: Atlas) -> Advice:
+        from secrets import randbits
+
+        from maia.learning.importance import Use
+        from maia.views.patterns import advice
+
+        known = await _without_personal_data(atlas, given)
+        found = await advice(
+            atlas, known, limit, explore=explore, seed=randbits(32) if seed is None else seed
+        )
+        because = {each.id for action in found.actions for each in action.because}
+        await _pay(atlas, sorted(because), Use.RECOMMENDED)
+        return found
+
+    found = with_atlas(look)
+    if as_json:
+        from maia.views.words import plain
+
+        print_json(plain(found))
+    elif found.actions:
+        _print_advice(found)
+    else:
+        print_text(found.reason or "")
+
+
+@app.command()
 def pin(ids: Ids, as_json: AsJson = False) -> None:
     """Keep patterns, however unimportant they become."""
     _change(ids, lambda dao, whole: dao.pin(whole), "pinned", as_json=as_json)
@@ -146,6 +264,13 @@ def remember(
     _print_count(count, "may be learnt again", as_json=as_json)
 
 
+app.command("export")(copying.export)
+app.command("import")(copying.import_)
+app.command("snapshot")(copying.snapshot)
+app.command("snapshots")(copying.snapshots)
+app.command("restore")(copying.restore)
+
+
 def _change(
     ids: Sequence[str],
     change: Callable[[PatternsDAO, list[str]], Awaitable[int]],
@@ -165,6 +290,19 @@ def _print_count(count: int, done: str, *, as_json: bool) -> None:
         print_json({"patterns": count})
     else:
         print_text(f"{count} pattern{'' if count == 1 else 's'} {done}")
+
+
+async def _without_personal_data(atlas: Atlas, context: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """The context with the pseudonyms that patterns have, too."""
+    from maia.learner.cycle import pseudonyms_of
+
+    return dict((await pseudonyms_of(atlas)).context(context))
+
+
+async def _pay(atlas: Atlas, ids: Sequence[str], use: Use) -> None:
+    from maia.learner.housekeeping import pay
+
+    await pay(_dao(atlas), ids, use, atlas.clock.now())
 
 
 async def _resolved(dao: PatternsDAO, prefixes: Sequence[str]) -> list[str]:
@@ -189,6 +327,26 @@ def _dao(atlas: Atlas) -> PatternsDAO:
 
 def _marked(each: BelievedPattern) -> str:
     return f"{each.statement} (pinned)" if each.pinned else each.statement
+
+
+def _print_advice(found: Advice) -> None:
+    explored = any(each.drawn is not None for each in found.actions)
+    print_table(
+        (
+            Column("action", 10, wraps=True), "reward per cost", "80 % interval",
+            *(("drawn",) if explored else ()), Column("confidence", rank=1),
+            Column("evidence", 9, wraps=True),
+            Column("why", 24, wraps=True),
+        ),
+        [
+            (
+                each.action, f"{each.reward:.3g}", "{:.3g} to {:.3g}".format(*each.interval_80),
+                *((f"{each.drawn:.3g}",) if each.drawn is not None else ()),
+                f"{each.confidence:.2f}", f"{each.pos:,} for, {each.neg:,} against", each.why,
+            )
+            for each in found.actions
+        ],
+    )  # fmt: skip
 
 
 def _print_details(details: PatternDetails) -> None:

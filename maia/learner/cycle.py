@@ -2,39 +2,35 @@
 
 Only one learner works at a time, by a lock. Each page of a source is learnt in one transaction: patterns,
 their evidence, the detectors' states, and the cursor, which moves only from where the page began. So a crash
-at any point leaves nothing learnt twice and nothing out, and memory is bounded by a page.
+at any point leaves nothing learnt twice and nothing out, and memory is bounded by a page. At the end copies
+are kept: a commit in Git and a snapshot in the vault, if the settings want them.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-import stamina
-
 from atlas.adapters.patterns import PatternsDAO
 from atlas.composition import Atlas
-from atlas.errors import TransactionConflict
+from atlas.errors import VaultError
+from atlas.gitstore import GitError
 from maia.cycle.agent import Agent
 from maia.cycle.cycle import Cycle, OnProgress
 from maia.cycle.outcome import CycleStatistics, Progress
 from maia.cycle.steps import StepRunner, plain
+from maia.learner import archive
+from maia.learner.exporting import commit_patterns
 from maia.learner.forecasting import Forecasting
 from maia.learner.housekeeping import keep_within_limits
-from maia.learner.knowledge import (
-    DetectorClass,
-    Knowledge,
-    Learnt,
-    alarms_to_store,
-    detector_classes,
-    to_store,
-)
+from maia.learner.knowledge import DetectorClass, Knowledge, Learnt, detector_classes
 from maia.learner.sources import TEMPLATES, Acts, Curves, Figures, HostMetrics, Page, Source
+from maia.learner.storing import store_learnt
 from maia.learning.detector import Reads
 from maia.learning.privacy import Pseudonyms
 
@@ -42,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 LOCK: Final = "learner"
 _PAGES_BETWEEN_JUDGEMENTS: Final = 50
-_STORING_TRIES: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +57,10 @@ class LearnerStatistics(CycleStatistics):
     forecasts: int = 0
     checked_forecasts: int = 0
     """Earlier forecasts that were compared with what came."""
+    commits: int = 0
+    snapshots: int = 0
+    failed_copies: int = 0
+    """Commits and snapshots that failed; the next cycle tries again."""
 
     def then(self, later: LearnerStatistics) -> LearnerStatistics:
         """Counts are added up, but the patterns known are those after the later cycle."""
@@ -116,6 +115,8 @@ class Learner(Agent[LearnerStatistics]):
             f"{statistics['patterns']:,} are known; {statistics['forecasts']:,} forecasts, "
             f"{statistics['checked_forecasts']:,} earlier ones checked"
         )
+        if failed := statistics["failed_copies"]:
+            text += f"; {failed:,} commits or snapshots failed (the log says why)"
         return f"{text}\n{statistics['detail']}" if statistics["detail"] else text
 
 
@@ -142,7 +143,10 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         self.read: Counter[Reads] = Counter()
         self.new = self.changed = self.forgotten = self.known = self.alarms = 0
         self.forecasts = self.checked = 0
+        self.commits = self.snapshots = self.failed_copies = 0
         self._waiting = 0
+        self._copies: list[tuple[str, Mapping[str, Any]]] = []
+        """The events about copies."""
         self._proven: set[str] = set()
         """The patterns that proved true since importance was last paid for."""
 
@@ -152,10 +156,14 @@ class LearnerCycle(Cycle[LearnerStatistics]):
                 self.idle = "another learner is at work"
                 return
             await self._learn_all(batch_size)
-            if self.claimed or self.agent.options:
+            has_learnt = bool(self.claimed or self.agent.options)
+            if has_learnt:
                 await self.step("judge", "patterns", self._judge)
                 await self.step("forecast", "views", self._forecast)
                 self.claimed = max(self.claimed, 1)
+            keeping = await self._to_keep(has_learnt=has_learnt)
+            for what, keep in keeping.items():
+                await self.step("keep", what, partial(self._keep, what, keep))
 
     async def _learn_all(self, batch_size: int) -> None:
         models = await self.dao.models([*Knowledge.model_names(self.learner.detectors), TEMPLATES])
@@ -193,25 +201,12 @@ class LearnerCycle(Cycle[LearnerStatistics]):
     async def _store(
         self, knowledge: Knowledge, source: Source, position: str, page: Page, learnt: Learnt
     ) -> None:
-        patterns, evidence = to_store(learnt.findings)
         models = [*knowledge.models(source.reads), *source.models()] if page.inputs else []
-        retrying = stamina.retry_context(
-            on=TransactionConflict, attempts=_STORING_TRIES, wait_initial=0.05, wait_max=0.5
-        )
-        async for trial in retrying:
-            with trial:
-                async with self.dao.transaction() as dao:
-                    await dao.move_cursor(source.name, position, page.end)
-                    changed = await dao.store(patterns)
-                    await dao.count(evidence)
-                    if learnt.alarms:
-                        await dao.add_alarms(alarms_to_store(learnt.alarms))
-                    if models:
-                        await dao.save_models(models)
+        stored = await store_learnt(self.dao, source.name, position, page.end, learnt, models)
         self.alarms += len(learnt.alarms)
-        self._proven.update(row.pattern_id for row in evidence if row.pos)
-        self.new += sum(changed.values())
-        self.changed += len(changed) - sum(changed.values())
+        self._proven |= stored.proven
+        self.new += stored.new
+        self.changed += stored.changed
 
     async def _judge(self) -> None:
         """Forget what is too old or too unimportant to keep."""
@@ -224,6 +219,45 @@ class LearnerCycle(Cycle[LearnerStatistics]):
     async def _forecast(self) -> None:
         forecasted = await Forecasting(self.atlas).run()
         self.forecasts, self.checked = forecasted.videos, forecasted.checked
+
+    async def _to_keep(self, *, has_learnt: bool) -> dict[str, Callable[[], Awaitable[None]]]:
+        """The copies of the patterns that are to be made now, by what they are."""
+        wanted: dict[str, Callable[[], Awaitable[None]]] = {}
+        if has_learnt and self.learner.settings.git.enabled:
+            wanted["commit"] = self._commit
+        if await archive.is_due(self.atlas):
+            wanted["snapshot"] = self._take_snapshot
+        return wanted
+
+    async def _keep(self, what: str, keep: Callable[[], Awaitable[None]]) -> None:
+        """Make a copy. If Git or the vault fails, what was learnt is safe in the database all the same."""
+        try:
+            await keep()
+        except (GitError, VaultError, OSError, ValueError) as error:
+            self.failed_copies += 1
+            logger.warning(
+                "the patterns' %s failed, and the next cycle tries again: %s",
+                what,
+                error,
+                extra={"action": f"{what}_failed"},
+            )
+            self._copies.append(("learner.copy_failed", {"what": what, "error": str(error)}))
+
+    async def _commit(self) -> None:
+        made = await commit_patterns(self.atlas)
+        if made.created:
+            self.commits += 1
+            figures = {"new": made.new, "changed": made.changed, "gone": made.gone}
+            self._copies.append(("learner.committed", {"commit": made.commit, **figures}))
+
+    async def _take_snapshot(self) -> None:
+        taken = await archive.take(self.atlas)
+        self.snapshots += 1
+        figures = {"bytes": taken.bytes, "patterns": taken.patterns, "deleted": taken.deleted}
+        self._copies.append(("learner.snapshot", {"name": taken.snapshot.name, **figures}))
+
+    def _noted(self) -> list[tuple[str, Mapping[str, Any]]]:
+        return [*super()._noted(), *self._copies]
 
     def _report(self, source: Source) -> None:
         if self.on_progress is not None:
@@ -248,6 +282,9 @@ class LearnerCycle(Cycle[LearnerStatistics]):
             alarms=self.alarms,
             forecasts=self.forecasts,
             checked_forecasts=self.checked,
+            commits=self.commits,
+            snapshots=self.snapshots,
+            failed_copies=self.failed_copies,
         )
 
     def _summary(self, statistics: LearnerStatistics) -> str:

@@ -70,7 +70,7 @@ class LogImport:
         """The records as observations, one at a time; those that can't be used are left out."""
         for record in records:
             try:
-                yield self._observation(record)
+                yield self.observation(record)
             except (ValueError, OverflowError) as error:
                 self._refuse(str(error))
 
@@ -79,7 +79,8 @@ class LogImport:
             reason = _OTHER_REASONS
         self.refused[reason] += 1
 
-    def _observation(self, record: LogRecord) -> Observation:
+    def observation(self, record: LogRecord) -> Observation:
+        """The record as an observation; ValueError or OverflowError if it can't be used."""
         if record.at is None:
             raise ValueError("at is missing: an observation needs its instant")
         if record.at.tzinfo is None:

@@ -11,11 +11,12 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from maia.learning.evidence import FLAT, Counts, Prior
+from maia.learning.evidence import FLAT, Counts, Evidence, EvidenceKey, EvidenceRow, Prior
 from maia.learning.matching import KnownPattern, known
 from maia.learning.patterns import Condition, Operator, Pattern, PatternType
 
@@ -33,6 +34,9 @@ _KEYS: Final = frozenset(
     {"format", "id", "type", "signature", "statement", "conditions", "action", "data", "evidence", "pinned"}
 )
 _EVIDENCE_KEYS: Final = frozenset({"pos", "neg", "reward", "last_seen", "strength", "confidence"})
+_EXPORT_KEYS: Final = frozenset({"format", "patterns", "evidence"})
+_ROW_KEYS: Final = frozenset({"pattern", "node", "day", "pos", "neg", "reward", "last_seen", "version"})
+_LONGEST_NODE: Final = 100
 
 
 class FormError(ValueError):
@@ -42,6 +46,11 @@ class FormError(ValueError):
 def path_of(each: KnownPattern) -> str:
     """Where a pattern's file stands: a folder a type."""
     return f"{each.pattern.type}/{each.id}.json"
+
+
+def is_path(path: str) -> bool:
+    """Whether a pattern's file could stand there."""
+    return _PATH.fullmatch(path) is not None
 
 
 def files(patterns: Iterable[KnownPattern]) -> dict[str, bytes]:
@@ -59,6 +68,80 @@ def document(patterns: Iterable[KnownPattern]) -> bytes:
     return _written([_object_of(each) for each in sorted(patterns, key=lambda each: each.id)])
 
 
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Patterns with the rows of their evidence: who counted them, and on which day."""
+
+    patterns: Sequence[KnownPattern]
+    evidence: Evidence
+
+
+def export(patterns: Iterable[KnownPattern], evidence: Evidence) -> bytes:
+    """Patterns and their evidence as one JSON object, which merges with others without counting twice."""
+    return _written(
+        {
+            "format": FORMAT,
+            "patterns": [_object_of(each) for each in sorted(patterns, key=lambda each: each.id)],
+            "evidence": [
+                {
+                    "pattern": key.pattern_id,
+                    "node": key.node,
+                    "day": key.day.isoformat(),
+                    "pos": row.pos,
+                    "neg": row.neg,
+                    "reward": row.sum_reward,
+                    "last_seen": _written_instant(row.last_seen),
+                    "version": row.version,
+                }
+                for key, row in sorted(evidence.items())
+            ],
+        }
+    )
+
+
+def from_export(body: bytes, name: str = "patterns") -> Export:
+    """The patterns and evidence of an export; FormError if anything in it is wrong.
+
+    An array of patterns will do, too: what they say was counted in all is taken as counted elsewhere.
+    """
+    found = _parsed(body, name, limit=None)
+    if isinstance(found, list):
+        return counted_elsewhere(_patterns_in(found, name, FLAT))
+    if not isinstance(found, dict) or found.keys() != _EXPORT_KEYS:
+        raise FormError(f"{name} must be an object with {', '.join(sorted(_EXPORT_KEYS))}, or an array")
+    if found["format"] != FORMAT:
+        raise FormError(f"{name}: format is {found['format']!r}, but this version reads {FORMAT}")
+    if not isinstance(found["patterns"], list) or not isinstance(found["evidence"], list):
+        raise FormError(f"{name}: patterns and evidence must be arrays")
+    patterns = _patterns_in(found["patterns"], f"{name}: patterns", FLAT)
+    ids = {each.id for each in patterns}
+    evidence: Evidence = {}
+    for index, row in enumerate(found["evidence"]):
+        where = f"{name}: evidence[{index}]"
+        key, counted = _RowReader(where, row).row()
+        if key in evidence or key.pattern_id not in ids:
+            wrong = "comes twice" if key in evidence else "is of a pattern that is not in the file"
+            raise FormError(f"{where} {wrong}")
+        evidence[key] = counted
+    return Export(patterns, evidence)
+
+
+def counted_elsewhere(patterns: Sequence[KnownPattern]) -> Export:
+    """Patterns without rows as if a site of its own had counted them, each on the day it was last seen.
+
+    The site's name is a hash of the patterns, so that the same ones are never counted twice.
+    """
+    node = f"import-{blake2b(document(patterns), digest_size=8).hexdigest()}"
+    evidence = {
+        EvidenceKey(each.id, node, each.last_seen.date()): EvidenceRow(
+            each.counts.pos, each.counts.neg, each.counts.reward, each.last_seen, 1
+        )
+        for each in patterns
+        if each.last_seen is not None and each.support
+    }
+    return Export(patterns, evidence)
+
+
 def from_json(body: bytes, name: str = "pattern", prior: Prior = FLAT) -> KnownPattern:
     """The pattern of a file; FormError, beginning with `name`, if it isn't one.
 
@@ -73,6 +156,10 @@ def from_document(body: bytes, name: str = "patterns", prior: Prior = FLAT) -> l
     items = _parsed(body, name, limit=None)
     if not isinstance(items, list):
         raise FormError(f"{name} must be an array of patterns")
+    return _patterns_in(items, name, prior)
+
+
+def _patterns_in(items: Sequence[Any], name: str, prior: Prior) -> list[KnownPattern]:
     read = [_Reader(f"{name}[{index}]", item).pattern() for index, item in enumerate(items)]
     seen: set[str] = set()
     for index, (pattern, _, _) in enumerate(read):
@@ -86,7 +173,7 @@ def from_files(bodies: Mapping[str, bytes], prior: Prior = FLAT) -> list[KnownPa
     """The patterns of files by path, in the order of the paths; FormError if any file is wrong."""
     read = []
     for path in sorted(bodies):
-        if not _PATH.fullmatch(path):
+        if not is_path(path):
             raise FormError(
                 f"{path} is no path of a pattern, such as tool_usage/{'0123456789abcdef' * 2}.json"
             )
@@ -259,9 +346,11 @@ def _believed(read: Sequence[tuple[Pattern, Counts, bool]], prior: Prior) -> lis
 class _Reader:
     """Reads one pattern's JSON object and says of every fault where it is."""
 
+    keys: ClassVar[frozenset[str]] = _KEYS
+
     def __init__(self, name: str, found: Any) -> None:
         self._name = name
-        self._found = self._object("", found, _KEYS)
+        self._found = self._object("", found, self.keys)
 
     def pattern(self) -> tuple[Pattern, Counts, bool]:
         version = self._count("format", self._found)
@@ -306,31 +395,32 @@ class _Reader:
     def _counts(self) -> Counts:
         where = "evidence"
         members = self._object(where, self._found[where], _EVIDENCE_KEYS)
-        reward = members["reward"]
-        if isinstance(reward, bool) or not isinstance(reward, (int, float)) or abs(reward) > _MAX_COUNT:
-            raise self._wrong("evidence.reward", "must be a number")
         return Counts(
             self._count("pos", members, where),
             self._count("neg", members, where),
-            float(reward),
+            self._reward(members, "evidence.reward"),
             self._instant(members["last_seen"]),
         )
 
-    def _instant(self, found: Any) -> datetime | None:
+    def _reward(self, members: Mapping[str, Any], where: str) -> float:
+        reward = members["reward"]
+        if isinstance(reward, bool) or not isinstance(reward, (int, float)) or abs(reward) > _MAX_COUNT:
+            raise self._wrong(where, "must be a number")
+        return float(reward)
+
+    def _instant(self, found: Any, where: str = "evidence.last_seen") -> datetime | None:
         if found is None:
             return None
         try:
             instant = datetime.fromisoformat(found)
         except (TypeError, ValueError) as error:
-            raise self._wrong(
-                "evidence.last_seen", "must be an instant such as 2026-11-29T12:00:00Z"
-            ) from error
+            raise self._wrong(where, "must be an instant such as 2026-11-29T12:00:00Z") from error
         if instant.tzinfo is None:
-            raise self._wrong("evidence.last_seen", "must say its time zone, such as Z")
+            raise self._wrong(where, "must say its time zone, such as Z")
         try:
             return instant.astimezone(UTC)
         except OverflowError as error:
-            raise self._wrong("evidence.last_seen", "is beyond the years that can be told") from error
+            raise self._wrong(where, "is beyond the years that can be told") from error
 
     def _object(self, where: str, found: Any, keys: frozenset[str]) -> dict[str, Any]:
         if not isinstance(found, dict):
@@ -368,6 +458,31 @@ class _Reader:
 
     def _wrong(self, where: str, what: str) -> FormError:
         return FormError(f"{self._name}: {where} {what}" if where else f"{self._name} {what}")
+
+
+class _RowReader(_Reader):
+    """Reads one row of evidence."""
+
+    keys = _ROW_KEYS
+
+    def row(self) -> tuple[EvidenceKey, EvidenceRow]:
+        node = self._text("node", self._found)
+        if len(node) > _LONGEST_NODE:
+            raise self._wrong("node", f"is longer than {_LONGEST_NODE} characters")
+        last_seen = self._instant(self._found["last_seen"], "last_seen")
+        version = self._count("version", self._found)
+        if last_seen is None or version < 1:
+            raise self._wrong("", "needs last_seen, and a version of 1 or more")
+        pos, neg = self._count("pos", self._found), self._count("neg", self._found)
+        reward = self._reward(self._found, "reward")
+        key = EvidenceKey(self._text("pattern", self._found), node, self._day())
+        return key, EvidenceRow(pos, neg, reward, last_seen, version)
+
+    def _day(self) -> date:
+        try:
+            return date.fromisoformat(self._text("day", self._found))
+        except ValueError as error:
+            raise self._wrong("day", "must be a day such as 2026-11-29") from error
 
 
 def _joined(where: str, key: str) -> str:

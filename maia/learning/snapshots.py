@@ -93,6 +93,11 @@ class Snapshot:
     first_day: date | None = None
 
 
+def is_snapshot(body: bytes) -> bool:
+    """Whether the bytes begin as a snapshot does."""
+    return body.startswith(_MAGIC)
+
+
 def id_of(snapshot: bytes) -> str:
     """What increments call this snapshot: its total checksum in hexadecimal digits."""
     return snapshot[-_TOTAL_SUM:].hex()

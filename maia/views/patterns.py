@@ -1,4 +1,4 @@
-"""The patterns view: what is believed, how firmly, and on what evidence."""
+"""The patterns view: what is believed, how firmly, on what evidence, and what it advises in a context."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from maia.learning import evidence as beliefs
 from maia.learning.evidence import Counts, Prior
+from maia.learning.matching import Match, Matcher, Recommendation, known
 from maia.learning.patterns import Pattern, PatternType, condition_of
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from atlas.adapters.patterns import PatternsDAO, StoredPattern
     from atlas.composition import Atlas
     from atlas.config import LearnerSettings
+    from maia.learning.observations import Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,94 @@ class PatternDetails:
     pattern: BelievedPattern
     signature: Mapping[str, object]
     evidence: tuple[EvidenceOfDay, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedPattern:
+    """A pattern with those of its conditions that a context meets, and those that it misses.
+
+    `score` is the share of conditions met × confidence × recency, in [0, 1].
+    """
+
+    id: str
+    type: PatternType
+    statement: str
+    action: str | None
+    met: tuple[str, ...]
+    missed: tuple[str, ...]
+    score: float
+    strength: float
+    confidence: float
+    high: float
+    support: int
+    last_seen: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """The patterns that a context meets, best first; if there are none, `reason` says why."""
+
+    patterns: tuple[MatchedPattern, ...]
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendedAction:
+    """An action with the reward per cost that is expected of it, the intervals of that, and why.
+
+    `pos` and `neg` are the evidence of the best supported pattern among `because`. `drawn` is what Thompson
+    sampling drew, if it was asked to explore.
+    """
+
+    action: str
+    reward: float
+    interval_80: tuple[float, float]
+    interval_90: tuple[float, float]
+    confidence: float
+    pos: int
+    neg: int
+    why: str
+    because: tuple[MatchedPattern, ...]
+    drawn: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to do in a context, best first; if nothing is advised, `reason` says why."""
+
+    actions: tuple[RecommendedAction, ...]
+    reason: str | None = None
+
+
+async def matches(
+    atlas: Atlas, context: Mapping[str, Scalar], limit: int = 20, min_confidence: float = 0.0
+) -> Matches:
+    """The patterns of which a context meets at least one condition.
+
+    Pseudonyms must stand for personal data in the context, as they do in patterns.
+    """
+    matcher = await _matcher(atlas)
+    found = matcher.match(context, atlas.clock.now(), limit, min_confidence)
+    if found:
+        return Matches(tuple(map(_matched, found)))
+    if not len(matcher):
+        return Matches((), "Nothing has been learnt yet.")
+    fields = sorted({condition.field for each in matcher for condition in each.pattern.conditions})
+    asked = f" with confidence {min_confidence:.2f} or more" if min_confidence else ""
+    return Matches(
+        (),
+        f"No pattern{asked} has a condition that this context meets. "
+        f"The fields that conditions are about: {', '.join(fields) or 'none'}.",
+    )
+
+
+async def advice(
+    atlas: Atlas, context: Mapping[str, Scalar], limit: int = 5, *, explore: bool = False, seed: int = 0
+) -> Advice:
+    """What the patterns advise in a context; with `explore` ranked by draws from the posteriors."""
+    matcher = await _matcher(atlas)
+    found = matcher.recommend(context, atlas.clock.now(), limit, explore=explore, seed=seed)
+    return Advice(tuple(map(_recommended, found.actions)), found.reason)
 
 
 async def patterns(
@@ -150,6 +240,48 @@ def as_learnt(stored: StoredPattern) -> tuple[Pattern, Counts]:
         stored.data,
     )
     return learnt, Counts(stored.pos, stored.neg, stored.sum_reward, stored.last_seen)
+
+
+async def _matcher(atlas: Atlas) -> Matcher:
+    stored, prior = await _dao(atlas).known(), prior_of(atlas)
+    return Matcher(
+        known([as_learnt(each) for each in stored], prior),
+        confidence_threshold=atlas.settings.learner.confidence_threshold,
+        prior=prior,
+    )
+
+
+def _matched(match: Match) -> MatchedPattern:
+    each = match.known
+    return MatchedPattern(
+        id=each.id,
+        type=each.pattern.type,
+        statement=each.pattern.statement,
+        action=each.pattern.action,
+        met=tuple(map(str, match.met)),
+        missed=tuple(map(str, match.missed)),
+        score=match.score,
+        strength=each.strength,
+        confidence=each.confidence,
+        high=each.ceiling,
+        support=each.support,
+        last_seen=each.last_seen,
+    )
+
+
+def _recommended(found: Recommendation) -> RecommendedAction:
+    return RecommendedAction(
+        action=found.action,
+        reward=found.reward,
+        interval_80=found.interval_80,
+        interval_90=found.interval_90,
+        confidence=found.confidence,
+        pos=found.counts.pos,
+        neg=found.counts.neg,
+        why=found.why,
+        because=tuple(map(_matched, found.because)),
+        drawn=found.drawn,
+    )
 
 
 def _dao(atlas: Atlas) -> PatternsDAO:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import typer
@@ -12,6 +12,7 @@ from maia.commands.arguments import (
     Named,
     _ids_last,
     parse_channel,
+    parse_context,
     parse_day_or_moment,
     parse_moment,
     parse_named,
@@ -200,3 +201,34 @@ class TestIdsThatLookLikeOptions:
     )
     def test_are_moved_behind_the_options(self, given: list[str], parsed: list[str]) -> None:
         assert _ids_last(given, self.OPTIONS) == parsed
+
+
+class TestContexts:
+    @pytest.mark.parametrize(
+        ("text", "value"),
+        [
+            ("3", 3), ("-2.5", -2.5), ("1e3", 1000.0), ("true", True), ("false", False), ("null", None),
+            ('"5"', "5"), ("hunter", "hunter"), ("", ""), ("a=b", "a=b"), ("007", "007"), ("True", "True"),
+            ("NaN", "NaN"), ("1e999", "1e999"), ("[1]", "[1]"), ("{}", "{}"), ("[" * 9999, "[" * 9999),
+        ],
+    )  # fmt: skip
+    def test_values_have_types(self, text: str, value: object) -> None:
+        (found,) = parse_context([f"field={text}"], None).values()
+        assert (found, type(found)) == (value, type(value))
+
+    def test_json_and_fields_make_one_context(self) -> None:
+        assert parse_context(["b=3"], '{"a": true, "b": 2}') == {"a": True, "b": 3}
+
+    @pytest.mark.parametrize(
+        ("fields", "text", "said"),
+        [
+            ([], None, "say what is so now"), ([], "{}", "say what is so now"),
+            (["night"], None, "FIELD=VALUE"), (["=3"], None, "FIELD=VALUE"),
+            ([], "[1]", "not a JSON object"), ([], "{", "not a JSON object"),
+            ([], '{"a": [1]}', "a must be"), ([], '{"a": NaN}', "a must be"),
+            ([], '{"a": 1e999}', "a must be"),
+        ],
+    )  # fmt: skip
+    def test_others_are_refused(self, fields: list[str], text: Any, said: str) -> None:
+        with pytest.raises(typer.BadParameter, match=said):
+            parse_context(fields, text)

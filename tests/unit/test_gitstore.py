@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import http.server
+import os
 import shutil
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from dulwich.object_store import DiskObjectStore
 from dulwich.objects import Blob, Commit, Tree
+from dulwich.pack import PackFileDisappeared
 from dulwich.repo import Repo
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -182,6 +186,40 @@ async def test_a_branch_that_moves_meanwhile_is_not_overwritten(
     await commit(GitStore(path), {"a": b"3"})
     assert tree_of(path) == {"patterns/a": b"3", "other/b": b"2"}
     assert len(history(path)) == 3
+
+
+async def test_a_pack_whose_index_comes_later_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process moves its pack into place first and then writes the index; dulwich stumbles over it."""
+    path = tmp_path / "repo"
+    await commit(GitStore(path), {"a": b"1"})
+    waits: list[float] = []
+    monkeypatch.setattr(gitstore.time, "sleep", waits.append)
+    add = DiskObjectStore.add_objects
+
+    def meeting_it(store: DiskObjectStore, *arguments: Any, **options: Any) -> Any:
+        if not waits:
+            raise PackFileDisappeared(next(iter(store.packs)))
+        return add(store, *arguments, **options)
+
+    monkeypatch.setattr(DiskObjectStore, "add_objects", meeting_it)
+    assert (await commit(GitStore(path), {"a": b"2"})).created
+    assert len(waits) == 1
+    assert tree_of(path) == {"patterns/a": b"2"}
+    assert len(history(path)) == 2
+    fsck(path)
+
+
+async def test_packs_that_were_begun_long_ago_are_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "repo"
+    await commit(GitStore(path), {"a": b"1"})
+    old, new = path / "objects" / "tmp_pack_old", path / "objects" / "tmp_pack_new"
+    for each in (old, new):
+        each.write_bytes(b"PACK")
+    os.utime(old, (0, 0))
+    await commit(GitStore(path), {"a": b"2"})
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 async def test_a_lock_that_stays_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,13 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maia.learning.evidence import Counts
+from maia.learning.evidence import Counts, Evidence, EvidenceKey, EvidenceRow, merge
 from maia.learning.forms import (
     FormError,
     columns,
+    counted_elsewhere,
     document,
+    export,
     files,
     from_document,
+    from_export,
     from_files,
     from_json,
     path_of,
@@ -293,3 +296,74 @@ def test_parquet_keeps_types_and_values() -> None:
         found = pyarrow.parquet.read_table(file)
         assert found.schema == table([]).schema
         assert found.to_pydict() == columns(some)
+
+
+ROW: Evidence = {
+    EvidenceKey(RETRY.id, "there", NOW.date()): EvidenceRow(30, 2, 10 / 3, NOW, 4),
+    EvidenceKey(RETRY.id, "here", NOW.date() - timedelta(days=1)): EvidenceRow(0, 1, 0.0, NOW, 1),
+}
+
+
+class TestExports:
+    def test_come_back_with_every_row_as_it_was(self) -> None:
+        body = export(PAIR, ROW)
+        found = from_export(body)
+        assert found.evidence == ROW
+        assert {each.id for each in found.patterns} == {each.id for each in PAIR}
+        assert export(found.patterns, found.evidence) == body
+        assert body == export(reversed(PAIR), dict(reversed(ROW.items())))
+
+    @given(
+        st.dictionaries(
+            st.tuples(st.sampled_from([RETRY.id, SEASON.id]), st.text(min_size=1, max_size=9), st.dates()),
+            st.tuples(
+                st.integers(0, 2**63 - 1),
+                st.integers(0, 2**63 - 1),
+                st.floats(-1e18, 1e18),
+                st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+                st.integers(1, 2**63 - 1),
+            ),
+        )
+    )
+    def test_of_any_rows_come_back_and_merge_to_the_same(self, given_: Any) -> None:
+        rows = {EvidenceKey(*key): EvidenceRow(*row) for key, row in given_.items()}
+        found = from_export(export(PAIR, rows)).evidence
+        assert found == rows == merge(found, rows, found)
+
+    def test_totals_count_for_a_site_that_their_contents_name(self) -> None:
+        first, again = from_export(document(PAIR)), counted_elsewhere(PAIR[::-1])
+        assert first.evidence.keys() == again.evidence.keys()
+        ((key, row),) = first.evidence.items()
+        assert (key.pattern_id, key.day, row.pos, row.neg) == (RETRY.id, NOW.date(), 30, 2)
+        other = counted_elsewhere(known([(RETRY, Counts(31, 2, 1.0, NOW))]))
+        assert {each.node for each in other.evidence}.isdisjoint({key.node})
+        assert key.node.startswith("import-")
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"node": ""}, "node must be a text"), ({"node": "x" * 101}, "node is longer than 100"),
+            ({"day": "yesterday"}, "day must be a day"), ({"pos": -1}, "pos must be a whole number"),
+            ({"pos": 2**63}, "pos must be"), ({"neg": 1.5}, "neg must be"),
+            ({"reward": "1"}, "reward must be"), ({"last_seen": None}, "needs last_seen"),
+            ({"last_seen": "2026-11-29"}, "must say its time zone"), ({"version": 0}, "a version of 1"),
+            ({"pattern": "f" * 32}, "not in the file"), ({"x": 1}, "unknown"),
+        ],
+    )  # fmt: skip
+    def test_wrong_rows_are_named(self, change: dict[str, Any], said: str) -> None:
+        plain = json.loads(export(PAIR, ROW))
+        plain["evidence"][1] |= change
+        with pytest.raises(FormError, match=rf"x\.json: evidence\[1\].*{said}"):
+            from_export(json.dumps(plain).encode(), "x.json")
+
+    def test_rows_that_come_twice_are_refused(self) -> None:
+        plain = json.loads(export(PAIR, ROW))
+        plain["evidence"] *= 2
+        with pytest.raises(FormError, match=r"evidence\[2\] comes twice"):
+            from_export(json.dumps(plain).encode())
+
+    @pytest.mark.parametrize("change", [{"format": 2}, {"patterns": {}}, {"evidence": None}, {"more": 1}])
+    def test_other_objects_are_refused(self, change: dict[str, Any]) -> None:
+        plain = json.loads(export(PAIR, ROW)) | change
+        with pytest.raises(FormError, match="patterns"):
+            from_export(json.dumps(plain).encode())

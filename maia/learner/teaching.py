@@ -1,0 +1,342 @@
+"""Teaches the learner from a file: a log of events as JSON lines, CSV or XES, plain or gzipped.
+
+The file is read twice: first to see that it is whole and to hash what it holds, then to learn from it in
+pages, as the learner's cycles do. The cursor goes by that hash, so that an interrupted import resumes, and
+neither a repeated one nor a renamed or compressed copy teaches anything twice.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, Final, Literal, TypeAlias, cast, get_args
+
+from atlas.adapters.patterns import PatternsDAO
+from atlas.composition import Atlas
+from maia.errors import MaiaError
+from maia.learner.cycle import LOCK, pseudonyms_of
+from maia.learner.housekeeping import keep_within_limits
+from maia.learner.importing import LogImport
+from maia.learner.knowledge import Knowledge, Learnt, detector_classes
+from maia.learner.storing import store_learnt
+from maia.learning.event_logs import Malformed, Parsed, parse_csv, parse_jsonl, parse_xes
+from maia.learning.evidence import Counts
+from maia.learning.observations import Observation
+from maia.learning.patterns import Finding
+
+LogFormat: TypeAlias = Literal["jsonl", "csv", "xes"]
+OnBytes = Callable[[float, float], None]
+"""Called with how many bytes of the file have been read, and how many there are."""
+
+_SUFFIXES: Final[Mapping[str, LogFormat]] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".xes": "xes",
+}
+_CHUNK_BYTES: Final = 1 << 18
+_LONGEST_LINE_BYTES: Final = 1 << 24
+_MOST_SHOWN: Final = 5
+_ROWS_BETWEEN_REPORTS: Final = 1_000
+_PAGES_BETWEEN_JUDGEMENTS: Final = 50
+_NOTHING_YET: Final = "0"
+_ALL: Final = "all"
+
+
+class LogUnreadable(MaiaError):
+    """The log can't be read at all: it is missing, damaged, or of a format that isn't known."""
+
+
+class LearnerBusy(MaiaError):
+    """Another learner is at work; only one may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """A row of which no observation could be made, and why."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A file to learn from, and how to read it. `columns` says for a field of an event what it is called."""
+
+    path: Path
+    format: LogFormat
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, path: Path, format_: LogFormat | None, columns: Mapping[str, str]) -> Log:
+        """The log, its format by the file's name unless it is said; LogUnreadable if that says nothing."""
+        if format_ is None:
+            suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+            if suffix not in _SUFFIXES:
+                formats = ", ".join(get_args(LogFormat))
+                raise LogUnreadable(
+                    f"the name {path.name!r} doesn't tell the format: give --format {formats}"
+                )
+            format_ = _SUFFIXES[suffix]
+        return cls(path, format_, columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What would be read of a log, and the first observations as they would be learnt."""
+
+    format: LogFormat
+    rows: int
+    observations: int
+    refused: int
+    refused_rows: Sequence[RefusedRow]
+    first: datetime | None
+    last: datetime | None
+    examples: Sequence[Observation]
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What a log has taught."""
+
+    format: LogFormat
+    rows: int
+    """Rows that were read now, without those that an earlier run had learnt."""
+    observations: int
+    refused: int
+    refused_rows: Sequence[RefusedRow]
+    skipped: int
+    """Rows that an earlier run had learnt."""
+    already_learnt: bool
+    """Whether an earlier run had learnt all of it."""
+    new_patterns: int
+    changed_patterns: int
+    forgotten_patterns: int
+    patterns: int
+    """How many are known now."""
+
+
+async def preview(atlas: Atlas, log: Log, examples: int, on_bytes: OnBytes | None = None) -> Preview:
+    """Read a log without learning from it."""
+    reader = _Reader(log, LogImport(await pseudonyms_of(atlas)), on_bytes)
+    _digest(log, None)
+    shown: list[Observation] = []
+    first = last = None
+    for page in reader.pages(1_000, 0):
+        for each in page:
+            if len(shown) < examples:
+                shown.append(each)
+            first, last = min(first or each.at, each.at), max(last or each.at, each.at)
+    return Preview(
+        log.format,
+        reader.rows,
+        reader.observations,
+        reader.refused,
+        reader.refused_rows,
+        first,
+        last,
+        shown,
+    )
+
+
+async def teach(atlas: Atlas, log: Log, on_bytes: OnBytes | None = None) -> Taught:
+    """Learn from a log, each page in one transaction, after what an interrupted run has learnt of it.
+
+    LearnerBusy if another learner works, LogUnreadable if the file is damaged; then nothing is learnt.
+    """
+    async with atlas.db.only_one(LOCK) as is_only:
+        if not is_only:
+            raise LearnerBusy("another learner is at work: wait until it is done, then run this again")
+        return await _Lesson(atlas, log, on_bytes).learn()
+
+
+class _Lesson:
+    """One import under the learner's lock."""
+
+    def __init__(self, atlas: Atlas, log: Log, on_bytes: OnBytes | None) -> None:
+        self._atlas, self._log, self._on_bytes = atlas, log, on_bytes
+        self._dao = PatternsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+        self._new = self._changed = self._forgotten = self._known = 0
+        self._proven: set[str] = set()
+
+    async def learn(self) -> Taught:
+        source = f"import {_digest(self._log, self._on_bytes)}"
+        position = await self._dao.cursor(source, _NOTHING_YET)
+        done, _, all_of_it = position.partition(" ")
+        reader = _Reader(self._log, LogImport(await pseudonyms_of(self._atlas)), self._on_bytes)
+        if all_of_it:
+            self._known = await self._dao.count_known()
+        else:
+            await self._learn(reader, source, int(done))
+            await self._judge()
+        return Taught(
+            self._log.format,
+            reader.rows,
+            reader.observations,
+            reader.refused,
+            reader.refused_rows,
+            int(done),
+            bool(all_of_it),
+            self._new,
+            self._changed,
+            self._forgotten,
+            self._known,
+        )
+
+    async def _learn(self, reader: _Reader, source: str, skipped: int) -> None:
+        classes = detector_classes(self._atlas.settings.learner.off)
+        models = await self._dao.models(Knowledge.model_names(classes))
+        knowledge = Knowledge.restore(classes, models)
+        position = str(skipped)
+        pages = reader.pages(self._atlas.settings.learner.batch_size, skipped)
+        for number, page in enumerate(pages, 1):
+            if not reader.observations and not skipped:
+                continue
+            findings = self._kept(knowledge.learn(page, "observations").findings) if page else []
+            states = knowledge.models("observations") if page else []
+            end = str(skipped + reader.rows)
+            stored = await store_learnt(self._dao, source, position, end, Learnt(findings), states)
+            position = end
+            self._proven |= stored.proven
+            self._new += stored.new
+            self._changed += stored.changed
+            if number % _PAGES_BETWEEN_JUDGEMENTS == 0:
+                await self._judge()
+        if reader.observations or skipped:
+            await self._dao.move_cursor(source, position, f"{position} {_ALL}")
+        else:
+            # With other columns named, the same file may be readable.
+            await self._dao.reset_cursors([source])
+
+    def _kept(self, findings: Iterable[Finding]) -> list[Finding]:
+        """The findings, with evidence of days beyond the retention as if counted today, or it would go."""
+        now = self._atlas.clock.now()
+        oldest = (now - timedelta(days=self._atlas.settings.learner.max_retention_days)).date()
+        return [replace(each, evidence=_moved(each.evidence, oldest, now.date())) for each in findings]
+
+    async def _judge(self) -> None:
+        now = self._atlas.clock.now()
+        kept = await keep_within_limits(self._dao, self._atlas.settings.learner, now, self._proven)
+        self._proven.clear()
+        self._forgotten += kept.forgotten
+        self._known = kept.known
+
+
+class _Reader:
+    """Reads a log as pages of observations, counts its rows, and remembers the first that are refused."""
+
+    def __init__(self, log: Log, importer: LogImport, on_bytes: OnBytes | None) -> None:
+        self._log, self._importer, self._on_bytes = log, importer, on_bytes
+        self.rows = self.observations = self.refused = 0
+        self.refused_rows: list[RefusedRow] = []
+
+    def pages(self, size: int, skipped: int) -> Iterator[list[Observation]]:
+        """The observations after so many rows; `rows` then says how many rows have become pages."""
+        with _opened(self._log.path) as (file, report):
+            events = islice(_parsed(self._log, file), skipped, None)
+            page: list[Observation] = []
+            rows = 0
+            while some := list(islice(events, min(size, _ROWS_BETWEEN_REPORTS))):
+                rows += len(some)
+                page += (each for row in some if (each := self._observation(row)) is not None)
+                if self._on_bytes is not None:
+                    self._on_bytes(*report())
+                if rows >= size:
+                    self._count(rows, page)
+                    yield page
+                    page, rows = [], 0
+            if rows:
+                self._count(rows, page)
+                yield page
+
+    def _count(self, rows: int, page: Sequence[Observation]) -> None:
+        self.rows += rows
+        self.observations += len(page)
+
+    def _observation(self, row: Parsed) -> Observation | None:
+        if isinstance(row, Malformed):
+            self._refuse(row.line, row.problem)
+            return None
+        try:
+            return self._importer.observation(row)
+        except (ValueError, OverflowError) as error:
+            self._refuse(row.line, str(error))
+            return None
+
+    def _refuse(self, line: int, reason: str) -> None:
+        self.refused += 1
+        if len(self.refused_rows) < _MOST_SHOWN:
+            self.refused_rows.append(RefusedRow(line, reason))
+
+
+def _moved(evidence: Mapping[date, Counts], oldest: date, to: date) -> dict[date, Counts]:
+    kept: dict[date, Counts] = {}
+    for day, counts in sorted(evidence.items()):
+        counted_on = day if day >= oldest else to
+        kept[counted_on] = kept.get(counted_on, Counts()) + counts
+    return kept
+
+
+def _parsed(log: Log, file: BinaryIO) -> Iterator[Parsed]:
+    match log.format:
+        case "jsonl":
+            return parse_jsonl(file, log.columns)
+        case "csv":
+            return parse_csv(file, log.columns)
+        case "xes":
+            return parse_xes(iter(lambda: file.read(_CHUNK_BYTES), b""))
+
+
+def _digest(log: Log, on_bytes: OnBytes | None) -> str:
+    """The hash of what the file holds; LogUnreadable if it is damaged, or a line is too long to be one."""
+    if not log.path.is_file():
+        raise LogUnreadable(f"{log.path} is {'no regular file' if log.path.exists() else 'not there'}")
+    digest, since_newline = blake2b(digest_size=16), 0
+    try:
+        with _opened(log.path) as (file, report):
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                _, newline, after = chunk.rpartition(b"\n")
+                since_newline = len(after) + (0 if newline else since_newline)
+                if since_newline > _LONGEST_LINE_BYTES and log.format != "xes":
+                    most = f"{_LONGEST_LINE_BYTES >> 20} MiB"
+                    raise LogUnreadable(
+                        f"{log.path} has a line of more than {most}: it is no {log.format} log"
+                    )
+                if on_bytes is not None:
+                    on_bytes(0, report()[1])
+    except (OSError, EOFError, zlib.error) as error:
+        raise LogUnreadable(f"{log.path} can't be read: {_reason(error)}") from error
+    return digest.hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{error}; the file is cut off or damaged, and nothing was learnt"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, Callable[[], tuple[float, float]]]]:
+    """The file, decompressed if it is gzipped, and how many of its bytes have been read and there are."""
+    with path.open("rb") as raw:
+        size = os.fstat(raw.fileno()).st_size
+        is_gzip = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        if not is_gzip:
+            yield raw, lambda: (raw.tell(), size)
+            return
+        with gzip.GzipFile(fileobj=raw) as unzipped:
+            buffered = io.BufferedReader(cast("io.RawIOBase", unzipped), _CHUNK_BYTES)
+            yield cast("BinaryIO", buffered), lambda: (raw.tell(), size)

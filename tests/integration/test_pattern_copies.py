@@ -1,0 +1,407 @@
+"""Copies of patterns over a real database and a vault in a folder: exports, snapshots and Git."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from dulwich.repo import Repo
+
+from atlas.adapters.patterns import NewEvidence, PatternsDAO, StoredEvidence
+from atlas.clock import FixedClock
+from atlas.composition import Atlas
+from atlas.config import Settings
+from atlas.errors import VaultUnavailable
+from atlas.testing import NOON, SettingsFactory
+from atlas.vault import Vault
+from maia.cycle.agent import run
+from maia.learner import archive, copies, exporting
+from maia.learner.copies import CopyRefused
+from maia.learner.cycle import Learner, pseudonyms_of
+from maia.learner.knowledge import new_pattern
+from maia.learning import forms, snapshots
+from maia.learning.evidence import EvidenceKey, EvidenceRow
+from maia.learning.patterns import Condition, Operator, Pattern, PatternType
+from maia.learning.snapshots import Remembered, Snapshot
+
+pytestmark = pytest.mark.integration
+
+DAY = NOON.date()
+
+
+def pattern(tool: str = "feeds", statement: str | None = None) -> Pattern:
+    return Pattern(
+        PatternType.TOOL_USAGE,
+        {"tool": tool},
+        statement or f"{tool} find early",
+        (Condition("hour", Operator.EQUALS, 3),),
+        tool,
+        {"rate": 0.25},
+    )
+
+
+FEEDS, SEARCH = pattern(), pattern("search")
+
+
+def dao(atlas: Atlas) -> PatternsDAO:
+    return PatternsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+
+
+async def know(atlas: Atlas, *patterns: Pattern, pos: int = 30, neg: int = 1, day: date = DAY) -> None:
+    await dao(atlas).store([new_pattern(each) for each in patterns])
+    await dao(atlas).count([NewEvidence(each.id, day, pos, neg, 12.5, NOON) for each in patterns])
+
+
+async def counts(atlas: Atlas) -> dict[str, tuple[int, int]]:
+    return {each.id: (each.pos, each.neg) for each in await dao(atlas).known()}
+
+
+async def rows(atlas: Atlas) -> list[StoredEvidence]:
+    return [each async for each in dao(atlas).all_evidence()]
+
+
+async def texts(atlas: Atlas) -> dict[str, str]:
+    return {each.id: each.statement async for each in dao(atlas).all_patterns()}
+
+
+async def wipe(atlas: Atlas) -> None:
+    """As if the database were new."""
+    connection = await asyncpg.connect(atlas.db.url_of())
+    try:
+        for table in ("pattern_evidence", "patterns", "learner_cursors"):
+            await connection.execute(f"DELETE FROM {table}")
+    finally:
+        await connection.close()
+
+
+async def exported(atlas: Atlas) -> bytes:
+    return forms.export(*await exporting.known_with_evidence(atlas))
+
+
+async def import_(atlas: Atlas, body: bytes) -> copies.Merged:
+    now = atlas.clock.now()
+    copy = copies.checked(copies.copy_of(body, "copy.json"), await pseudonyms_of(atlas), now)
+    return await copies.merge(dao(atlas), atlas.settings.learner, copy, now)
+
+
+class TestExportAndImport:
+    async def test_bring_everything_into_an_empty_database(self, atlas: Atlas) -> None:
+        await know(atlas, FEEDS, SEARCH)
+        await know(atlas, FEEDS, pos=5, neg=4, day=DAY - timedelta(days=3))
+        await dao(atlas).pin([FEEDS.id])
+        before, evidence = await counts(atlas), await rows(atlas)
+        body = await exported(atlas)
+        await wipe(atlas)
+
+        merged = await import_(atlas, body)
+
+        assert (merged.patterns, merged.changed_patterns, merged.changed_evidence) == (2, 2, 3)
+        assert await counts(atlas) == before == {FEEDS.id: (35, 5), SEARCH.id: (30, 1)}
+        assert await rows(atlas) == evidence
+        assert await exported(atlas) == body
+
+    async def test_ones_own_export_changes_nothing(self, atlas: Atlas) -> None:
+        await know(atlas, FEEDS, SEARCH)
+        body, before = await exported(atlas), await rows(atlas)
+        for _ in range(2):
+            merged = await import_(atlas, body)
+            assert (merged.changed_patterns, merged.changed_evidence) == (0, 0)
+        assert await rows(atlas) == before
+
+    async def test_an_older_export_lowers_nothing(self, atlas: Atlas) -> None:
+        await know(atlas, FEEDS)
+        body = await exported(atlas)
+        await know(atlas, pattern(statement="feeds find earlier"), pos=9)
+        merged = await import_(atlas, body)
+        assert (merged.changed_patterns, merged.changed_evidence) == (0, 0)
+        assert await counts(atlas) == {FEEDS.id: (39, 2)}
+        assert await texts(atlas) == {FEEDS.id: "feeds find earlier"}
+
+    async def test_totals_are_counted_once_under_a_site_of_their_own(self, atlas: Atlas) -> None:
+        await know(atlas, FEEDS)
+        body = forms.document((await exporting.known_with_evidence(atlas))[0])
+        await wipe(atlas)
+        await know(atlas, FEEDS, pos=2, neg=0)
+        for changed in (1, 0):
+            assert (await import_(atlas, body)).changed_evidence == changed
+        assert await counts(atlas) == {FEEDS.id: (32, 1)}
+        assert len({row.node for row in await rows(atlas) if row.node.startswith("import-")}) == 1
+
+    async def test_what_the_operator_forgot_stays_forgotten(self, atlas: Atlas) -> None:
+        await know(atlas, FEEDS, SEARCH)
+        body = await exported(atlas)
+        await dao(atlas).forget([FEEDS.id], "operator")
+        await dao(atlas).forget([SEARCH.id], "learner")
+        merged = await import_(atlas, body)
+        assert (merged.kept_forgotten, merged.changed_patterns) == (1, 1)
+        assert await counts(atlas) == {SEARCH.id: (30, 1)}
+
+    async def test_evidence_beyond_the_retention_is_left_out(self, atlas: Atlas) -> None:
+        await know(atlas, FEEDS)
+        await know(atlas, FEEDS, day=DAY - timedelta(days=200))
+        body = await exported(atlas)
+        await wipe(atlas)
+        assert (await import_(atlas, body)).too_old == 1
+        assert await counts(atlas) == {FEEDS.id: (30, 1)}
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"signature": {"tool": "feeds", "by": "someone@example.org"}}, "its signature holds"),
+            ({"conditions": (Condition("host", Operator.EQUALS, "192.0.2.7"),)}, "its conditions holds"),
+            ({"action": "mail someone@example.org"}, "its action holds"),
+            ({"action": "x" * 201}, "its action is longer than 200"),
+            ({"statement": "x" * 2001}, "its statement is longer than 2,000"),
+        ],
+    )
+    async def test_nothing_is_imported_of_a_file_with_what_must_not_be_stored(
+        self, atlas: Atlas, change: Mapping[str, Any], said: str
+    ) -> None:
+        odd = replace(FEEDS, **change)
+        copy = Snapshot(NOON, {each.id: Remembered(each) for each in (SEARCH, odd)})
+        with pytest.raises(CopyRefused, match=said):
+            await import_(atlas, snapshots.write(copy))
+        assert await texts(atlas) == {}
+
+    async def test_a_statement_loses_personal_data(self, atlas: Atlas) -> None:
+        odd = replace(FEEDS, statement="192.0.2.7 finds early")
+        await import_(atlas, snapshots.write(Snapshot(NOON, {odd.id: Remembered(odd)})))
+        (statement,) = (await texts(atlas)).values()
+        assert statement.startswith("ip-")
+        assert "192.0.2.7" not in statement
+
+    async def test_evidence_from_the_future_is_refused(self, atlas: Atlas) -> None:
+        later = NOON + timedelta(days=3)
+        row = {EvidenceKey(FEEDS.id, "far", later.date()): EvidenceRow(1, 0, 0.0, later, 1)}
+        with pytest.raises(CopyRefused, match="yet to come"):
+            await import_(atlas, snapshots.write(Snapshot(NOON, {FEEDS.id: Remembered(FEEDS)}, row)))
+
+    @pytest.mark.parametrize("body", [b"", b"{", b"{}", b"3", b'[{"id": 1}]', b"\x89PLPAT\r\nrest"])
+    async def test_other_files_are_refused(self, atlas: Atlas, body: bytes) -> None:
+        with pytest.raises(CopyRefused, match=r"copy\.json"):
+            await import_(atlas, body)
+
+    async def test_a_folder_holds_exactly_what_is_known(self, atlas: Atlas, tmp_path: Path) -> None:
+        await know(atlas, FEEDS, SEARCH)
+        (tmp_path / "tool_usage").mkdir()
+        (tmp_path / "tool_usage" / "notes.json").write_text("mine")
+        exporting.write_folder(tmp_path, await exporting.files_of(atlas))
+        await dao(atlas).forget([FEEDS.id], "operator")
+        exporting.write_folder(tmp_path, await exporting.files_of(atlas))
+        names = {each.name for each in tmp_path.rglob("*") if each.is_file()}
+        assert names == {"notes.json", f"{SEARCH.id}.json"}
+
+
+class TestSnapshots:
+    async def test_an_increment_and_its_base_bring_everything_back(
+        self, atlas: Atlas, clock: FixedClock
+    ) -> None:
+        await know(atlas, FEEDS)
+        first = await archive.take(atlas)
+        clock.advance(timedelta(hours=1))
+        await know(atlas, SEARCH)
+        await dao(atlas).pin([SEARCH.id])
+        second = await archive.take(atlas)
+        assert (first.snapshot.is_full, second.snapshot.base) == (True, first.snapshot.id)
+        assert (first.patterns, second.patterns) == (1, 1)
+        before, evidence = await counts(atlas), await rows(atlas)
+        await wipe(atlas)
+
+        restored = await archive.restore(atlas)
+
+        assert [each.name for each in restored.chain] == [first.snapshot.name, second.snapshot.name]
+        assert await counts(atlas) == before
+        assert await rows(atlas) == evidence
+        assert {each.id for each in await dao(atlas).known() if each.pinned} == {SEARCH.id}
+
+    async def test_a_named_one_is_restored_without_what_came_later(
+        self, atlas: Atlas, clock: FixedClock
+    ) -> None:
+        await know(atlas, FEEDS)
+        first = await archive.take(atlas)
+        clock.advance(timedelta(hours=1))
+        await know(atlas, SEARCH)
+        await archive.take(atlas)
+        for name in (first.snapshot.id, first.snapshot.name, first.snapshot.name.removeprefix("patterns/")):
+            await wipe(atlas)
+            await archive.restore(atlas, name)
+            assert set(await counts(atlas)) == {FEEDS.id}
+        with pytest.raises(CopyRefused, match="no snapshot has the name"):
+            await archive.restore(atlas, "f" * 15)
+
+    async def test_restoring_lowers_nothing_and_forgets_only_what_was_forgotten_later(
+        self, atlas: Atlas
+    ) -> None:
+        await know(atlas, FEEDS, SEARCH)
+        await dao(atlas).forget([SEARCH.id], "operator")
+        await archive.take(atlas)
+        await know(atlas, FEEDS, pos=7)
+        await dao(atlas).remember([SEARCH.id])
+        await know(atlas, SEARCH, pos=3)
+        await archive.restore(atlas)
+        assert await counts(atlas) == {FEEDS.id: (37, 2), SEARCH.id: (3, 1)}
+
+    async def test_an_operators_tombstone_comes_back(self, atlas: Atlas) -> None:
+        await know(atlas, FEEDS, SEARCH)
+        await dao(atlas).forget([SEARCH.id], "operator")
+        await archive.take(atlas)
+        await wipe(atlas)
+        await know(atlas, SEARCH)
+        await archive.restore(atlas)
+        assert await counts(atlas) == {FEEDS.id: (30, 1)}
+        assert {row.pattern_id for row in await rows(atlas)} == {FEEDS.id}
+
+    @pytest.mark.parametrize("damage", ["flipped", "cut", "deleted"])
+    async def test_a_damaged_base_restores_nothing_and_makes_the_next_one_full(
+        self, atlas: Atlas, clock: FixedClock, damage: str
+    ) -> None:
+        await know(atlas, FEEDS)
+        base = (await archive.take(atlas)).snapshot.name
+        clock.advance(timedelta(hours=1))
+        await know(atlas, SEARCH)
+        await archive.take(atlas)
+        body = await atlas.vault.fetch_bytes(base)
+        if damage == "deleted":
+            await atlas.vault.delete(base)
+        else:
+            middle = len(body) // 2
+            flipped = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+            await atlas.vault.store(base, flipped if damage == "flipped" else body[:middle])
+        await wipe(atlas)
+
+        with pytest.raises(CopyRefused, match="can't be restored"):
+            await archive.restore(atlas)
+
+        assert await texts(atlas) == {}
+        clock.advance(timedelta(hours=1))
+        await know(atlas, FEEDS)
+        assert (await archive.take(atlas)).snapshot.is_full
+
+    async def test_chains_end_and_old_ones_are_deleted(self, atlas: Atlas, clock: FixedClock) -> None:
+        await know(atlas, FEEDS)
+        kinds = []
+        for _ in range(9 * (archive.MOST_INCREMENTS + 1)):
+            kinds.append((await archive.take(atlas)).snapshot.is_full)
+            clock.advance(timedelta(hours=1))
+        chain = [True] + [False] * archive.MOST_INCREMENTS
+        assert kinds == chain * 9
+        kept = await archive.stored(atlas)
+        assert [each.is_full for each in kept] == chain * archive.CHAINS_KEPT
+        clock.advance(timedelta(days=atlas.settings.learner.max_retention_days))
+        taken = await archive.take(atlas, full=True)
+        assert await archive.stored(atlas) == [taken.snapshot]
+
+    async def test_other_objects_are_passed_over(self, atlas: Atlas) -> None:
+        await atlas.vault.store("patterns/notes.txt", b"mine")
+        await atlas.vault.store("patterns/20269999T999999.000000Z-0123456789abcdef-full.plpat", b"odd")
+        assert await archive.stored(atlas) == []
+        with pytest.raises(CopyRefused, match="there is no snapshot"):
+            await archive.restore(atlas)
+
+    async def test_one_is_due_by_the_interval_once_there_is_something(
+        self, atlas: Atlas, clock: FixedClock
+    ) -> None:
+        assert not await archive.is_due(atlas)
+        await know(atlas, FEEDS)
+        assert await archive.is_due(atlas)
+        await archive.take(atlas)
+        clock.advance(timedelta(hours=23))
+        assert not await archive.is_due(atlas)
+        clock.advance(timedelta(hours=1))
+        assert await archive.is_due(atlas)
+
+
+class TestPages:
+    async def test_more_than_a_page_of_patterns_and_rows_are_read(self, atlas: Atlas) -> None:
+        many = [pattern(f"tool {n}") for n in range(1_003)]
+        await know(atlas, *many)
+        await know(atlas, *many, day=DAY - timedelta(days=1))
+        assert set(await texts(atlas)) == {each.id for each in many}
+        keys = [(row.pattern_id, row.node, row.day) for row in await rows(atlas)]
+        assert keys == sorted(set(keys))
+        assert len(keys) == 2 * len(many)
+
+
+@pytest.fixture
+def atlas_settings(settings_factory: SettingsFactory) -> Settings:
+    return settings_factory(learner={"git": {"enabled": True}})
+
+
+async def steps(atlas: Atlas, clock: FixedClock) -> None:
+    """Enough for the learner to find something."""
+    for _ in range(120):
+        clock.advance(timedelta(hours=1))
+        night = clock.now().hour < 6
+        await atlas.events.append_many(
+            [
+                (
+                    "hunter.step",
+                    {"action": f"search:{n % 2}", "outcome": outcome, "context": {"night": night}},
+                )
+                for n, outcome in enumerate(["transient", "success"] * 4 if night else ["success"] * 8)
+            ],
+            agent="hunter",
+            session=clock.now().isoformat(),
+        )
+
+
+def commits(path: Path) -> list[bytes]:
+    with Repo(path) as repo:
+        return [each.commit.message for each in repo.get_walker([repo.refs[b"refs/heads/main"]])]
+
+
+class TestKeepingAfterACycle:
+    async def test_a_cycle_commits_and_takes_a_snapshot(self, atlas: Atlas, clock: FixedClock) -> None:
+        await steps(atlas, clock)
+        statistics = await run(Learner, atlas)
+        assert (statistics["commits"], statistics["snapshots"], statistics["failed_copies"]) == (1, 1, 0)
+        known = statistics["patterns"]
+        assert commits(atlas.settings.data_folder / "patterns.git") == [
+            b"Learn %d and change 0 patterns\n" % known
+        ]
+        files = await exporting.repository(atlas.settings).read("main")
+        assert files == await exporting.files_of(atlas)
+        assert len(files) == known > 0
+        (snapshot,) = await archive.stored(atlas)
+        kinds = [each.kind for each in await atlas.events.since(0)]
+        assert {"learner.committed", "learner.snapshot"} <= set(kinds)
+        assert snapshot.is_full
+
+    async def test_a_cycle_that_learns_nothing_keeps_nothing(self, atlas: Atlas, clock: FixedClock) -> None:
+        await steps(atlas, clock)
+        await run(Learner, atlas)
+        again = await run(Learner, atlas)
+        assert (again["commits"], again["snapshots"]) == (0, 0)
+        assert not (await exporting.commit_patterns(atlas)).created
+        assert len(commits(atlas.settings.data_folder / "patterns.git")) == 1
+
+    async def test_failures_are_reported_and_made_up_for(
+        self, atlas: Atlas, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await steps(atlas, clock)
+        path = atlas.settings.data_folder / "patterns.git"
+        path.mkdir(parents=True)
+        (path / "letter").write_text("dear")
+
+        async def unavailable(self: Vault, prefix: str = "") -> list[str]:
+            raise VaultUnavailable("the vault is away")
+
+        monkeypatch.setattr(Vault, "list", unavailable)
+        statistics = await run(Learner, atlas)
+        assert (statistics["outcome"], statistics["failed_copies"]) == ("done", 2)
+        assert statistics["patterns"] > 0
+        failed = [each.payload for each in await atlas.events.since(0, kinds=["learner.copy_failed"])]
+        assert {each["what"] for each in failed} == {"commit", "snapshot"}
+        assert "no bare Git repository" in json.dumps(failed)
+
+        monkeypatch.undo()
+        (path / "letter").unlink()
+        await steps(atlas, clock)
+        statistics = await run(Learner, atlas)
+        assert (statistics["commits"], statistics["snapshots"], statistics["failed_copies"]) == (1, 1, 0)

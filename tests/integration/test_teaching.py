@@ -1,0 +1,261 @@
+"""Learning from logs over a real database: formats, interruption, repetition, privacy and refused rows."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from atlas.adapters.patterns import PatternsDAO
+from atlas.composition import Atlas
+from atlas.config import Settings
+from atlas.errors import DatabaseUnavailable
+from atlas.testing import NOON, SettingsFactory
+from maia.cycle.agent import run
+from maia.learner.cycle import LOCK, Learner
+from maia.learner.knowledge import Knowledge, detector_classes
+from maia.learner.teaching import LearnerBusy, Log, LogUnreadable, preview, teach
+
+pytestmark = pytest.mark.integration
+
+ROWS = 600
+
+
+@pytest.fixture
+def atlas_settings(settings_factory: SettingsFactory) -> Settings:
+    return settings_factory(learner={"batch_size": 100})
+
+
+def events(begin: datetime = NOON - timedelta(days=10), **more: Any) -> list[dict[str, Any]]:
+    """Runs of two tools, of which one mostly fails at night."""
+    found = []
+    for n in range(ROWS):
+        at = begin + timedelta(minutes=20 * n)
+        tool, night = ("feeds", "search")[n % 2], at.hour < 6
+        fails = tool == "search" and night and n % 5
+        found.append(
+            {
+                "case": f"run {n // 6}",
+                "activity": tool,
+                "timestamp": at.isoformat(),
+                "outcome": "timeout" if fails else "success",
+                "reward": 0 if fails else 3,
+                "cost": 1,
+                "night": night,
+                **more,
+            }
+        )
+    return found
+
+
+def jsonl(path: Path, found: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(each) + "\n" for each in found), "utf-8")
+    return path
+
+
+def log(path: Path, **columns: str) -> Log:
+    return Log.of(path, None, columns)
+
+
+def dao(atlas: Atlas) -> PatternsDAO:
+    return PatternsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+
+
+async def evidence(atlas: Atlas) -> dict[str, tuple[int, int, float]]:
+    return {each.id: (each.pos, each.neg, each.sum_reward) for each in await dao(atlas).known()}
+
+
+async def observed(atlas: Atlas) -> set[int]:
+    """How many observations each detector has learnt from."""
+    classes = [each for each in detector_classes() if each.reads == "observations"]
+    models = await dao(atlas).models(Knowledge.model_names(classes))
+    return {each.observations for each in models.values()}
+
+
+async def wipe(atlas: Atlas) -> None:
+    """As if the database were new."""
+    connection = await asyncpg.connect(atlas.db.url_of())
+    try:
+        for table in ("pattern_evidence", "patterns", "models", "learner_cursors"):
+            await connection.execute(f"DELETE FROM {table}")
+    finally:
+        await connection.close()
+
+
+async def test_a_log_teaches_as_if_it_had_been_watched(atlas: Atlas, tmp_path: Path) -> None:
+    taught = await teach(atlas, log(jsonl(tmp_path / "runs.jsonl", events())))
+    assert (taught.rows, taught.observations, taught.refused, taught.skipped) == (ROWS, ROWS, 0, 0)
+    known = await dao(atlas).known()
+    assert taught.patterns == taught.new_patterns == len(known) > 0
+    assert any(each.action == "feeds" and each.pos > 100 for each in known)
+    assert any(each.type == "failure_mode" and "night" in each.statement for each in known)
+    assert await observed(atlas) == {ROWS}
+
+
+async def test_the_same_content_teaches_once_whatever_its_name(atlas: Atlas, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "runs.jsonl", events())
+    await teach(atlas, log(path))
+    before = await evidence(atlas)
+    packed = tmp_path / "copy.ndjson.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    for again in (path, packed):
+        taught = await teach(atlas, log(again))
+        assert (taught.already_learnt, taught.skipped, taught.observations) == (True, ROWS, 0)
+        assert taught.patterns == len(before)
+    assert await evidence(atlas) == before
+
+
+async def test_an_interrupted_import_resumes_and_learns_nothing_twice(
+    atlas: Atlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = jsonl(tmp_path / "runs.jsonl", events())
+    store, calls = PatternsDAO.save_models, 0
+
+    async def fail_once(self: PatternsDAO, models: Any) -> None:
+        nonlocal calls
+        await store(self, models)
+        calls += 1
+        if calls == 3:
+            raise DatabaseUnavailable("the database went away")
+
+    monkeypatch.setattr(PatternsDAO, "save_models", fail_once)
+    with pytest.raises(DatabaseUnavailable):
+        await teach(atlas, log(path))
+    monkeypatch.undo()
+    assert await observed(atlas) == {200}
+
+    taught = await teach(atlas, log(path))
+
+    assert (taught.skipped, taught.rows, taught.already_learnt) == (200, ROWS - 200, False)
+    assert await observed(atlas) == {ROWS}
+    in_two_runs = await evidence(atlas)
+    await wipe(atlas)
+    await teach(atlas, log(path))
+    assert await evidence(atlas) == in_two_runs
+
+
+async def test_rows_that_cannot_be_used_are_counted_and_the_first_ones_named(
+    atlas: Atlas, tmp_path: Path
+) -> None:
+    path = jsonl(tmp_path / "runs.jsonl", events())
+    lines = path.read_text("utf-8").splitlines()
+    lines[3] = "oops"
+    lines[5] = json.dumps({"case": "a", "activity": "b"})
+    lines[7:11] = ["[]"] * 4
+    path.write_text("\n".join(lines), "utf-8")
+    taught = await teach(atlas, log(path))
+    assert (taught.refused, taught.observations, taught.rows) == (6, ROWS - 6, ROWS)
+    assert [each.line for each in taught.refused_rows] == [4, 6, 8, 9, 10]
+    assert "at is missing" in taught.refused_rows[1].reason
+
+
+async def test_a_file_without_a_usable_row_may_be_tried_again(atlas: Atlas, tmp_path: Path) -> None:
+    renamed = [{"job" if key == "case" else key: value for key, value in each.items()} for each in events()]
+    path = jsonl(tmp_path / "jobs.jsonl", renamed)
+    taught = await teach(atlas, log(path))
+    assert (taught.observations, taught.refused, taught.patterns) == (0, ROWS, 0)
+    taught = await teach(atlas, log(path, session="job"))
+    assert (taught.observations, taught.skipped) == (ROWS, 0)
+
+
+async def test_csv_and_xes_teach_too(atlas: Atlas, tmp_path: Path) -> None:
+    found = events()
+    names = list(found[0])
+    table = tmp_path / "runs.csv"
+    table.write_text(
+        "\n".join([";".join(names), *(";".join(str(each[name]) for name in names) for each in found)]),
+        "utf-8",
+    )
+    assert (await teach(atlas, log(table))).observations == ROWS
+    traces = "".join(
+        f'<trace><string key="concept:name" value="{n}"/>'
+        f'<event><string key="concept:name" value="open"/>'
+        f'<date key="time:timestamp" value="2026-11-20T10:00:00Z"/></event></trace>'
+        for n in range(250)
+    )
+    xes = tmp_path / "log.xes.gz"
+    xes.write_bytes(gzip.compress(f"<log>{traces}</log>".encode()))
+    assert (await teach(atlas, log(xes))).observations == 250
+    assert await observed(atlas) == {ROWS + 250}
+
+
+async def test_old_logs_are_not_forgotten_at_once(atlas: Atlas, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "runs.jsonl", events(NOON - timedelta(days=4000)))
+    taught = await teach(atlas, log(path))
+    await run(Learner, atlas)
+    known = await dao(atlas).known()
+    assert taught.patterns == len(known) > 0
+    assert {row.day for row in await dao(atlas).evidence([each.id for each in known])} == {NOON.date()}
+    last = max(each.last_seen for each in known if each.last_seen is not None)
+    assert last < NOON - timedelta(days=3000)
+
+
+async def test_personal_data_is_not_stored(atlas: Atlas, tmp_path: Path) -> None:
+    found = events(host="192.0.2.77", owner="someone@example.org")
+    await teach(atlas, log(jsonl(tmp_path / "runs.jsonl", found)))
+    known = str(await dao(atlas).known())
+    assert "192.0.2.77" not in known
+    assert "someone@example.org" not in known
+
+
+async def test_only_one_learner_works_at_a_time(atlas: Atlas, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "runs.jsonl", events())
+    async with atlas.db.only_one(LOCK) as is_mine:
+        assert is_mine
+        with pytest.raises(LearnerBusy, match="wait until it is done"):
+            await teach(atlas, log(path))
+    assert await evidence(atlas) == {}
+
+
+async def test_a_preview_shows_what_would_be_learnt_and_learns_nothing(atlas: Atlas, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "runs.jsonl", events(host="192.0.2.77"))
+    seen = await preview(atlas, log(path), 3)
+    assert (seen.rows, seen.observations, seen.refused, len(seen.examples)) == (ROWS, ROWS, 0, 3)
+    first = seen.examples[0]
+    assert (first.action, first.outcome, first.reward, first.at) == ("feeds", "success", 3.0, seen.first)
+    assert str(first.context["host"]).startswith("ip-")
+    assert await dao(atlas).known() == []
+    assert (await teach(atlas, log(path))).observations == ROWS
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing", "folder", "one long line"])
+async def test_a_file_that_is_damaged_teaches_nothing(atlas: Atlas, tmp_path: Path, damage: str) -> None:
+    body = gzip.compress(jsonl(tmp_path / "runs.jsonl", events()).read_bytes())
+    path = tmp_path / "damaged.jsonl.gz"
+    match damage:
+        case "cut":
+            path.write_bytes(body[:-20])
+        case "flipped":
+            path.write_bytes(body[:-6] + bytes([body[-6] ^ 1]) + body[-5:])
+        case "folder":
+            path.mkdir()
+        case "one long line":
+            path.write_bytes(gzip.compress(b"[" + b"1," * (1 << 23), 1))
+    with pytest.raises(LogUnreadable, match=r"damaged\.jsonl\.gz"):
+        await teach(atlas, log(path))
+    assert await evidence(atlas) == {}
+    assert await observed(atlas) == set()
+
+
+async def test_progress_goes_by_the_bytes_of_the_file(atlas: Atlas, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "runs.jsonl", events())
+    shown: list[tuple[float, float]] = []
+    await teach(atlas, log(path), lambda done, total: shown.append((done, total)))
+    size = path.stat().st_size
+    assert {total for _, total in shown} == {size}
+    assert [done for done, _ in shown] == sorted(done for done, _ in shown)
+    assert shown[-1] == (size, size)
+
+
+def test_the_name_tells_the_format() -> None:
+    for name, format_ in {"a.jsonl": "jsonl", "A.CSV.GZ": "csv", "x.xes": "xes", "b.tsv.gz": "csv"}.items():
+        assert log(Path(name)).format == format_
+    assert Log.of(Path("log.txt"), "csv", {}).format == "csv"
+    with pytest.raises(LogUnreadable, match="--format"):
+        log(Path("log.txt.gz"))
