@@ -27,7 +27,8 @@ from maia.cycle.steps import StepRunner, plain
 from maia.learner.forecasting import Forecasting
 from maia.learner.housekeeping import keep_within_limits
 from maia.learner.knowledge import DetectorClass, Knowledge, detector_classes, to_store
-from maia.learner.sources import TEMPLATES, Acts, Curves, Figures, HostMetrics, Page, Source
+from maia.learner.outcomes import MODELS, TEMPLATES, classify_new_templates
+from maia.learner.sources import Acts, Curves, Figures, HostMetrics, Page, Source
 from maia.learning.detector import Reads
 from maia.learning.patterns import Finding
 from maia.learning.privacy import Pseudonyms
@@ -145,13 +146,15 @@ class LearnerCycle(Cycle[LearnerStatistics]):
             await self._learn_all(batch_size)
             if self.claimed or self.agent.options:
                 await self.step("judge", "patterns", self._judge)
+                await self.step("classify", "failures", lambda: classify_new_templates(self.atlas))
                 await self.step("forecast", "views", self._forecast)
                 self.claimed = max(self.claimed, 1)
 
     async def _learn_all(self, batch_size: int) -> None:
-        models = await self.dao.models([*Knowledge.model_names(self.learner.detectors), TEMPLATES])
+        names = [*Knowledge.model_names(self.learner.detectors), TEMPLATES, *MODELS]
+        models = await self.dao.models(names)
         sources: list[Source] = [
-            Acts(self.atlas, self.learner.pseudonyms, models.get(TEMPLATES)),
+            Acts(self.atlas, self.learner.pseudonyms, models),
             Figures(self.atlas),
             HostMetrics(self.atlas),
             Curves(self.atlas),

@@ -81,7 +81,7 @@ class SuccessSettings:
     """What earlier failures of a value count when another comes."""
     correction: float = 0.02
     """Least weight of the last outcome in the correction."""
-    max_values: int = 50_000
+    max_values: int = 20_000
     max_fields: int = 40
     max_groups: int = 2_000
     """Fields and pairs of fields that have weights of their own."""
@@ -223,7 +223,9 @@ class SuccessPredictor:
         raw = self._log_odds(terms)
         self._learn_correction(raw, outcome)
         self._learn_weights(terms, outcome - _from_log_odds(raw))
-        values = [self._values.pop(term.key, None) or _Value(self._whole.slow) for term in terms]
+        for term in terms:
+            self._values.pop(term.key, None)
+        values = [term.value or _Value(self._whole.slow) for term in terms]
         for term, value in zip(terms, values, strict=True):
             value.learn(outcome, self.settings)
             self._values[term.key] = value
@@ -401,11 +403,11 @@ class SuccessPredictor:
         weights = [(group.slow.value, group.quick.value) for group in batch.groups]
         of_group = np.array(weights).reshape(-1, 2)[batch.group]
         of_terms = of_group[:, 0] * slow + of_group[:, 1] * quick
-        raw: Floats = np.bincount(batch.context, of_terms, contexts)
+        raw: Floats = _sums(batch.context, of_terms, contexts)
         raw += own.slow.value * base + own.quick.value * quick_base
         error = succeeded - (1 / (1 + np.exp(-np.clip(raw, -30, 30))))[batch.context_of]
-        sums = np.bincount(batch.context_of, error, contexts)
-        squares = np.bincount(batch.context_of, error * error, contexts)
+        sums = _sums(batch.context_of, error, contexts)
+        squares = _sums(batch.context_of, error**2, contexts)
         zeros = np.zeros(contexts, dtype=np.intp)
         _move_all([own.slow], zeros, sums * base, squares * base**2, rate)
         _move_all([own.quick], zeros, sums * quick_base, squares * quick_base**2, rate)
@@ -434,7 +436,7 @@ class SuccessPredictor:
         values = [each or _Value(self._whole.slow) for each in known]
         rates = np.array([(each.slow, each.quick, each.count) for each in values]).reshape(-1, 3).T
         outcome = succeeded[row[sequences.order]]
-        slow, quick = self._rates_after(sequences, *rates, outcome)
+        slow, quick = self._rates_after(sequences, rates, outcome)
         counts = rates[2] + sequences.lengths
         for key, each, *learnt in zip(
             batch.keys, values, counts.astype(int).tolist(), slow.tolist(), quick.tolist(), strict=True
@@ -448,14 +450,13 @@ class SuccessPredictor:
         whole = self._whole
         sequences = Sequences.by(np.zeros(len(succeeded), dtype=np.intp), 1)
         start = np.array([[whole.slow], [whole.quick], [whole.count]])
-        slow, quick = self._rates_after(sequences, *start, succeeded)
+        slow, quick = self._rates_after(sequences, start, succeeded)
         whole.slow, whole.quick = float(slow[0]), float(quick[0])
         whole.count += len(succeeded)
 
-    def _rates_after(
-        self, sequences: Sequences, slow: Floats, quick: Floats, counts: Floats, outcome: Floats
-    ) -> tuple[Floats, Floats]:
-        """Slow and quick rates after some outcomes more than `counts`."""
+    def _rates_after(self, sequences: Sequences, before: Floats, outcome: Floats) -> tuple[Floats, Floats]:
+        """Slow and quick rates after some outcomes more; before them there were slow, quick and counts."""
+        slow, quick, counts = before
         learnt = counts[sequences.of] + sequences.place
         slow_rate = np.maximum(1 / (learnt + 2), self.settings.slow)
         quick_rate = np.full(len(learnt), self.settings.quick)
@@ -609,10 +610,16 @@ def _move_all(
     weights: Sequence[_Weight], of: Integers, gradients: Floats, squares: Floats, rate: float
 ) -> None:
     """Move each weight along the sum of its gradients, as AdaGrad does for a batch."""
-    sums = np.bincount(of, gradients, len(weights)).tolist()
-    sums_of_squares = np.bincount(of, squares, len(weights)).tolist()
+    sums = _sums(of, gradients, len(weights)).tolist()
+    sums_of_squares = _sums(of, squares, len(weights)).tolist()
     for weight, gradient, square in zip(weights, sums, sums_of_squares, strict=True):
         weight.move(gradient, rate, max(square, gradient * gradient))
+
+
+def _sums(of: Integers, values: Floats, number: int) -> Floats:
+    sums: Any = np.bincount(of, values, number)
+    summed: Floats = sums
+    return summed
 
 
 def _log_odds_of(probabilities: Floats) -> Floats:

@@ -999,14 +999,15 @@ async def test_each_ask_is_recorded_with_what_it_cost_and_brought(hunting: Hunti
     cats, gardens, cats_again = await steps(sql)
     context = {
         "source": "search", "arm": "search:specification", "bucket": "search", "topics": 1, "page": "first",
-        "origin": "seed", "found": 50, "new": 50,
+        "origin": "seed",
     }  # fmt: skip
     assert cats == {
         "action": "search:specification", "at": "2026-11-02T12:00:00+00:00", "outcome": "success",
         "reward": 21, "cost": 2.0, "seconds": cats["seconds"], "context": context,
+        "results": {"found": 50, "new": 50},
     }  # fmt: skip
     assert 0 < cats["seconds"] <= first.seconds
-    assert gardens["context"] == context | {"found": GARDENS, "new": GARDENS}
+    assert (gardens["context"], gardens["results"]) == (context, {"found": GARDENS, "new": GARDENS})
     assert cats["reward"] + gardens["reward"] == first.early
     assert cats["cost"] + gardens["cost"] == sum(first.units.values())
     assert cats_again["context"]["page"] == "next"
@@ -1068,7 +1069,7 @@ async def test_an_ask_that_fails_is_recorded_with_its_reason_and_error(
     assert (step["outcome"], step["reward"], step["cost"]) == (outcome, 0, cost)
     assert step["error"].startswith(error)
     assert len(step["error"]) <= 300
-    assert "found" not in step["context"]
+    assert "results" not in step
 
 
 async def test_an_answer_that_cannot_be_stored_was_paid_for(hunting: Hunting, sql: Any) -> None:
