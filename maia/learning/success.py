@@ -430,7 +430,10 @@ class SuccessPredictor:
         return slow - base, _log_odds_of(rate + trust * (quick - rate)) - slow
 
     def _learn_values(self, batch: _Batch, known: Sequence[_Value | None], succeeded: Floats) -> list[_Value]:
-        """Learn the outcomes into the rates of their values, one after the other."""
+        """Learn the outcomes into the rates of their values, as if one after the other.
+
+        A new value starts with the whole's rate before the batch.
+        """
         value, row = batch.by_row()
         sequences = Sequences.by(value, len(known))
         values = [each or _Value(self._whole.slow) for each in known]
@@ -617,9 +620,8 @@ def _move_all(
 
 
 def _sums(of: Integers, values: Floats, number: int) -> Floats:
-    sums: Any = np.bincount(of, values, number)
-    summed: Floats = sums
-    return summed
+    """The sum of the values of each of a number of things."""
+    return np.bincount(of, values, number).astype(np.float64)
 
 
 def _log_odds_of(probabilities: Floats) -> Floats:
