@@ -43,6 +43,8 @@ _TINY: Final = 1e-3
 _LEAST_BATCH, _MOST_BATCH = 8, 1024
 _SHARE_OF_BATCH: Final = 8
 """A batch has at most this fraction of the outcomes learnt before: early on, weights change quickly."""
+_CODE_BITS: Final = 24
+"""A batch has fewer values of single fields than this many bits can number."""
 _CLASSES_OF_BATCH: Final = 48
 """Failures of a batch from which the classes are learnt; of more, evenly many throughout the batch."""
 _AFTERWARDS: Final = frozenset({"error"})
@@ -378,19 +380,17 @@ class SuccessPredictor:
     def _batch(self, outcomes: Sequence[Outcome]) -> _Batch:
         """The values and groups of a batch; equal contexts are looked at once."""
         numbered = _Numbered()
-        shapes: dict[tuple[str, ...], list[tuple[_Group, int]]] = {}
         contexts: dict[tuple[Any, ...], int] = {}
         context_of: list[int] = []
         for context, _, _ in outcomes:
-            # Types belong to it, because 1 and True are equal.
+            # With the types, because 1 and True are equal.
             key = (*context.items(), *map(type, context.values()))
             found = contexts.get(key)
             if found is None:
                 found = contexts[key] = len(contexts)
                 names = tuple(context)
-                if names not in shapes:
-                    shapes[names] = numbered.shape(self._groups_of(names))
-                numbered.add(context, shapes[names])
+                shape = numbered.shape(names) or numbered.add_shape(names, self._groups_of(names))
+                numbered.add(context, shape)
             context_of.append(found)
         return numbered.batch(context_of)
 
@@ -566,47 +566,89 @@ class _Batch(NamedTuple):
         return slice(start, start + int(self.lengths[context]))
 
 
+class _Shape(NamedTuple):
+    """Contexts that have the same fields: their groups, singles first, and the numbers of their values."""
+
+    singles: list[_Group]
+    pairs: list[_Group]
+    rows: list[list[int]]
+    contexts: list[int]
+
+    def pair_codes(self) -> Integers:
+        """The two values of each pair in one number, a row for each context."""
+        place = {group.fields[0]: column for column, group in enumerate(self.singles)}
+        first, second = (
+            np.array([[place[name] for name in group.fields] for group in self.pairs], dtype=np.intp)
+            .reshape(-1, 2)
+            .T
+        )
+        values = np.array(self.rows, dtype=np.intp).reshape(len(self.rows), len(self.singles))
+        return values[:, first] << _CODE_BITS | values[:, second]
+
+
 class _Numbered:
     """Numbers the values and groups of a batch while its contexts are read."""
 
     def __init__(self) -> None:
-        self._values: dict[str, int] = {}
-        self._groups: dict[tuple[str, ...], int] = {}
-        self._of_number: list[_Group] = []
-        self._value: list[int] = []
-        self._group: list[int] = []
-        self._lengths: list[int] = []
+        self._shapes: dict[tuple[str, ...], _Shape] = {}
+        self._of_value: dict[tuple[str, type, Scalar], int] = {}
+        self._of_key: dict[str, int] = {}
+        self._contexts = 0
 
-    def shape(self, groups: Sequence[_Group]) -> list[tuple[_Group, int]]:
-        """Groups with their numbers."""
-        for group in groups:
-            if self._groups.setdefault(group.fields, len(self._groups)) == len(self._of_number):
-                self._of_number.append(group)
-        return [(group, self._groups[group.fields]) for group in groups]
+    def shape(self, names: tuple[str, ...]) -> _Shape | None:
+        """The shape of contexts with these fields, if one was met."""
+        return self._shapes.get(names)
 
-    def add(self, context: Mapping[str, Scalar], shape: Sequence[tuple[_Group, int]]) -> None:
+    def add_shape(self, names: tuple[str, ...], groups: Sequence[_Group]) -> _Shape:
+        """Another shape with its groups."""
+        singles = [group for group in groups if len(group.fields) == 1]
+        shape = self._shapes[names] = _Shape(singles, list(groups[len(singles) :]), [], [])
+        return shape
+
+    def add(self, context: Mapping[str, Scalar], shape: _Shape) -> None:
         """Number the values of another context."""
-        singles = {name: f"{name}={_bin(value)}" for name, value in context.items()}
-        values = self._values
-        for group, number in shape:
-            fields = group.fields
-            key = singles[fields[0]] if len(fields) == 1 else f"{singles[fields[0]]}&{singles[fields[1]]}"
-            self._value.append(values.setdefault(key, len(values)))
-            self._group.append(number)
-        self._lengths.append(len(shape))
+        row = []
+        for group in shape.singles:
+            name = group.fields[0]
+            value = context[name]
+            # The type belongs to it, because 1 and True are equal.
+            known = (name, type(value), value)
+            number = self._of_value.get(known)
+            if number is None:
+                key = f"{name}={_bin(value)}"
+                number = self._of_value[known] = self._of_key.setdefault(key, len(self._of_key))
+            row.append(number)
+        shape.rows.append(row)
+        shape.contexts.append(self._contexts)
+        self._contexts += 1
 
     def batch(self, context_of: Sequence[int]) -> _Batch:
-        """All that was numbered, with the number of each outcome's context."""
-        lengths = np.array(self._lengths, dtype=np.intp)
+        """All that was numbered, shape by shape, with the number of each outcome's context."""
+        shapes, keys = list(self._shapes.values()), list(self._of_key)
+        codes = [shape.pair_codes() for shape in shapes]
+        pairs, numbers = np.unique(np.concatenate([each.ravel() for each in codes]), return_inverse=True)
+        low = (1 << _CODE_BITS) - 1
+        keys += [f"{keys[code >> _CODE_BITS]}&{keys[code & low]}" for code in pairs.tolist()]
+        groups: dict[tuple[str, ...], _Group] = {}
+        of_group: dict[tuple[str, ...], int] = {}
+        values, group_numbers, lengths, used = [], [], [], 0
+        for shape, each in zip(shapes, codes, strict=True):
+            of_pairs = numbers[used : used + each.size].reshape(each.shape) + len(self._of_key)
+            used += each.size
+            singles = np.array(shape.rows, dtype=np.intp).reshape(len(shape.rows), len(shape.singles))
+            values.append(np.hstack((singles, of_pairs)).ravel())
+            own = [*shape.singles, *shape.pairs]
+            groups |= {group.fields: group for group in own}
+            numbered = [of_group.setdefault(group.fields, len(of_group)) for group in own]
+            group_numbers.append(np.tile(np.array(numbered, dtype=np.intp), len(shape.rows)))
+            lengths.append(np.full(len(shape.rows), len(own), dtype=np.intp))
+        place = np.argsort(np.concatenate([np.array(shape.contexts, dtype=np.intp) for shape in shapes]))
+        of_context = np.concatenate(lengths)
         return _Batch(
-            list(self._values),
-            self._of_number,
-            np.repeat(np.arange(len(lengths)), lengths),
-            np.array(self._value, dtype=np.intp),
-            np.array(self._group, dtype=np.intp),
-            lengths,
-            np.array(context_of, dtype=np.intp),
-        )
+            keys, list(groups.values()), np.repeat(np.arange(len(of_context)), of_context),
+            np.concatenate(values), np.concatenate(group_numbers), of_context,
+            place[np.array(context_of, dtype=np.intp)],
+        )  # fmt: skip
 
 
 def _move_all(

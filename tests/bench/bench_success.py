@@ -413,7 +413,11 @@ def play(peer: Peer, steps: Sequence[Step]) -> Score:
 def play_late(steps: Sequence[Step], page: int, *, many: bool) -> tuple[float, float]:
     """Log loss and CPU µs an outcome if outcomes are learnt in pages, at once or one after the other."""
     predictor, told, loss, busy_s = SuccessPredictor(), list[Outcome](), 0.0, 0.0
-    outcomes = [Outcome(*step[1:]) for step in steps if step.succeeded is not None]
+    outcomes = [
+        Outcome(step.context, step.succeeded, step.failure_class)
+        for step in steps
+        if step.succeeded is not None
+    ]
     for begun in range(0, len(outcomes), page):
         told = outcomes[begun : begun + page]
         for context, succeeded, _ in told:
