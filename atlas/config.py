@@ -540,6 +540,13 @@ class LearnerSettings(Group):
         le=8760,
         description="Hours between snapshots of the patterns to the vault; 0 for none.",
     )
+    expect_failure_below: float = Field(
+        default=0,
+        ge=0,
+        lt=1,
+        description="Probability of success under which a question of the hunter waits, except one in ten; "
+        "0 for never.",
+    )
     llama_model: Path | None = Field(
         default=None, description="A GGUF file: classify failures with llama.cpp (extra `llama`)."
     )

@@ -141,6 +141,7 @@ def _run_checks() -> Iterator[Check]:
     yield ok("settings", "well-formed")
     yield from _keys(settings)
     yield _clock(settings)
+    yield _failure_texts(settings)
     yield from _disk(settings)
     yield from run(_collect(_services(settings)))
 
@@ -273,6 +274,21 @@ def _clock(settings: Settings) -> Check:
         return ok("clock", finding)
     remedy = "for the real API unset PLEIADES_CLOCK__START, PLEIADES_CLOCK__ANCHOR and PLEIADES_CLOCK__SPEED"
     return warning("clock", f"virtual, as for an emulator: {finding}", remedy)
+
+
+def _failure_texts(settings: Settings) -> Check:
+    """Which back end classifies failures; a model is looked at, but not loaded."""
+    from maia.learner.llama import llama_problem
+
+    model = settings.learner.llama_model
+    if model is None:
+        finding = "the statistical back end classifies them, as PLEIADES_LEARNER__LLAMA_MODEL is not set"
+        return ok("failure texts", finding)
+    problem = llama_problem(model)
+    if problem is None:
+        return ok("failure texts", f"llama.cpp classifies them with {model}")
+    remedy = "mend that, or unset PLEIADES_LEARNER__LLAMA_MODEL; until then the statistical back end serves"
+    return warning("failure texts", problem, remedy)
 
 
 def _disk(settings: Settings) -> Iterator[Check]:

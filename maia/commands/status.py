@@ -17,6 +17,7 @@ from maia.views.words import ATTRIBUTION, plain
 if TYPE_CHECKING:
     from maia.views.clock import Tracking
     from maia.views.status import FeedsState, Status
+    from maia.views.success import Calibration
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
@@ -64,6 +65,7 @@ def _print(found: Status) -> None:
     _print_tracking(found.tracking)
     for agent, cycles in found.cycles.items():
         _print_cycles(agent, cycles)
+    _print_calls(found.calls)
     waiting = found.vault.waiting
     stored = f"{waiting:,} objects are still in the database" if waiting else "everything is stored"
     print_text(f"Vault ({found.vault.provider}): {stored}")
@@ -79,6 +81,17 @@ def _print_feeds(feeds: FeedsState, now: datetime) -> None:
     elif feeds.next_look_at is not None:
         is_due = feeds.next_look_at <= now
         text += f"; {'due since' if is_due else 'the next is due at'} {as_text(feeds.next_look_at)}"
+    print_text(f"{text}\n")
+
+
+def _print_calls(calls: Calibration) -> None:
+    if calls.succeeded is None:
+        return
+    text = f"Calls in the last 24 h: {calls.succeeded:.1%} of {calls.calls:,} succeeded"
+    if calls.expected is not None:
+        text += f", {calls.expected:.1%} were expected to"
+    if calls.likeliest_failure is not None:
+        text += f"; most failures are of class {calls.likeliest_failure}"
     print_text(f"{text}\n")
 
 

@@ -16,6 +16,7 @@ from atlas.composition import check_clock, check_free_disk
 from atlas.errors import AtlasError, DatabaseError
 from atlas.queries import clean_text
 from maia.cycle import sessions
+from maia.cycle.expectations import Expected
 from maia.cycle.outcome import CycleStatistics, Outcome, Progress
 from maia.cycle.reasons import SkipReason, outcome_of, reason_of
 from maia.learning.observations import SUCCESS, Scalar
@@ -67,7 +68,8 @@ class StepRecord:
     """What an agent did within a cycle and what came of it, for the learner to learn from.
 
     `outcome` says how it failed if it did not succeed. `reward` is what the step is done for, such as the
-    samples stored, and `cost` the units that it took. The context is small and tells nothing personal.
+    samples stored, and `cost` the units that it took. The context is small and tells nothing personal; it is
+    what was known before, and `results` are what else came of the step.
     """
 
     action: str
@@ -77,15 +79,24 @@ class StepRecord:
     seconds: float = 0.0
     context: Mapping[str, Scalar] = field(default_factory=dict)
     error: str | None = None
+    results: Mapping[str, float] = field(default_factory=dict)
+    expected: Expected | None = None
+    """What the learner expected of it."""
 
     @classmethod
     def failed(
-        cls, action: str, error: BaseException, cost: float, seconds: float, context: Mapping[str, Scalar]
+        cls,
+        action: str,
+        error: BaseException,
+        cost: float,
+        seconds: float,
+        context: Mapping[str, Scalar],
+        expected: Expected | None = None,
     ) -> Self:
         """The record of a step that an error ended. Being told to stop is no failure that has a text."""
         reason = reason_of(error)
         text = None if reason is SkipReason.INTERRUPTED else str(error) or type(error).__name__
-        return cls(action, reason.value, 0.0, cost, seconds, context, text)
+        return cls(action, reason.value, 0.0, cost, seconds, context, text, expected=expected)
 
     def as_dict(self, at: datetime) -> dict[str, Any]:
         """The payload of the step's event; `at` is when it ended."""
@@ -98,6 +109,10 @@ class StepRecord:
             "seconds": round(self.seconds, 3),
             "context": self.context,
         }
+        if self.results:
+            payload["results"] = self.results
+        if self.expected is not None:
+            payload["expected"] = self.expected.as_dict()
         if self.error is not None:
             payload["error"] = clean_text(self.error)[:_LONGEST_ERROR]
         return payload

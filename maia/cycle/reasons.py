@@ -47,6 +47,8 @@ class SkipReason(StrEnum):
     """The lease expired, and another process has claimed the item."""
     LATE = "late"
     """Half the batch's lease has passed: items not started by then are released."""
+    UNPROMISING = "unpromising"
+    """The learner expects that it would fail: released without a charge, and asked again later."""
     DATABASE = "database"
     """The database refused this item, or was away when it was to be stored: retried later."""
     STORAGE = "storage_failed"

@@ -32,6 +32,7 @@ from atlas.keyring import KeyRing, LedgerLine
 from maia.cycle.agent import Agent, Highlight
 from maia.cycle.claims import FailedRequest, together
 from maia.cycle.cycle import OnProgress, StepRecord, cost_of_failure
+from maia.cycle.expectations import Expectations, Expected, shall_wait
 from maia.cycle.outcome import Closing, CycleStatistics, Progress
 from maia.cycle.paid import PaidCycle, closed, closing_of, keep_answers, units_now
 from maia.cycle.reasons import ITEMS_OWN, JUDGED, SkipReason, reason_of
@@ -115,6 +116,7 @@ class UnderWay:
     """An ask that was begun: how long its steps took, and once it has an answer, what that cost in all."""
 
     ask: Ask
+    expected: Expected | None = None
     seconds: float = 0.0
     cost: float | None = None
 
@@ -328,6 +330,12 @@ class Hunter(Agent[HunterStatistics]):
         if error is None and not self.search.is_original:
             await self.planner.put_back(_units_of(asks))
 
+    async def hold_back(self, ask: Ask, why: str) -> None:
+        """Let an ask wait that was not put; it is not charged, and the plan gets its units back."""
+        await self.source_of(ask).release([ask], why)
+        if not self.search.is_original:
+            await self.planner.put_back(_units_of([ask]))
+
     async def put(self, ask: Ask) -> Finding:
         """Put an ask to YouTube."""
         found: Finding = await self.source_of(ask).put(ask)
@@ -478,10 +486,12 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
         """A feed's 429. It ends the process, but only once all answers that were paid for are stored."""
         self._parked_before = hunter.parked
         self._under_way: dict[Hashable, UnderWay] = {}
+        self._expectations = Expectations(hunter.name)
 
     async def _work(self, batch_size: int) -> None:
         """Take every ask through the steps; the first failure that is not specific to an ask ends it."""
         hunter = self.hunter
+        self._expectations = await Expectations.load(self.atlas, hunter.name)
         await hunter.judge()
         await self._claim(
             self.step("fetch_batch", batch_size, lambda: hunter.fetch_batch(batch_size)), self._accept
@@ -543,8 +553,13 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
             await self._ingest(page)
 
     async def _put(self, ask: Ask) -> Finding | None:
-        source = self.hunter.source_of(ask)
-        self._under_way[ask.key] = UnderWay(ask)
+        source, now = self.hunter.source_of(ask), self.atlas.clock.now()
+        expected = self._expectations.of(ask.arm, self._context(ask), now)
+        below = self.atlas.settings.learner.expect_failure_below
+        if not source.is_free and shall_wait(expected, below, ask.key, now):
+            await self._hold_back(ask, expected)
+            return None
+        self._under_way[ask.key] = UnderWay(ask, expected)
         try:
             with self._timed([ask]):
                 finding: Finding = await self.step(source.name, ask.about, lambda: self.hunter.put(ask))
@@ -560,6 +575,25 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
             return None
         self._under_way[ask.key].cost = finding.units
         return finding
+
+    async def _hold_back(self, ask: Ask, expected: Expected | None) -> None:
+        """Let an ask wait that the learner expects to fail."""
+        why = "the learner expects that it would fail"
+        if expected is not None:
+            likeliest = f", most likely by {expected.failure_class}" if expected.failure_class else ""
+            why = f"{why}{likeliest}: success has a probability of {expected.success:.2f}"
+        logger.info("%r waits: %s", ask.about, why, extra={"action": "skipped_unpromising"})
+        reason = SkipReason.UNPROMISING
+        try:
+            await self.hunter.hold_back(ask, why)
+        except LeaseLost:
+            reason = SkipReason.LEASE_LOST
+        except DatabaseError as error:
+            logger.warning("%r could not be released yet: %s", ask.about, error)
+            return
+        del self.held[ask.key]
+        self.skipped[reason] += 1
+        self._report(ask, None, reason)
 
     async def _ingest(self, page: EnrichedFinding) -> None:
         ask = page.finding.ask
@@ -628,14 +662,19 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
 
     def _note_stored(self, ask: Ask, page: StoredPage) -> None:
         done = self._under_way.pop(ask.key)
-        context = self._context(ask) | {"found": page.found, "new": page.new}
-        cost = page.units + page.enrichments
-        self.note(StepRecord(ask.arm, reward=page.early, cost=cost, seconds=done.seconds, context=context))
+        self.note(
+            StepRecord(
+                ask.arm, reward=page.early, cost=page.units + page.enrichments, seconds=done.seconds,
+                context=self._context(ask), results={"found": page.found, "new": page.new},
+                expected=done.expected,
+            )
+        )  # fmt: skip
 
     def _note_failed(self, ask: Ask, error: BaseException) -> None:
         done = self._under_way.pop(ask.key)
         cost = cost_of_failure(error, ask.units) if done.cost is None else done.cost
-        self.note(StepRecord.failed(ask.arm, error, cost, done.seconds, self._context(ask)))
+        context = self._context(ask)
+        self.note(StepRecord.failed(ask.arm, error, cost, done.seconds, context, done.expected))
 
     def _context(self, ask: Ask) -> dict[str, Scalar]:
         """What may bear on how the ask ends and is known before; no text that somebody typed."""

@@ -29,7 +29,8 @@ from maia.learner.exporting import commit_patterns
 from maia.learner.forecasting import Forecasting
 from maia.learner.housekeeping import keep_within_limits
 from maia.learner.knowledge import DetectorClass, Knowledge, Learnt, detector_classes
-from maia.learner.sources import TEMPLATES, Acts, Curves, Figures, HostMetrics, Page, Source
+from maia.learner.outcomes import MODELS, TEMPLATES, classify_new_templates
+from maia.learner.sources import Acts, Curves, Figures, HostMetrics, Page, Source
 from maia.learner.storing import store_learnt
 from maia.learning.detector import Reads
 from maia.learning.privacy import Pseudonyms
@@ -159,6 +160,7 @@ class LearnerCycle(Cycle[LearnerStatistics]):
             has_learnt = bool(self.claimed or self.agent.options)
             if has_learnt:
                 await self.step("judge", "patterns", self._judge)
+                await self.step("classify", "failures", lambda: classify_new_templates(self.atlas))
                 await self.step("forecast", "views", self._forecast)
                 self.claimed = max(self.claimed, 1)
             keeping = await self._to_keep(has_learnt=has_learnt)
@@ -166,9 +168,10 @@ class LearnerCycle(Cycle[LearnerStatistics]):
                 await self.step("keep", what, partial(self._keep, what, keep))
 
     async def _learn_all(self, batch_size: int) -> None:
-        models = await self.dao.models([*Knowledge.model_names(self.learner.detectors), TEMPLATES])
+        names = [*Knowledge.model_names(self.learner.detectors), TEMPLATES, *MODELS]
+        models = await self.dao.models(names)
         sources: list[Source] = [
-            Acts(self.atlas, self.learner.pseudonyms, models.get(TEMPLATES)),
+            Acts(self.atlas, self.learner.pseudonyms, models),
             Figures(self.atlas),
             HostMetrics(self.atlas),
             Curves(self.atlas),

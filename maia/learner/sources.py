@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final
@@ -15,6 +15,7 @@ from atlas.composition import Atlas
 from atlas.events import Event
 from maia.learner import observing
 from maia.learner.knowledge import restored_model
+from maia.learner.outcomes import TEMPLATES, Outcomes
 from maia.learning.detector import Reads
 from maia.learning.observations import Measurement, Observation, ViewCurve
 from maia.learning.privacy import Pseudonyms
@@ -28,7 +29,6 @@ _LATE: Final = timedelta(minutes=10)
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _LAST_ID: Final = "~"
 _LEAST_POINTS: Final = 3
-TEMPLATES: Final = "failure_templates"
 _TEMPLATES_VERSION: Final = 1
 _FIGURES: Final = ("seconds", "new", "samples")
 _HOST_SERIES: Final = (
@@ -101,20 +101,25 @@ class Acts(_EventSource):
     reads = "observations"
     kinds = observing.KINDS
 
-    def __init__(self, atlas: Atlas, pseudonyms: Pseudonyms, templates: Model | None) -> None:
+    def __init__(self, atlas: Atlas, pseudonyms: Pseudonyms, models: Mapping[str, Model]) -> None:
         super().__init__(atlas)
+        self._outcomes, templates = Outcomes(models), models.get(TEMPLATES)
         self._templates, self._texts = restored_model(FailureTemplates, templates), 0
         self._seen = templates.observations if templates else 0
         self._observer = observing.Observer(pseudonyms, self._template)
 
     def inputs(self, events: Sequence[Event]) -> Sequence[Observation]:
-        return self._observer.observations(events)
+        observations = self._observer.observations(events)
+        self._outcomes.learn(observations)
+        return observations
 
     def models(self) -> list[Model]:
-        """The templates of failures, if there was any."""
-        if not self._texts:
-            return []
-        return [Model(TEMPLATES, _TEMPLATES_VERSION, self._templates.state(), self._seen + self._texts)]
+        """What was learnt of outcomes, and the templates of failures, if there was any."""
+        models = self._outcomes.models()
+        if self._texts:
+            seen = self._seen + self._texts
+            models.append(Model(TEMPLATES, _TEMPLATES_VERSION, self._templates.state(), seen))
+        return models
 
     def _template(self, text: str) -> str:
         self._texts += 1

@@ -8,19 +8,28 @@ failures show in the quick rates, lasting differences in the slow ones, and the 
 for which field. A last step corrects the probability by what came of predictions like it.
 
 The class of a failure is predicted likewise, from the classes of the failures that each value had.
+
+Many outcomes are learnt at once by `learn_many`: the rates as if one by one, but the weights by what would
+have been predicted before the batch. That is quicker, and what is asked of them: whoever predicts has learnt
+nothing yet of what happens meanwhile, so that the quick rates deserve less trust than one step ahead.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
+import numpy as np
+
+from maia.learning.running import Floats, Integers, Sequences, mean_after
 from maia.learning.states import pack, unpack
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from maia.learning.observations import Scalar
 
 _NAME: Final = "success"
@@ -31,6 +40,29 @@ _LONGEST_VALUE: Final = 80
 _BINS: Final = 21
 """Of the correction: log-odds from -5 to 5, half a unit each."""
 _TINY: Final = 1e-3
+_LEAST_BATCH, _MOST_BATCH = 8, 1024
+_SHARE_OF_BATCH: Final = 8
+"""A batch has at most this fraction of the outcomes learnt before: early on, weights change quickly."""
+_CODE_BITS: Final = 24
+"""A batch has fewer values of single fields than this many bits can number."""
+_CLASSES_OF_BATCH: Final = 48
+"""Failures of a batch from which the classes are learnt; of more, evenly many throughout the batch."""
+_AFTERWARDS: Final = frozenset({"error"})
+"""Fields of an observation's context that are known only afterwards."""
+
+
+def known_before(agent: str, action: str, context: Mapping[str, Scalar], at: datetime) -> dict[str, Scalar]:
+    """What is known before an action: its context without an error, who does what, and when (UTC)."""
+    known = {name: value for name, value in context.items() if name not in _AFTERWARDS}
+    return known | {"agent": agent, "action": action, "hour": at.hour, "weekday": at.weekday()}
+
+
+class Outcome(NamedTuple):
+    """What came of a search or batch; `failure_class` is left out of a success."""
+
+    context: Mapping[str, Scalar]
+    succeeded: bool
+    failure_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +83,7 @@ class SuccessSettings:
     """What earlier failures of a value count when another comes."""
     correction: float = 0.02
     """Least weight of the last outcome in the correction."""
-    max_values: int = 50_000
+    max_values: int = 20_000
     max_fields: int = 40
     max_groups: int = 2_000
     """Fields and pairs of fields that have weights of their own."""
@@ -104,17 +136,16 @@ class _Value:
         self.slow = self.quick = rate
         self.classes: dict[int, float] = {}
 
-    def learn(self, outcome: float, failure_class: int | None, settings: SuccessSettings) -> None:
+    def learn(self, outcome: float, settings: SuccessSettings) -> None:
         self.count += 1
         self.slow += max(1 / (self.count + 1), settings.slow) * (outcome - self.slow)
         self.quick += settings.quick * (outcome - self.quick)
-        if failure_class is not None:
-            self.classes = {
-                each: weight * settings.class_decay
-                for each, weight in self.classes.items()
-                if weight * settings.class_decay > _TINY
-            }
-            self.classes[failure_class] = self.classes.get(failure_class, 0.0) + 1
+
+    def learn_class(self, failure_class: int, decay: float) -> None:
+        self.classes = {
+            each: weight * decay for each, weight in self.classes.items() if weight * decay > _TINY
+        }
+        self.classes[failure_class] = self.classes.get(failure_class, 0.0) + 1
 
 
 class _Weight:
@@ -125,8 +156,9 @@ class _Weight:
     def __init__(self, value: float, square: float = 1.0) -> None:
         self.value, self.square = value, square
 
-    def move(self, gradient: float, rate: float) -> None:
-        self.square += gradient * gradient
+    def move(self, gradient: float, rate: float, square: float | None = None) -> None:
+        """Go along a gradient; of a sum of gradients, `square` is the sum of their squares."""
+        self.square += gradient * gradient if square is None else square
         self.value += rate * gradient / math.sqrt(self.square)
 
 
@@ -193,14 +225,31 @@ class SuccessPredictor:
         raw = self._log_odds(terms)
         self._learn_correction(raw, outcome)
         self._learn_weights(terms, outcome - _from_log_odds(raw))
-        number = None if succeeded or failure_class is None else self._number(failure_class)
-        if number is not None:
-            self._learn_class(terms, number)
         for term in terms:
-            value = self._values.pop(term.key, None) or _Value(self._whole.slow)
-            value.learn(outcome, number, self.settings)
+            self._values.pop(term.key, None)
+        values = [term.value or _Value(self._whole.slow) for term in terms]
+        for term, value in zip(terms, values, strict=True):
+            value.learn(outcome, self.settings)
             self._values[term.key] = value
-        self._whole.learn(outcome, number, self.settings)
+        self._whole.learn(outcome, self.settings)
+        if not succeeded and failure_class is not None:
+            self._learn_class([term.group for term in terms], values, failure_class)
+        self._forget_values()
+
+    def learn_many(self, outcomes: Sequence[Outcome]) -> None:
+        """Learn what came of many searches and batches, in their order; much quicker than one by one.
+
+        The classes of failures are learnt from every second, third, … failure of a batch that has many, which
+        leaves their shares unbiased.
+        """
+        begun = 0
+        while begun < len(outcomes):
+            size = min(max(self._whole.count // _SHARE_OF_BATCH, _LEAST_BATCH), _MOST_BATCH)
+            self._learn_batch(outcomes[begun : begun + size])
+            begun += size
+            self._forget_values()
+
+    def _forget_values(self) -> None:
         while len(self._values) > self.settings.max_values:
             del self._values[next(iter(self._values))]
 
@@ -208,23 +257,29 @@ class SuccessPredictor:
 
     def _terms(self, context: Mapping[str, Scalar]) -> list[_Term]:
         """What each value of a context says, and each pair of values of the fields that weigh most."""
-        whole = _log_odds(self._whole.slow)
-        fields = sorted(context)[: self.settings.max_fields]
-        singles = [self._term(f"{name}={_bin(context[name])}", name, (name,), whole) for name in fields]
-        paired = sorted(singles, key=lambda term: -abs(term.group.slow.value))[: self.settings.pair_fields]
-        pairs = [
-            self._term(f"{one.key}&{other.key}", f"{first}&{second}", (first, second), whole)
-            for one, other in combinations(paired, 2)
-            for (first,), (second,) in [sorted((one.group.fields, other.group.fields))]
+        whole, groups = _log_odds(self._whole.slow), self._groups_of(context)
+        singles = {name: f"{name}={_bin(context[name])}" for name in context}
+        return [
+            self._term("&".join(singles[name] for name in group.fields), group, whole) for group in groups
         ]
-        return singles + pairs
 
-    def _term(self, key: str, name: str, fields: tuple[str, ...], whole: float) -> _Term:
+    def _groups_of(self, names: Iterable[str]) -> list[_Group]:
+        """The groups of these fields, and of the pairs of those that weigh most."""
+        singles = [self._group((name,)) for name in sorted(names)[: self.settings.max_fields]]
+        heaviest = sorted(singles, key=lambda group: -abs(group.slow.value))[: self.settings.pair_fields]
+        paired = sorted(group.fields[0] for group in heaviest)
+        return singles + [self._group(pair) for pair in combinations(paired, 2)]
+
+    def _group(self, fields: tuple[str, ...]) -> _Group:
+        name = "&".join(fields)
         group = self._groups.get(name)
         if group is None:
             group = _Group(fields, self.settings.initial_weight)
             if len(self._groups) < self.settings.max_groups:
                 self._groups[name] = group
+        return group
+
+    def _term(self, key: str, group: _Group, whole: float) -> _Term:
         value = self._values.get(key)
         if value is None:
             return _Term(key, group, None, 0.0, 0.0)
@@ -273,34 +328,173 @@ class SuccessPredictor:
         self._classes.append(failure_class)
         return len(self._classes) - 1
 
-    def _class_sizes(self, terms: list[_Term]) -> Iterator[tuple[_Weight, list[float]]]:
+    def _class_sizes(self, groups: Sequence[_Group], values: Sequence[_Value | None]) -> _ClassSizes:
         """The logarithm of each class's share among the failures of the whole, and what values add to it."""
         number = len(self._classes)
-        whole = _shares(self._whole.classes, [1 / number] * number, 1.0)
-        base = [math.log(share) for share in whole]
-        yield self._whole_group.classes, base
-        for term in terms:
-            if term.value is not None and term.value.classes:
-                shares = _shares(term.value.classes, whole, self.settings.back_off)
-                sizes = [math.log(share) - usual for share, usual in zip(shares, base, strict=True)]
-                yield term.group.classes, sizes
+        known = [
+            (group, value.classes)
+            for group, value in zip(groups, values, strict=True)
+            if value is not None and value.classes
+        ]
+        counts = np.zeros((len(known) + 1, number))
+        for row, classes in enumerate([self._whole.classes, *(classes for _, classes in known)]):
+            counts[row, list(classes)] = list(classes.values())
+        back_off = self.settings.back_off
+        whole = (counts[0] + 1 / number) / (counts[0].sum() + 1)
+        shares = (counts[1:] + back_off * whole) / (counts[1:].sum(axis=1, keepdims=True) + back_off)
+        base = np.log(whole)
+        weights = [self._whole_group.classes, *(group.classes for group, _ in known)]
+        return _ClassSizes(weights, np.vstack((base, np.log(shares) - base)))
 
-    def _class_probabilities(self, terms: list[_Term]) -> list[float]:
-        scores = [0.0] * len(self._classes)
-        if not scores:
+    def _class_probabilities(self, terms: Sequence[_Term]) -> list[float]:
+        if not self._classes:
             return []
-        for weight, sizes in self._class_sizes(terms):
-            scores = [score + weight.value * size for score, size in zip(scores, sizes, strict=True)]
-        top = max(scores)
-        shares = [math.exp(score - top) for score in scores]
-        total = sum(shares)
-        return [share / total for share in shares]
+        sizes = self._class_sizes([term.group for term in terms], [term.value for term in terms])
+        probabilities: list[float] = sizes.probabilities().tolist()
+        return probabilities
 
-    def _learn_class(self, terms: list[_Term], number: int) -> None:
-        probabilities = self._class_probabilities(terms)
-        for weight, sizes in self._class_sizes(terms):
-            expected = sum(p * size for p, size in zip(probabilities, sizes, strict=True))
-            weight.move(sizes[number] - expected, self.settings.learning_rate)
+    def _learn_class(self, groups: Sequence[_Group], values: Sequence[_Value], failure_class: str) -> None:
+        """Learn the class of a failure that had these values."""
+        number = self._number(failure_class)
+        if number is None:
+            return
+        weights, sizes = known = self._class_sizes(groups, values)
+        gradients = sizes[:, number] - sizes @ known.probabilities()
+        for weight, gradient in zip(weights, gradients.tolist(), strict=True):
+            weight.move(gradient, self.settings.learning_rate)
+        for value in (*values, self._whole):
+            value.learn_class(number, self.settings.class_decay)
+
+    # Many outcomes at once
+
+    def _learn_batch(self, outcomes: Sequence[Outcome]) -> None:
+        batch = self._batch(outcomes)
+        succeeded = np.array([float(each.succeeded) for each in outcomes])
+        known = [self._values.get(key) for key in batch.keys]
+        raw = self._learn_weights_of(batch, known, succeeded)
+        self._correct_many(raw[batch.context_of], succeeded)
+        values = self._learn_values(batch, known, succeeded)
+        self._learn_whole(succeeded)
+        self._learn_classes(batch, values, outcomes)
+
+    def _batch(self, outcomes: Sequence[Outcome]) -> _Batch:
+        """The values and groups of a batch; equal contexts are looked at once."""
+        numbered = _Numbered()
+        contexts: dict[tuple[Any, ...], int] = {}
+        context_of: list[int] = []
+        for context, _, _ in outcomes:
+            # With the types, because 1 and True are equal.
+            key = (*context.items(), *map(type, context.values()))
+            found = contexts.get(key)
+            if found is None:
+                found = contexts[key] = len(contexts)
+                names = tuple(context)
+                shape = numbered.shape(names) or numbered.add_shape(names, self._groups_of(names))
+                numbered.add(context, shape)
+            context_of.append(found)
+        return numbered.batch(context_of)
+
+    def _learn_weights_of(self, batch: _Batch, known: Sequence[_Value | None], succeeded: Floats) -> Floats:
+        """Learn the weights from errors of predictions before the batch; returns each context's log-odds."""
+        whole, own, rate = self._whole, self._whole_group, self.settings.learning_rate
+        base, contexts = _log_odds(whole.slow), len(batch.lengths)
+        quick_base = _log_odds(whole.quick) - base
+        slow, quick = (sizes[batch.value] for sizes in self._sizes(known, base))
+        weights = [(group.slow.value, group.quick.value) for group in batch.groups]
+        of_group = np.array(weights).reshape(-1, 2)[batch.group]
+        of_terms = of_group[:, 0] * slow + of_group[:, 1] * quick
+        raw: Floats = _sums(batch.context, of_terms, contexts)
+        raw += own.slow.value * base + own.quick.value * quick_base
+        error = succeeded - (1 / (1 + np.exp(-np.clip(raw, -30, 30))))[batch.context_of]
+        sums = _sums(batch.context_of, error, contexts)
+        squares = _sums(batch.context_of, error**2, contexts)
+        zeros = np.zeros(contexts, dtype=np.intp)
+        _move_all([own.slow], zeros, sums * base, squares * base**2, rate)
+        _move_all([own.quick], zeros, sums * quick_base, squares * quick_base**2, rate)
+        sums, squares = sums[batch.context], squares[batch.context]
+        _move_all([group.slow for group in batch.groups], batch.group, sums * slow, squares * slow**2, rate)
+        _move_all(
+            [group.quick for group in batch.groups], batch.group, sums * quick, squares * quick**2, rate
+        )
+        return raw
+
+    def _sizes(self, known: Sequence[_Value | None], base: float) -> tuple[Floats, Floats]:
+        """What the rates of each value say, in log-odds: the slow one, and how the quick one differs."""
+        rate, back_off = self._whole.slow, self.settings.back_off
+        rates = np.array(
+            [(rate, rate, 0) if each is None else (each.slow, each.quick, each.count) for each in known]
+        )
+        slow, quick, counts = rates.reshape(-1, 3).T
+        trust = counts / (counts + back_off)
+        slow = _log_odds_of(rate + trust * (slow - rate))
+        return slow - base, _log_odds_of(rate + trust * (quick - rate)) - slow
+
+    def _learn_values(self, batch: _Batch, known: Sequence[_Value | None], succeeded: Floats) -> list[_Value]:
+        """Learn the outcomes into the rates of their values, as if one after the other.
+
+        A new value starts with the whole's rate before the batch.
+        """
+        value, row = batch.by_row()
+        sequences = Sequences.by(value, len(known))
+        values = [each or _Value(self._whole.slow) for each in known]
+        rates = np.array([(each.slow, each.quick, each.count) for each in values]).reshape(-1, 3).T
+        outcome = succeeded[row[sequences.order]]
+        slow, quick = self._rates_after(sequences, rates, outcome)
+        counts = rates[2] + sequences.lengths
+        for key, each, *learnt in zip(
+            batch.keys, values, counts.astype(int).tolist(), slow.tolist(), quick.tolist(), strict=True
+        ):
+            each.count, each.slow, each.quick = learnt
+            self._values.pop(key, None)
+            self._values[key] = each
+        return values
+
+    def _learn_whole(self, succeeded: Floats) -> None:
+        whole = self._whole
+        sequences = Sequences.by(np.zeros(len(succeeded), dtype=np.intp), 1)
+        start = np.array([[whole.slow], [whole.quick], [whole.count]])
+        slow, quick = self._rates_after(sequences, start, succeeded)
+        whole.slow, whole.quick = float(slow[0]), float(quick[0])
+        whole.count += len(succeeded)
+
+    def _rates_after(self, sequences: Sequences, before: Floats, outcome: Floats) -> tuple[Floats, Floats]:
+        """Slow and quick rates after some outcomes more; before them there were slow, quick and counts."""
+        slow, quick, counts = before
+        learnt = counts[sequences.of] + sequences.place
+        slow_rate = np.maximum(1 / (learnt + 2), self.settings.slow)
+        quick_rate = np.full(len(learnt), self.settings.quick)
+        return (
+            mean_after(sequences, slow, slow_rate, outcome),
+            mean_after(sequences, quick, quick_rate, outcome),
+        )
+
+    def _correct_many(self, raw: Floats, succeeded: Floats) -> None:
+        """Learn the correction of many predictions, one after the other."""
+        position = np.clip(raw * 2 + _BINS // 2, 0.0, _BINS - 1.0)
+        low = np.minimum(position.astype(np.intp), _BINS - 2)
+        share = position - low
+        sequences = Sequences.by(np.stack((low, low + 1), axis=1).ravel(), _BINS)
+        order = sequences.order
+        weight = np.stack((1 - share, share), axis=1).ravel()[order]
+        means, totals = np.array(self._bins).T
+        before = np.cumsum(sequences.lengths) - sequences.lengths
+        seen = np.concatenate(([0.0], np.cumsum(weight)))
+        counted = seen[1:] + (totals - seen[before])[sequences.of]
+        rate = weight * np.maximum(1 / (counted + 10), self.settings.correction)
+        means = mean_after(sequences, means, rate, succeeded[order // 2])
+        totals = totals + seen[before + sequences.lengths] - seen[before]
+        self._bins = np.stack((means, totals), axis=1).tolist()
+
+    def _learn_classes(self, batch: _Batch, values: Sequence[_Value], outcomes: Sequence[Outcome]) -> None:
+        failed = [
+            row for row, each in enumerate(outcomes) if not each.succeeded and each.failure_class is not None
+        ]
+        step = -(-len(failed) // _CLASSES_OF_BATCH) or 1
+        for row in failed[::step]:
+            terms = batch.terms_of(row)
+            groups = [batch.groups[number] for number in batch.group[terms].tolist()]
+            of_row = [values[number] for number in batch.value[terms].tolist()]
+            self._learn_class(groups, of_row, outcomes[row].failure_class or "")
 
     # The state
 
@@ -328,6 +522,154 @@ class SuccessPredictor:
         predictor._groups = {name: _loaded_group(group) for name, group in saved["groups"].items()}
         predictor._classes, predictor._bins = saved["classes"], saved["bins"]
         return predictor
+
+
+class _ClassSizes(NamedTuple):
+    """What the whole and each value with failures say of the classes, one row each, and their weights."""
+
+    weights: list[_Weight]
+    sizes: Floats
+
+    def probabilities(self) -> Floats:
+        scores = np.array([weight.value for weight in self.weights]) @ self.sizes
+        shares = np.exp(scores - scores.max())
+        probabilities: Floats = shares / shares.sum()
+        return probabilities
+
+
+class _Batch(NamedTuple):
+    """The contexts of a batch: the terms of one after the other, by the numbers of values and groups."""
+
+    keys: list[str]
+    """Of the values."""
+    groups: list[_Group]
+    context: Integers
+    value: Integers
+    group: Integers
+    lengths: Integers
+    """How many terms each context has."""
+    context_of: Integers
+    """The context of each outcome."""
+
+    def by_row(self) -> tuple[Integers, Integers]:
+        """The values of one outcome after the other, and the outcome of each."""
+        lengths = self.lengths[self.context_of]
+        row = np.repeat(np.arange(len(lengths)), lengths)
+        starts = (np.cumsum(self.lengths) - self.lengths)[self.context_of]
+        term = np.arange(len(row)) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+        return self.value[term], row
+
+    def terms_of(self, row: int) -> slice:
+        """Where the terms of an outcome are."""
+        context = self.context_of[row]
+        start = int(self.lengths[:context].sum())
+        return slice(start, start + int(self.lengths[context]))
+
+
+class _Shape(NamedTuple):
+    """Contexts that have the same fields: their groups, singles first, and the numbers of their values."""
+
+    singles: list[_Group]
+    pairs: list[_Group]
+    rows: list[list[int]]
+    contexts: list[int]
+
+    def pair_codes(self) -> Integers:
+        """The two values of each pair in one number, a row for each context."""
+        place = {group.fields[0]: column for column, group in enumerate(self.singles)}
+        first, second = (
+            np.array([[place[name] for name in group.fields] for group in self.pairs], dtype=np.intp)
+            .reshape(-1, 2)
+            .T
+        )
+        values = np.array(self.rows, dtype=np.intp).reshape(len(self.rows), len(self.singles))
+        return values[:, first] << _CODE_BITS | values[:, second]
+
+
+class _Numbered:
+    """Numbers the values and groups of a batch while its contexts are read."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[tuple[str, ...], _Shape] = {}
+        self._of_value: dict[tuple[str, type, Scalar], int] = {}
+        self._of_key: dict[str, int] = {}
+        self._contexts = 0
+
+    def shape(self, names: tuple[str, ...]) -> _Shape | None:
+        """The shape of contexts with these fields, if one was met."""
+        return self._shapes.get(names)
+
+    def add_shape(self, names: tuple[str, ...], groups: Sequence[_Group]) -> _Shape:
+        """Another shape with its groups."""
+        singles = [group for group in groups if len(group.fields) == 1]
+        shape = self._shapes[names] = _Shape(singles, list(groups[len(singles) :]), [], [])
+        return shape
+
+    def add(self, context: Mapping[str, Scalar], shape: _Shape) -> None:
+        """Number the values of another context."""
+        row = []
+        for group in shape.singles:
+            name = group.fields[0]
+            value = context[name]
+            # The type belongs to it, because 1 and True are equal.
+            known = (name, type(value), value)
+            number = self._of_value.get(known)
+            if number is None:
+                key = f"{name}={_bin(value)}"
+                number = self._of_value[known] = self._of_key.setdefault(key, len(self._of_key))
+            row.append(number)
+        shape.rows.append(row)
+        shape.contexts.append(self._contexts)
+        self._contexts += 1
+
+    def batch(self, context_of: Sequence[int]) -> _Batch:
+        """All that was numbered, shape by shape, with the number of each outcome's context."""
+        shapes, keys = list(self._shapes.values()), list(self._of_key)
+        codes = [shape.pair_codes() for shape in shapes]
+        pairs, numbers = np.unique(np.concatenate([each.ravel() for each in codes]), return_inverse=True)
+        low = (1 << _CODE_BITS) - 1
+        keys += [f"{keys[code >> _CODE_BITS]}&{keys[code & low]}" for code in pairs.tolist()]
+        groups: dict[tuple[str, ...], _Group] = {}
+        of_group: dict[tuple[str, ...], int] = {}
+        values, group_numbers, lengths, used = [], [], [], 0
+        for shape, each in zip(shapes, codes, strict=True):
+            of_pairs = numbers[used : used + each.size].reshape(each.shape) + len(self._of_key)
+            used += each.size
+            singles = np.array(shape.rows, dtype=np.intp).reshape(len(shape.rows), len(shape.singles))
+            values.append(np.hstack((singles, of_pairs)).ravel())
+            own = [*shape.singles, *shape.pairs]
+            groups |= {group.fields: group for group in own}
+            numbered = [of_group.setdefault(group.fields, len(of_group)) for group in own]
+            group_numbers.append(np.tile(np.array(numbered, dtype=np.intp), len(shape.rows)))
+            lengths.append(np.full(len(shape.rows), len(own), dtype=np.intp))
+        place = np.argsort(np.concatenate([np.array(shape.contexts, dtype=np.intp) for shape in shapes]))
+        of_context = np.concatenate(lengths)
+        return _Batch(
+            keys, list(groups.values()), np.repeat(np.arange(len(of_context)), of_context),
+            np.concatenate(values), np.concatenate(group_numbers), of_context,
+            place[np.array(context_of, dtype=np.intp)],
+        )  # fmt: skip
+
+
+def _move_all(
+    weights: Sequence[_Weight], of: Integers, gradients: Floats, squares: Floats, rate: float
+) -> None:
+    """Move each weight along the sum of its gradients, as AdaGrad does for a batch."""
+    sums = _sums(of, gradients, len(weights)).tolist()
+    sums_of_squares = _sums(of, squares, len(weights)).tolist()
+    for weight, gradient, square in zip(weights, sums, sums_of_squares, strict=True):
+        weight.move(gradient, rate, max(square, gradient * gradient))
+
+
+def _sums(of: Integers, values: Floats, number: int) -> Floats:
+    """The sum of the values of each of a number of things."""
+    return np.bincount(of, values, number).astype(np.float64)
+
+
+def _log_odds_of(probabilities: Floats) -> Floats:
+    inside = np.clip(probabilities, _EDGE, 1 - _EDGE)
+    log_odds: Floats = np.log(inside / (1 - inside))
+    return log_odds
 
 
 def _reasons(context: Mapping[str, Scalar], terms: list[_Term]) -> tuple[Reason, ...]:
@@ -371,11 +713,6 @@ def _place(raw: float) -> tuple[int, float]:
     position = min(max(raw * 2 + _BINS // 2, 0.0), _BINS - 1.0)
     low = min(int(position), _BINS - 2)
     return low, position - low
-
-
-def _shares(classes: Mapping[int, float], prior: list[float], weight: float) -> list[float]:
-    total = sum(classes.values()) + weight
-    return [(classes.get(number, 0.0) + weight * share) / total for number, share in enumerate(prior)]
 
 
 def _saved_group(group: _Group) -> list[Any]:

@@ -78,6 +78,7 @@ _OF_REASONS: Final[Mapping[str, FailureClass | None]] = {
     "done": None,
     "idle": None,
     "not_later": None,
+    "unpromising": None,
 }
 
 

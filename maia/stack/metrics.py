@@ -48,7 +48,16 @@ COUNTS_KEPT_S = 60.0
 # Reasons to skip a topic or video that are no errors: the quota, the time limit, an older sample, or the end
 # of the whole cycle, which is counted once by its outcome.
 _NO_ERRORS = frozenset(
-    {"ring_closed", "late", "not_later", "rate_limited", "keys_rejected", "interrupted", "failed"}
+    {
+        "ring_closed",
+        "late",
+        "not_later",
+        "unpromising",
+        "rate_limited",
+        "keys_rejected",
+        "interrupted",
+        "failed",
+    }
 )
 _FAILING_OUTCOMES = frozenset({"rate_limited", "keys_rejected", "failed"})
 _METRIC_OF_TOTAL: Mapping[str, tuple[str, tuple[str, ...]]] = {

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -30,12 +30,12 @@ from maia.agents import round_s
 from maia.cycle.agent import Agent, Highlight
 from maia.cycle.claims import FailedRequest
 from maia.cycle.cycle import OnProgress, StepRecord, cost_of_failure
+from maia.cycle.expectations import Expectations, Expected
 from maia.cycle.outcome import Closing, CycleStatistics, Progress
 from maia.cycle.paid import PaidCycle, closed, closing_of, keep_answers, units_now
 from maia.cycle.reasons import SkipReason
 from maia.cycle.steps import StepRunner, plain
 from maia.cycle.words import coming, in_words
-from maia.learning.observations import Scalar
 from maia.learning.zones import Zone
 from maia.tracker.budget import Shortage, choose, named, spendable
 from maia.tracker.hotness import HotBudget
@@ -46,6 +46,7 @@ from maia.tracker.sampling import (
     CallMade,
     Item,
     Sampler,
+    batch_context,
     split,
     trusted_absences,
 )
@@ -201,6 +202,10 @@ class Tracker(Agent[TrackerStatistics]):
 
     # The steps
 
+    async def expect(self) -> None:
+        """Read what the learner expects of the calls of this cycle."""
+        self._sampler.expectations = await Expectations.load(self.atlas, self.name)
+
     async def fetch_targets(self, batch_size: int) -> TargetBatch:
         """Claim the due videos that the quota pays for, and due channels; none if the ring is closed."""
         ledger = await self.keys.ledger()
@@ -238,11 +243,11 @@ class Tracker(Agent[TrackerStatistics]):
 
     async def update_channels(self, channels: Sequence[ChannelTarget]) -> GroupResult:
         """Request the counters of up to 50 channels in one call, and store them."""
-        began_s = time.monotonic()
+        expected, began_s = self._sampler.expected("channels", channels), time.monotonic()
         try:
             answer = await self.youtube.channels(channel.id for channel in channels)
         except (*REFUSALS, *ENDINGS) as error:
-            steps = (_failed_call("channels", channels, error, began_s),)
+            steps = (_failed_call("channels", channels, error, began_s, expected),)
             if isinstance(error, ENDINGS):
                 return GroupResult(ended_by=error, steps=steps)
             return GroupResult(failures=(FailedRequest(tuple(channels), error),), steps=steps)
@@ -251,10 +256,12 @@ class Tracker(Agent[TrackerStatistics]):
         at = self.atlas.clock.now()
         updates = [self._channel_stats(target, found.get(target.id), at) for target in trusted]
         stored = await self.dao.update_channel_stats_batch(updates)
-        seconds, batch = time.monotonic() - began_s, _batch(channels)
-        step = StepRecord("channels", reward=stored.samples, cost=1, seconds=seconds, context=batch)
+        seconds, batch = time.monotonic() - began_s, batch_context(channels)
+        step = StepRecord(
+            "channels", reward=stored.samples, cost=1, seconds=seconds, context=batch, expected=expected
+        )
         if failures:
-            step = StepRecord.failed("channels", failures[0].error, 1, seconds, batch)
+            step = StepRecord.failed("channels", failures[0].error, 1, seconds, batch, expected)
         return GroupResult(
             frozenset(update.id for update in updates),
             samples=stored.samples,
@@ -357,7 +364,7 @@ class Tracker(Agent[TrackerStatistics]):
         ids = await watches.claim_unknown_videos(IDS_PER_CALL)
         if not ids:
             return None
-        began_s = time.monotonic()
+        expected, began_s = self._sampler.expected("watched", ids), time.monotonic()
         try:
             videos = await self.youtube.videos(ids)
             await keep_answers(self.atlas.vault, videos)
@@ -367,14 +374,21 @@ class Tracker(Agent[TrackerStatistics]):
                 error,
                 extra={"action": "watches_refused"},
             )
-            return _failed_call("watched", ids, error, began_s)
+            return _failed_call("watched", ids, error, began_s, expected)
         if videos:
             await self.dao.ingest_video_metadata(videos)
         logger.info(
             "fetched %d of %d watched videos", len(videos), len(ids), extra={"action": "watched_videos_met"}
         )
         seconds = time.monotonic() - began_s
-        return StepRecord("watched", reward=len(videos), cost=1, seconds=seconds, context=_batch(ids))
+        return StepRecord(
+            "watched",
+            reward=len(videos),
+            cost=1,
+            seconds=seconds,
+            context=batch_context(ids),
+            expected=expected,
+        )
 
     async def store_cohorts(self) -> None:
         """Add this cycle's velocities to the stored cohorts."""
@@ -417,6 +431,7 @@ class TrackerCycle(PaidCycle[Item, TrackerStatistics]):
 
     async def _work(self, batch_size: int) -> None:
         tracker = self.tracker
+        await tracker.expect()
         await self._use_feed_counts(batch_size)
         await self._claim(
             self.step("fetch_targets", batch_size, lambda: tracker.fetch_targets(batch_size)), self._accept
@@ -445,8 +460,12 @@ class TrackerCycle(PaidCycle[Item, TrackerStatistics]):
                 return
 
     def _note_feed_counts(self, used: FeedCountsUsed, seconds: float) -> None:
-        context: dict[str, Scalar] = {"batch": used.counts, "breakouts": used.breakouts}
-        self.note(StepRecord("feed_counts", reward=used.samples, seconds=seconds, context=context))
+        self.note(
+            StepRecord(
+                "feed_counts", reward=used.samples, seconds=seconds, context={"batch": used.counts},
+                results={"breakouts": used.breakouts},
+            )
+        )  # fmt: skip
 
     def _accept(self, batch: TargetBatch) -> None:
         self.batch = batch
@@ -483,7 +502,7 @@ class TrackerCycle(PaidCycle[Item, TrackerStatistics]):
             # What became of its single calls is lost with the group; most errors come once all are made.
             action, calls = ("sample" if noun == "videos" else noun), -(-len(group) // IDS_PER_CALL)
             seconds = time.monotonic() - began_s
-            self.note(StepRecord.failed(action, error, calls, seconds, _batch(group)))
+            self.note(StepRecord.failed(action, error, calls, seconds, batch_context(group)))
             raise
         for step in result.steps:
             self.note(step)
@@ -591,25 +610,24 @@ class TrackerCycle(PaidCycle[Item, TrackerStatistics]):
 
 def _step_of(call: CallMade, sampled: Collection[str]) -> StepRecord:
     """What is recorded of a call, given the videos of which a sample was stored."""
-    context = _batch(call.targets)
+    context = batch_context(call.targets)
     if call.error is not None:
         cost = cost_of_failure(call.error, 1)
-        return StepRecord.failed(call.action, call.error, cost, call.seconds, context)
+        return StepRecord.failed(call.action, call.error, cost, call.seconds, context, call.expected)
     samples = sum(target.id in sampled for target in call.targets)
-    return StepRecord(call.action, reward=samples, cost=1, seconds=call.seconds, context=context)
+    return StepRecord(
+        call.action, reward=samples, cost=1, seconds=call.seconds, context=context, expected=call.expected
+    )
 
 
-def _failed_call(action: str, items: Sequence[Any], error: Exception, began_s: float) -> StepRecord:
+def _failed_call(
+    action: str, items: Sequence[Any], error: Exception, began_s: float, expected: Expected | None
+) -> StepRecord:
     """What is recorded of a call that failed."""
     seconds = time.monotonic() - began_s
-    return StepRecord.failed(action, error, cost_of_failure(error, 1), seconds, _batch(items))
-
-
-def _batch(items: Sequence[Any]) -> dict[str, Scalar]:
-    """How many items a call is about, and for videos with a clock how many of each zone."""
-    context: dict[str, Scalar] = {"batch": len(items)}
-    zones = Counter(item.zone for item in items if isinstance(item, Target))
-    return context | {Zone(zone).name.lower(): count for zone, count in sorted(zones.items())}
+    return StepRecord.failed(
+        action, error, cost_of_failure(error, 1), seconds, batch_context(items), expected
+    )
 
 
 def _key(item: Item) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -14,8 +15,11 @@ from atlas.adapters.tracking import Broadcast, ChannelTarget, Target
 from atlas.composition import Atlas
 from atlas.errors import RingClosed, VaultError
 from maia.cycle.claims import FailedRequest
+from maia.cycle.expectations import Expectations, Expected
 from maia.cycle.paid import keep_answers
 from maia.cycle.reasons import EmptyAnswer
+from maia.learning.observations import Scalar
+from maia.learning.zones import Zone
 from maia.tracker.measuring import Counts, Reading
 from maia.youtube.client import IDS_PER_CALL, YouTube
 from maia.youtube.errors import BadRequest, Gone, KeyRejected, QuotaExhausted, RateLimited, Transient
@@ -43,6 +47,8 @@ class CallMade:
     targets: Sequence[Target]
     seconds: float
     error: BaseException | None = None
+    expected: Expected | None = None
+    """What the learner expected of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,7 @@ class Sampler:
         self.atlas, self.youtube = atlas, youtube
         self.refreshable = 0
         """How many calls of the general bucket may still be used for metadata."""
+        self.expectations = Expectations("tracker")
         self._refresh_after = METADATA_LIFETIME
 
     async def ask(self, targets: Sequence[Target]) -> Asked:
@@ -90,15 +97,19 @@ class Sampler:
     async def _timed(self, targets: Sequence[Target], refresh: bool, calls: list[CallMade]) -> Asked:
         """Make one call as `_ask` does, and add to `calls` what became of it."""
         action: Literal["sample", "metadata"] = "metadata" if refresh else "sample"
-        began_s = time.monotonic()
+        expected, began_s = self.expected(action, targets), time.monotonic()
         try:
             asked = await self._ask((targets, refresh))
         except BaseException as error:
-            calls.append(CallMade(action, targets, time.monotonic() - began_s, error))
+            calls.append(CallMade(action, targets, time.monotonic() - began_s, error, expected))
             raise
         failure = asked.failures[0].error if asked.failures else None
-        calls.append(CallMade(action, targets, time.monotonic() - began_s, failure))
+        calls.append(CallMade(action, targets, time.monotonic() - began_s, failure, expected))
         return asked
+
+    def expected(self, action: str, items: Sequence[Any]) -> Expected | None:
+        """What the learner expects of a call about these items."""
+        return self.expectations.of(action, batch_context(items), self.atlas.clock.now())
 
     def _chunks(self, targets: Sequence[Target]) -> list[tuple[Sequence[Target], bool]]:
         """Split a group into as few calls as possible, each with or without metadata."""
@@ -166,6 +177,13 @@ def _with_broadcast(target: Target, video: Video, at: datetime) -> Target:
         aired_at = video.actual_start_at or video.scheduled_start_at
         born_at = aired_at or video.published_at or target.born_at
     return target._replace(broadcast=broadcast, born_at=born_at)
+
+
+def batch_context(items: Sequence[Any]) -> dict[str, Scalar]:
+    """How many items a call is about, and for videos with a clock how many of each zone."""
+    context: dict[str, Scalar] = {"batch": len(items)}
+    zones = Counter(item.zone for item in items if isinstance(item, Target))
+    return context | {Zone(zone).name.lower(): count for zone, count in sorted(zones.items())}
 
 
 def split(items: Sequence[T], size: int = IDS_PER_CALL) -> list[Sequence[T]]:

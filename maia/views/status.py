@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from atlas.composition import Atlas
     from maia.views.clock import Tracking
     from maia.views.ledger import Ledger
+    from maia.views.success import Calibration
 
+_CALLS_OF: Final = timedelta(days=1)
 CYCLES: Final = 5
 """How many of each agent's last cycles are shown."""
 
@@ -50,6 +52,8 @@ class Status:
     tracking: Tracking
     cycles: Mapping[str, tuple[Mapping[str, Any], ...]]
     ledger: Ledger
+    calls: Calibration
+    """How often the last day's calls succeeded, and what the learner expected of them."""
 
 
 async def status(atlas: Atlas, agents: Iterable[str]) -> Status:
@@ -59,6 +63,7 @@ async def status(atlas: Atlas, agents: Iterable[str]) -> Status:
     from atlas.adapters.videos import VideosDAO
     from maia.views.clock import tracking
     from maia.views.ledger import ledger_lines, view_of
+    from maia.views.success import calibration
 
     now, clock, settings = atlas.clock.now(), atlas.clock, atlas.settings
     lines = await ledger_lines(atlas)
@@ -72,6 +77,7 @@ async def status(atlas: Atlas, agents: Iterable[str]) -> Status:
         tracking=tracking(counts, lines, settings.tracker, now),
         cycles={agent: await _last_cycles(atlas, agent) for agent in agents},
         ledger=view_of(lines, now),
+        calls=await calibration(atlas, now - _CALLS_OF),
     )
 
 

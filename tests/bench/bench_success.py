@@ -30,7 +30,7 @@ from scipy.stats import rankdata
 from maia.emulator.facts import METHODS, EmulatedMethod
 from maia.emulator.faults import REFUSALS, Circumstances, Fault, FaultPlan
 from maia.emulator.quota import Project
-from maia.learning.success import SuccessPredictor, SuccessSettings
+from maia.learning.success import Outcome, SuccessPredictor, SuccessSettings
 from maia.learning.templates import FailureClass, FailureClassifier
 from maia.youtube.errors import Disposition, YouTubeError, classify
 from tests.bench.figures import Figure
@@ -407,6 +407,79 @@ def play(peer: Peer, steps: Sequence[Step]) -> Score:
     return Score(log_loss, float(((p - y) ** 2).mean()), ece(p, y), auc(p, y), right / max(failures, 1), us)
 
 
+# Predictions by what was known some outcomes ago, as agents make them
+
+
+def play_late(steps: Sequence[Step], page: int, *, many: bool) -> tuple[float, float]:
+    """Log loss and CPU µs an outcome if outcomes are learnt in pages, at once or one after the other."""
+    predictor, told, loss, busy_s = SuccessPredictor(), list[Outcome](), 0.0, 0.0
+    outcomes = [
+        Outcome(step.context, step.succeeded, step.failure_class)
+        for step in steps
+        if step.succeeded is not None
+    ]
+    for begun in range(0, len(outcomes), page):
+        told = outcomes[begun : begun + page]
+        for context, succeeded, _ in told:
+            success = predictor.predict(context).success
+            loss -= math.log(success if succeeded else 1 - success)
+        started_s = time.process_time()
+        if many:
+            predictor.learn_many(told)
+        else:
+            for outcome in told:
+                predictor.learn(*outcome)
+        busy_s += time.process_time() - started_s
+    return loss / len(outcomes), busy_s / len(outcomes) * 1e6
+
+
+def late_figures(page: int = 200) -> Iterator[Figure]:
+    """Learning pages at once beside learning them one by one: how good, and how quick."""
+    for name, steps in streams():
+        (ours, us), (single, single_us) = (play_late(steps, page, many=many) for many in (True, False))
+        note = f"{page} outcomes late; {us:.0f} µs an outcome, one by one {single_us:.0f} µs"
+        yield Figure(
+            f"{name}: log loss, late", ours, "nats", single, "one by one", 1.0, at_most=True, note=note
+        )
+    outcomes = recorded(40_000)
+    predictor = SuccessPredictor()
+    begun_s = time.process_time()
+    predictor.learn_many(outcomes)
+    us = (time.process_time() - begun_s) / len(outcomes) * 1e6
+    yield Figure("learn steps of agents in bulk", us, "µs", goal=10, at_most=True, note="with 5 % failures")
+    size = len(predictor.state()) / 1024
+    begun_s = time.process_time()
+    SuccessPredictor.from_state(predictor.state())
+    yield Figure("load the predictor", (time.process_time() - begun_s) * 1e3, "ms", note=f"{size:.0f} KiB")
+    begun_s = time.process_time()
+    for outcome in outcomes[:2000]:
+        predictor.predict(outcome.context)
+    yield Figure("predict", (time.process_time() - begun_s) / 2000 * 1e6, "µs")
+
+
+def recorded(count: int, seed: int = 1) -> list[Outcome]:
+    """Steps with contexts such as the agents record: the hunter's asks, and the tracker's calls by zone."""
+    random_, at = random.Random(seed), datetime(2026, 11, 2, tzinfo=UTC)
+    arms = ["search:slices", "search:related", "feeds", "uploads", "charts"]
+    outcomes = []
+    for _ in range(count):
+        at += timedelta(seconds=60)
+        if random_.random() < 0.5:
+            arm = random_.choice(arms)
+            context: Context = {"agent": "hunter", "action": arm, "source": arm.partition(":")[0], "arm": arm}
+            context |= {"bucket": "search" if "search" in arm else "general", "topics": random_.randint(1, 5)}
+            context |= {"page": random_.choice(("first", "next")), "origin": random_.choice(("seed", "tag"))}
+        else:
+            hot = random_.randint(0, 50)
+            context = {"agent": "tracker", "action": "sample", "batch": 50, "hot": hot, "warm": 50 - hot}
+        context |= {"hour": at.hour, "weekday": at.weekday()}
+        failed = random_.random() < 0.05
+        outcomes.append(
+            Outcome(context, not failed, random_.choice(("quota", "network")) if failed else None)
+        )
+    return outcomes
+
+
 def ece(p: np.ndarray[Any, Any], y: np.ndarray[Any, Any], bins: int = 15) -> float:
     """Expected calibration error over equally wide bins."""
     place = np.minimum((p * bins).astype(int), bins - 1)
@@ -574,6 +647,8 @@ async def figures() -> AsyncIterator[Figure]:
         )
         yield Figure(f"{name}: calibration error", ours.ece, "ECE", goal=0.03, at_most=True)
     console.print(table)
+    for figure in await asyncio.to_thread(lambda: list(late_figures())):
+        yield figure
     classifier = FailureClassifier()
     for what, texts in (("the client's", emulator_texts()), ("foreign", list(FOREIGN))):
         right = sum(classifier.classify(text).failure_class is known for text, known in texts)

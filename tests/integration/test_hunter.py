@@ -20,12 +20,14 @@ from typing import Any
 
 import pytest
 
+from atlas.adapters.patterns import Model, PatternsDAO
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.errors import ConfigError, DatabaseError, DatabaseUnavailable, EmptyKeyRing, LeaseLost
 from atlas.queries import SearchParameters
 from atlas.testing import NOON, SettingsFactory
 from maia.cycle.agent import run, run_directly
+from maia.cycle.expectations import SUCCESS_MODEL
 from maia.discovery.search import MOST_RESTARTS
 from maia.emulator import Emulator, Project
 from maia.emulator.catalogue import Catalogue, CatalogueChannel, CatalogueVideo, new_catalogue
@@ -36,6 +38,7 @@ from maia.hunter.cycle import (
     HunterStatistics,
 )
 from maia.hunter.tags import TagRules
+from maia.learning.success import Outcome, SuccessPredictor, known_before
 from maia.youtube.errors import KeyRejected
 from tests.interference import Interferer
 
@@ -999,14 +1002,15 @@ async def test_each_ask_is_recorded_with_what_it_cost_and_brought(hunting: Hunti
     cats, gardens, cats_again = await steps(sql)
     context = {
         "source": "search", "arm": "search:specification", "bucket": "search", "topics": 1, "page": "first",
-        "origin": "seed", "found": 50, "new": 50,
+        "origin": "seed",
     }  # fmt: skip
     assert cats == {
         "action": "search:specification", "at": "2026-11-02T12:00:00+00:00", "outcome": "success",
         "reward": 21, "cost": 2.0, "seconds": cats["seconds"], "context": context,
+        "results": {"found": 50, "new": 50},
     }  # fmt: skip
     assert 0 < cats["seconds"] <= first.seconds
-    assert gardens["context"] == context | {"found": GARDENS, "new": GARDENS}
+    assert (gardens["context"], gardens["results"]) == (context, {"found": GARDENS, "new": GARDENS})
     assert cats["reward"] + gardens["reward"] == first.early
     assert cats["cost"] + gardens["cost"] == sum(first.units.values())
     assert cats_again["context"]["page"] == "next"
@@ -1068,7 +1072,7 @@ async def test_an_ask_that_fails_is_recorded_with_its_reason_and_error(
     assert (step["outcome"], step["reward"], step["cost"]) == (outcome, 0, cost)
     assert step["error"].startswith(error)
     assert len(step["error"]) <= 300
-    assert "found" not in step["context"]
+    assert "results" not in step
 
 
 async def test_an_answer_that_cannot_be_stored_was_paid_for(hunting: Hunting, sql: Any) -> None:
@@ -1209,3 +1213,79 @@ async def test_a_direct_run_opens_and_closes_all_it_needs(
         hunter=ORIGINAL,
     )  # fmt: skip
     assert (await run_directly(Hunter, settings))["outcome"] == "idle"
+
+
+# What the learner expects
+
+
+async def expect(hunter: Hunter, *, success: bool) -> None:
+    """Let the learner know that searches always succeed, or always fail for want of quota."""
+    context = known_before("hunter", "search:specification", {"page": "first"}, NOON)
+    predictor = SuccessPredictor()
+    predictor.learn_many([Outcome(context, success, None if success else "quota")] * 500)
+    dao = PatternsDAO(hunter.atlas.db, clock=hunter.atlas.clock, settings=hunter.atlas.settings)
+    await dao.save_models([Model(SUCCESS_MODEL, 1, predictor.state(), 500)])
+
+
+async def test_before_the_learner_knows_anything_nothing_is_expected(hunting: Hunting, sql: Any) -> None:
+    async with hunting("cats", learner={"expect_failure_below": 0.9}) as hunter:
+        assert (await hunter.cycle()).pages == 1
+    (step,) = await steps(sql)
+    assert "expected" not in step
+
+
+async def test_each_ask_is_recorded_with_what_was_expected_of_it(
+    hunting: Hunting, emulator: Emulator, sql: Any
+) -> None:
+    async with hunting("cats", "gardens") as hunter:
+        await expect(hunter, success=True)
+        emulator.set_faults(["503:0.5:search.list"])
+        await hunter.cycle()
+        emulator.set_faults([])
+        await expect(hunter, success=False)
+        await hunter.cycle()
+    recorded = await steps(sql)
+    first = [step for step in recorded if step["expected"]["success"] > 0.9]
+    later = [step for step in recorded if step["expected"]["success"] < 0.1]
+    assert len(first) + len(later) == len(recorded)
+    assert first
+    assert later, "without a guard, what is expected to fail is asked all the same"
+    assert {step["expected"]["failure_class"] for step in first} == {None}
+    assert {step["expected"]["failure_class"] for step in later} == {"quota"}
+
+
+async def test_a_damaged_predictor_stops_no_cycle(
+    hunting: Hunting, sql: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with hunting("cats") as hunter:
+        dao = PatternsDAO(hunter.atlas.db, clock=hunter.atlas.clock, settings=hunter.atlas.settings)
+        await dao.save_models([Model(SUCCESS_MODEL, 1, b"damaged", 1)])
+        assert (await hunter.cycle()).pages == 1
+    assert "nothing is expected of calls in this cycle" in caplog.text
+
+
+async def test_with_the_guard_on_what_would_fail_waits_but_for_some_probes(
+    hunting: Hunting, emulator: Emulator, sql: Any
+) -> None:
+    topics = [f"topic {number}" for number in range(30)]
+    async with hunting(*topics, hunter={"batch_size": 30}, learner={"expect_failure_below": 0.3}) as hunter:
+        await expect(hunter, success=False)
+        statistics = await hunter.cycle()
+        again = await hunter.cycle()
+    waiting = statistics.skipped["unpromising"]
+    assert statistics.pages + waiting == 30
+    assert waiting >= 20
+    assert statistics.pages >= 1, "a probe lets the world prove the learner wrong"
+    assert len(searches(emulator)) == len(await steps(sql)) == statistics.pages
+    assert statistics.units["search"] == statistics.pages
+    rows = await sql.fetch("SELECT * FROM search_queue WHERE last_error LIKE 'the learner expects%'")
+    assert len(rows) == waiting
+    assert {(row["attempts"], row["lease_token"]) for row in rows} == {(0, None)}
+    assert "most likely by quota" in rows[0]["last_error"]
+    assert again.asks == 0, "they rest for a while"
+
+
+async def test_with_the_guard_on_what_should_succeed_is_asked(hunting: Hunting) -> None:
+    async with hunting("cats", learner={"expect_failure_below": 0.3}) as hunter:
+        await expect(hunter, success=True)
+        assert (await hunter.cycle()).pages == 1

@@ -13,8 +13,15 @@ from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.errors import DatabaseUnavailable
 from maia.cycle.agent import run
+from maia.cycle.expectations import SUCCESS_MODEL
+from maia.learner import outcomes
 from maia.learner.cycle import LOCK, Learner
+from maia.learner.llama import LlamaError, StatisticalFailures
+from maia.learner.outcomes import CLASSES, MOST_CLASSIFIED, TEMPLATES, classify_new_templates
 from maia.learner.sources import Acts
+from maia.learning.failure_classes import BY_REASON, FailureClasses
+from maia.learning.success import SuccessPredictor, known_before
+from maia.learning.templates import Classified, FailureClass, FailureTemplates
 
 pytestmark = pytest.mark.integration
 
@@ -176,6 +183,118 @@ class TestOneAtATime:
         with pytest.raises(LeaseLost):
             await learn(atlas)
         assert await dao(atlas).known() == []
+
+
+async def predictor(atlas: Atlas) -> tuple[SuccessPredictor, int]:
+    """The stored predictor, and of how many steps it was stored."""
+    model = (await dao(atlas).models([SUCCESS_MODEL]))[SUCCESS_MODEL]
+    return SuccessPredictor.from_state(model.state), model.observations
+
+
+class TestSuccess:
+    async def test_the_predictor_learns_each_step_once_and_nothing_else(
+        self, atlas: Atlas, clock: FixedClock
+    ) -> None:
+        await failing_nights(atlas, clock, 5)
+        await atlas.events.append("operator.act", {"action": "seed"})
+        await atlas.events.append("hunter.cycle", {"outcome": "failed", "detail": "a bug"}, agent="hunter")
+
+        await learn(atlas, batch_size=200)
+        await learn(atlas)
+
+        learnt, observations = await predictor(atlas)
+        assert learnt.predict({}).support == observations == 5 * 24 * 9
+        night = known_before("hunter", "feeds", {"arm": "slices", "night": True}, clock.now())
+        day = night | {"night": False, "hour": 12}
+        assert learnt.predict(night | {"hour": 3}).success < learnt.predict(day).success
+
+    async def test_a_crash_leaves_no_step_learnt_twice_and_none_out(
+        self, atlas: Atlas, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await failing_nights(atlas, clock, 5)
+        store, calls = PatternsDAO.save_models, 0
+
+        async def fail_once(self: PatternsDAO, models: Any) -> None:
+            nonlocal calls
+            await store(self, models)
+            calls += 1
+            if calls == 3:
+                raise DatabaseUnavailable("the database went away")
+
+        monkeypatch.setattr(PatternsDAO, "save_models", fail_once)
+        with pytest.raises(DatabaseUnavailable):
+            await learn(atlas, batch_size=200)
+        _, observations = await predictor(atlas)
+        assert observations == 400
+        monkeypatch.undo()
+        await learn(atlas, batch_size=200)
+        interrupted = await predictor(atlas)
+
+        await forget_everything(atlas)
+        await learn(atlas, batch_size=200)
+        whole = await predictor(atlas)
+        assert (interrupted[0].state(), interrupted[1]) == (whole[0].state(), whole[1])
+
+    async def test_new_failures_get_a_class_with_who_said_it(self, atlas: Atlas, clock: FixedClock) -> None:
+        await record_steps(atlas, ["vault"] * 3 + ["strange"] * 3)
+        await learn(atlas)
+        stored = await dao(atlas).models([CLASSES, TEMPLATES])
+        classes = FailureClasses.from_state(stored[CLASSES].state)
+        templates = FailureTemplates.from_state(stored[TEMPLATES].state).templates()
+        said = {classes.of(template.text) for template in templates}
+        assert None not in said
+        assert {each.by for each in said if each} <= {BY_REASON, "statistical classifier: no model is set"}
+
+    async def test_at_most_some_new_failures_are_classified_in_a_cycle(self, atlas: Atlas) -> None:
+        words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta"]
+        steps = [
+            ("hunter.step", {"action": "feeds", "outcome": "strange", "error": f"{one} {two} broke {one}"})
+            for one in words
+            for two in words
+            if one != two
+        ]
+        await atlas.events.append_many(steps, agent="hunter", session="s")
+        await learn(atlas)
+        assert await count_classes(atlas) == MOST_CLASSIFIED
+        assert await classify_new_templates(atlas) == len(steps) - MOST_CLASSIFIED
+        assert await classify_new_templates(atlas) == 0
+
+    async def test_a_model_that_does_not_answer_is_asked_again_in_the_next_cycle(
+        self, atlas: Atlas, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        asked: list[tuple[str, int]] = []
+
+        class Slow(StatisticalFailures):
+            async def classify(self, text: str, examples: Any = ()) -> Classified:
+                asked.append((text, len(examples)))
+                if len(asked) == 2:
+                    raise LlamaError("llama.cpp did not answer within 30 s")
+                return Classified(FailureClass.DISK, 1.0)
+
+        async def backend(*_: Any, **__: Any) -> StatisticalFailures:
+            return Slow()
+
+        monkeypatch.setattr(outcomes, "failure_backend", backend)
+        texts = ["the wombat sleeps", "cannot reach any moon today", "strange noise in room"]
+        steps = [("hunter.step", {"action": "feeds", "outcome": "strange", "error": text}) for text in texts]
+        known = {"action": "feeds", "outcome": "vault", "error": "this one is known by its own reason"}
+        await atlas.events.append_many([*steps, ("hunter.step", known)], agent="hunter", session="s")
+
+        statistics = await learn(atlas)
+
+        assert statistics["outcome"] == "done"
+        assert "new failures are classified in the next cycle" in caplog.text
+        assert [examples for _, examples in asked] == [1, 1]
+        assert await count_classes(atlas) == 2
+        assert await classify_new_templates(atlas) == 2
+
+
+async def count_classes(atlas: Atlas) -> int:
+    """How many templates have a class."""
+    stored = await dao(atlas).models([CLASSES, TEMPLATES])
+    classes = FailureClasses.from_state(stored[CLASSES].state)
+    templates = FailureTemplates.from_state(stored[TEMPLATES].state).templates()
+    return sum(classes.of(template.text) is not None for template in templates)
 
 
 async def forget_everything(atlas: Atlas) -> None:

@@ -511,6 +511,7 @@ async def test_a_watched_video_is_recorded_when_it_is_fetched(
         await watches.add([Watch(WatchKind.VIDEO, NEWEST), Watch(WatchKind.VIDEO, "nobodyknows")])
         await tracker.cycle()
     (step,) = [step for step in await steps(sql) if step["action"] == "watched"]
+    assert "expected" not in step, "nothing was learnt yet"
     assert (step["outcome"], step["reward"], step["cost"], step["context"]) == ("success", 1, 1, {"batch": 2})
 
 

@@ -115,7 +115,7 @@ async def test_a_feeds_count_is_a_sample_that_saves_one_of_the_api(
     free, *_ = await sql.fetch("SELECT payload FROM events WHERE kind = 'tracker.step' ORDER BY id")
     step = json.loads(free["payload"])
     assert (step["action"], step["outcome"], step["reward"], step["cost"]) == ("feed_counts", "success", 1, 0)
-    assert step["context"] == {"batch": 1, "breakouts": 0}
+    assert (step["context"], step["results"]) == ({"batch": 1}, {"breakouts": 0})
 
 
 async def test_the_likes_of_the_last_answer_stay_known(

@@ -15,6 +15,7 @@ from atlas.adapters.uploads import UploadsDAO
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.testing import NOON
+from maia.commands.status import _print_calls
 from maia.discovery.feeds import rule
 from maia.views.breakouts import breakouts, follow
 from maia.views.channel import channel
@@ -208,6 +209,34 @@ class TestBreakouts:
 
 
 class TestStatus:
+    async def test_the_last_days_calls_are_compared_with_what_was_expected(
+        self, atlas: Atlas, clock: FixedClock, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        async def call(outcome: str, success: float | None = None, agent: str = "hunter") -> None:
+            expected = {} if success is None else {"expected": {"success": success, "failure_class": "quota"}}
+            payload = {"action": "search", "outcome": outcome, **expected}
+            await atlas.events.append(f"{agent}.step", payload, agent=agent)
+
+        await call("network", 0.9)
+        clock.advance(timedelta(days=2))
+        for outcome, success in [("success", 0.8), ("success", 0.6), ("ring_closed", 0.4)]:
+            await call(outcome, success)
+        await call("vault", None, "tracker")
+        await call("interrupted", 0.9)
+        await atlas.events.append("tracker.step", {"action": "feed_counts", "outcome": "success"})
+
+        view = await status(atlas, ["hunter"])
+
+        assert (view.calls.calls, view.calls.succeeded, view.calls.expecting) == (4, 0.5, 3)
+        assert view.calls.expected == pytest.approx(0.6)
+        assert (view.calls.classes_right, len(view.calls.deciles)) == (1, 3)
+        _print_calls(view.calls)
+        printed = capsys.readouterr().out
+        assert printed == (
+            "Calls in the last 24 h: 50.0% of 4 succeeded, 60.0% were expected to; "
+            "most failures are of class vault\n\n"
+        )
+
     async def test_loops_over_the_agents_it_is_given(self, atlas: Atlas) -> None:
         for number in range(7):
             await atlas.events.append("learner.cycle", {"outcome": "done", "patterns": number})
@@ -216,7 +245,7 @@ class TestStatus:
         assert [cycle["patterns"] for cycle in view.cycles["learner"]] == [6, 5, 4, 3, 2]
         assert (view.ledger.ledger, view.ledger.keys) == ((), ())
         assert set(through_json(view)) == {
-            "now", "queue", "found", "vault", "feeds", "tracking", "cycles", "ledger",
+            "now", "queue", "found", "vault", "feeds", "tracking", "cycles", "ledger", "calls",
         }  # fmt: skip
 
     async def test_shows_a_pause_of_feeds_until_it_is_over(self, atlas: Atlas, clock: FixedClock) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from atlas import config
 from atlas.clock import Clock, FixedClock, SystemClock
 from atlas.testing import NOON
 from maia.commands import doctor
+from maia.learner import llama
 
 
 async def verdicts(clock: Clock, ahead: timedelta) -> list[tuple[str, str]]:
@@ -85,3 +87,25 @@ def test_a_date_that_cannot_be_read_tells_nothing(header: str | None) -> None:
 def test_the_date_of_a_response_shows_a_wrong_clock() -> None:
     sent = format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True)
     assert timedelta(minutes=59) < doctor._skew(sent) < timedelta(minutes=61)
+
+
+def test_which_back_end_classifies_failures_is_said_without_loading_a_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def checked() -> doctor.Check:
+        return doctor._failure_texts(config.load())
+
+    monkeypatch.delenv("PLEIADES_LEARNER__LLAMA_MODEL", raising=False)
+    assert (checked().verdict, "statistical" in checked().finding) == ("ok", True)
+    missing = tmp_path / "missing.gguf"
+    monkeypatch.setenv("PLEIADES_LEARNER__LLAMA_MODEL", str(missing))
+    monkeypatch.setattr(llama, "find_spec", lambda _: object())
+    assert checked().verdict == "warning"
+    assert str(missing) in checked().finding
+    assert "the statistical back end serves" in (checked().remedy or "")
+    missing.write_bytes(b"GGUF")
+    assert (checked().verdict, str(missing) in checked().finding) == ("ok", True)
+    monkeypatch.setattr(llama, "find_spec", lambda _: None)
+    assert checked().verdict == "warning"
+    assert "pip install" in checked().finding
+    assert "[llama]" in checked().finding

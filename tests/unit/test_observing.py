@@ -140,7 +140,7 @@ def test_the_learners_own_events_are_not_observed_and_others_are_passed_over() -
     assert not observer.malformed
 
 
-STEP = StepRecord("feeds", context={"found": 1}).as_dict(AT)
+STEP = StepRecord("feeds", context={"batch": 1}).as_dict(AT)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ STEP = StepRecord("feeds", context={"found": 1}).as_dict(AT)
         ("hunter.step", STEP | {"at": 5}),
         ("hunter.step", STEP | {"context": [1]}),
         ("hunter.step", STEP | {"context": {"nested": {"a": 1}}}),
-        ("hunter.step", STEP | {"context": {"found": float("inf")}}),
+        ("hunter.step", STEP | {"context": {"batch": float("inf")}}),
         ("hunter.step", STEP | {"error": 7}),
         ("hunter.cycle", {"outcome": 1}),
         ("hunter.cycle", {"outcome": "done", "skipped": [1]}),

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import math
 import random
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maia.learning.states import StateError, pack
-from maia.learning.success import Prediction, SuccessPredictor, SuccessSettings
+from maia.learning.states import StateError, pack, unpack
+from maia.learning.success import (
+    Outcome,
+    Prediction,
+    SuccessPredictor,
+    SuccessSettings,
+    known_before,
+)
 
 CONTEXTS = st.dictionaries(
     st.sampled_from(["source", "region", "hour", "load", "flag"]),
@@ -173,3 +180,75 @@ def test_useless_settings_are_refused(settings: dict[str, Any]) -> None:
 def test_another_state_is_refused(state: bytes) -> None:
     with pytest.raises(StateError):
         SuccessPredictor.from_state(state)
+
+
+# Many outcomes at once
+
+
+def rates(predictor: SuccessPredictor) -> dict[str, list[float]]:
+    """Count, slow and quick rate of each value, and of the whole."""
+    saved = unpack("success", 1, predictor.state())
+    return {key: value[:3] for key, value in [("", saved["whole"]), *saved["values"].items()]}
+
+
+def assert_same_rates(one: SuccessPredictor, other: SuccessPredictor) -> None:
+    ours, theirs = rates(one), rates(other)
+    assert ours.keys() == theirs.keys()
+    for key, values in ours.items():
+        assert values == pytest.approx(theirs[key], abs=1e-9), key
+
+
+@given(st.lists(OUTCOMES, max_size=60))
+def test_many_outcomes_move_known_rates_as_one_after_the_other_do(outcomes: Any) -> None:
+    singles, many = (SuccessPredictor(SuccessSettings(pair_fields=0)) for _ in range(2))
+    for predictor in (singles, many, singles):
+        learn_all(predictor, outcomes)
+    many.learn_many([Outcome(*each) for each in outcomes])
+    assert_same_rates(singles, many)
+
+
+@given(st.lists(OUTCOMES, max_size=30))
+def test_a_batch_of_one_is_as_one_outcome(outcomes: Any) -> None:
+    singles, many = SuccessPredictor(), SuccessPredictor()
+    learn_all(singles, outcomes)
+    for each in outcomes:
+        many.learn_many([Outcome(*each)])
+    assert_same_rates(singles, many)
+    for context, *_ in outcomes:
+        expected = singles.predict(context)
+        assert many.predict(context).success == pytest.approx(expected.success, abs=1e-6)
+        assert many.class_probabilities(context) == pytest.approx(singles.class_probabilities(context))
+
+
+def test_learning_in_batches_is_as_good_when_nothing_of_the_batch_is_known_before() -> None:
+    losses = {}
+    stream = regional(3, 6000)
+    for name in ("singles", "many"):
+        predictor, loss = SuccessPredictor(), 0.0
+        for begun in range(0, len(stream), 200):
+            page = stream[begun : begun + 200]
+            for context, succeeded, _ in page:
+                success = predictor.predict(context).success
+                loss -= math.log(success if succeeded else 1 - success)
+            if name == "many":
+                predictor.learn_many([Outcome(*each) for each in page])
+            else:
+                learn_all(predictor, page)
+        losses[name] = loss / len(stream)
+    assert losses["many"] < losses["singles"] * 1.005
+    bad = predictor.predict({"region": "XK", "hour": 5, "source": "search"})
+    assert bad.success < 0.2
+    assert bad.failure_class == "bad_request"
+
+
+def test_of_many_values_the_longest_unseen_are_forgotten() -> None:
+    predictor = SuccessPredictor(SuccessSettings(max_values=50))
+    predictor.learn_many([Outcome({"topic": f"t{n}"}, n % 3 > 0, "quota") for n in range(500)])
+    assert list(rates(predictor))[1:] == [f"topic=t{n}" for n in range(450, 500)]
+
+
+def test_what_is_known_before_has_no_error_but_says_who_does_what_and_when() -> None:
+    at = datetime(2026, 11, 2, 13, 30, tzinfo=UTC)
+    assert known_before("hunter", "feeds", {"arm": "feeds", "error": "HTTP 503", "hour": 1}, at) == {
+        "arm": "feeds", "agent": "hunter", "action": "feeds", "hour": 13, "weekday": 0,
+    }  # fmt: skip

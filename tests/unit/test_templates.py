@@ -164,7 +164,7 @@ def test_another_state_is_refused(read: Any) -> None:
 
 
 def test_every_outcome_and_reason_of_a_cycle_has_a_class() -> None:
-    fine = {Outcome.DONE, Outcome.IDLE, SkipReason.NOT_LATER}
+    fine = {Outcome.DONE, Outcome.IDLE, SkipReason.NOT_LATER, SkipReason.UNPROMISING}
     for each in (*Outcome, *SkipReason):
         assert (class_of_reason(each.value) is None) == (each in fine), each
         assert class_of_reason(each.value) is not FailureClass.UNKNOWN
