@@ -41,6 +41,7 @@ def flow_of(agent: AgentRecord) -> Flow[..., Coroutine[Any, Any, Any]]:
                 options=options or (),
                 on_progress=on_progress,
                 step=as_task,
+                scheduled=runs.is_scheduled(),
             )
             await artifacts.create(atlas, agent, statistics)
             return await runs.complete(agent, statistics)
