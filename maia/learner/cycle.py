@@ -24,10 +24,11 @@ from maia.cycle.agent import Agent
 from maia.cycle.cycle import Cycle, OnProgress
 from maia.cycle.outcome import CycleStatistics, Progress
 from maia.cycle.steps import StepRunner, plain
+from maia.learner.advising import make_suggestions
 from maia.learner.forecasting import Forecasting
 from maia.learner.housekeeping import keep_within_limits
 from maia.learner.knowledge import DetectorClass, Knowledge, detector_classes, to_store
-from maia.learner.sources import TEMPLATES, Acts, Curves, Figures, HostMetrics, Page, Source
+from maia.learner.sources import TEMPLATES, Acts, Curves, Figures, HostMetrics, Page, Source, Yields
 from maia.learning.detector import Reads
 from maia.learning.patterns import Finding
 from maia.learning.privacy import Pseudonyms
@@ -54,10 +55,13 @@ class LearnerStatistics(CycleStatistics):
     forecasts: int = 0
     checked_forecasts: int = 0
     """Earlier forecasts that were compared with what came."""
+    suggestions: int = 0
+    """How many suggestions hold after the last cycle."""
 
     def then(self, later: LearnerStatistics) -> LearnerStatistics:
-        """Counts are added up, but the patterns known are those after the later cycle."""
-        return replace(CycleStatistics.then(self, later), patterns=later.patterns)
+        """Counts are added up, but patterns and suggestions are those after the later cycle."""
+        both = CycleStatistics.then(self, later)
+        return replace(both, patterns=later.patterns, suggestions=later.suggestions)
 
 
 class Learner(Agent[LearnerStatistics]):
@@ -133,6 +137,7 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         self.learner, self.dao = learner, learner.dao
         self.read: Counter[Reads] = Counter()
         self.new = self.changed = self.forgotten = self.known = self.forecasts = self.checked = 0
+        self.suggestions = 0
         self._waiting = 0
         self._proven: set[str] = set()
         """The patterns that proved true since importance was last paid for."""
@@ -146,6 +151,8 @@ class LearnerCycle(Cycle[LearnerStatistics]):
             if self.claimed or self.agent.options:
                 await self.step("judge", "patterns", self._judge)
                 await self.step("forecast", "views", self._forecast)
+                if self.learner.settings.suggestions:
+                    await self.step("advise", "suggestions", self._advise)
                 self.claimed = max(self.claimed, 1)
 
     async def _learn_all(self, batch_size: int) -> None:
@@ -155,6 +162,7 @@ class LearnerCycle(Cycle[LearnerStatistics]):
             Figures(self.atlas),
             HostMetrics(self.atlas),
             Curves(self.atlas),
+            Yields(self.atlas),
         ]
         knowledge = Knowledge.restore(self.learner.detectors, models)
         for source in sources:
@@ -213,6 +221,9 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         forecasted = await Forecasting(self.atlas).run()
         self.forecasts, self.checked = forecasted.videos, forecasted.checked
 
+    async def _advise(self) -> None:
+        self.suggestions = await make_suggestions(self.atlas)
+
     def _report(self, source: Source) -> None:
         if self.on_progress is not None:
             self.on_progress(
@@ -235,6 +246,7 @@ class LearnerCycle(Cycle[LearnerStatistics]):
             patterns=self.known,
             forecasts=self.forecasts,
             checked_forecasts=self.checked,
+            suggestions=self.suggestions,
         )
 
     def _summary(self, statistics: LearnerStatistics) -> str:

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime, time
 from math import exp, fsum, log
 from typing import Final
 
 from maia.learning.allocation import DEFAULTS
-from maia.learning.observations import Observation
+from maia.learning.observations import Observation, Scalar
 
-AGENT: Final = "hunter"
+AGENT: Final = "discovery"
+"""Not the hunter: what its single steps brought is observed under its own name."""
 GOAL: Final = "early growing videos"
 LARGEST_FACTOR: Final = 4.0
 _DAYS: Final = 10.0
@@ -29,14 +30,17 @@ _DAYS: Final = 10.0
 _LEAST_YIELD: Final = 1e-3
 
 
-def judged_day(arm: str, bucket: str, noon: datetime, units: float, growing: float) -> Observation:
+def judged_day(arm: str, bucket: str, day: date, units: float, growing: float) -> Observation:
     """What an arm brought on a day all of whose early videos are judged, as an observation to learn from.
 
-    Its cost is what the allocation counts with: units^r, as later questions of a day find less.
+    Each has a session of its own, as arms of a day follow no order. Its cost is what the allocation counts with: units^r, as later questions of a day find less.
     """
-    context = {"goal": GOAL, "bucket": bucket, "weekday": noon.weekday()}
+    noon = datetime.combine(day, time(20), UTC)
+    context: dict[str, Scalar] = {"goal": GOAL, "bucket": bucket, "weekday": day.weekday()}
     cost = units**DEFAULTS.returns if units > 0 else 0.0
-    return Observation(AGENT, noon.date().isoformat(), arm, noon, context=context, reward=growing, cost=cost)
+    return Observation(
+        AGENT, f"{day.isoformat()} {arm}", arm, noon, context=context, reward=growing, cost=cost
+    )
 
 
 @dataclass(frozen=True, slots=True)

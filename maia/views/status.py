@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from atlas.adapters.patterns import Suggestion
     from atlas.adapters.queue import QueueCounts
     from atlas.adapters.videos import Discoveries
     from atlas.composition import Atlas
@@ -50,10 +51,13 @@ class Status:
     tracking: Tracking
     cycles: Mapping[str, tuple[Mapping[str, Any], ...]]
     ledger: Ledger
+    suggestions: tuple[Suggestion, ...] = ()
+    """The learner's, newest first."""
 
 
 async def status(atlas: Atlas, agents: Iterable[str]) -> Status:
     """Read the status, with the last cycles of these agents."""
+    from atlas.adapters.patterns import PatternsDAO
     from atlas.adapters.queue import QueueDAO
     from atlas.adapters.tracking import TrackingDAO
     from atlas.adapters.videos import VideosDAO
@@ -72,6 +76,7 @@ async def status(atlas: Atlas, agents: Iterable[str]) -> Status:
         tracking=tracking(counts, lines, settings.tracker, now),
         cycles={agent: await _last_cycles(atlas, agent) for agent in agents},
         ledger=view_of(lines, now),
+        suggestions=tuple(await PatternsDAO(atlas.db, clock=clock, settings=settings).suggestions()),
     )
 
 
