@@ -33,7 +33,7 @@ _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _LAST_ID: Final = "~"
 _LEAST_POINTS: Final = 3
 _JUDGED_AFTER: Final = timedelta(days=3)
-"""Videos found on a Pacific day are a day old by the end of the next, and judged at the latest on the third."""
+"""Videos found on a day are a day old by the end of the next, and judged at the latest on the third."""
 _ARMS: Final = 30
 TEMPLATES: Final = "failure_templates"
 _TEMPLATES_VERSION: Final = 1

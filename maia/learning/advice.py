@@ -6,6 +6,7 @@ with every new count; the figures are in its evidence.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -25,6 +26,8 @@ _WORTHLESS: Final = 0.02
 """Less than this share of what the best arm brings is not worth its part of the exploration."""
 _BETTER: Final = 2.0
 _MOST_OF_A_KIND: Final = 5
+_TASK: Final = ("agent", "task", "field", "conditions")
+"""What of a pattern of tool usage says for what and in which context tools are compared."""
 _BUSY_SERIES: Final = {"cpu_percent": 90.0, "memory_percent": 90.0, "temperature_c": 85.0}
 
 
@@ -194,31 +197,26 @@ def _about_hosts(patterns: Iterable[Believed]) -> Iterable[Advice]:
 
 def _about_tools(patterns: Iterable[Believed]) -> Iterable[Advice]:
     """Tools that bring far more for the same task. The hunter's arms are left out: its plan sees to them."""
-    tasks: dict[tuple[str, str, str, str], list[Believed]] = {}
+    tasks: defaultdict[tuple[str, ...], list[Believed]] = defaultdict(list)
     for each in patterns:
-        said = each.signature
-        if each.type == PatternType.TOOL_USAGE and said.get("agent") not in (DISCOVERY, "hunter"):
-            key = (
-                str(said.get("agent")), str(said.get("task")), str(said.get("field")), repr(said.get("conditions")),
-            )  # fmt: skip
-            tasks.setdefault(key, []).append(each)
+        if each.type == PatternType.TOOL_USAGE and each.signature.get("agent") not in (DISCOVERY, "hunter"):
+            tasks[tuple(str(each.signature.get(name)) for name in _TASK)].append(each)
     found = []
-    for (agent, task, name, _), tools in sorted(tasks.items()):
+    for task, tools in sorted(tasks.items()):
         ranked = sorted(tools, key=lambda each: (-each.mean_reward, each.id))
         best, worst = ranked[0], ranked[-1]
-        if (
-            len(ranked) > 1
-            and best.mean_reward >= _BETTER * max(worst.mean_reward, 0.0)
-            and best.mean_reward > 0
-        ):
-            found.append(
-                Advice(
-                    f"{KEY_PREFIX}tool {best.id}",
-                    "performance",
-                    f"For {agent} {task}, the {name} {best.signature.get('tool')} brings far more for its cost "
-                    f"than {worst.signature.get('tool')}: prefer it.",
-                    None,
-                    {"patterns": [best.id, worst.id]},
-                )
-            )
+        if best.mean_reward > 0 and best.mean_reward >= _BETTER * max(worst.mean_reward, 0.0):
+            found.append(_tool(task, best, worst))
     return found[:_MOST_OF_A_KIND]
+
+
+def _tool(task: Sequence[str], best: Believed, worst: Believed) -> Advice:
+    agent, action, name, _ = task
+    good, poor = best.signature.get("tool"), worst.signature.get("tool")
+    return Advice(
+        f"{KEY_PREFIX}tool {best.id}",
+        "performance",
+        f"For {agent} {action}, the {name} {good} brings far more for its cost than {poor}: prefer it.",
+        None,
+        {"patterns": [best.id, worst.id]},
+    )

@@ -33,7 +33,8 @@ _LEAST_YIELD: Final = 1e-3
 def judged_day(arm: str, bucket: str, day: date, units: float, growing: float) -> Observation:
     """What an arm brought on a day all of whose early videos are judged, as an observation to learn from.
 
-    Each has a session of its own, as arms of a day follow no order. Its cost is what the allocation counts with: units^r, as later questions of a day find less.
+    Each has a session of its own, as arms of a day follow no order. Its cost is what the allocation counts
+    with: units^r, as later questions of a day find less.
     """
     noon = datetime.combine(day, time(20), UTC)
     context: dict[str, Scalar] = {"goal": GOAL, "bucket": bucket, "weekday": day.weekday()}
