@@ -256,9 +256,7 @@ def compare(seed: int, videos: int, settings: ForecastIntervals = FORECAST_INTER
 
 async def figures(options: Options = Options()) -> AsyncIterator[Figure]:
     """Simulate every world, print a table, and yield the ratios of errors with intervals."""
-    worlds = []
-    for seed in range(1, options.seeds + 1):
-        worlds.append(compare(seed, options.videos))
+    worlds = [compare(seed, options.videos) for seed in range(1, options.seeds + 1)]
     Console(stderr=True, emoji=False).print(table_of(worlds))
     for what, errors, goal in (
         ("velocity of the top 5 %", [each.velocity for each in worlds], 1.0),
