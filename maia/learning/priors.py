@@ -25,7 +25,7 @@ AGENT: Final = "discovery"
 """Not the hunter: what its single steps brought is observed under its own name."""
 GOAL: Final = "early growing videos"
 LARGEST_FACTOR: Final = 2.0
-"""Shares go with about the fourth power of yields, so twice the prior is much; the bench of priors shows it."""
+"""Shares go with about the fourth power of yields, so twice is much; the bench of priors shows it."""
 _DAYS: Final = 10.0
 """After so many days, a prior has gone half of the way to what was found."""
 _LEAST_YIELD: Final = 1e-3
