@@ -28,33 +28,41 @@ Options = Annotated[
 def flow_of(agent: AgentRecord) -> Flow[..., Coroutine[Any, Any, Any]]:
     """Build an agent's flow. If YouTube answers 429, the run ends as Crashed, with SystemExit(75)."""
 
-    async def run_agent(
+    async def run_agent(batch_size: Count | None = None, cycles: Count = 1) -> Any:
+        return await _run(agent, batch_size, cycles)
+
+    async def run_with_options(
         batch_size: Count | None = None, cycles: Count = 1, options: Options | None = None
     ) -> Any:
         agent.check_options(options or ())
-        async with flow_context() as (atlas, on_progress), signs_of_life(atlas.settings):
-            statistics = await run(
-                agent.load(),
-                atlas,
-                batch_size=batch_size,
-                cycles=cycles,
-                options=options or (),
-                on_progress=on_progress,
-                step=as_task,
-                scheduled=runs.is_scheduled(),
-            )
-            await artifacts.create(atlas, agent, statistics)
-            return await runs.complete(agent, statistics)
+        return await _run(agent, batch_size, cycles, options or ())
 
-    run_agent.__name__ = run_agent.__qualname__ = agent.name
-    run_agent.__doc__ = agent.about
+    work = run_with_options if agent.options else run_agent
+    work.__name__ = work.__qualname__ = agent.name
+    work.__doc__ = agent.about
     return flow(
         name=agent.name,
         description=artifacts.description_of(agent),
         flow_run_name=agent.name,
         persist_result=False,
         retries=0,
-    )(run_agent)
+    )(work)
+
+
+async def _run(agent: AgentRecord, batch_size: int | None, cycles: int, options: Collection[str] = ()) -> Any:
+    async with flow_context() as (atlas, on_progress), signs_of_life(atlas.settings):
+        statistics = await run(
+            agent.load(),
+            atlas,
+            batch_size=batch_size,
+            cycles=cycles,
+            options=options,
+            on_progress=on_progress,
+            step=as_task,
+            scheduled=runs.is_scheduled(),
+        )
+        await artifacts.create(atlas, agent, statistics)
+        return await runs.complete(agent, statistics)
 
 
 async def run_here(
@@ -71,9 +79,10 @@ async def run_here(
     fails.
     """
     async with caller_context(settings, on_progress):
-        statistics: dict[str, Any] = await flow_of(agent)(
-            batch_size=batch_size, cycles=cycles, options=sorted(options) or None
-        )
+        parameters: dict[str, Any] = {"batch_size": batch_size, "cycles": cycles}
+        if options:
+            parameters["options"] = sorted(options)
+        statistics: dict[str, Any] = await flow_of(agent)(**parameters)
         return statistics
 
 

@@ -40,6 +40,8 @@ PANELS = {
         "status": "Show the search queue, the sampling schedule, today's quota and the last cycles.",
         "plan": "Show how the hunter divides today's quota, why, and what came of yesterday's.",
         "keys": "Show today's API quota: units used and left, and the state of each key.",
+        "patterns": "Show what the learner has learnt, with its evidence, and what it advises.",
+        "anomalies": "Show where host metrics or the agents' figures were odd, too high, or shifted.",
         "export": "Write samples, videos or channels to a file or a bucket, as Parquet or CSV.",
     },
     "Set up": {

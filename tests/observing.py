@@ -60,6 +60,24 @@ def _noise(drawn: random.Random, number: int) -> Observation:
     )
 
 
+def choices(seed: int, days: int) -> list[Observation]:
+    """An operator's choices among offers, without any preference."""
+    drawn = random.Random(seed)
+    made: list[Observation] = []
+    for number in range(40 * days):
+        at = 86_400.0 * (number // 40) + number % 40
+        about = {
+            "category": drawn.choice(("Music", "News", "Games", "Film")),
+            "channel": f"c{int(drawn.paretovariate(1)) % 200}",
+            "tag_1": drawn.choice("abcdefghijkl"),
+            "tag_2": drawn.choice("mnopq"),
+        }
+        made.append(step(at, "offer", agent="offer", **about, count=drawn.randrange(1, 4)))
+        if drawn.random() < 0.15:
+            made.append(step(at, drawn.choice(("watch", "park")), agent="operator", **about))
+    return made
+
+
 def mixture(seed: int, count: int) -> list[Observation]:
     """Observations of all kinds, with something to find for every detector."""
     drawn = random.Random(seed)

@@ -142,8 +142,11 @@ def terminal_plot(curve: Curve, columns: int, marks: Sequence[datetime] = ()) ->
     return TerminalPlot(panels, margin, _time_axis(span, width, [mark.timestamp() for mark in marks]))
 
 
-def chart_plot(charts: Sequence[Chart], columns: int) -> TerminalPlot:
-    """Draw charts of at least one count each, one above the other over the same time axis."""
+def chart_plot(charts: Sequence[Chart], columns: int, marks: Sequence[datetime] = ()) -> TerminalPlot:
+    """Draw charts of at least one count each, one above the other over the same time axis.
+
+    `marks` get an arrow on that axis.
+    """
     scales = [_Scale.of(chart.values, _VELOCITY_ROWS) for chart in charts]
     margin = max(len(label) for scale in scales for label in scale.labels())
     width = max(columns - margin - 2, _LEAST_COLUMNS)
@@ -156,7 +159,7 @@ def chart_plot(charts: Sequence[Chart], columns: int) -> TerminalPlot:
         )
         for chart, scale in zip(charts, scales, strict=True)
     )
-    return TerminalPlot(panels, margin, _time_axis(span, width, ()))
+    return TerminalPlot(panels, margin, _time_axis(span, width, [mark.timestamp() for mark in marks]))
 
 
 def print_plot(out: Console, plot: TerminalPlot) -> None:
@@ -293,9 +296,11 @@ def save_png(curve: Curve, path: Path, *, title: str, subtitle: str, marks: Sequ
     _save(path, lambda figure: _draw(figure, curve, title, subtitle, marks))
 
 
-def save_charts(charts: Sequence[Chart], path: Path, *, title: str, subtitle: str) -> None:
+def save_charts(
+    charts: Sequence[Chart], path: Path, *, title: str, subtitle: str, marks: Sequence[datetime] = ()
+) -> None:
     """Write charts as a PNG, one above the other; PlotError as in `save_png`."""
-    _save(path, lambda figure: _draw_charts(figure, charts, title, subtitle))
+    _save(path, lambda figure: _draw_charts(figure, charts, title, subtitle, marks))
 
 
 def _save(path: Path, draw: Callable[[Figure], None]) -> None:
@@ -332,13 +337,15 @@ def _draw(figure: Figure, curve: Curve, title: str, subtitle: str, marks: Sequen
     _caption(figure, upper, title, subtitle, f"Velocity is {ATTRIBUTION}. Times are UTC.")
 
 
-def _draw_charts(figure: Figure, charts: Sequence[Chart], title: str, subtitle: str) -> None:
+def _draw_charts(
+    figure: Figure, charts: Sequence[Chart], title: str, subtitle: str, marks: Sequence[datetime]
+) -> None:
     every = figure.subplots(len(charts), 1, sharex=True, squeeze=False)[:, 0].tolist()
     for axes, chart, colour in zip(every, charts, cycle(_PICTURE_COLOURS), strict=False):
         at = [datetime.fromtimestamp(instant, UTC) for instant in chart.at_s.tolist()]
         axes.plot(at, chart.values, color=colour, linewidth=1.6, marker=".", markersize=_marker_size(len(at)))
         axes.set_ylabel(chart.title)
-        _style(axes, ())
+        _style(axes, marks)
     _date_axis(every[-1], [datetime.fromtimestamp(s, UTC) for s in _span(charts[0].at_s)])
     _caption(figure, every[0], title, subtitle, "Times are UTC.")
 

@@ -27,10 +27,16 @@ from maia.cycle.steps import StepRunner, plain
 from maia.learner.advising import make_suggestions
 from maia.learner.forecasting import Forecasting
 from maia.learner.housekeeping import keep_within_limits
-from maia.learner.knowledge import DetectorClass, Knowledge, detector_classes, to_store
+from maia.learner.knowledge import (
+    DetectorClass,
+    Knowledge,
+    Learnt,
+    alarms_to_store,
+    detector_classes,
+    to_store,
+)
 from maia.learner.sources import TEMPLATES, Acts, Curves, Figures, HostMetrics, Page, Source, Yields
 from maia.learning.detector import Reads
-from maia.learning.patterns import Finding
 from maia.learning.privacy import Pseudonyms
 
 logger = logging.getLogger(__name__)
@@ -52,6 +58,8 @@ class LearnerStatistics(CycleStatistics):
     forgotten_patterns: int = 0
     patterns: int = 0
     """How many are known after the last cycle."""
+    alarms: int = 0
+    """Series that were odd, too high, or shifted."""
     forecasts: int = 0
     checked_forecasts: int = 0
     """Earlier forecasts that were compared with what came."""
@@ -136,8 +144,8 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         super().__init__(learner, number, on_progress)
         self.learner, self.dao = learner, learner.dao
         self.read: Counter[Reads] = Counter()
-        self.new = self.changed = self.forgotten = self.known = self.forecasts = self.checked = 0
-        self.suggestions = 0
+        self.new = self.changed = self.forgotten = self.known = self.alarms = 0
+        self.forecasts = self.checked = self.suggestions = 0
         self._waiting = 0
         self._proven: set[str] = set()
         """The patterns that proved true since importance was last paid for."""
@@ -177,8 +185,8 @@ class LearnerCycle(Cycle[LearnerStatistics]):
             page = await source.read(position, batch_size)
             if page.end == position:
                 return
-            findings = knowledge.learn(page.inputs, source.reads) if page.inputs else []
-            await self._store(knowledge, source, position, page, findings)
+            learnt = knowledge.learn(page.inputs, source.reads) if page.inputs else Learnt()
+            await self._store(knowledge, source, position, page, learnt)
             position = page.end
             self.claimed += page.read
             self.read[source.reads] += len(page.inputs)
@@ -190,9 +198,9 @@ class LearnerCycle(Cycle[LearnerStatistics]):
                 await self._judge()
 
     async def _store(
-        self, knowledge: Knowledge, source: Source, position: str, page: Page, findings: Sequence[Finding]
+        self, knowledge: Knowledge, source: Source, position: str, page: Page, learnt: Learnt
     ) -> None:
-        patterns, evidence = to_store(findings)
+        patterns, evidence = to_store(learnt.findings)
         models = [*knowledge.models(source.reads), *source.models()] if page.inputs else []
         retrying = stamina.retry_context(
             on=TransactionConflict, attempts=_STORING_TRIES, wait_initial=0.05, wait_max=0.5
@@ -203,8 +211,11 @@ class LearnerCycle(Cycle[LearnerStatistics]):
                     await dao.move_cursor(source.name, position, page.end)
                     changed = await dao.store(patterns)
                     await dao.count(evidence)
+                    if learnt.alarms:
+                        await dao.add_alarms(alarms_to_store(learnt.alarms))
                     if models:
                         await dao.save_models(models)
+        self.alarms += len(learnt.alarms)
         self._proven.update(row.pattern_id for row in evidence if row.pos)
         self.new += sum(changed.values())
         self.changed += len(changed) - sum(changed.values())
@@ -244,6 +255,7 @@ class LearnerCycle(Cycle[LearnerStatistics]):
             changed_patterns=self.changed,
             forgotten_patterns=self.forgotten,
             patterns=self.known,
+            alarms=self.alarms,
             forecasts=self.forecasts,
             checked_forecasts=self.checked,
             suggestions=self.suggestions,

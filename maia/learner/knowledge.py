@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from importlib.metadata import entry_points
 from typing import Any, Final, Protocol, Self, TypeVar
 
+from atlas.adapters.patterns import Alarm as StoredAlarm
 from atlas.adapters.patterns import Model, NewEvidence, NewPattern
 from atlas.errors import ConfigError
-from maia.learning.detector import ENTRY_POINTS, Detector, Reads
+from maia.learning.detector import ENTRY_POINTS, Alarm, Detector, MeasurementDetector, Reads
 from maia.learning.evidence import Counts
 from maia.learning.patterns import Finding, Pattern, combined
 from maia.learning.states import NewerState, StateError
@@ -37,6 +39,14 @@ def detector_classes(off: Collection[str] = ()) -> list[DetectorClass]:
             f"PLEIADES_LEARNER__OFF names {unknown[0]!r}, which is none of {', '.join(sorted(found))}"
         )
     return [each for name, each in sorted(found.items()) if name not in off]
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What the detectors found in a page of inputs: one finding a pattern, and alarms of series."""
+
+    findings: Sequence[Finding] = ()
+    alarms: Sequence[Alarm] = ()
 
 
 class Knowledge:
@@ -67,17 +77,20 @@ class Knowledge:
         """The names under which the states of these detectors are stored."""
         return [_PREFIX + each.name for each in classes]
 
-    def learn(self, inputs: Sequence[Any], reads: Reads) -> list[Finding]:
-        """Teach the detectors that read such inputs; returns what they found, one finding a pattern.
+    def learn(self, inputs: Sequence[Any], reads: Reads) -> Learnt:
+        """Teach the detectors that read such inputs; returns what they found.
 
         A detector that raises is left out from then on, with an error in the log, so that one that is broken
         doesn't keep the others from learning.
         """
         findings: list[Finding] = []
+        alarms: list[Alarm] = []
         for detector in self._working(reads):
             try:
                 detector.observe(inputs)
                 findings += detector.patterns()
+                if isinstance(detector, MeasurementDetector):
+                    alarms += detector.alarms()
             except Exception:
                 self._failed.add(detector.name)
                 logger.exception(
@@ -88,7 +101,7 @@ class Knowledge:
                 )
             else:
                 self._observations[detector.name] = self._observations.get(detector.name, 0) + len(inputs)
-        return combined(findings)
+        return Learnt(combined(findings), alarms)
 
     def models(self, reads: Reads) -> list[Model]:
         """The states of the detectors that read such inputs."""
@@ -137,6 +150,11 @@ def restored_model(of: type[S], model: Model | None) -> S:
     except StateError as error:
         logger.error("%s; it starts anew", error, extra={"action": "state_damaged"})
         return of()
+
+
+def alarms_to_store(alarms: Iterable[Alarm]) -> list[StoredAlarm]:
+    """Alarms as rows."""
+    return [StoredAlarm(*astuple(alarm)) for alarm in alarms]
 
 
 def to_store(findings: Iterable[Finding]) -> tuple[list[NewPattern], list[NewEvidence]]:

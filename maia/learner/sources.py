@@ -24,7 +24,7 @@ from maia.learning.priors import judged_day
 from maia.learning.privacy import Pseudonyms
 from maia.learning.templates import FailureTemplates
 
-CURVE_AGE: Final = timedelta(hours=72)
+CURVE_AGE: Final = timedelta(days=8)
 """Curves are learnt once the video is that old."""
 
 _LATE: Final = timedelta(minutes=10)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Final, Generic, Literal, Self, TypeVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeVar
 
 from maia.learning.observations import Measurement, Observation, ViewCurve
 from maia.learning.patterns import Finding, PatternType
@@ -51,6 +53,30 @@ class Detector(ABC, Generic[Input]):
         """A detector that goes on as the one that wrote the state; StateError if it can't."""
 
 
+AlarmKind = Literal["anomaly", "threshold", "change_point"]
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A series was odd, too high, or shifted at an instant; `score` is in [0, 1]."""
+
+    series: str
+    at: datetime
+    kind: AlarmKind
+    value: float
+    score: float
+    detail: str
+
+    def content(self) -> list[Any]:
+        """Everything as a list, for states."""
+        return [self.series, self.at.timestamp(), self.kind, self.value, self.score, self.detail]
+
+    @classmethod
+    def of_content(cls, content: Sequence[Any]) -> Self:
+        series, at_s, kind, value, score, detail = content
+        return cls(series, datetime.fromtimestamp(at_s, UTC), kind, value, score, detail)
+
+
 class ObservationDetector(Detector[Observation]):
     """A detector that reads what agents did."""
 
@@ -61,6 +87,10 @@ class MeasurementDetector(Detector[Measurement]):
     """A detector that reads series of measurements."""
 
     reads: ClassVar[Reads] = "measurements"
+
+    def alarms(self) -> list[Alarm]:
+        """What it raised since the last call; none by default."""
+        return []
 
 
 class CurveDetector(Detector[ViewCurve]):

@@ -13,8 +13,8 @@ Another regression learns how large errors are. Errors divided by that are count
 class, whose quantiles give the median and the interval (conformal prediction with normalised errors;
 Papadopoulos, Gammerman and Vovk, 2008). How much of the histogram the interval leaves out follows whether
 the intervals held, so that in the long run 80 % of them do in each age class, whatever the distribution
-(adaptive conformal inference; Gibbs and Candès, 2021). It is judged by the forecasts as they were issued:
-today's errors are alike, for example at a weekend, and what has seen half of them looks too good.
+(adaptive conformal inference; Gibbs and Candès, 2021). They are judged by the forecasts as issued, too:
+errors of one day are alike, for example at a weekend, and what has learnt from half of them looks too good.
 
 Views gained are never forecast to be negative, so forecasts are never below the present views. All columns
 have one element per video.
@@ -433,7 +433,7 @@ class Forecaster:
         """Learn from videos whose views `horizon_h` after the snapshot are known now; NaN are ignored.
 
         `issued_median` is the median forecast when the snapshot was new, NaN where none was. Without it,
-        intervals are judged by what would be forecast now, which is more accurate than what was.
+        intervals are judged only by what would be forecast now, which is closer than what was.
         """
         later = column(later_views)
         usable = snapshots.usable & np.isfinite(later)
@@ -467,18 +467,21 @@ class Forecaster:
         return _Expected(group, start, constant, linear, centre, size, features, spread_features)
 
     def _adapt_intervals(self, snapshots: Snapshots, later: Floats, issued: Floats, horizon_h: float) -> None:
-        """Change the share left out by whether an interval around each issued median would have held."""
+        """Change the share left out by whether intervals would have held around the issued medians, which is
+        what counts but is of an older model, and around today's, which know too much; each counts half.
+        """
         sums, expected = self._sums[horizon_h], self._expect(snapshots, horizon_h)
         gained = np.log1p(np.maximum(later - snapshots.views, 0.0))
         shares = self._error_shares(sums)
         median, low, high = (
             expected.size * _flat(_quantiles(shares, level))[expected.group] for level in self._levels(sums)
         )
-        centre = np.log1p(issued - snapshots.views) - median
-        missed = (gained < centre + low) | (gained > np.maximum(centre + high, 0.0))
-        missed |= later < snapshots.views
         counts = _summed(expected.group)
-        excess = counts * (1 - COVERAGE) - _summed(expected.group, missed.astype(np.float64))
+        excess = counts * (1 - COVERAGE)
+        for centre in (np.log1p(issued - snapshots.views) - median, expected.centre):
+            missed = (gained < centre + low) | (gained > np.maximum(centre + high, 0.0))
+            missed |= later < snapshots.views
+            excess -= 0.5 * _summed(expected.group, missed.astype(np.float64))
         excess /= np.maximum(counts / self.settings.interval_outcomes, 1.0)
         step = self.settings.interval_step * sums.outcomes / (sums.outcomes + self.settings.interval_warm_up)
         sums.left_out = np.clip(sums.left_out + step * excess, 0.01, 0.8)

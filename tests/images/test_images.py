@@ -98,9 +98,19 @@ def test_75_brings_a_fresh_container(stack: Stack, run: Run) -> None:
 
 
 def test_the_stack_comes_up_and_works(stack: Stack) -> None:
-    services = ("hunter", "tracker", "metrics", "server", "provision", "worker", "prometheus")
+    services = ("hunter", "tracker", "learner", "metrics", "server", "provision", "worker", "prometheus")
     stack.compose("--profile", "redis", "up", "--detach", "--no-build", *services, "redis")
-    for service in ("postgres", "metrics", "server", "worker", "prometheus", "redis", "hunter", "tracker"):
+    for service in (
+        "postgres",
+        "metrics",
+        "server",
+        "worker",
+        "prometheus",
+        "redis",
+        "hunter",
+        "tracker",
+        "learner",
+    ):
         state = until(f"{service} is healthy", lambda s=service: healthy(stack, s))
         assert state["Status"] == "running", service
     for service in ("migrate", "provision"):
@@ -114,7 +124,17 @@ def healthy(stack: Stack, service: str) -> dict[str, str] | None:
 
 
 def test_every_container_of_the_stack_is_confined(stack: Stack) -> None:
-    for service in ("postgres", "hunter", "tracker", "metrics", "server", "worker", "prometheus", "redis"):
+    for service in (
+        "postgres",
+        "hunter",
+        "tracker",
+        "learner",
+        "metrics",
+        "server",
+        "worker",
+        "prometheus",
+        "redis",
+    ):
         described = stack.container(service)
         limits = described["HostConfig"]
         assert limits["ReadonlyRootfs"], service
@@ -141,7 +161,7 @@ def test_prometheus_sees_every_agent(stack: Stack) -> None:
 
     def agents() -> bool:
         found = json.loads(stack.ask("metrics", query))["data"]["result"]
-        return {entry["metric"]["agent"] for entry in found} == {"hunter", "tracker"}
+        return {entry["metric"]["agent"] for entry in found} == {"hunter", "tracker", "learner"}
 
     until("figures of both agents", agents)
     rules = json.loads(stack.ask("metrics", "http://prometheus:9090/api/v1/rules"))["data"]["groups"]

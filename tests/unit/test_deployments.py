@@ -118,7 +118,7 @@ def test_every_service_is_confined(services: dict[str, dict[str, Any]]) -> None:
 
 def test_every_lasting_service_tells_whether_it_is_well(services: dict[str, dict[str, Any]]) -> None:
     once = {"migrate", "provision"}
-    agents_have_the_image_s_own = {"hunter", "tracker"}
+    agents_have_the_image_s_own = {agent.name for agent in AGENTS}
     for name in services.keys() - once - agents_have_the_image_s_own:
         assert "test" in services[name]["healthcheck"], name
     for name in once:

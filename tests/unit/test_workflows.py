@@ -106,14 +106,22 @@ def test_an_image_from_elsewhere_needs_no_login(cycle: Any) -> None:
 
 
 def test_every_agent_runs_on_schedule_and_by_hand_never_twice_at_once() -> None:
-    described = named("agents")
-    assert {"schedule", "workflow_dispatch"} == set(described[True])
-    [job] = described["jobs"].values()
-    assert job["strategy"] == {"fail-fast": False, "matrix": {"agent": [agent.name for agent in AGENTS]}}
-    assert job["uses"] == "./.github/workflows/agent.yml"
-    assert job["with"] == {"agent": "${{ matrix.agent }}"}
     reused = named("agent")
-    assert set(job["secrets"]) == set(reused[True]["workflow_call"]["secrets"])
+    run: list[str] = []
+    for name in ("agents", "learner"):
+        described = named(name)
+        assert {"schedule", "workflow_dispatch"} == set(described[True])
+        [job] = described["jobs"].values()
+        assert job["uses"] == "./.github/workflows/agent.yml"
+        assert set(job["secrets"]) <= set(reused[True]["workflow_call"]["secrets"])
+        if "strategy" in job:
+            assert (job["strategy"]["fail-fast"], job["with"]) == (False, {"agent": "${{ matrix.agent }}"})
+            run += job["strategy"]["matrix"]["agent"]
+        else:
+            run.append(job["with"]["agent"])
+        calls_youtube = [agent.ring is not None for agent in AGENTS if agent.name in run[-1:]]
+        assert all(calls_youtube) == ("YOUTUBE_API_KEY_POOL_JSON" in job["secrets"])
+    assert run == [agent.name for agent in AGENTS]
     assert reused["jobs"]["cycle"]["concurrency"] == {
         "group": "agent-${{ inputs.agent }}", "cancel-in-progress": False,
     }  # fmt: skip

@@ -92,11 +92,6 @@ def plain(conditions: tuple[Condition, ...]) -> list[list[object]]:
     return [[each.field, each.operator.value, each.value] for each in conditions]
 
 
-def in_words(conditions: tuple[Condition, ...]) -> str:
-    """Conditions as a part of a sentence."""
-    return " and ".join(map(str, conditions))
-
-
 def _key(name: str, value: Scalar) -> tuple[object, ...]:
     """What tells values apart that have different attributes: 1, 1.0 and True are equal, but not the same."""
     if type(value) is float or (type(value) is int and value not in _SMALL):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, NamedTuple, Self
 from maia.learning.detector import ObservationDetector
 from maia.learning.detectors.grouping import Recent, by_session, text_of
 from maia.learning.detectors.successions import FourCounts, Key, Successions
+from maia.learning.detectors.wording import about, coarse, of_ten
 from maia.learning.observations import Observation
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
 from maia.learning.states import pack, unpack
@@ -99,16 +100,16 @@ class ContextSwitches(ObservationDetector):
         total = counts.total(key[0])
         share, extra = counts.count(*key) / total, -counts.mean_reward(key)
         leaving = total - counts.count(key[0], before)
-        costs = f"; the next step takes {extra:.2g} more" if extra > 0 else ""
+        costs = f", and the next step takes {about(extra)} more" if extra > 0 else ""
         return Pattern(
             PatternType.CONTEXT_SWITCH,
             {"agent": agent, "field": field, "from": before, "to": after},
-            f"{agent} moves from {field} {before} to {after} in {share:.0%} of its steps{costs}",
+            f"the {agent} moves from {field} {before} to {after} {of_ten(share)}{costs}",
             (Condition("agent", Operator.EQUALS, agent), Condition(field, Operator.EQUALS, before)),
             data={
-                "share": share,
-                "share_of_switches": counts.count(*key) / leaving if leaving else share,
-                "extra_cost": extra,
+                "share": coarse(share),
+                "share_of_switches": coarse(counts.count(*key) / leaving if leaving else share),
+                "extra_cost": coarse(extra),
             },
         )
 

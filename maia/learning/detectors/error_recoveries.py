@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Self
 from maia.learning.detector import ObservationDetector
 from maia.learning.detectors.significance import Screen, fisher_greater
 from maia.learning.detectors.tallies import Tallies, Tally, frozen, instant, micros
+from maia.learning.detectors.wording import of_ten
 from maia.learning.observations import SUCCESS, Observation
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
 from maia.learning.states import pack, unpack
@@ -157,9 +158,7 @@ class ErrorRecoveries(ObservationDetector):
         rivals = self._rivals({failure for failure, _ in gained})
         alone = {key for key in gained if not self._compared(key, rivals[key[0]])}
         self._screen.settle()
-        ranked = {
-            failure: sorted(found, key=lambda name: -_mean(found[name])) for failure, found in rivals.items()
-        }
+        ranked = {failure: self._ranked(found) for failure, found in rivals.items()}
         ready = [
             key
             for key in gained
@@ -173,23 +172,32 @@ class ErrorRecoveries(ObservationDetector):
         return [Finding(self._pattern(key, ranked[key[0]]), days) for key, days in taken.items()]
 
     def _rivals(self, failures: AbstractSet[Failure]) -> dict[Failure, dict[str, Tally]]:
-        """The recoveries that were tried often enough after each failure."""
+        """All that was tried after each failure."""
         found: dict[Failure, dict[str, Tally]] = {failure: {} for failure in failures}
         for (failure, action), tally in self._tallies.items():
-            if failure in found and tally.support >= self._least_support:
+            if failure in found:
                 found[failure][action] = tally
         return found
+
+    def _ranked(self, rivals: Mapping[str, Tally]) -> list[str]:
+        """What was tried often enough, the most helpful first."""
+        known = [name for name, tally in rivals.items() if tally.support >= self._least_support]
+        return sorted(known, key=lambda name: -_mean(rivals[name]))
 
     def _compared(self, key: Key, rivals: Mapping[str, Tally]) -> bool:
         """Compare a recovery with what else was tried; False if there is nothing to compare it with.
 
-        To try again needs no comparison: that it helps is worth knowing even where anything does.
+        To try again needs no comparison: that it helps is worth knowing even where anything does. It is what
+        others are compared with only for want of other actions, as those are also blamed for their own
+        failures.
         """
         own = rivals[key[1]]
-        pos = sum(each.pos for each in rivals.values()) - own.pos
-        neg = sum(each.neg for each in rivals.values()) - own.neg
-        if key[1] in _RETRIES or _FEW * (pos + neg) < own.support:
+        others = [each for name, each in rivals.items() if name not in _RETRIES and name != key[1]]
+        retries = [each for name, each in rivals.items() if name in _RETRIES]
+        known = [each for each in (others, retries) if _FEW * sum(one.support for one in each) >= own.support]
+        if key[1] in _RETRIES or not known:
             return False
+        pos, neg = sum(each.pos for each in known[0]), sum(each.neg for each in known[0])
         if key not in self._screen.accepted and self._screen.due(key, own.support):
             better = fisher_greater(own.pos, own.neg, pos, neg)
             worse = fisher_greater(own.neg, own.pos, neg, pos)
@@ -211,6 +219,7 @@ class ErrorRecoveries(ObservationDetector):
         ]
         if error and "#" not in error:
             conditions.append(Condition("error", Operator.EQUALS, error))
+        helped = of_ten(tally.pos / tally.support)
         what = f"{agent} {action} failed with {outcome}" + (f" ({error})" if error else "")
         return Pattern(
             PatternType.ERROR_RECOVERY,
@@ -221,9 +230,7 @@ class ErrorRecoveries(ObservationDetector):
                 "error": error or None,
                 "recovery": recovery,
             },
-            f"after {what}, to {recovery} helped {tally.pos:g} of {tally.support:g} times"
-            if recovery in _RETRIES
-            else f"after {what}, {recovery} helped {tally.pos:g} of {tally.support:g} times",
+            f"after {what}, {'to ' if recovery in _RETRIES else ''}{recovery} helped {helped}",
             tuple(conditions),
             action=recovery,
             data={"rank": ranked.index(recovery) + 1, "of": len(ranked)},

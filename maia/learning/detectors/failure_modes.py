@@ -8,9 +8,10 @@ from itertools import combinations
 from typing import Any, ClassVar, Final, Self
 
 from maia.learning.detector import ObservationDetector
-from maia.learning.detectors.attributes import Attributes, conditions_of, in_words, plain
+from maia.learning.detectors.attributes import Attributes, conditions_of, plain
 from maia.learning.detectors.contrasts import Contrasts, Item, Key, Stratum, Table
 from maia.learning.detectors.tallies import frozen
+from maia.learning.detectors.wording import coarse, in_words, times
 from maia.learning.observations import SUCCESS, Observation
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
 from maia.learning.states import pack, unpack
@@ -94,22 +95,26 @@ def pairs_of(singles: list[Item]) -> list[Item]:
     return [one + other if one < other else other + one for one, other in combinations(singles, 2)]
 
 
-def times(factor: float | None) -> str:
+def likelier(factor: float | None) -> str:
     """How many times likelier, in words."""
-    if factor is None:
-        return "only"
-    return f"{factor:.2g} times likelier" if factor < 100 else "over 100 times likelier"
+    return "only" if factor is None else f"{times(factor)} likelier"
+
+
+def rates_of(table: Table) -> dict[str, Any]:
+    """The rates that a contrast found, with two significant digits."""
+    rates = {"base_rate": table.base_rate, "rate": table.rate, "lift": table.lift}
+    return {name: None if value is None else coarse(value) for name, value in rates.items()}
 
 
 def _pattern(key: Key, table: Table, outcomes: dict[str, int]) -> Pattern:
     (agent, action), attributes = key
     conditions = conditions_of(attributes)
-    data: dict[str, Any] = {"base_rate": table.base_rate, "rate": table.rate, "lift": table.lift}
-    data["outcomes"] = dict(Counter(outcomes).most_common(_TOLD_OUTCOMES))
+    data = rates_of(table)
+    data["outcomes"] = [name for name, _ in Counter(outcomes).most_common(_TOLD_OUTCOMES)]
     return Pattern(
         PatternType.FAILURE_MODE,
         {"agent": agent, "action": action, "conditions": plain(conditions)},
-        f"{agent} {action} fails {times(table.lift)} when {in_words(conditions)}",
+        f"{agent} {action} fails {likelier(table.lift)} {in_words(conditions)}",
         (
             Condition("agent", Operator.EQUALS, agent),
             Condition("action", Operator.EQUALS, action),

@@ -16,6 +16,7 @@ from maia.learning.detector import ObservationDetector
 from maia.learning.detectors.grouping import goal_of, method_of
 from maia.learning.detectors.significance import Screen, sign_greater
 from maia.learning.detectors.tallies import Tallies, frozen, instant, micros
+from maia.learning.detectors.wording import coarse, times
 from maia.learning.observations import SUCCESS, Observation
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
 from maia.learning.states import pack, unpack
@@ -159,8 +160,9 @@ class Optimizations(ObservationDetector):
         typical = {name: each.value for name, each in buffers.typical.items()} if buffers else {}
         ours, theirs = typical.get(better), typical.get(worse)
         ratio = theirs / ours if ours and theirs else None
+        figures = {"median_better": ours, "median_worse": theirs, "ratio": ratio}
         how = "quicker" if measure == _DURATION else "cheaper"
-        by = "more often than not" if ratio is None else f"{ratio:.2g} times"
+        by = "more often than not" if ratio is None else f"by {times(ratio)}"
         conditions = (
             Condition("agent", Operator.EQUALS, agent),
             Condition("goal" if about == "action" else "action", Operator.EQUALS, goal),
@@ -171,12 +173,10 @@ class Optimizations(ObservationDetector):
                 "agent": agent, "goal": goal, "field": about, "measure": measure,
                 "better": better, "worse": worse,
             },
-            f"for {agent}'s {goal}, {better} is {how} than {worse}, by {by}"
-            if ratio
-            else f"for {agent}'s {goal}, {better} is {how} than {worse} {by}",
+            f"for the {agent}'s {goal}, {better} is {how} than {worse} {by}",
             conditions,
             action=f"use {better} instead of {worse}",
-            data={"median_better": ours, "median_worse": theirs, "ratio": ratio},
+            data={name: None if value is None else coarse(value) for name, value in figures.items()},
         )  # fmt: skip
 
     def state(self) -> bytes:

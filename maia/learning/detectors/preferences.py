@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import ClassVar, Final, Self
 
 from maia.learning.detector import ObservationDetector
-from maia.learning.detectors.attributes import attribute_of, conditions_of, in_words, plain
+from maia.learning.detectors.attributes import attribute_of, conditions_of, plain
 from maia.learning.detectors.contrasts import Contrasts, Item, Key, Table
+from maia.learning.detectors.failure_modes import rates_of
+from maia.learning.detectors.wording import times
 from maia.learning.observations import Observation
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
 from maia.learning.states import pack, unpack
@@ -21,6 +23,8 @@ COUNT_FIELD: Final = "count"
 FAVOURING: Final = frozenset({"seed", "watch", "pin"})
 AVOIDING: Final = frozenset({"park", "unwatch", "unpin"})
 _NUMBERED: Final = re.compile(r"_\d+$")
+_OF_THE_EVENT: Final = frozenset({COUNT_FIELD, "total", "kind", "hour", "weekday"})
+"""Fields that say something of the act or the offer, not of what was chosen."""
 _FAVOURS, _AVOIDS = "favours", "avoids"
 
 
@@ -81,7 +85,7 @@ def _count(offer: Observation) -> int:
 def _attributes(each: Observation) -> list[Item]:
     found: list[Item] = []
     for name, value in each.context.items():
-        if name != COUNT_FIELD:
+        if name not in _OF_THE_EVENT:
             attribute = attribute_of(_NUMBERED.sub("", name), value)
             if attribute is not None:
                 found.append(attribute)
@@ -92,12 +96,12 @@ def _pattern(key: Key, table: Table) -> Pattern:
     (operator, direction), attributes = key
     conditions = conditions_of(attributes)
     share = table.rate / table.base_rate if table.c else None
-    often = "and nothing else" if share is None else f"{share:.2g} times as often as other offers"
+    often = "and nothing else" if share is None else f"{times(share)} as often as other offers"
     return Pattern(
         PatternType.USER_PREFERENCE,
         {"agent": operator, "direction": direction, "conditions": plain(conditions)},
-        f"the {operator} {direction} {in_words(conditions)}, {often}",
+        f"the {operator} {direction} what has {' and '.join(map(str, conditions))}, {often}",
         (Condition("agent", Operator.EQUALS, operator), *conditions),
         action="offer more" if direction == _FAVOURS else "offer less",
-        data={"base_rate": table.base_rate, "rate": table.rate, "lift": table.lift},
+        data=rates_of(table),
     )

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, Self
 
 from maia.learning.detector import ObservationDetector
 from maia.learning.detectors.contrasts import Contrasts, Item, Key, Stratum, Table
-from maia.learning.detectors.failure_modes import times
+from maia.learning.detectors.failure_modes import likelier, rates_of
 from maia.learning.detectors.grouping import Recent, by_session, goal_of, latest_of
 from maia.learning.detectors.tallies import instant, micros
 from maia.learning.observations import SUCCESS, Observation
@@ -144,8 +144,8 @@ def _pattern(key: Key, table: Table) -> Pattern:
     return Pattern(
         PatternType.SUCCESS_PATH,
         {"agent": agent, "goal": goal or None, "path": list(path)},
-        f"{agent}'s sessions{toward} end well {times(table.lift)} after {way}",
+        f"{agent}'s sessions{toward} end well {likelier(table.lift)} after {way}",
         tuple(conditions),
         action=way,
-        data={"base_rate": table.base_rate, "rate": table.rate, "lift": table.lift},
+        data=rates_of(table),
     )

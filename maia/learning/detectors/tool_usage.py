@@ -7,10 +7,12 @@ from datetime import datetime
 from typing import ClassVar, Final, Self
 
 from maia.learning.detector import ObservationDetector
-from maia.learning.detectors.attributes import Attributes, conditions_of, in_words, plain
+from maia.learning.detectors.attributes import Attributes, conditions_of, plain
 from maia.learning.detectors.grouping import METHOD_FIELDS, goal_of, method_of
 from maia.learning.detectors.significance import Screen, fisher_greater
 from maia.learning.detectors.tallies import Tallies, frozen
+from maia.learning.detectors.wording import about as figure
+from maia.learning.detectors.wording import coarse, in_words
 from maia.learning.observations import Observation
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
 from maia.learning.states import pack, unpack
@@ -153,8 +155,8 @@ class ToolUsage(ObservationDetector):
         assert tally is not None
         conditions = conditions_of((attribute,) if attribute else ())
         mean = tally.reward / tally.support
-        to = f" for {task}" if task else ""
-        where = f" when {in_words(conditions)}" if conditions else ""
+        to = f" for {task}" if task and task != tool else ""
+        where = f" {in_words(conditions)}" if conditions else ""
         about = [Condition("agent", Operator.EQUALS, agent)]
         if task:
             about.append(Condition("goal" if field == "action" else "action", Operator.EQUALS, task))
@@ -164,10 +166,10 @@ class ToolUsage(ObservationDetector):
                 "agent": agent, "task": task or None, "field": field, "tool": tool,
                 "conditions": plain(conditions),
             },
-            f"{agent}'s {field} {tool}{to} brings {mean:.3g} per unit of cost{where}",
+            f"{tool}{to} brings the {agent} {figure(mean)} per unit of cost{where}",
             (*about, *conditions),
             action=tool,
-            data={"reward_per_cost": mean, "rewarded_share": tally.pos / tally.support},
+            data={"reward_per_cost": coarse(mean), "rewarded_share": coarse(tally.pos / tally.support)},
         )  # fmt: skip
 
     def state(self) -> bytes:

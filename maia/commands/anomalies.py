@@ -1,0 +1,160 @@
+"""`maia anomalies`: shows where host metrics and agents' figures were odd, too high or shifted."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+import typer
+
+from maia.commands.arguments import parse_since
+from maia.commands.tables import Column, print_table
+from maia.commands.terminal import AsJson, as_text, console, print_json, print_text, with_atlas
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from atlas.composition import Atlas
+    from maia.commands.plots import Chart
+    from maia.views.anomalies import Anomalies, Series
+
+app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
+
+_WIDEST_PLOT: Final = 140
+_MOST_PLOTS: Final = 3
+
+
+@app.command()
+def anomalies(
+    since: Annotated[
+        str,
+        typer.Option(
+            metavar="SPAN|DAY|TIME",
+            help="Where to start: a span before now such as 24h or 7d, a day in UTC, or a time such as "
+            "2026-11-02T08:00:00Z.",
+        ),
+    ] = "7d",
+    series: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help='Only this series, such as "tracker seconds" or "HOST cpu_percent".',
+            show_default=False,
+        ),
+    ] = None,
+    kind: Annotated[
+        Literal["anomaly", "threshold", "change_point"] | None,
+        typer.Option(help="Only alarms of this kind.", show_default=False),
+    ] = None,
+    plot: Annotated[
+        bool,
+        typer.Option("--plot", help="Draw the series with their alarms: the one named, or the three worst."),
+    ] = False,
+    png: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw them into a PNG file (needs the extra plots).",
+            show_default=False,
+            dir_okay=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many to show at most.")
+    ] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """Show where a host's metrics, or the agents' figures, were odd, too high, or shifted for good.
+
+    The learner watches each series without any setting: an `anomaly` is a value unlike what came before, a
+    `threshold` a metric that stays too high, and a `change_point` a level that has shifted.
+
+    For example:
+
+    - `maia anomalies --since 24h --plot`
+    - `maia anomalies --series "hunter new" --json | jq '.alarms[].at'`
+    """
+    begin = parse_since(since, "--since")
+
+    async def look(atlas: Atlas) -> tuple[Anomalies, list[Series]]:
+        from dataclasses import replace
+
+        from maia.views import anomalies as view
+
+        start = begin if isinstance(begin, datetime) else atlas.clock.now() - begin
+        found = await view.anomalies(atlas, start, series=series)
+        if kind is not None:
+            found = replace(found, alarms=tuple(alarm for alarm in found.alarms if alarm.kind == kind))
+        drawn = [*found.by_series()][:_MOST_PLOTS] if plot or png is not None else []
+        return found, [await view.series(atlas, name, found) for name in drawn]
+
+    found, drawn = with_atlas(look)
+    if png is not None:
+        _save(found, drawn, png)
+    if as_json:
+        from maia.views.words import plain
+
+        print_json(plain(found) | ({"series": [plain(each) for each in drawn]} if drawn else {}))
+        return
+    _print(found, limit)
+    if plot:
+        for each in drawn:
+            _print_plot(each)
+
+
+def _print(found: Anomalies, limit: int) -> None:
+    if not found.alarms:
+        print_text(
+            f"Nothing was odd since {as_text(found.since)}: the learner watches as it runs (maia learner)."
+        )
+        return
+    print_table(
+        (
+            "at", Column("series", 14, wraps=True), "kind", Column("value", right=True),
+            Column("what", 16, wraps=True),
+        ),
+        [
+            (alarm.at, alarm.series, alarm.kind.replace("_", " "), f"{alarm.value:.4g}", alarm.detail)
+            for alarm in found.alarms[:limit]
+        ],
+        title=f"Alarms since {as_text(found.since)}",
+    )  # fmt: skip
+    if len(found.alarms) > limit:
+        print_text(f"{limit:,} of {len(found.alarms):,} alarms; -n shows more.")
+
+
+def _print_plot(each: Series) -> None:
+    from maia.commands.plots import chart_plot, print_plot
+
+    out = console()
+    if len(each.values) < 2:
+        print_text(f"{each.name}: its values are not stored any more.")
+        return
+    marks = [alarm.at for alarm in each.alarms]
+    print_plot(out, chart_plot([_chart(each)], min(out.width, _WIDEST_PLOT) - 1, marks))
+    out.print(f"▲ marks {len(marks)} alarm{'' if len(marks) == 1 else 's'}", style="dim")
+
+
+def _chart(each: Series) -> Chart:
+    from maia.commands.plots import Chart
+
+    return Chart.of(each.name, each.at, each.values)
+
+
+def _save(found: Anomalies, drawn: Sequence[Series], png: Path) -> None:
+    from maia.commands.plots import save_charts
+
+    plotted = [each for each in drawn if len(each.values) >= 2]
+    if not plotted:
+        print_text("There is nothing to draw.", stderr=True)
+        return
+    marks = [alarm.at for each in plotted for alarm in each.alarms]
+    save_charts(
+        [_chart(each) for each in plotted],
+        png,
+        title="Alarms",
+        subtitle=f"since {as_text(found.since)}",
+        marks=marks,
+    )
+    print_text(f"The plot is in {png}.", stderr=True)

@@ -1,0 +1,418 @@
+"""Patterns of measurement series: their normal week, and when they are too high, odd, or have shifted.
+
+Each detector follows every series on its own, the most recently measured ones if there are too many. What it
+raises as an alarm is proven or refuted by what follows, and only then counted: an alarm after which nothing
+lasts was a false one.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
+
+from maia.learning.anomalies import AnomalyDetector
+from maia.learning.change_points import ChangeDetector
+from maia.learning.detector import Alarm, AlarmKind, MeasurementDetector
+from maia.learning.detectors.tallies import Tallies
+from maia.learning.observations import Measurement
+from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
+from maia.learning.profiles import HOURS_PER_WEEK, WeekProfile
+from maia.learning.states import pack, unpack
+from maia.learning.thresholds import Crossing, ThresholdDetector, ThresholdSettings
+
+LIMITS: Final[Mapping[str, tuple[float, float]]] = {
+    "cpu_percent": (80.0, 70.0),
+    "memory_percent": (85.0, 80.0),
+    "swap_percent": (50.0, 40.0),
+    "disk_percent": (90.0, 87.0),
+    "temperature_c": (85.0, 80.0),
+}
+"""From where a metric is high, and below which it is normal again, by the last word of the series' name."""
+
+_CAPACITY: Final = 500
+_MOST_ALARMS: Final = 10_000
+_MEMORY: Final = 0.001
+_DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+class _Follower(Protocol):
+    """What follows one series."""
+
+    def state(self) -> dict[str, Any]: ...
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self: ...
+
+
+F = TypeVar("F", bound=_Follower)
+
+
+class _SeriesDetector(MeasurementDetector, Generic[F]):
+    """Follows series one by one, and counts what proved true of each."""
+
+    follower: ClassVar[type[Any]]
+
+    def __init__(self, capacity: int = _CAPACITY) -> None:
+        self._capacity = capacity
+        self._followers: dict[str, F] = {}
+        self._tallies: Tallies[tuple[str, str]] = Tallies(2 * capacity)
+        self._alarms: list[Alarm] = []
+
+    def observe(self, batch: Sequence[Measurement]) -> None:
+        for each in batch:
+            if isfinite(each.value):
+                # The dictionary keeps the order in which series were last measured.
+                follower = self._followers.pop(each.series, None) or self._begin(each.series)
+                if follower is not None:
+                    self._followers[each.series] = follower
+                    self._follow(follower, each)
+        while len(self._followers) > self._capacity:
+            del self._followers[next(iter(self._followers))]
+        self._tallies.trim()
+
+    def patterns(self) -> list[Finding]:
+        ready = [key for key, tally in self._tallies.items() if tally.kept or self._is_worth_telling(key)]
+        return [Finding(self._pattern(*key), days) for key, days in self._tallies.take(ready).items()]
+
+    def alarms(self) -> list[Alarm]:
+        alarms, self._alarms = self._alarms, []
+        return alarms
+
+    def state(self) -> bytes:
+        followers = [[series, each.state()] for series, each in self._followers.items()]
+        alarms = [alarm.content() for alarm in self._alarms]
+        return pack(self.name, self.version, [self._capacity, followers, self._tallies.content(), alarms])
+
+    @classmethod
+    def from_state(cls, state: bytes) -> Self:
+        capacity, followers, tallies, alarms = unpack(cls.name, cls.version, state)
+        detector = cls(capacity)
+        detector._followers = {series: cls.follower.from_state(content) for series, content in followers}
+        detector._tallies = Tallies.from_content(tallies)
+        detector._alarms = [Alarm.of_content(content) for content in alarms]
+        return detector
+
+    @abstractmethod
+    def _begin(self, series: str) -> F | None:
+        """What follows a new series; None if this detector has nothing to say about it."""
+
+    @abstractmethod
+    def _follow(self, follower: F, measured: Measurement) -> None:
+        """Take a value in, and count what it proves."""
+
+    @abstractmethod
+    def _pattern(self, series: str, direction: str) -> Pattern:
+        """The statement about a series."""
+
+    def _is_worth_telling(self, key: tuple[str, str]) -> bool:
+        """Whether there is enough evidence for a first report."""
+        return True
+
+    def _count(self, measured: Measurement, direction: str, *, holds: bool) -> None:
+        day = measured.at.toordinal()
+        self._tallies.add((measured.series, direction), day, holds, not holds, measured.at)
+
+    def _alarm(self, measured: Measurement, kind: AlarmKind, score: float, detail: str) -> None:
+        if len(self._alarms) < _MOST_ALARMS:
+            self._alarms.append(Alarm(measured.series, measured.at, kind, measured.value, score, detail))
+
+
+# The normal week
+
+
+@dataclass(slots=True)
+class _Week:
+    """A series' profile, and the median that it has to beat."""
+
+    profile: WeekProfile
+    median: float = 0.0
+    spread: float = 0.0
+    values: int = 0
+
+    def observe(self, at_s: float, value: float) -> None:
+        """Learn from a value; the median follows more slowly the more values there were."""
+        self.profile.observe(at_s, value)
+        self.values += 1
+        rate = max(_MEMORY, 1 / self.values)
+        off = value - self.median
+        if self.values == 1:
+            self.median = value
+            return
+        self.spread += rate * (abs(off) - self.spread)
+        self.median += 3 * rate * self.spread * ((off > 0) - (off < 0))
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "profile": self.profile.state(),
+            "median": self.median,
+            "spread": self.spread,
+            "values": self.values,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        profile = WeekProfile.from_state(state["profile"])
+        return cls(profile, state["median"], state["spread"], state["values"])
+
+
+class SeasonalProfiles(_SeriesDetector[_Week]):
+    """Whether a series follows the week: its hours' profile must foretell values better than a median."""
+
+    name = "seasonal_profiles"
+    types = frozenset({PatternType.SEASONAL_PROFILE})
+    follower = _Week
+
+    _least_values = 3
+    """How many values of an hour of the week make it known."""
+    _least_support = 300
+
+    def _begin(self, series: str) -> _Week:
+        return _Week(WeekProfile())
+
+    def _follow(self, follower: _Week, measured: Measurement) -> None:
+        at_s, value = measured.at.timestamp(), measured.value
+        usual = follower.profile.usual(at_s)
+        if (
+            usual is not None
+            and usual.values >= self._least_values
+            and follower.values >= self._least_support
+        ):
+            ours, flat = abs(value - usual.median), abs(value - follower.median)
+            if ours != flat:
+                self._count(measured, "", holds=ours < flat)
+        follower.observe(at_s, value)
+
+    def _is_worth_telling(self, key: tuple[str, str]) -> bool:
+        tally = self._tallies.get(key)
+        # Four standard deviations of a fair coin, as this is asked again and again.
+        return (
+            tally is not None
+            and tally.support >= self._least_support
+            and (tally.pos - tally.support / 2 > 2 * tally.support**0.5)
+        )
+
+    def _pattern(self, series: str, direction: str) -> Pattern:
+        return Pattern(
+            PatternType.SEASONAL_PROFILE,
+            {"series": series},
+            f"{series} follows the hours of the week",
+            data=self._figures(series),
+        )
+
+    def _figures(self, series: str) -> dict[str, object]:
+        follower = self._followers.get(series)
+        if follower is None:
+            return {}
+        usual = [follower.profile.usual(_hour_s(hour)) for hour in range(HOURS_PER_WEEK)]
+        known = [(each.median, hour) for hour, each in enumerate(usual) if each is not None]
+        (low, low_hour), (high, high_hour) = min(known), max(known)
+        return {
+            "highest_hour": _hour_name(high_hour),
+            "highest": _three_digits(high),
+            "lowest_hour": _hour_name(low_hour),
+            "lowest": _three_digits(low),
+        }
+
+
+def _hour_s(hour_of_week: int) -> float:
+    """An instant at that hour of the week: 1970 began on a Thursday."""
+    return (4 * 24 + hour_of_week) * 3600.0
+
+
+def _hour_name(hour_of_week: int) -> str:
+    return f"{_DAYS[hour_of_week // 24]} {hour_of_week % 24:02}:00 UTC"
+
+
+# Too high
+
+
+@dataclass(slots=True)
+class _High:
+    """A metric's threshold detector, and for how many values it has been high."""
+
+    detector: ThresholdDetector
+    since: int = 0
+
+    def state(self) -> dict[str, Any]:
+        return {"detector": self.detector.state(), "since": self.since}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        return cls(ThresholdDetector.from_state(state["detector"]), state["since"])
+
+
+class Thresholds(_SeriesDetector[_High]):
+    """When a metric is high: N of M values over a limit, until as many are below a lower one.
+
+    A time of being high is proven if it lasted twice as long as it took to notice.
+    """
+
+    name = "thresholds"
+    types = frozenset({PatternType.THRESHOLD})
+    follower = _High
+
+    def _begin(self, series: str) -> _High | None:
+        limits = LIMITS.get(series.rpartition(" ")[2])
+        return None if limits is None else _High(ThresholdDetector(ThresholdSettings(*limits)))
+
+    def _follow(self, follower: _High, measured: Measurement) -> None:
+        detector = follower.detector
+        crossing = detector.update(measured.value)
+        if crossing is Crossing.RAISED:
+            follower.since = 0
+            settings = detector.settings
+            detail = f"over {settings.raise_at:g} in {settings.needed} of the last {settings.window} samples"
+            self._alarm(measured, "threshold", 1.0, detail)
+        elif detector.is_high:
+            follower.since += 1
+            if follower.since == detector.settings.window:
+                self._count(measured, "", holds=True)
+        elif crossing is Crossing.CLEARED and follower.since < detector.settings.window:
+            self._count(measured, "", holds=False)
+
+    def _pattern(self, series: str, direction: str) -> Pattern:
+        metric = series.rpartition(" ")[2]
+        limit, _ = LIMITS[metric]
+        return Pattern(
+            PatternType.THRESHOLD,
+            {"series": series, "limit": limit},
+            f"when {series} goes over {limit:g}, it stays there",
+            (Condition(metric, Operator.ABOVE, limit),),
+        )
+
+
+# Odd
+
+
+@dataclass(slots=True)
+class _Oddness:
+    """A series' anomaly detector, and the alarm that waits for its proof."""
+
+    detector: AnomalyDetector = field(default_factory=AnomalyDetector)
+    waits: int = 0
+    odd: int = 0
+
+    def state(self) -> dict[str, Any]:
+        return {"detector": self.detector.state(), "waits": self.waits, "odd": self.odd}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        return cls(AnomalyDetector.from_state(state["detector"]), state["waits"], state["odd"])
+
+
+class Anomalies(_SeriesDetector[_Oddness]):
+    """When a series is odd. An alarm is proven if three or more of the ten values after it stick out, too."""
+
+    name = "anomalies"
+    types = frozenset({PatternType.ANOMALY})
+    follower = _Oddness
+
+    _proof = 10
+    _least_odd = 3
+    _odd_score = 0.25
+
+    def _begin(self, series: str) -> _Oddness:
+        return _Oddness()
+
+    def _follow(self, follower: _Oddness, measured: Measurement) -> None:
+        score = follower.detector.update(measured.at.timestamp(), measured.value)
+        if follower.detector.is_alarm(score):
+            evidence = follower.detector.evidence
+            most = max(evidence, key=lambda aspect: evidence[aspect]) if evidence else "value"
+            detail = f"{_three_digits(measured.value):g} is odd by its {most}"
+            self._alarm(measured, "anomaly", min(score, 1.0), detail)
+            if not follower.waits:
+                follower.waits, follower.odd = self._proof, 0
+        elif follower.waits:
+            follower.waits -= 1
+            follower.odd += score >= self._odd_score
+            if follower.odd >= self._least_odd or not follower.waits:
+                self._count(measured, "", holds=follower.odd >= self._least_odd)
+                follower.waits = 0
+
+    def _pattern(self, series: str, direction: str) -> Pattern:
+        return Pattern(
+            PatternType.ANOMALY, {"series": series}, f"when {series} becomes odd, it stays odd for a while"
+        )
+
+
+# Shifted
+
+
+@dataclass(slots=True)
+class _Shift:
+    """A series' change detector, and the change that waits for its proof."""
+
+    detector: ChangeDetector = field(default_factory=ChangeDetector)
+    waits: int = 0
+    total: float = 0.0
+    before: float = 0.0
+    after: float = 0.0
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "detector": self.detector.state(), "waits": self.waits, "total": self.total,
+            "before": self.before, "after": self.after,
+        }  # fmt: skip
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        return cls(
+            ChangeDetector.from_state(state["detector"]),
+            state["waits"],
+            state["total"],
+            state["before"],
+            state["after"],
+        )
+
+
+class ChangePoints(_SeriesDetector[_Shift]):
+    """When the level of a series has shifted. Proven if the next values' mean is nearer the new level."""
+
+    name = "change_points"
+    types = frozenset({PatternType.CHANGE_POINT})
+    follower = _Shift
+
+    _proof = 60
+
+    def _begin(self, series: str) -> _Shift:
+        return _Shift()
+
+    def _follow(self, follower: _Shift, measured: Measurement) -> None:
+        if follower.waits:
+            follower.waits -= 1
+            follower.total += measured.value
+            if not follower.waits:
+                self._prove(follower, measured)
+        change = follower.detector.update(measured.value)
+        if change is None:
+            return
+        before, after = change.level_before, change.level_after
+        detail = f"the level went from {_three_digits(before):g} to {_three_digits(after):g}"
+        self._alarm(measured, "change_point", 1.0, detail)
+        follower.waits, follower.total, follower.before, follower.after = self._proof, 0.0, before, after
+
+    def _prove(self, follower: _Shift, measured: Measurement) -> None:
+        mean = follower.total / self._proof
+        holds = abs(mean - follower.after) < abs(mean - follower.before)
+        self._count(measured, "up" if follower.after > follower.before else "down", holds=holds)
+
+    def _pattern(self, series: str, direction: str) -> Pattern:
+        follower = self._followers.get(series)
+        data: dict[str, object] = {}
+        if follower is not None and (follower.after > follower.before) == (direction == "up"):
+            data = {"before": _three_digits(follower.before), "after": _three_digits(follower.after)}
+        return Pattern(
+            PatternType.CHANGE_POINT,
+            {"series": series, "direction": direction},
+            f"when the level of {series} shifts {direction}, it stays there",
+            data=data,
+        )
+
+
+def _three_digits(value: float) -> float:
+    """Rounded, so that a figure that hardly moves doesn't make a pattern new."""
+    return float(f"{value:.3g}")
