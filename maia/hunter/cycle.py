@@ -81,7 +81,7 @@ class AskBatch:
     closing: Closing | None = None
     next_wake_at: datetime | None = None
     general: tuple[int, int] | None = None
-    """How many questions of the general bucket were wanted, as so many units are left; None: as usual."""
+    """How many questions of the general bucket these are, as so many units are left; None: as usual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,8 +282,9 @@ class Hunter(Agent[HunterStatistics]):
         wanted = self._wanted(ledger, batch_size)
         asks = await self._claim_planned(ledger, batch_size, wanted, searches=closings["search"] is None)
         closing = None if asks or not self.searches else closings["search"]
-        general = None if wanted == batch_size else (wanted, _units_left(ledger))
-        return AskBatch(tuple(asks), closing, None if asks else self.search.next_wake_at, general)
+        general = sum(self.planner.arms.get(ask.arm) == "general" for ask in asks)
+        more = (general, _units_left(ledger)) if general > batch_size else None
+        return AskBatch(tuple(asks), closing, None if asks else self.search.next_wake_at, more)
 
     def _wanted(self, ledger: Sequence[LedgerLine], batch_size: int) -> int:
         """How many questions of the general bucket to ask: more if its units would be left over today.
@@ -528,8 +529,8 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
         if soonest := coming(batch.next_wake_at, self.atlas.clock.now()):
             self.idle += f" for the next at {soonest}"
         if batch.general is not None:
-            wanted, left = batch.general
-            reason = f"up to {wanted:,} questions of the general bucket, as {left:,} units are left today"
+            count, left = batch.general
+            reason = f"{count:,} questions of the general bucket, as {left:,} units are left today"
             self.adaptation.note(QUOTA, reason)
         if batch.closing:
             self._close(batch.closing)
