@@ -298,7 +298,9 @@ def settings_factory(request: pytest.FixtureRequest, tmp_path: Path) -> Settings
     def make(**overrides: Any) -> Settings:
         if "database_url" not in overrides:
             overrides["database_url"] = SecretStr(request.getfixturevalue("database_url"))
-        defaults: dict[str, Any] = {"data_dir": tmp_path / "data", "node_id": "test"}
+        # A test must not do less because other programs keep its machine busy.
+        steady = {"adapt_to_host": False}
+        defaults: dict[str, Any] = {"data_dir": tmp_path / "data", "node_id": "test", "learner": steady}
         return IsolatedSettings(**(defaults | overrides))
 
     return make
@@ -313,6 +315,7 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str
         "DATABASE_URL": request.getfixturevalue("database_url"),
         "PLEIADES_DATA_DIR": str(tmp_path / "data"),
         "NODE_ID": "test",
+        "PLEIADES_LEARNER__ADAPT_TO_HOST": "false",
     }
 
 

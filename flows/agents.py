@@ -59,6 +59,7 @@ async def _run(agent: AgentRecord, batch_size: int | None, cycles: int, options:
             options=options,
             on_progress=on_progress,
             step=as_task,
+            scheduled=runs.is_scheduled(),
         )
         await artifacts.create(atlas, agent, statistics)
         return await runs.complete(agent, statistics)

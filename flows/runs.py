@@ -29,6 +29,11 @@ async def complete(agent: AgentRecord, statistics: Mapping[str, Any]) -> State[A
     return Completed(message=implementation.summary(statistics), data=statistics)
 
 
+def is_scheduled() -> bool:
+    """Whether the run comes from a deployment's schedule: Prefect tags such runs."""
+    return "auto-scheduled" in flow_run.tags
+
+
 async def _rename(name: str) -> None:
     run_id = flow_run.id
     if run_id is None:

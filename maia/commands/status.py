@@ -15,12 +15,14 @@ from maia.commands.terminal import AsJson, as_text, print_json, print_text, with
 from maia.views.words import ATTRIBUTION, plain
 
 if TYPE_CHECKING:
+    from atlas.adapters.patterns import Suggestion
     from maia.views.clock import Tracking
     from maia.views.status import FeedsState, Status
     from maia.views.success import Calibration
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
+_MOST_SUGGESTIONS = 5
 _MAIN_COUNTS = {"new", "found", "videos", "samples", "breakouts"}
 """The counts of a cycle to show even in a narrow terminal."""
 _OTHER_COLUMNS = {"at", "node", "outcome", "seconds", "detail"}
@@ -66,9 +68,21 @@ def _print(found: Status) -> None:
     for agent, cycles in found.cycles.items():
         _print_cycles(agent, cycles)
     _print_calls(found.calls)
+    _print_suggestions(found.suggestions)
     waiting = found.vault.waiting
     stored = f"{waiting:,} objects are still in the database" if waiting else "everything is stored"
     print_text(f"Vault ({found.vault.provider}): {stored}")
+
+
+def _print_suggestions(suggestions: Sequence[Suggestion]) -> None:
+    for each in suggestions[:_MOST_SUGGESTIONS]:
+        print_text(f"Suggestion ({each.category}): {each.text}")
+        if each.command:
+            print_text(f"    {each.command}")
+    if (left := len(suggestions) - _MOST_SUGGESTIONS) > 0:
+        print_text(f"{left:,} more: maia status --json")
+    if suggestions:
+        print_text()
 
 
 def _print_feeds(feeds: FeedsState, now: datetime) -> None:

@@ -186,11 +186,17 @@ def _instant(instant: datetime | None) -> str | None:
     return None if instant is None else as_text(instant)
 
 
+def _why(report: VideoView) -> str:
+    """By how much the forecast changed the interval, if it did."""
+    factor = report.by_forecast
+    return "" if factor is None else f" (×{factor:.2g} by its forecast)"
+
+
 def _clock(report: VideoView) -> list[tuple[str, str | None]]:
     found = report.details
     zone = zone_name(found.zone)
     pinned = " (pinned)" if found.pinned_zone is not None else ""
-    every = "" if found.interval_h is None else f", every {found.interval_h:.3g} h"
+    every = "" if found.interval_h is None else f", every {found.interval_h:.3g} h{_why(report)}"
     misses = f"absent from the last {found.misses} answers" if found.misses else None
     return [
         ("status", _state(report)),

@@ -6,18 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.errors import ConfigError
-from maia.cycle import sessions
+from maia.cycle import adapting, sessions
 from maia.cycle.cycle import Cycle, OnProgress, Stats
 from maia.cycle.outcome import Outcome
 from maia.cycle.signals import cancelled_by_sigterm
 from maia.cycle.steps import StepRunner, plain
 
 T = TypeVar("T")
+_LOOK_BACK: Final = 20
+"""Among so many of an agent's last cycles, this node's last one is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class Agent(ABC, Generic[Stats]):
         self.session = sessions.id_of_run()
         self.options: frozenset[str] = frozenset()
         """What this run was asked to do differently, of `AgentRecord.options`."""
+        self.is_free = False
+        """Whether the size of the present cycle's batch may follow what the host and the quota allow."""
 
     @classmethod
     @abstractmethod
@@ -79,14 +83,37 @@ class Agent(ABC, Generic[Stats]):
     async def cycle(
         self, batch_size: int | None = None, *, number: int = 1, on_progress: OnProgress | None = None
     ) -> Stats:
-        """Run one cycle and record its outcome as an event.
+        """Run one cycle and record its outcome as an event. A batch size that is given is kept.
 
         If an error ends the cycle early, its claims are released first (unless the database is away) and the
         error is raised: SystemExit(75) after a 429, KeyRejected if no key is left, DatabaseError, VaultError
         or ConfigError.
         """
         cycle = self.new_cycle(number, on_progress)
-        return await cycle.run(self.batch_size if batch_size is None else batch_size)
+        self.is_free = batch_size is None
+        if batch_size is None:
+            found = await adapting.host_pressure(self.atlas)
+            batch_size = adapting.sized_for_host(self.batch_size, found, cycle.adaptation)
+        return await cycle.run(batch_size)
+
+    async def sit_out(self) -> Stats | None:
+        """Sit out a turn of the schedule if the host is hot or on battery, unless the last one was sat out.
+
+        So the interval doubles. Returns None if the agent should work.
+        """
+        found = await adapting.host_pressure(self.atlas)
+        if not (found.hot or found.on_battery) or await self._sat_out():
+            return None
+        cycle = self.new_cycle(1, None)
+        why = ", ".join(found.reasons)
+        cycle.adaptation.note(adapting.TURN, f"every second turn is sat out: {why}")
+        return await cycle.sit_out()
+
+    async def _sat_out(self) -> bool:
+        """Whether this node's last cycle sat its turn out."""
+        last = await self.atlas.events.latest(_LOOK_BACK, kinds=[f"{self.name}.cycle"])
+        ours = next((event for event in last if event.node == self.atlas.settings.node_id), None)
+        return ours is not None and adapting.TURN in ours.payload.get("adapted", {})
 
 
 async def run(
@@ -98,15 +125,20 @@ async def run(
     options: Collection[str] = (),
     on_progress: OnProgress | None = None,
     step: StepRunner = plain,
+    scheduled: bool = False,
 ) -> dict[str, Any]:
     """Run up to `cycles` cycles, fewer if the ring closes or nothing is left; return their statistics.
 
+    A `scheduled` run may sit its turn out for the host's sake; one that a person asked for never does.
     Raises what `Agent.cycle` raises, and ConfigError for counts below 1.
     """
     if cycles < 1 or (batch_size is not None and batch_size < 1):
         raise ConfigError(f"batch_size ({batch_size}) and cycles ({cycles}) must be at least 1")
     async with agent.open(atlas, step) as opened:
         opened.options = frozenset(options)
+        if scheduled and (sat_out := await opened.sit_out()) is not None:
+            nothing: dict[str, Any] = sat_out.as_dict()
+            return nothing
         total = opened.statistics()
         for number in range(1, cycles + 1):
             total = total.then(await opened.cycle(batch_size, number=number, on_progress=on_progress))

@@ -16,6 +16,7 @@ from atlas.composition import check_clock, check_free_disk
 from atlas.errors import AtlasError, DatabaseError
 from atlas.queries import clean_text
 from maia.cycle import sessions
+from maia.cycle.adapting import Adaptation
 from maia.cycle.expectations import Expected
 from maia.cycle.outcome import CycleStatistics, Outcome, Progress
 from maia.cycle.reasons import SkipReason, outcome_of, reason_of
@@ -130,6 +131,8 @@ class Cycle(ABC, Generic[Stats]):
         self.skipped: Counter[SkipReason] = Counter()
         self.claimed = 0
         """How many items the cycle took on."""
+        self.adaptation = Adaptation()
+        """What was changed in the batch for the host's sake or by the quota left."""
         self.started_s = time.monotonic()
         self._steps: list[dict[str, Any]] = []
         self._steps_left_out = 0
@@ -142,6 +145,13 @@ class Cycle(ABC, Generic[Stats]):
         with sessions.about(self.agent.name, self.agent.session):
             async with monitored_cycle(self.atlas):
                 return await self._run(batch_size)
+
+    async def sit_out(self) -> Stats:
+        """Do nothing this time, and record why: `adaptation` tells."""
+        with sessions.about(self.agent.name, self.agent.session):
+            statistics = self._statistics(Outcome.IDLE)
+            await self._record(statistics)
+            return statistics
 
     async def _run(self, batch_size: int) -> Stats:
         try:
@@ -221,9 +231,10 @@ class Cycle(ABC, Generic[Stats]):
             cycles=1,
             skipped={reason.value: count for reason, count in self.skipped.items()},
             seconds=time.monotonic() - self.started_s,
+            adapted=dict(self.adaptation.causes),
             outcome=outcome,
             reopens_at=reopens_at,
-            detail=detail,
+            detail=self.adaptation.detail(detail),
         )
 
     async def _record(self, statistics: Stats) -> None:

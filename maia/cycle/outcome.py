@@ -64,6 +64,8 @@ class CycleStatistics:
     units: Mapping[Bucket, int] = field(default_factory=dict)
     malformed: Mapping[str, int] = field(default_factory=dict)
     """Malformed values in YouTube's responses, which were left out, counted by kind."""
+    adapted: Mapping[str, int] = field(default_factory=dict)
+    """How often a batch or a turn was changed for the host's sake or by the quota left, by cause."""
     seconds: float = 0.0
     outcome: Outcome = Outcome.DONE
     reopens_at: datetime | None = None

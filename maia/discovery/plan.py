@@ -9,18 +9,23 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Final
 
-from atlas.adapters.discovery import ArmOfDay, DayOfArm, DiscoveryDAO, PlannedArm
+from atlas.adapters.discovery import ArmOfDay, ArmYield, DayOfArm, DiscoveryDAO, PlannedArm
+from atlas.adapters.patterns import PatternsDAO, StoredPattern
 from atlas.clock import pacific_day
 from atlas.composition import Atlas
-from atlas.config import BUCKETS, Bucket, DiscoverySettings
+from atlas.config import BUCKETS, Bucket, DiscoverySettings, LearnerSettings
 from atlas.errors import AtlasError, ConfigError
 from maia.discovery.forms import FORMS, SPECIFICATION
 from maia.discovery.source import CHARTS, FEEDS, UPLOADS
 from maia.learning import conduct
 from maia.learning.allocation import ArmRecord, DayYield, Share, allocate
+from maia.learning.evidence import Prior, confidence
+from maia.learning.patterns import PatternType
+from maia.learning.priors import AGENT, GOAL, ArmPrior, LearntYield, arm_priors
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +75,8 @@ class Planner:
 
     async def _allocated(self, day: date, units: Mapping[Bucket, int]) -> list[PlannedArm]:
         history = await self.dao.yields_since(day - _LOOK_BACK)
-        records = records_of(self.arms, history, day, self.settings)
+        priors = await self._learnt_priors()
+        records = records_of(self.arms, history, day, self.settings, priors)
         try:
             shares = allocate(
                 records,
@@ -81,7 +87,20 @@ class Planner:
             )
         except ValueError as error:
             raise ConfigError(f"PLEIADES_DISCOVERY__PINS can't be kept: {error}") from error
-        return planned(shares, self.arms, self.settings.exploration)
+        return [_explained(arm, priors) for arm in planned(shares, self.arms, self.settings.exploration)]
+
+    async def _learnt_priors(self) -> dict[str, ArmPrior]:
+        """What the learner's patterns say of the arms, if they say enough and the settings want to know."""
+        settings = self.atlas.settings.learner
+        if not settings.discovery_priors:
+            return {}
+        dao = PatternsDAO(self.atlas.db, clock=self.atlas.clock, settings=self.atlas.settings)
+        learnt = learnt_yields(await dao.known([PatternType.TOOL_USAGE]), settings)
+        priors: dict[str, ArmPrior] = {}
+        for bucket in BUCKETS:
+            builtin = {arm: PRIORS.get(arm, 1.0) for arm, of in self.arms.items() if of == bucket}
+            priors |= arm_priors(builtin, learnt, least_confidence=settings.confidence_threshold)
+        return priors
 
     async def _announce(self, day: date, made: Sequence[PlannedArm], session: str | None) -> None:
         """Write the plan's event; a plan without one is still a plan."""
@@ -148,7 +167,7 @@ def check_arms(settings: DiscoverySettings) -> None:
     pinned: defaultdict[str, float] = defaultdict(float)
     for arm, share in settings.pins.items():
         if not settings.is_off(arm):
-            pinned["search" if arm.startswith("search:") else "general"] += share
+            pinned[bucket_of(arm)] += share
     for bucket, total in pinned.items():
         if total > 1 + 1e-9:
             raise ConfigError(
@@ -158,7 +177,11 @@ def check_arms(settings: DiscoverySettings) -> None:
 
 
 def records_of(
-    arms: Mapping[str, Bucket], history: Iterable[DayOfArm], day: date, settings: DiscoverySettings
+    arms: Mapping[str, Bucket],
+    history: Iterable[DayOfArm],
+    day: date,
+    settings: DiscoverySettings,
+    priors: Mapping[str, ArmPrior] = {},
 ) -> list[ArmRecord]:
     """What is known of each arm, for `maia.learning.allocation`."""
     days: defaultdict[str, list[DayOfArm]] = defaultdict(list)
@@ -168,7 +191,7 @@ def records_of(
         ArmRecord(
             arm,
             bucket,
-            prior_yield=PRIORS.get(arm, 1.0),
+            prior_yield=priors[arm].value if arm in priors else PRIORS.get(arm, 1.0),
             days=[_day_yield(each, day, bucket) for each in days[arm] if each.pacific_day < day],
             health=_health(days[arm], day),
             pinned=settings.pins.get(arm),
@@ -179,10 +202,49 @@ def records_of(
 
 
 def _day_yield(each: DayOfArm, today: date, bucket: Bucket) -> DayYield:
-    # Metadata come from the general bucket: arms that spend it pay for what they find, too.
-    units = each.units + (each.enrichments if bucket == "general" else 0.0)
     judged = min(each.judged / each.early, 1.0) if each.early else 1.0
-    return DayYield(float((today - each.pacific_day).days), float(units), float(each.growing), judged)
+    age_days = float((today - each.pacific_day).days)
+    return DayYield(age_days, units_spent(each, bucket), float(each.growing), judged)
+
+
+def units_spent(each: ArmYield, bucket: Bucket) -> float:
+    """What an arm spent of its bucket.
+
+    Metadata come from the general bucket: arms that spend it pay for what they find, too.
+    """
+    return float(each.units + (each.enrichments if bucket == "general" else 0.0))
+
+
+def bucket_of(arm: str) -> Bucket:
+    """The bucket that an arm spends."""
+    return "search" if arm.startswith("search:") else "general"
+
+
+def learnt_yields(patterns: Iterable[StoredPattern], settings: LearnerSettings) -> list[LearntYield]:
+    """What patterns of tool usage say of arms, in any context."""
+    prior = Prior(settings.prior_alpha, settings.prior_beta)
+    return [
+        LearntYield(
+            each.id,
+            str(each.signature["tool"]),
+            each.sum_reward / each.support,
+            each.support,
+            float(confidence(each.pos, each.neg, prior)),
+        )
+        for each in patterns
+        if each.support
+        and (each.signature.get("agent"), each.signature.get("task")) == (AGENT, GOAL)
+        and not each.signature.get("conditions")
+    ]
+
+
+def _explained(arm: PlannedArm, priors: Mapping[str, ArmPrior]) -> PlannedArm:
+    """The arm with the pattern that changed its prior among its reasons."""
+    prior = priors.get(arm.arm)
+    if prior is None:
+        return arm
+    reason = f"{arm.reason}; prior ×{prior.factor:.2g} by pattern {prior.pattern_id[:8]} ({prior.days} days)"
+    return replace(arm, reason=reason)
 
 
 def _health(days: Iterable[DayOfArm], today: date) -> float:

@@ -24,17 +24,19 @@ from typing import Any
 from atlas.adapters.discovery import ArmYield, DiscoveryDAO, KnownVideo
 from atlas.adapters.maia import MaiaDAO
 from atlas.adapters.queue import Mention
-from atlas.clock import pacific_day
+from atlas.clock import next_reset, pacific_day
 from atlas.composition import Atlas
 from atlas.config import BUCKETS, Bucket
 from atlas.errors import ConfigError, DatabaseError, DatabaseUnavailable, DataRefused, LeaseLost
 from atlas.keyring import KeyRing, LedgerLine
+from maia.agents import round_s
+from maia.cycle.adapting import QUOTA, sized_for_quota
 from maia.cycle.agent import Agent, Highlight
 from maia.cycle.claims import FailedRequest, together
 from maia.cycle.cycle import OnProgress, StepRecord, cost_of_failure
 from maia.cycle.expectations import Expectations, Expected, shall_wait
 from maia.cycle.outcome import Closing, CycleStatistics, Progress
-from maia.cycle.paid import PaidCycle, closed, closing_of, keep_answers, units_now
+from maia.cycle.paid import PaidCycle, closed, closing_of, is_usable, keep_answers, units_now
 from maia.cycle.reasons import ITEMS_OWN, JUDGED, SkipReason, reason_of
 from maia.cycle.steps import StepRunner, plain
 from maia.cycle.words import coming, in_words
@@ -58,6 +60,9 @@ logger = logging.getLogger(__name__)
 MOST_UNCHARGED = 3
 """How many refusals in a row are not charged to an ask, even if others have the same cause."""
 
+_COST_OF_GENERAL = 2
+"""Units of a question of the general bucket: it may need one for the metadata of what it finds, too."""
+
 ASKS_TOGETHER = 4
 """How many searches are enriched together."""
 
@@ -76,6 +81,8 @@ class AskBatch:
     asks: tuple[Ask, ...] = ()
     closing: Closing | None = None
     next_wake_at: datetime | None = None
+    general: tuple[int, int] | None = None
+    """How many questions of the general bucket these are, as so many units are left; None: as usual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +173,8 @@ class Hunter(Agent[HunterStatistics]):
         self.dao = MaiaDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         self.discovery = DiscoveryDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         self.settings = atlas.settings.hunter
+        self._follows_quota = atlas.settings.learner.adapt_to_quota
+        self._round_s = round_s(atlas.settings, self.name)
         self.search = Search(atlas, youtube, keys)
         self.sources = self._sources()
         self._source_of = {arm: source for source in self.sources for arm in source.arms}
@@ -272,12 +281,26 @@ class Hunter(Agent[HunterStatistics]):
         if closing := closings["general"]:
             return AskBatch(closing=closing)
         await self.planner.today(_units_a_day(ledger), self.session)
-        asks = await self._claim_planned(ledger, batch_size, searches=closings["search"] is None)
+        wanted = self._wanted(ledger, batch_size)
+        asks = await self._claim_planned(ledger, batch_size, wanted, searches=closings["search"] is None)
         closing = None if asks or not self.searches else closings["search"]
-        return AskBatch(tuple(asks), closing, None if asks else self.search.next_wake_at)
+        general = sum(self.planner.arms.get(ask.arm) == "general" for ask in asks)
+        more = (general, _units_left(ledger)) if general > batch_size else None
+        return AskBatch(tuple(asks), closing, None if asks else self.search.next_wake_at, more)
+
+    def _wanted(self, ledger: Sequence[LedgerLine], batch_size: int) -> int:
+        """How many questions of the general bucket to ask: more if its units would be left over today.
+
+        A batch that the host's state has made smaller stays as it is.
+        """
+        if not self._follows_quota or not self.is_free or batch_size < self.batch_size:
+            return batch_size
+        now = self.atlas.clock.now()
+        rounds = (next_reset(now) - now).total_seconds() / self._round_s
+        return sized_for_quota(batch_size, _units_left(ledger), _COST_OF_GENERAL, rounds)
 
     async def _claim_planned(
-        self, ledger: Sequence[LedgerLine], batch_size: int, *, searches: bool
+        self, ledger: Sequence[LedgerLine], batch_size: int, wanted: int, *, searches: bool
     ) -> list[Ask]:
         general = units_now(ledger, "general")
         asks: list[Ask] = []
@@ -288,8 +311,7 @@ class Hunter(Agent[HunterStatistics]):
             for source in self.sources:
                 if source.is_free:
                     asks += await source.claim(dict.fromkeys(source.arms, batch_size))
-            # Each may need a unit for the metadata of what it finds, too.
-            asks += await self._take("general", min(batch_size, (general - len(asks)) // 2))
+            asks += await self._take("general", min(wanted, (general - len(asks)) // _COST_OF_GENERAL))
         except BaseException:
             await self.release(asks)
             raise
@@ -465,6 +487,11 @@ def _units_of(asks: Sequence[Ask]) -> dict[str, int]:
     return dict(units)
 
 
+def _units_left(ledger: Sequence[LedgerLine]) -> int:
+    """Units of the general bucket that the ring can still spend today."""
+    return sum(max(line.left, 0) for line in ledger if line.bucket == "general" and is_usable(line))
+
+
 def _units_a_day(ledger: Sequence[LedgerLine]) -> dict[Bucket, int]:
     return {bucket: sum(line.ring_limit for line in ledger if line.bucket == bucket) for bucket in BUCKETS}
 
@@ -511,6 +538,10 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
         self._hold({ask.key: ask for ask in batch.asks}, self.hunter.settings.lease_s)
         if soonest := coming(batch.next_wake_at, self.atlas.clock.now()):
             self.idle += f" for the next at {soonest}"
+        if batch.general is not None:
+            count, left = batch.general
+            reason = f"{count:,} questions of the general bucket, as {left:,} units are left today"
+            self.adaptation.note(QUOTA, reason)
         if batch.closing:
             self._close(batch.closing)
 

@@ -25,12 +25,13 @@ from maia.cycle.cycle import Cycle, OnProgress
 from maia.cycle.outcome import CycleStatistics, Progress
 from maia.cycle.steps import StepRunner, plain
 from maia.learner import archive
+from maia.learner.advising import make_suggestions
 from maia.learner.exporting import commit_patterns
 from maia.learner.forecasting import Forecasting
 from maia.learner.housekeeping import keep_within_limits
 from maia.learner.knowledge import DetectorClass, Knowledge, Learnt, detector_classes
 from maia.learner.outcomes import MODELS, TEMPLATES, classify_new_templates
-from maia.learner.sources import Acts, Curves, Figures, HostMetrics, Page, Source
+from maia.learner.sources import Acts, Curves, Figures, HostMetrics, Page, Source, Yields
 from maia.learner.storing import store_learnt
 from maia.learning.detector import Reads
 from maia.learning.privacy import Pseudonyms
@@ -62,10 +63,13 @@ class LearnerStatistics(CycleStatistics):
     snapshots: int = 0
     failed_copies: int = 0
     """Commits and snapshots that failed; the next cycle tries again."""
+    suggestions: int = 0
+    """How many suggestions hold after the last cycle."""
 
     def then(self, later: LearnerStatistics) -> LearnerStatistics:
-        """Counts are added up, but the patterns known are those after the later cycle."""
-        return replace(CycleStatistics.then(self, later), patterns=later.patterns)
+        """Counts are added up, but patterns and suggestions are those after the later cycle."""
+        both = CycleStatistics.then(self, later)
+        return replace(both, patterns=later.patterns, suggestions=later.suggestions)
 
 
 class Learner(Agent[LearnerStatistics]):
@@ -143,7 +147,7 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         self.learner, self.dao = learner, learner.dao
         self.read: Counter[Reads] = Counter()
         self.new = self.changed = self.forgotten = self.known = self.alarms = 0
-        self.forecasts = self.checked = 0
+        self.forecasts = self.checked = self.suggestions = 0
         self.commits = self.snapshots = self.failed_copies = 0
         self._waiting = 0
         self._copies: list[tuple[str, Mapping[str, Any]]] = []
@@ -162,6 +166,8 @@ class LearnerCycle(Cycle[LearnerStatistics]):
                 await self.step("judge", "patterns", self._judge)
                 await self.step("classify", "failures", lambda: classify_new_templates(self.atlas))
                 await self.step("forecast", "views", self._forecast)
+                if self.learner.settings.suggestions:
+                    await self.step("advise", "suggestions", self._advise)
                 self.claimed = max(self.claimed, 1)
             keeping = await self._to_keep(has_learnt=has_learnt)
             for what, keep in keeping.items():
@@ -175,6 +181,7 @@ class LearnerCycle(Cycle[LearnerStatistics]):
             Figures(self.atlas),
             HostMetrics(self.atlas),
             Curves(self.atlas),
+            Yields(self.atlas),
         ]
         knowledge = Knowledge.restore(self.learner.detectors, models)
         for source in sources:
@@ -222,6 +229,9 @@ class LearnerCycle(Cycle[LearnerStatistics]):
     async def _forecast(self) -> None:
         forecasted = await Forecasting(self.atlas).run()
         self.forecasts, self.checked = forecasted.videos, forecasted.checked
+
+    async def _advise(self) -> None:
+        self.suggestions = await make_suggestions(self.atlas)
 
     async def _to_keep(self, *, has_learnt: bool) -> dict[str, Callable[[], Awaitable[None]]]:
         """The copies of the patterns that are to be made now, by what they are."""
@@ -288,6 +298,7 @@ class LearnerCycle(Cycle[LearnerStatistics]):
             commits=self.commits,
             snapshots=self.snapshots,
             failed_copies=self.failed_copies,
+            suggestions=self.suggestions,
         )
 
     def _summary(self, statistics: LearnerStatistics) -> str:

@@ -5,19 +5,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, ClassVar, Final
 
 from atlas.adapters.curves import CurvesDAO
+from atlas.adapters.discovery import DiscoveryDAO
 from atlas.adapters.patterns import Model
 from atlas.adapters.telemetry import SampleCursor, TelemetryDAO
+from atlas.clock import pacific_day
 from atlas.composition import Atlas
 from atlas.events import Event
+from maia.discovery.plan import bucket_of, units_spent
 from maia.learner import observing
 from maia.learner.knowledge import restored_model
 from maia.learner.outcomes import TEMPLATES, Outcomes
 from maia.learning.detector import Reads
 from maia.learning.observations import Measurement, Observation, ViewCurve
+from maia.learning.priors import judged_day
 from maia.learning.privacy import Pseudonyms
 from maia.learning.templates import FailureTemplates
 
@@ -29,6 +33,9 @@ _LATE: Final = timedelta(minutes=10)
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _LAST_ID: Final = "~"
 _LEAST_POINTS: Final = 3
+_JUDGED_AFTER: Final = timedelta(days=3)
+"""Videos found on a day are a day old by the end of the next, and judged at the latest on the third."""
+_ARMS: Final = 30
 _TEMPLATES_VERSION: Final = 1
 _FIGURES: Final = ("seconds", "new", "samples")
 _HOST_SERIES: Final = (
@@ -193,6 +200,36 @@ class Curves(Source):
             if len(each.views) >= _LEAST_POINTS
         ]
         return Page(curves, end, len(stored), is_last)
+
+
+class Yields(Source):
+    """What each arm of discovery brought on each Pacific day, once all its early videos are judged.
+
+    Days are read in whole, so a page may have more inputs than asked for.
+    """
+
+    name = "yields"
+    reads = "observations"
+    start = date(2000, 1, 1).isoformat()
+    """The last day that was read."""
+
+    async def read(self, position: str, limit: int) -> Page:
+        dao = DiscoveryDAO(self.atlas.db, clock=self.atlas.clock, settings=self.atlas.settings)
+        until = pacific_day(self.atlas.clock.now()) - _JUDGED_AFTER
+        after = date.fromisoformat(position)
+        if after >= until:
+            return Page((), position, 0, is_last=True)
+        rows = [row for row in await dao.yields_since(after + timedelta(days=1)) if row.pacific_day <= until]
+        days = sorted({row.pacific_day for row in rows})
+        taken = days[: max(1, limit // _ARMS)]
+        is_last = len(taken) == len(days)
+        end = until if is_last else taken[-1]
+        inputs = [
+            judged_day(row.arm, bucket, row.pacific_day, units, row.growing)
+            for row in rows
+            if row.pacific_day <= end and (units := units_spent(row, bucket := bucket_of(row.arm))) > 0
+        ]
+        return Page(inputs, end.isoformat(), len(inputs), is_last)
 
 
 def _position(instant: datetime, id_: str) -> str:

@@ -68,6 +68,25 @@ class ZoneSettings:
 DEFAULTS: Final = ZoneSettings()
 
 
+@dataclass(frozen=True, slots=True)
+class ForecastIntervals:
+    """How far a video's forecast changes its wait."""
+
+    usual_chance: float = 0.02
+    """The chance to be in the top 5 % at which the wait stays as it is. Most videos have a lower one."""
+    most: float = 2.0
+    """By how much a wait is multiplied or divided at most."""
+    least_outcomes: float = 200.0
+    """How many outcomes of its age class the forecasts must have seen to be believed."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.usual_chance < 1 or self.most < 1:
+            raise ValueError("usual_chance must be between 0 and 1, and most at least 1")
+
+
+FORECAST_INTERVALS: Final = ForecastIntervals()
+
+
 def zone_of(
     age_h: ColumnLike, settings: ZoneSettings = DEFAULTS, *, pinned: ColumnLike | None = None
 ) -> Integers:
@@ -106,6 +125,30 @@ def interval_h(
     factor = np.where(slower > 1, slower, 1 / (1 + quickening))
     waits: Floats = base * np.clip(factor, settings.fastest, settings.slowest)
     return waits
+
+
+def forecast_factor(
+    top_chance: ColumnLike, outcomes: ColumnLike, settings: ForecastIntervals = FORECAST_INTERVALS
+) -> Floats:
+    """By how much each video's wait changes by its chance to gain as much as the top 5 % of its age.
+
+    To keep the sum of c/n small, where n samples of a video are taken and c is what its error costs, samples
+    go in proportion to √c (Neyman's allocation, 1934). What an error costs is taken to be the chance that the
+    video is one of the top. So the factor is √(usual_chance / chance), within [1/most, most]. It is 1 where
+    the chance is unknown, or where the forecasts of its age have seen too few `outcomes`.
+    """
+    chance, seen = column(top_chance), column(outcomes)
+    wanted = np.sqrt(settings.usual_chance / np.maximum(chance, 1e-9))
+    known = np.isfinite(chance) & (np.nan_to_num(seen) >= settings.least_outcomes)
+    factor: Floats = np.where(known, np.clip(wanted, 1 / settings.most, settings.most), 1.0)
+    return factor
+
+
+def within_zone(waits_h: Floats, zones: Integers, settings: ZoneSettings = DEFAULTS) -> Floats:
+    """The waits, none outside of [fastest, slowest] times its zone's interval."""
+    base = np.array(settings.intervals_h)[zones]
+    bounded: Floats = np.clip(waits_h, settings.fastest * base, settings.slowest * base)
+    return bounded
 
 
 def information(

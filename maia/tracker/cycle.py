@@ -38,6 +38,7 @@ from maia.cycle.steps import StepRunner, plain
 from maia.cycle.words import coming, in_words
 from maia.learning.zones import Zone
 from maia.tracker.budget import Shortage, choose, named, spendable
+from maia.tracker.foresight import Foresight, stored_foresight
 from maia.tracker.hotness import HotBudget
 from maia.tracker.measuring import MISSES_BEFORE_GONE, Breakout, Cohorts, Measured, Meter, Reading
 from maia.tracker.sampling import (
@@ -96,6 +97,7 @@ class GroupResult:
     gone: int = 0
     refreshed: int = 0
     breakouts: int = 0
+    by_forecast: int = 0
     skipped: Mapping[SkipReason, frozenset[str]] = field(default_factory=dict)
     failures: tuple[FailedRequest[Item], ...] = ()
     ended_by: Exception | None = None
@@ -121,6 +123,8 @@ class TrackerStatistics(CycleStatistics):
     breakouts: int = 0
     channels: int = 0
     degraded: int = 0
+    by_forecast: int = 0
+    forecast_outcomes: int = 0
     due: Mapping[str, int] = field(default_factory=dict)
     deferred: Mapping[str, int] = field(default_factory=dict)
     starving: int = 0
@@ -128,7 +132,10 @@ class TrackerStatistics(CycleStatistics):
     def then(self, later: TrackerStatistics) -> TrackerStatistics:
         both = CycleStatistics.then(self, later)
         last = later if later.due else self
-        return replace(both, due=last.due, deferred=last.deferred, starving=last.starving)
+        learnt = max(self.forecast_outcomes, later.forecast_outcomes)
+        return replace(
+            both, due=last.due, deferred=last.deferred, starving=last.starving, forecast_outcomes=learnt
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +165,7 @@ class Tracker(Agent[TrackerStatistics]):
         self._counts, self._counts_at = list[ZoneCounts](), _NEVER
         self._meter = Meter(self.settings, self._cohorts)
         self._threshold: float | None = None
+        self.foresight: Foresight | None = None
 
     @classmethod
     @asynccontextmanager
@@ -307,8 +315,9 @@ class Tracker(Agent[TrackerStatistics]):
             days = [today - timedelta(days=back) for back in range(COHORT_DAYS)]
             self._cohorts, self._cohorts_at = Cohorts(await self.dao.cohorts(days)), now
             self._threshold = await self.dao.growing_views_per_hour()
+            self.foresight = await stored_foresight(self.atlas)
         hot = await self._hot_budget(ledger) if self.settings.triage else None
-        self._meter = Meter(self.settings, self._cohorts, saving=saving, hot=hot)
+        self._meter = Meter(self.settings, self._cohorts, saving=saving, hot=hot, foresight=self.foresight)
 
     async def _hot_budget(self, ledger: Sequence[LedgerLine]) -> HotBudget:
         await self._count_zones()
@@ -593,6 +602,8 @@ class TrackerCycle(PaidCycle[Item, TrackerStatistics]):
             breakouts=self._sum_with_feeds("breakouts"),
             channels=sum(result.samples for result in self.channels),
             degraded=int(shortage is not None),
+            by_forecast=self._sum_with_feeds("by_forecast"),
+            forecast_outcomes=0 if self.tracker.foresight is None else self.tracker.foresight.learnt,
             due=self.batch.due,
             deferred=shortage.deferred if shortage else {},
             starving=shortage.starving if shortage else 0,
@@ -647,6 +658,7 @@ def _group_result(
         gone=sum(update.gone for update in absent),
         refreshed=refreshed,
         breakouts=len(breakouts),
+        by_forecast=measured.by_forecast,
         skipped={
             SkipReason.LEASE_LOST: frozenset(stored.lost),
             SkipReason.NOT_LATER: measured.not_later - frozenset(stored.lost),

@@ -36,10 +36,11 @@ from maia.learning.velocity import (
     to_scale,
     viral_score,
 )
-from maia.learning.zones import airing_wait_h, interval_h, zone_of
+from maia.learning.zones import airing_wait_h, interval_h, within_zone, zone_of
 from maia.views.clock import zone_settings
 
 if TYPE_CHECKING:
+    from maia.tracker.foresight import Foresight
     from maia.tracker.hotness import HotBudget
 
 NormKey = tuple[str, int]
@@ -49,6 +50,8 @@ CohortKey = tuple[int, int]
 MISSES_BEFORE_GONE = 2
 """Consecutive answers without a video, or a channel, after which it counts as deleted."""
 _HOUR_S = 3600.0
+_SAME = 1e-6
+"""Waits that differ by less, relatively, are the same."""
 _NO_NORM = ChannelNorm(0, 0.0, 0.0)
 _LOOKS = (timedelta(days=1), timedelta(days=7), timedelta(days=25))
 """When to look for a gone video again; the last look comes before its samples are dropped."""
@@ -106,11 +109,13 @@ class Measured:
     """What to store, and what to announce once it is stored.
 
     `not_later` are videos that already have a sample of that time or later, so this one is not stored.
+    `by_forecast` counts the videos whose wait the forecast changed.
     """
 
     updates: tuple[VideoUpdate, ...] = ()
     breakouts: tuple[Breakout, ...] = ()
     not_later: frozenset[str] = frozenset()
+    by_forecast: int = 0
 
 
 class Cohorts:
@@ -193,18 +198,20 @@ class _Columns:
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """How each row's velocity compares, and when the video is due again."""
+    """How each row compares, when its video is due again, and whether the forecast changed that."""
 
     relative: Floats
     score: Floats
     waits_h: Floats
+    by_forecast: Booleans
 
 
 class Meter:
     """Computes the results of one cycle's readings, compared with the cohorts and the channels' norms.
 
     While the budget is short, `saving` is set, and no video is sampled more often than its zone's interval.
-    With a `hot` budget, young videos that are unlikely to grow leave the hot zone early.
+    With a `hot` budget, young videos that are unlikely to grow leave the hot zone early. With `foresight`,
+    waits follow the forecast, but for pinned videos, broadcasts, and while saving.
     """
 
     def __init__(
@@ -214,8 +221,9 @@ class Meter:
         *,
         saving: bool = False,
         hot: HotBudget | None = None,
+        foresight: Foresight | None = None,
     ) -> None:
-        self.cohorts, self._hot = cohorts, hot
+        self.cohorts, self._hot, self._foresight = cohorts, hot, foresight
         self._zones, self._saving = zone_settings(tracker), saving
         self._epoch = tracker.methodology_epoch
         self._velocity = VelocitySettings(tracker.half_life_h, self._epoch.timestamp())
@@ -245,7 +253,8 @@ class Meter:
         updates = self._updates(sampled, compared)
         refused = np.flatnonzero(sampled.advanced.step == Step.NOT_LATER).tolist()
         not_later = frozenset(answered[row].target.id for row in refused)
-        return Measured((*updates, *missing), tuple(_breakouts(sampled, compared)), not_later)
+        changed = int(compared.by_forecast.sum()) - int(compared.by_forecast[refused].sum())
+        return Measured((*updates, *missing), tuple(_breakouts(sampled, compared)), not_later, changed)
 
     def _update_missing(self, reading: Reading) -> VideoUpdate:
         target, at = reading.target, reading.at
@@ -311,13 +320,31 @@ class Meter:
             self.cohorts.percentiles("growth", keys, growth_rate(velocity, acceleration)),
         )
         usual_h = np.array(self._zones.intervals_h)[sampled.zones]
-        waits_h = interval_h(sampled.zones, velocity, acceleration, self._zones)
+        today_h = interval_h(sampled.zones, velocity, acceleration, self._zones)
+        waits_h = self._foreseen(sampled, channel, today_h)
+        changed = np.abs(waits_h - today_h) > _SAME * today_h
         if self._saving:
             waits_h = np.maximum(waits_h, usual_h)
         # A broadcast that has just gone live has no views yet from which to predict its growth.
         waits_h = np.where(sampled.on_air, np.minimum(waits_h, usual_h), waits_h)
         waits_h = np.where(sampled.upcoming, airing_wait_h(-sampled.age_h, self._zones), waits_h)
-        return _Compared(relative.ratio, score, waits_h)
+        return _Compared(relative.ratio, score, waits_h, changed)
+
+    def _foreseen(self, sampled: _Columns, channel: Norms, waits_h: Floats) -> Floats:
+        """The waits as the forecast changes them, within the bounds of the zones."""
+        if self._foresight is None or self._saving:
+            return waits_h
+        targets = [reading.target for reading in sampled.readings]
+        ordinary = np.array([each.pinned_zone is None and each.broadcast == "none" for each in targets])
+        born_s = [target.born_at.timestamp() for target in targets]
+        factors = self._foresight.factors(
+            sampled.advanced.tracks, born_s, channel.videos, np.expm1(channel.mean)
+        )
+        changes = ordinary & (factors != 1)
+        foreseen: Floats = np.where(
+            changes, within_zone(waits_h * factors, sampled.zones, self._zones), waits_h
+        )
+        return foreseen
 
     def _updates(self, sampled: _Columns, compared: _Compared) -> Iterator[VideoUpdate]:
         """Turn the columns into rows to store."""

@@ -28,11 +28,12 @@ _STALENESS_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class FeedCountsUsed:
-    """How many counts of feeds were taken, and how many became samples."""
+    """How many counts of feeds were taken, how many became samples, and how many waits forecasts changed."""
 
     counts: int = 0
     samples: int = 0
     breakouts: int = 0
+    by_forecast: int = 0
 
 
 class Storage:
@@ -84,12 +85,13 @@ class Storage:
         if judged.lag_h is not None:
             await uploads.set_staleness(judged.lag_h * 3600, _STALENESS_SHARE)
         norms = await dao.channel_norms(meter.norm_keys(judged.readings))
-        stored, breakouts = await self._store(transaction, dao, meter.measure(judged.readings, norms))
+        measured = meter.measure(judged.readings, norms)
+        stored, breakouts = await self._store(transaction, dao, measured)
         used = {reading.target.id for reading in judged.readings}
         unused = [target for target, _ in seen if target.id not in used]
         await dao.release_videos(unused, count_attempt=False)
         await dao.delete_feed_counts((target.id, count.at) for target, count in seen)
-        return FeedCountsUsed(len(seen), stored.samples, len(breakouts)), breakouts
+        return FeedCountsUsed(len(seen), stored.samples, len(breakouts), measured.by_forecast), breakouts
 
     async def _store(
         self, transaction: Transaction, dao: MaiaDAO, measured: Measured

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from atlas.adapters.patterns import Suggestion
     from atlas.adapters.queue import QueueCounts
     from atlas.adapters.videos import Discoveries
     from atlas.composition import Atlas
@@ -54,10 +55,13 @@ class Status:
     ledger: Ledger
     calls: Calibration
     """How often the last day's calls succeeded, and what the learner expected of them."""
+    suggestions: tuple[Suggestion, ...] = ()
+    """The learner's, newest first."""
 
 
 async def status(atlas: Atlas, agents: Iterable[str]) -> Status:
     """Read the status, with the last cycles of these agents."""
+    from atlas.adapters.patterns import PatternsDAO
     from atlas.adapters.queue import QueueDAO
     from atlas.adapters.tracking import TrackingDAO
     from atlas.adapters.videos import VideosDAO
@@ -78,6 +82,7 @@ async def status(atlas: Atlas, agents: Iterable[str]) -> Status:
         cycles={agent: await _last_cycles(atlas, agent) for agent in agents},
         ledger=view_of(lines, now),
         calls=await calibration(atlas, now - _CALLS_OF),
+        suggestions=tuple(await PatternsDAO(atlas.db, clock=clock, settings=settings).suggestions()),
     )
 
 

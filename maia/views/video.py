@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from atlas.adapters.board import BreakoutLine, SampleLine, VideoDetails
     from atlas.adapters.discovery import VideoSource
     from atlas.composition import Atlas
+    from atlas.config import Settings
     from maia.views.curves import Curve
 
+_SAME: Final = 1e-3
 _FAR_PAST: Final = datetime(2005, 1, 1, tzinfo=UTC)
 
 
@@ -30,6 +32,8 @@ class VideoView:
     samples: tuple[SampleLine, ...]
     breakouts: tuple[BreakoutLine, ...]
     sources: tuple[VideoSource, ...] = ()
+    by_forecast: float | None = None
+    """By what factor the forecast changed the wait for the next sample; None if it didn't."""
 
     @property
     def state(self) -> State:
@@ -71,6 +75,7 @@ class VideoView:
                 "pinned_zone": zone_name(self.details.pinned_zone),
                 "samples_stored": self.details.samples,
                 "lag_s": self.lag_s,
+                "interval_by_forecast": self.by_forecast,
                 "sources": self.sources,
                 "breakouts": [breakout.payload for breakout in self.breakouts],
                 "samples": samples,
@@ -93,4 +98,28 @@ async def video(atlas: Atlas, video_id: str, window: timedelta | None = None) ->
     breakouts = await dao.breakouts(video_id)
     sources = await DiscoveryDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).sources_of(video_id)
     known = replace(details, duration_s=details.duration_s or None)
-    return VideoView(now, known, tuple(samples), tuple(breakouts), tuple(sources))
+    return VideoView(
+        now, known, tuple(samples), tuple(breakouts), tuple(sources), _by_forecast(atlas.settings, details)
+    )
+
+
+def _by_forecast(settings: Settings, details: VideoDetails) -> float | None:
+    """The wait as it was chosen, over what it is without a forecast.
+
+    Only the forecast makes a wait shorter than that, and longer in a zone that is not slowed down to save
+    quota: then the wait would be the zone's own interval.
+    """
+    import numpy as np
+
+    from maia.learning.zones import interval_h
+    from maia.views.clock import zone_settings
+
+    zone, chosen = details.zone, details.interval_h
+    if zone is None or chosen is None or details.pinned_zone is not None or details.status != "live":
+        return None
+    if details.live_broadcast_content in ("live", "upcoming") or not settings.learner.forecast_intervals:
+        return None
+    zones = zone_settings(settings.tracker)
+    usual = float(interval_h(np.array([zone]), [details.velocity], [details.acceleration], zones)[0])
+    is_saving = chosen > usual and abs(chosen - zones.intervals_h[zone]) < _SAME * chosen
+    return None if is_saving or abs(chosen - usual) < _SAME * usual else chosen / usual

@@ -29,6 +29,8 @@ _WITHOUT_LIMITS = {
     "PLEIADES_QUOTA__SHARES__ARCHEOLOGY__SEARCH": "0",
     "PLEIADES_QUOTA__RESERVE": "0",
     "PLEIADES_QUOTA__PACING": "false",
+    # Another program must not change what is measured.
+    "PLEIADES_LEARNER__ADAPT_TO_HOST": "false",
 }
 _OURS = ("PLEIADES_", "PREFECT_", "DATABASE_URL", "YOUTUBE_", "VAULT_", "HF_", "REDIS_URL", "NODE_ID")
 

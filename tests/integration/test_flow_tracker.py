@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from prefect import tags
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import TaskRun
 from prefect.exceptions import ParameterTypeError
@@ -18,8 +19,10 @@ from atlas.config import Settings
 from atlas.testing import NOON, SettingsFactory
 from flows.agents import flow_of, run_here
 from maia.agents import agent_named
+from maia.cycle import adapting
 from maia.emulator import Emulator
 from maia.emulator.catalogue import Catalogue
+from maia.maintenance.monitor import HostPressure
 from maia.tracker import cycle as module
 from maia.tracker.cycle import GroupProgress, Tracker
 from tests import flow_runs
@@ -113,3 +116,21 @@ async def test_a_429_crashes_the_run_with_status_75_and_holds_no_claim(
     closed = await run_here(AGENT, settings)
     assert (closed["outcome"], closed["units"]) == ("closed", {})
     assert len(emulator.calls) == calls
+
+
+async def test_only_a_turn_of_the_schedule_is_sat_out_on_a_hot_host(
+    prefect: str, settings: Settings, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hot = HostPressure(hot=True, reasons=("temperature at 90 °C, 85 °C or more",))
+    monkeypatch.setattr(adapting, "pressure", lambda sample: hot)
+    learner = settings.learner.model_copy(update={"adapt_to_host": True})
+    adapting_settings = settings.model_copy(update={"learner": learner})
+    before = len(emulator.calls)
+    with tags("auto-scheduled"):
+        sat_out = await run_here(AGENT, adapting_settings)
+    assert (sat_out["outcome"], sat_out["adapted"]) == ("idle", {"turns_sat_out": 1})
+    assert len(emulator.calls) == before
+
+    asked = await run_here(AGENT, adapting_settings, batch_size=10)
+    assert (asked["outcome"], asked["adapted"]) == ("done", {})
+    assert len(emulator.calls) > before

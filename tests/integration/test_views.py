@@ -246,6 +246,7 @@ class TestStatus:
         assert (view.ledger.ledger, view.ledger.keys) == ((), ())
         assert set(through_json(view)) == {
             "now", "queue", "found", "vault", "feeds", "tracking", "cycles", "ledger", "calls",
+            "suggestions",
         }  # fmt: skip
 
     async def test_shows_a_pause_of_feeds_until_it_is_over(self, atlas: Atlas, clock: FixedClock) -> None:

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from atlas.adapters.tracking import ChannelNorm, StoredCohort, Target, VideoUpdate
 from atlas.config import TrackerSettings
 from atlas.testing import NOON
-from maia.learning.velocity import Cohort, replay
+from maia.learning.forecasts import Forecaster, Snapshots
+from maia.learning.velocity import Cohort, Floats, Tracks, replay
+from maia.tracker.foresight import Foresight
 from maia.tracker.measuring import Cohorts, Counts, Measured, Meter, Reading
 
 HOUR = timedelta(hours=1)
@@ -293,3 +295,77 @@ def test_what_is_upcoming_is_asked_for_when_it_starts_and_counts_for_nothing_unt
     (update,) = measured(using, reading(upcoming, NOON, 0)).updates
     assert (update.zone, update.next_due_at) == (0, NOON + timedelta(hours=wait_h))
     assert (update.counted, using.cohorts.take_added()) == (None, [])
+
+
+class TestForesight:
+    """Waits that follow a forecast; the forecaster here gives every video the same chance."""
+
+    class Chance(Foresight):
+        factor = 0.5
+
+        def factors(self, tracks: Tracks, *known: object) -> Floats:
+            return np.full(len(tracks.at_s), self.factor)
+
+    @pytest.fixture
+    def likely(self) -> Foresight:
+        return self.Chance(Forecaster(), 5000)
+
+    @staticmethod
+    def grown(**known: object) -> Target:
+        return target(last_at=NOON, last_views=1000, velocity=100.0, acceleration=0.0, weight=0.5, **known)
+
+    def wait_h(
+        self, foresight: Foresight | None, *, saving: bool = False, **known: object
+    ) -> tuple[float, int]:
+        using = Meter(SETTINGS, Cohorts(()), saving=saving, foresight=foresight)
+        found = measured(using, reading(self.grown(**known), NOON + HOUR, 1100))
+        (update,) = found.updates
+        return update.interval_h, found.by_forecast
+
+    def test_a_likely_video_is_due_sooner(self, likely: Foresight):
+        assert self.wait_h(None) == (1.0, 0)
+        assert self.wait_h(likely) == (0.5, 1)
+
+    def test_pinned_videos_broadcasts_and_saving_are_left_alone(self, likely: Foresight):
+        assert self.wait_h(likely, pinned_zone=0) == (1.0, 0)
+        assert self.wait_h(likely, broadcast="live")[1] == 0
+        assert self.wait_h(likely, saving=True) == (1.0, 0)
+
+    def test_the_zone_bounds_the_wait(self, likely: Foresight, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(self.Chance, "factor", 0.01)
+        assert self.wait_h(likely) == (SETTINGS.fastest, 1)
+        monkeypatch.setattr(self.Chance, "factor", 100.0)
+        assert self.wait_h(likely) == (SETTINGS.slowest, 1)
+
+    def test_a_forecaster_that_has_learnt_nothing_changes_nothing(self):
+        assert self.wait_h(Foresight(Forecaster(), 0)) == (1.0, 0)
+
+    def test_a_count_that_is_not_later_changes_no_wait(self, likely: Foresight):
+        using = Meter(SETTINGS, Cohorts(()), foresight=likely)
+        found = measured(using, reading(self.grown(), NOON - HOUR, 900))
+        assert (found.not_later, found.by_forecast) == ({"video"}, 0)
+
+    def test_a_learnt_forecaster_tells_top_videos_from_others(self):
+        foresight = Foresight(learnt_forecaster(), 4000)
+        few, many = (self.wait_of(foresight, velocity) for velocity in (0.5, 20_000.0))
+        assert many < 1.0 < few
+
+    @staticmethod
+    def wait_of(foresight: Foresight, velocity: float) -> float:
+        tracks = Tracks.of([NOON.timestamp()], [12 * velocity], [velocity], [0.0], [0.8])
+        born_s = [(NOON - 12 * HOUR).timestamp()]
+        return float(foresight.factors(tracks, born_s, np.zeros(1), np.zeros(1))[0])
+
+
+def learnt_forecaster() -> Forecaster:
+    """One that has seen videos half a day old go on as before, some of them a thousand times faster."""
+    random = np.random.default_rng(1)
+    velocity = np.exp(random.normal(2, 2.5, 4000))
+    shots = Snapshots.of(
+        np.full(4000, 12.0), 12 * velocity, velocity, np.zeros(4000), np.full(4000, 0.8), np.full(4000, 60.0)
+    )
+    forecaster = Forecaster()
+    for block in range(0, 4000, 500):
+        rows = slice(block, block + 500)
+        forecaster.learn(shots[rows], 12 * velocity[rows] * 2.5)
+    return forecaster

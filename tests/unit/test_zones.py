@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 from maia.learning.zones import (
     DEFAULTS,
     Allocation,
+    ForecastIntervals,
     Zone,
     ZoneSettings,
     allocate,
+    forecast_factor,
     information,
     interval_h,
     stretches,
+    within_zone,
     zone_of,
 )
 
@@ -258,3 +261,26 @@ def test_stretched_zones_cost_the_budget_and_the_shortfall(
     cost = sum(demand[zone] / found.factors[zone] for zone in Zone)
     assert cost == pytest.approx(min(sum(demand.values()), budget + found.shortfall_per_h), abs=1e-6)
     assert all(1 <= factor <= DEFAULTS.patience + 1e-9 for factor in found.factors.values())
+
+
+class TestForecastFactor:
+    def test_likely_top_videos_wait_less_and_unlikely_ones_longer(self):
+        factors = forecast_factor([0.9, 0.08, 0.02, 0.01, 0.0], [1000] * 5)
+        assert factors == pytest.approx([0.5, 0.5, 1.0, 2**0.5, 2.0])
+
+    def test_what_is_unknown_or_hardly_learnt_changes_nothing(self):
+        assert forecast_factor([None, 0.9, 0.9], [1000, 199, None]).tolist() == [1.0, 1.0, 1.0]
+
+    @given(st.floats(0, 1), st.floats(0, 1))
+    def test_a_higher_chance_never_waits_longer(self, one: float, other: float):
+        low, high = sorted((one, other))
+        assert forecast_factor([high], [1000]) <= forecast_factor([low], [1000])
+
+    def test_waits_stay_within_the_bounds_of_their_zones(self):
+        zones = np.array([Zone.HOT, Zone.WARM, Zone.COLD])
+        assert within_zone(np.array([0.1, 5.0, 100.0]), zones).tolist() == [0.5, 5.0, 72.0]
+
+    @pytest.mark.parametrize("wrong", [{"usual_chance": 0}, {"usual_chance": 1}, {"most": 0.5}])
+    def test_impossible_settings_are_refused(self, wrong: dict[str, float]):
+        with pytest.raises(ValueError, match="usual_chance"):
+            ForecastIntervals(**wrong)

@@ -124,6 +124,8 @@ class Portfolio:
     discovery: DiscoverySettings = DISCOVERY
     allocation: AllocationSettings = ALLOCATION
     topic_settings: TopicSettings = TOPICS
+    priors: Mapping[str, float] = field(default_factory=dict)
+    """Arms' prior yields, where they are not the forms' own."""
     watch: Watch | None = None
     shares: dict[str, float] = field(default_factory=dict)
     plans: list[dict[str, float]] = field(default_factory=list)
@@ -193,7 +195,9 @@ class Portfolio:
                 days.append(DayYield(desk.day - day, units, growing, judged / early if early else 1.0))
             if self.learning:
                 health = self._health(desk.day, form.arm)
-            records.append(ArmRecord(form.arm, "search", form.prior_yield, days, health))
+            records.append(
+                ArmRecord(form.arm, "search", self.priors.get(form.arm, form.prior_yield), days, health)
+            )
         return records
 
     def _health(self, today: int, arm: str) -> float:
