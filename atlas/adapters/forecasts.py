@@ -16,7 +16,6 @@ class ToForecast:
     video_id: str
     last_at: datetime
     born_at: datetime
-    age_class: int | None
     last_views: int
     velocity: float | None
     acceleration: float | None
@@ -28,19 +27,22 @@ class ToForecast:
 
 @dataclass(frozen=True, slots=True)
 class StoredForecast:
-    """Views 24 hours and 7 days after `made_at`: median, 80 % interval, and the chance of the top 5 %."""
+    """Views 24 hours and 7 days after `made_at`: median, 80 % interval, and the chance of the top 5 %.
+
+    `views` is the count that it was made from. Interval and chance are None while too little is learnt.
+    """
 
     video_id: str
     made_at: datetime
     views: int
-    day_low: float
+    day_low: float | None
     day: float
-    day_high: float
-    day_top: float
-    week_low: float
+    day_high: float | None
+    day_top: float | None
+    week_low: float | None
     week: float
-    week_high: float
-    week_top: float
+    week_high: float | None
+    week_top: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,10 @@ class NewCheck:
     age_class: int
     snapshot: Sequence[float]
     views: int
-    low: float
+    low: float | None
     expected: float
-    high: float
-    top: float
+    high: float | None
+    top: float | None
     damped: float | None
 
 
@@ -69,9 +71,7 @@ class DueCheck:
     made_at: datetime
     horizon_h: int
     due_at: datetime
-    age_class: int
     snapshot: Sequence[float]
-    views: int
     expected: float
     earlier_at: datetime | None
     earlier_views: int | None
@@ -97,10 +97,10 @@ class SettledCheck:
     age_class: int
     made_at: datetime
     views: int
-    low: float
+    low: float | None
     expected: float
-    high: float
-    top: float
+    high: float | None
+    top: float | None
     damped: float | None
     actual: float
     settled_at: datetime
@@ -109,11 +109,9 @@ class SettledCheck:
 class ForecastsDAO(DAO):
     """Stores and checks forecasts."""
 
-    async def to_forecast(
-        self, after_id: str, since: datetime, until: datetime, limit: int
-    ) -> list[ToForecast]:
-        """What is known of live videos after an id that were counted in (since, until], by id."""
-        rows = await self._executor.fetch("forecasts.to_forecast", after_id, since, until, limit)
+    async def to_forecast(self, after: tuple[datetime, str], until: datetime, limit: int) -> list[ToForecast]:
+        """What is known of live videos whose last sample is after an instant and id, by both."""
+        rows = await self._executor.fetch("forecasts.to_forecast", *after, until, limit)
         return [ToForecast(**row) for row in rows]
 
     async def store(self, forecasts: Sequence[StoredForecast]) -> None:
@@ -143,8 +141,10 @@ class ForecastsDAO(DAO):
         )
 
     async def due_checks(self, until: datetime, limit: int) -> list[DueCheck]:
-        """Checks that were due by an instant, the earliest first."""
-        return [DueCheck(**row) for row in await self._executor.fetch("forecasts.due_checks", until, limit)]
+        """Checks that can be settled by what was sampled up to an instant, the earliest first."""
+        epoch = self._settings.tracker.methodology_epoch
+        rows = await self._executor.fetch("forecasts.due_checks", until, limit, epoch)
+        return [DueCheck(**row) for row in rows]
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Write what came of checks."""
