@@ -261,7 +261,7 @@ class TestChecks:
         clock.advance(HOUR)
         await population.sample(slice(0, 10))
         await forecast(atlas)
-        # The checks of NOON of the thirty videos that are not counted again are due before some of the others'.
+        # Thirty videos, whose checks are due before some of the others', are not counted again.
         for hours in (23, 2):
             clock.advance(hours * HOUR)
             await population.sample(slice(0, 10))

@@ -86,9 +86,7 @@ class TestLearning:
         assert (again["observations"], again["new_patterns"]) == (0, 0)
         assert await evidence(atlas) == first
 
-    async def test_pages_and_cycles_learn_the_same_as_one_page(
-        self, atlas: Atlas, clock: FixedClock
-    ) -> None:
+    async def test_pages_and_cycles_learn_the_same_as_one_page(self, atlas: Atlas, clock: FixedClock) -> None:
         await failing_nights(atlas, clock, 5)
         await learn(atlas, batch_size=200)
         in_pages = {each.id for each in await dao(atlas).known()}
