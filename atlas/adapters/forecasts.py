@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
+from typing import TypeAlias
 
 from atlas.adapters.dao import DAO
+
+SamplePosition: TypeAlias = tuple[datetime, str]
+"""A sample's place in the log by time: its instant and its video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +113,21 @@ class SettledCheck:
 class ForecastsDAO(DAO):
     """Stores and checks forecasts."""
 
-    async def to_forecast(self, after: tuple[datetime, str], until: datetime, limit: int) -> list[ToForecast]:
-        """What is known of live videos whose last sample is after an instant and id, by both."""
+    async def to_forecast(
+        self, after: SamplePosition, until: datetime, limit: int
+    ) -> tuple[list[ToForecast], SamplePosition | None]:
+        """What is known of the live videos whose last count is among the next samples of the log.
+
+        Also returns where to go on, None if there are no more samples until then.
+        """
         rows = await self._executor.fetch("forecasts.to_forecast", *after, until, limit)
-        return [ToForecast(**row) for row in rows]
+        videos = [
+            ToForecast(**{name: row[name] for name in ToForecast.__slots__})
+            for row in rows
+            if row["last_at"] is not None
+        ]
+        is_last = len(rows) < limit
+        return videos, None if is_last else (rows[-1]["sampled_at"], rows[-1]["video_id"])
 
     async def store(self, forecasts: Sequence[StoredForecast]) -> None:
         """Store forecasts, in place of earlier ones of the same videos."""

@@ -1,17 +1,25 @@
 -- name: to_forecast
--- What is known of at most $4 live videos at their last count, if that was sampled after $1 (or at $1 and the id is after
--- $2), up to $3; with the velocity that their channel's videos usually have at that age (log scale). Reads the log, where
--- the samples of a span are together: the clock has no index by instant, which would cost it its cheap updates.
-SELECT c.video_id, c.last_at, c.born_at, c.last_views, c.velocity, c.acceleration, c.weight, v.duration_s,
-    n.videos AS norm_videos, n.mean AS norm_mean
-FROM video_stats_log AS s
-JOIN video_clock AS c ON c.video_id = s.video_id AND c.last_at = s.sampled_at
-JOIN videos AS v ON v.id = c.video_id
+-- The first $4 samples after instant $1 (or at $1 and after id $2) up to $3; with what is known of their videos, if they
+-- are live and that was their last count, and the velocity that their channel's videos usually have at that age (log
+-- scale). Reads the log, where the samples of a span are together: the clock has no index by instant, which would cost it
+-- its cheap updates.
+WITH page AS MATERIALIZED (
+    SELECT video_id, sampled_at
+    FROM video_stats_log
+    WHERE sampled_at >= $1 AND sampled_at <= $3 AND (sampled_at, video_id) > ($1::timestamptz, $2::text)
+    ORDER BY sampled_at, video_id
+    LIMIT $4
+)
+SELECT page.video_id, page.sampled_at, c.last_at, c.born_at, c.last_views, c.velocity, c.acceleration, c.weight,
+    v.duration_s, n.videos AS norm_videos, n.mean AS norm_mean
+FROM page
+LEFT JOIN LATERAL (
+    -- OFFSET 0 keeps the look-up by id: the planner can't know how few of a large clock are sought.
+    SELECT * FROM video_clock AS c WHERE c.video_id = page.video_id OFFSET 0
+) AS c ON c.last_at = page.sampled_at AND c.status = 'live' AND c.last_views IS NOT NULL
+LEFT JOIN videos AS v ON v.id = c.video_id
 LEFT JOIN channel_norms AS n ON n.channel_id = c.channel_id AND n.age_class = c.age_class
-WHERE s.sampled_at >= $1 AND s.sampled_at <= $3 AND (s.sampled_at, s.video_id) > ($1::timestamptz, $2::text)
-    AND c.status = 'live' AND c.last_views IS NOT NULL
-ORDER BY s.sampled_at, s.video_id
-LIMIT $4;
+ORDER BY page.sampled_at, page.video_id;
 
 -- name: store
 -- Store the forecasts of videos $1, made at $2 with $3 views: for a day $4 to $7, for a week $8 to $11. Videos deleted

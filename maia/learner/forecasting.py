@@ -109,15 +109,14 @@ class Forecasting:
     def _learn(self, forecaster: Forecaster, due: Sequence[DueCheck]) -> list[Settlement]:
         """Learn what came of checks, the earliest first; what isn't known by now never will be."""
         settlements: list[Settlement] = []
-        for horizon_h in HORIZONS_H:
-            checks = [check for check in due if check.horizon_h == int(horizon_h)]
-            if not checks:
-                continue
+        for horizon_h in sorted({check.horizon_h for check in due}):
+            checks = [check for check in due if check.horizon_h == horizon_h]
             actual = _outcomes(checks, horizon_h)
-            snapshots = Snapshots(*np.array([check.snapshot for check in checks], dtype=np.float64).T)
-            forecaster.learn(snapshots, actual, horizon_h, [check.expected for check in checks])
+            if horizon_h in HORIZONS_H:
+                snapshots = Snapshots(*np.array([check.snapshot for check in checks], dtype=np.float64).T)
+                forecaster.learn(snapshots, actual, horizon_h, [check.expected for check in checks])
             settlements += (
-                Settlement(check.video_id, check.made_at, check.horizon_h, views)
+                Settlement(check.video_id, check.made_at, horizon_h, views)
                 for check, views in zip(checks, _known(actual), strict=True)
             )
         known = sum(each.actual is not None for each in settlements)
@@ -134,8 +133,8 @@ class Forecasting:
         at, id_ = max((begun, id_), (now - _OLDEST, ""))
         while (at, id_) < (now, _LAST_ID):
             until = min(at + _SPAN, now)
-            page = await self.dao.to_forecast((at, id_), until, _PAGE)
-            at, id_ = (until, _LAST_ID) if len(page) < _PAGE else (page[-1].last_at, page[-1].video_id)
+            page, end = await self.dao.to_forecast((at, id_), until, _PAGE)
+            at, id_ = end or (until, _LAST_ID)
             if page or at == now:
                 # Samples that are stored late have a second chance: what is forecast again is the same.
                 reached = max(_instant_and_id(position), min((at, id_), (now - _LATE, _LAST_ID)))

@@ -330,6 +330,20 @@ class TestChecks:
             await slow.run()
         assert await outcomes_learnt(atlas) == 20
 
+    async def test_of_a_horizon_that_is_not_forecast_any_more_are_settled(
+        self, atlas: Atlas, clock: FixedClock, sql: Any, dao: ForecastsDAO
+    ) -> None:
+        population = await Population.of(sql, clock, 3)
+        await population.sample()
+        await forecast(atlas)
+        await sql.execute(
+            "UPDATE forecast_checks SET horizon_h = 20, due_at = $1 WHERE horizon_h = 24", NOON + DAY
+        )
+        await a_day_later(population)
+        await forecast(atlas)
+        assert {check.horizon_h for check in await settled(dao)} == {20}
+        assert (await dao.waiting())[0] == 3 + 6
+
     async def test_are_kept_for_a_month(
         self, atlas: Atlas, clock: FixedClock, sql: Any, dao: ForecastsDAO
     ) -> None:

@@ -157,8 +157,8 @@ class TestForecasts:
         await sql.execute(
             "INSERT INTO forecast_checks (video_id, made_at, horizon_h, due_at, age_class, views, low, "
             "expected, high, top, damped, actual, settled_at) "
-            "SELECT 'a', $1::timestamptz - n * interval '1 hour', h, $1, n % 2, 100, 150, 200, 250, 0.1, 180, "
-            "160 + n, $1::timestamptz - n * interval '1 hour' "
+            "SELECT 'a', $1::timestamptz - n * interval '1 hour', h, $1, n % 2, 100, 150, 200, 250, 0.1, "
+            "180, 160 + n, $1::timestamptz - n * interval '1 hour' "
             "FROM generate_series(1, 40) AS n, unnest(ARRAY[24, 168]) AS h",
             NOON,
         )
