@@ -99,7 +99,9 @@ ORDER BY led.leads_by DESC, led.video_id;
 -- name: top_expected
 -- The $1 live videos that are expected to gain most views in the 24 hours after their last count, if that was since $6.
 -- Optional filters: channels $2, category $3, zone $4, tag $5, length $7 ('short': up to $9 seconds; 'long'), broadcast $8.
-WITH led AS (
+WITH fitting AS (
+    -- OFFSET 0 makes the planner join all at once: it can't know how rare those that fit are, and would look them up one by
+    -- one from the top.
     SELECT f.video_id, f.day - f.views AS leads_by
     FROM video_forecasts AS f
     JOIN video_clock AS c ON c.video_id = f.video_id
@@ -117,7 +119,12 @@ WITH led AS (
         AND ($3::integer IS NULL OR c.category_id = $3)
         AND ($4::smallint IS NULL OR c.zone = $4)
         AND (coalesce($5::text, $7::text, $8::text) IS NULL OR wanted.id IS NOT NULL)
-    ORDER BY f.day - f.views DESC, f.video_id
+    OFFSET 0
+),
+led AS (
+    SELECT video_id, leads_by
+    FROM fitting
+    ORDER BY leads_by DESC, video_id
     LIMIT $1
 )
 SELECT c.video_id AS id, v.title, c.channel_id, h.title AS channel_title, c.category_id, v.published_at, v.duration_s,
