@@ -302,18 +302,25 @@ class TestPlans:
         assert ("Index Scan", "videos") in scans
         assert ("Seq Scan", "videos") not in scans
 
-    async def test_forecasts_read_wide_rows_of_their_leaders_only(self, sql: Any) -> None:
+    @pytest.mark.parametrize("tag", ["NULL", "'rare'"])
+    async def test_forecasts_are_joined_at_once_and_their_leaders_read_then(self, sql: Any, tag: str) -> None:
         await sql.execute(
             "INSERT INTO video_forecasts (video_id, made_at, views, day, week) "
             "SELECT id, '2026-11-01', 1, 2 + random(), 3 FROM videos"
         )
         await sql.execute("VACUUM ANALYZE video_forecasts")
         plan = await self.plan(
-            sql, "board.top_expected", "10", *["NULL"] * 4, "'2026-10-31'", "NULL", "NULL", "180"
+            sql, "board.top_expected", "10", *["NULL"] * 3, tag, "'2026-10-31'", "NULL", "NULL", "180"
         )
+        limited = next(node for node in plan if node["Node Type"] == "Limit")
+        joins = [node["Node Type"] for node in nodes(limited) if "Join Type" in node]
         scans = {(node["Node Type"], node.get("Relation Name")) for node in plan if "Relation Name" in node}
+        assert {"Hash Join", "Merge Join"} & set(joins)
         assert ("Seq Scan", "video_forecasts") in scans
         assert ("Index Scan", "videos") in scans
+        if tag != "NULL":
+            assert ("Seq Scan", "videos") in scans
+            assert "Nested Loop" not in joins
 
     async def test_a_tag_is_sought_in_one_scan_not_video_by_video(self, sql: Any) -> None:
         plan = await self.plan(
