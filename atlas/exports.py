@@ -106,6 +106,11 @@ COLUMNS: Final[Mapping[Table, Mapping[str, str]]] = {
         "zone": "string", "samples": "int32", "counted_at": _INSTANT, "views": "int64", "likes": "int64",
         "comments": "int64", "velocity_by_pleiades": "float64", "acceleration_by_pleiades": "float64",
         "relative_velocity_by_pleiades": "float64", "viral_score_by_pleiades": "float64",
+        "forecast_at": _INSTANT, "forecast_from_views": "int64",
+        "views_in_24h_by_pleiades": "float64", "views_in_24h_low_by_pleiades": "float64",
+        "views_in_24h_high_by_pleiades": "float64", "top_chance_24h_by_pleiades": "float64",
+        "views_in_7d_by_pleiades": "float64", "views_in_7d_low_by_pleiades": "float64",
+        "views_in_7d_high_by_pleiades": "float64", "top_chance_7d_by_pleiades": "float64",
     },
     Table.CHANNELS: {
         "id": "string", "title": "string", "discovered_at": _INSTANT, "refreshed_at": _INSTANT,

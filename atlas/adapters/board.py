@@ -12,17 +12,22 @@ from atlas.adapters.dao import DAO
 from atlas.queries import clean_text
 
 _MOST_BREAKOUTS = 20
+_FRESH = timedelta(days=2)
+"""A forecast made longer ago ranks no video."""
 
 Broadcast = Literal["none", "live", "upcoming"]
 
 
 class Lead(StrEnum):
-    """The value that ranks a leaderboard: smoothed velocity, its change, its ratio to the norm, the score."""
+    """The value that ranks a leaderboard: smoothed velocity, its change, its ratio to the norm, the score, or
+    the views that the forecast expects to be gained in a day.
+    """
 
     VELOCITY = "velocity"
     SCORE = "score"
     ACCELERATION = "acceleration"
     RELATIVE = "relative"
+    FORECAST = "forecast"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +216,8 @@ class BoardDAO(DAO):
         """The leading videos, best first; empty if the filter's channel is unknown.
 
         With a window, velocity is the mean between a video's first and last known count in it instead of the
-        smoothed one; leaderboards by other values include only videos sampled within it.
+        smoothed one; leaderboards by other values include only videos sampled within it. Forecasts rank only
+        those of the last two days.
         """
         filters = filters or Filters()
         channels = None if filters.channel is None else await self.channels_named(filters.channel)
@@ -226,6 +232,9 @@ class BoardDAO(DAO):
             rows = await self._executor.fetch(
                 "board.top_grown", most, *kept, now - window, now, counted_by, *of_videos
             )
+        elif by is Lead.FORECAST:
+            made_since = now - min(window or _FRESH, _FRESH)
+            rows = await self._executor.fetch("board.top_expected", most, *kept, made_since, *of_videos)
         else:
             since = None if window is None else now - window
             rows = await self._executor.fetch("board.top", by, most, *kept, since, *of_videos)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
+from typing import TypeAlias
 
 from atlas.adapters.dao import DAO
+
+SamplePosition: TypeAlias = tuple[datetime, str]
+"""A sample's place in the log by time: its instant and its video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +20,6 @@ class ToForecast:
     video_id: str
     last_at: datetime
     born_at: datetime
-    age_class: int | None
     last_views: int
     velocity: float | None
     acceleration: float | None
@@ -28,19 +31,22 @@ class ToForecast:
 
 @dataclass(frozen=True, slots=True)
 class StoredForecast:
-    """Views 24 hours and 7 days after `made_at`: median, 80 % interval, and the chance of the top 5 %."""
+    """Views 24 hours and 7 days after `made_at`: median, 80 % interval, and the chance of the top 5 %.
+
+    `views` is the count that it was made from. Interval and chance are None while too little is learnt.
+    """
 
     video_id: str
     made_at: datetime
     views: int
-    day_low: float
+    day_low: float | None
     day: float
-    day_high: float
-    day_top: float
-    week_low: float
+    day_high: float | None
+    day_top: float | None
+    week_low: float | None
     week: float
-    week_high: float
-    week_top: float
+    week_high: float | None
+    week_top: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +60,10 @@ class NewCheck:
     age_class: int
     snapshot: Sequence[float]
     views: int
-    low: float
+    low: float | None
     expected: float
-    high: float
-    top: float
+    high: float | None
+    top: float | None
     damped: float | None
 
 
@@ -69,9 +75,7 @@ class DueCheck:
     made_at: datetime
     horizon_h: int
     due_at: datetime
-    age_class: int
     snapshot: Sequence[float]
-    views: int
     expected: float
     earlier_at: datetime | None
     earlier_views: int | None
@@ -97,10 +101,10 @@ class SettledCheck:
     age_class: int
     made_at: datetime
     views: int
-    low: float
+    low: float | None
     expected: float
-    high: float
-    top: float
+    high: float | None
+    top: float | None
     damped: float | None
     actual: float
     settled_at: datetime
@@ -110,11 +114,20 @@ class ForecastsDAO(DAO):
     """Stores and checks forecasts."""
 
     async def to_forecast(
-        self, after_id: str, since: datetime, until: datetime, limit: int
-    ) -> list[ToForecast]:
-        """What is known of live videos after an id that were counted in (since, until], by id."""
-        rows = await self._executor.fetch("forecasts.to_forecast", after_id, since, until, limit)
-        return [ToForecast(**row) for row in rows]
+        self, after: SamplePosition, until: datetime, limit: int
+    ) -> tuple[list[ToForecast], SamplePosition | None]:
+        """What is known of the live videos whose last count is among the next samples of the log.
+
+        Also returns where to go on, None if there are no more samples until then.
+        """
+        rows = await self._executor.fetch("forecasts.to_forecast", *after, until, limit)
+        videos = [
+            ToForecast(**{name: row[name] for name in ToForecast.__slots__})
+            for row in rows
+            if row["last_at"] is not None
+        ]
+        is_last = len(rows) < limit
+        return videos, None if is_last else (rows[-1]["sampled_at"], rows[-1]["video_id"])
 
     async def store(self, forecasts: Sequence[StoredForecast]) -> None:
         """Store forecasts, in place of earlier ones of the same videos."""
@@ -143,8 +156,10 @@ class ForecastsDAO(DAO):
         )
 
     async def due_checks(self, until: datetime, limit: int) -> list[DueCheck]:
-        """Checks that were due by an instant, the earliest first."""
-        return [DueCheck(**row) for row in await self._executor.fetch("forecasts.due_checks", until, limit)]
+        """Checks that can be settled by what was sampled up to an instant, the earliest first."""
+        epoch = self._settings.tracker.methodology_epoch
+        rows = await self._executor.fetch("forecasts.due_checks", until, limit, epoch)
+        return [DueCheck(**row) for row in rows]
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Write what came of checks."""

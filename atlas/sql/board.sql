@@ -96,6 +96,45 @@ JOIN videos AS v ON v.id = led.video_id
 JOIN channels AS h ON h.id = c.channel_id
 ORDER BY led.leads_by DESC, led.video_id;
 
+-- name: top_expected
+-- The $1 live videos that are expected to gain most views in the 24 hours after their last count, if that was since $6.
+-- Optional filters: channels $2, category $3, zone $4, tag $5, length $7 ('short': up to $9 seconds; 'long'), broadcast $8.
+WITH fitting AS (
+    -- OFFSET 0 makes the planner join all at once: it can't know how rare those that fit are, and would look them up one by
+    -- one from the top.
+    SELECT f.video_id, f.day - f.views AS leads_by
+    FROM video_forecasts AS f
+    JOIN video_clock AS c ON c.video_id = f.video_id
+    LEFT JOIN (
+        SELECT id
+        FROM videos
+        WHERE coalesce($5::text, $7::text, $8::text) IS NOT NULL
+            AND ($5 IS NULL OR EXISTS (SELECT FROM unnest(tags) AS tag WHERE lower(tag) = lower($5)))
+            AND ($7 IS NULL OR CASE WHEN duration_s > $9 THEN 'long' WHEN duration_s > 0 THEN 'short' END = $7)
+            AND ($8 IS NULL OR coalesce(live_broadcast_content, 'none') = $8)
+        OFFSET 0
+    ) AS wanted ON wanted.id = f.video_id
+    WHERE f.made_at >= $6 AND c.status = 'live'
+        AND ($2::text[] IS NULL OR c.channel_id = ANY ($2))
+        AND ($3::integer IS NULL OR c.category_id = $3)
+        AND ($4::smallint IS NULL OR c.zone = $4)
+        AND (coalesce($5::text, $7::text, $8::text) IS NULL OR wanted.id IS NOT NULL)
+    OFFSET 0
+),
+led AS (
+    SELECT video_id, leads_by
+    FROM fitting
+    ORDER BY leads_by DESC, video_id
+    LIMIT $1
+)
+SELECT c.video_id AS id, v.title, c.channel_id, h.title AS channel_title, c.category_id, v.published_at, v.duration_s,
+    v.live_broadcast_content, c.zone, c.last_at, c.last_views AS views, c.velocity, c.acceleration, c.relative_velocity, c.viral_score, led.leads_by
+FROM led
+JOIN video_clock AS c ON c.video_id = led.video_id
+JOIN videos AS v ON v.id = led.video_id
+JOIN channels AS h ON h.id = c.channel_id
+ORDER BY led.leads_by DESC, led.video_id;
+
 -- name: samples
 -- The samples of the videos $1 in [$2, $3], by video and instant.
 SELECT video_id, sampled_at, views, likes, comments, velocity, methodology, coalesce(source::text, 'api') AS source

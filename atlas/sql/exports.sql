@@ -46,15 +46,17 @@ SELECT max(id)
 FROM (SELECT id FROM videos WHERE id > $1 ORDER BY id LIMIT $2) AS following;
 
 -- name: videos
--- The videos after id $1 up to id $2, with values from their clocks. Optional filters: discovered in [$3, $4), length $5
--- ('short': up to $7 seconds; 'long'), broadcast $6.
+-- The videos after id $1 up to id $2, with values from their clocks and their last forecasts. Optional filters: discovered
+-- in [$3, $4), length $5 ('short': up to $7 seconds; 'long'), broadcast $6.
 SELECT v.id, v.channel_id, h.title AS channel_title, v.title, v.description, array_to_json(v.tags), v.published_at,
     v.discovered_at, v.refreshed_at, v.category_id, v.duration_s, v.live_broadcast_content, v.default_language,
     coalesce(c.status, v.status), (ARRAY['hot', 'warm', 'cold'])[c.zone + 1], c.samples, c.last_at, c.last_views, c.last_likes, c.last_comments,
-    c.velocity, c.acceleration, c.relative_velocity, c.viral_score
+    c.velocity, c.acceleration, c.relative_velocity, c.viral_score, f.made_at, f.views, f.day, f.day_low, f.day_high,
+    f.day_top, f.week, f.week_low, f.week_high, f.week_top
 FROM videos AS v
 JOIN channels AS h ON h.id = v.channel_id
 LEFT JOIN video_clock AS c ON c.video_id = v.id
+LEFT JOIN video_forecasts AS f ON f.video_id = v.id
 WHERE v.id > $1 AND v.id <= $2
     AND ($3::timestamptz IS NULL OR v.discovered_at >= $3)
     AND ($4::timestamptz IS NULL OR v.discovered_at < $4)

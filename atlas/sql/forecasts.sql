@@ -1,14 +1,25 @@
 -- name: to_forecast
--- What is known of at most $4 live videos after id $1 that were counted after $2 and up to $3, as of that count; with
--- the velocity that their channel's videos usually have at that age (log scale).
-SELECT c.video_id, c.last_at, c.born_at, c.age_class, c.last_views, c.velocity, c.acceleration, c.weight, v.duration_s,
-    n.videos AS norm_videos, n.mean AS norm_mean
-FROM video_clock AS c
-JOIN videos AS v ON v.id = c.video_id
+-- The first $4 samples after instant $1 (or at $1 and after id $2) up to $3; with what is known of their videos, if they
+-- are live and that was their last count, and the velocity that their channel's videos usually have at that age (log
+-- scale). Reads the log, where the samples of a span are together: the clock has no index by instant, which would cost it
+-- its cheap updates.
+WITH page AS MATERIALIZED (
+    SELECT video_id, sampled_at
+    FROM video_stats_log
+    WHERE sampled_at >= $1 AND sampled_at <= $3 AND (sampled_at, video_id) > ($1::timestamptz, $2::text)
+    ORDER BY sampled_at, video_id
+    LIMIT $4
+)
+SELECT page.video_id, page.sampled_at, c.last_at, c.born_at, c.last_views, c.velocity, c.acceleration, c.weight,
+    v.duration_s, n.videos AS norm_videos, n.mean AS norm_mean
+FROM page
+LEFT JOIN LATERAL (
+    -- OFFSET 0 keeps the look-up by id: the planner can't know how few of a large clock are sought.
+    SELECT * FROM video_clock AS c WHERE c.video_id = page.video_id OFFSET 0
+) AS c ON c.last_at = page.sampled_at AND c.status = 'live' AND c.last_views IS NOT NULL
+LEFT JOIN videos AS v ON v.id = c.video_id
 LEFT JOIN channel_norms AS n ON n.channel_id = c.channel_id AND n.age_class = c.age_class
-WHERE c.video_id > $1 AND c.status = 'live' AND c.last_at > $2 AND c.last_at <= $3 AND c.last_views IS NOT NULL
-ORDER BY c.video_id
-LIMIT $4;
+ORDER BY page.sampled_at, page.video_id;
 
 -- name: store
 -- Store the forecasts of videos $1, made at $2 with $3 views: for a day $4 to $7, for a week $8 to $11. Videos deleted
@@ -47,24 +58,38 @@ ORDER BY new.video_id COLLATE "C"
 ON CONFLICT DO NOTHING;
 
 -- name: due_checks
--- At most $2 checks that were due by $1, the earliest first, with the last count up to then and the first one after it.
-SELECT k.video_id, k.made_at, k.horizon_h, k.due_at, k.age_class, k.snapshot, k.views, k.expected,
+-- At most $2 checks of which can be known by $1 what came or that it never will be, the earliest first: their videos were
+-- counted since they were due, or their horizon has passed once more. With the last believed count up to the instant that
+-- each is about, and the first one after it, both counted as YouTube did when it was made: it does otherwise since $3.
+SELECT k.video_id, k.made_at, k.horizon_h, k.due_at, k.snapshot, k.expected,
     earlier.sampled_at AS earlier_at, earlier.views AS earlier_views, later.sampled_at AS later_at, later.views AS later_views
 FROM (
-    SELECT * FROM forecast_checks WHERE settled_at IS NULL AND due_at <= $1 ORDER BY due_at, video_id LIMIT $2
+    SELECT k.*, CASE WHEN k.made_at < $3::timestamptz THEN 1 ELSE 2 END AS methodology
+    FROM forecast_checks AS k
+    LEFT JOIN video_clock AS c ON c.video_id = k.video_id
+    WHERE k.settled_at IS NULL AND k.due_at <= $1
+        AND (c.last_at >= k.due_at OR k.due_at + k.horizon_h * interval '1 hour' <= $1)
+    ORDER BY k.due_at, k.video_id, k.made_at
+    LIMIT $2
 ) AS k
 LEFT JOIN LATERAL (
-    SELECT sampled_at, s.views FROM video_stats_log AS s
-    WHERE s.video_id = k.video_id AND sampled_at <= k.due_at AND sampled_at >= k.made_at AND s.views IS NOT NULL
-    ORDER BY sampled_at DESC LIMIT 1
+    SELECT s.sampled_at, s.views
+    FROM video_stats_log AS s
+    WHERE s.video_id = k.video_id AND s.sampled_at <= k.due_at AND s.sampled_at >= k.made_at AND s.views IS NOT NULL
+        AND s.doubted IS NOT TRUE AND s.methodology = k.methodology
+    ORDER BY s.sampled_at DESC
+    LIMIT 1
 ) AS earlier ON true
 LEFT JOIN LATERAL (
-    SELECT sampled_at, s.views FROM video_stats_log AS s
-    WHERE s.video_id = k.video_id AND sampled_at > k.due_at AND sampled_at <= k.due_at + interval '7 days'
-        AND s.views IS NOT NULL
-    ORDER BY sampled_at LIMIT 1
+    SELECT s.sampled_at, s.views
+    FROM video_stats_log AS s
+    WHERE s.video_id = k.video_id AND s.sampled_at > k.due_at
+        AND s.sampled_at <= k.due_at + k.horizon_h * interval '1 hour' AND s.views IS NOT NULL
+        AND s.doubted IS NOT TRUE AND s.methodology = k.methodology
+    ORDER BY s.sampled_at
+    LIMIT 1
 ) AS later ON true
-ORDER BY k.due_at, k.video_id;
+ORDER BY k.due_at, k.video_id, k.made_at;
 
 -- name: settle
 -- Write what came of the checks of videos $1 made at $2 for $3 hours: $4 (NULL: no sample tells), as of $5.

@@ -235,6 +235,12 @@ class ServesByDefault(HasDefault):
     default = "serve"
 
 
+class RunsByDefault(HasDefault):
+    """A group whose command `run` is meant when none of its commands is named."""
+
+    default = "run"
+
+
 def _options_of(command: TyperCommand) -> dict[str, bool]:
     """Every option of a command, and whether a value follows it."""
     return {

@@ -16,7 +16,7 @@ import numpy as np
 
 from atlas.extras import how_to_install
 from maia.errors import MaiaError
-from maia.views.curves import Curve, Floats
+from maia.views.curves import Band, Curve, Floats
 from maia.views.words import ATTRIBUTION
 
 if TYPE_CHECKING:
@@ -123,20 +123,29 @@ class TerminalPlot:
     axis: tuple[str, str]
 
 
-def terminal_plot(curve: Curve, columns: int, marks: Sequence[datetime] = ()) -> TerminalPlot:
-    """Draw a curve of at least one sample, `columns` wide; `marks` get an arrow on the time axis."""
+def terminal_plot(
+    curve: Curve, columns: int, marks: Sequence[datetime] = (), band: Band | None = None
+) -> TerminalPlot:
+    """Draw a curve of at least one sample, `columns` wide; `marks` get an arrow on the time axis.
+
+    A band continues the views by dotted lines.
+    """
     views_lines = list(_known_pairs(curve.at_s, curve.views))
     steps = list(curve.steps())
+    ahead = () if band is None else (band.low, band.median, band.high)
     scales = [
-        _Scale.of(curve.views, _VIEWS_ROWS),
+        _Scale.of(np.concatenate([curve.views, *ahead]), _VIEWS_ROWS),
         _Scale.of(np.array([v for _, _, v in steps] + [0.0]), _VELOCITY_ROWS),
     ]
     margin = max(len(label) for scale in scales for label in scale.labels())
     width = max(columns - margin - 2, _LEAST_COLUMNS)
-    span = _span(curve.at_s)
+    span = _span(curve.at_s if band is None else np.concatenate([curve.at_s, band.at_s]))
     stairs = list(_stairs(steps))
+    title = "views" if band is None else "views; dotted: the forecast and its 80 % interval"
+    if band is not None:
+        views_lines += _dots(band, (span[1] - span[0]) / width)
     panels = (
-        Panel("views", scales[0].labels(), _braille(views_lines, span, scales[0], width)),
+        Panel(title, scales[0].labels(), _braille(views_lines, span, scales[0], width)),
         Panel("views per hour", scales[1].labels(), _braille(stairs, span, scales[1], width)),
     )
     return TerminalPlot(panels, margin, _time_axis(span, width, [mark.timestamp() for mark in marks]))
@@ -196,6 +205,17 @@ def _known_pairs(at_s: Floats, values: Floats) -> Iterator[Line]:
             yield (
                 (instant, count, at[row + 1], views[row + 1]) if follows else (instant, count, instant, count)
             )
+
+
+def _dots(band: Band, every_s: float) -> Iterator[Line]:
+    """Dots along the median and the ends of the interval."""
+    at_s = np.arange(band.at_s[0] + every_s, band.at_s[-1] + every_s / 2, every_s)
+    for values in (band.low, band.median, band.high):
+        if not np.isnan(values).any():
+            for instant, value in zip(
+                at_s.tolist(), np.interp(at_s, band.at_s, values).tolist(), strict=True
+            ):
+                yield instant, value, instant, value
 
 
 def _stairs(steps: Sequence[tuple[float, float, float]]) -> Iterator[Line]:
@@ -291,9 +311,17 @@ def _time_label(instant_s: float, step_s: float) -> str:
 # As a picture
 
 
-def save_png(curve: Curve, path: Path, *, title: str, subtitle: str, marks: Sequence[datetime] = ()) -> None:
+def save_png(
+    curve: Curve,
+    path: Path,
+    *,
+    title: str,
+    subtitle: str,
+    marks: Sequence[datetime] = (),
+    band: Band | None = None,
+) -> None:
     """Write the curve as a PNG; PlotError says what to install, or why the file cannot be written."""
-    _save(path, lambda figure: _draw(figure, curve, title, subtitle, marks))
+    _save(path, lambda figure: _draw(figure, curve, title, subtitle, marks, band))
 
 
 def save_charts(
@@ -322,11 +350,17 @@ def _save(path: Path, draw: Callable[[Figure], None]) -> None:
         raise PlotError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _draw(figure: Figure, curve: Curve, title: str, subtitle: str, marks: Sequence[datetime]) -> None:
+def _draw(
+    figure: Figure, curve: Curve, title: str, subtitle: str, marks: Sequence[datetime], band: Band | None
+) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     at = [datetime.fromtimestamp(instant, UTC) for instant in curve.at_s.tolist()]
     upper.plot(at, curve.views, color="#1f5fa8", linewidth=1.6, marker=".", markersize=_marker_size(len(at)))
     upper.set_ylabel("views")
+    note = f"Velocity is {ATTRIBUTION}. Times are UTC."
+    if band is not None:
+        _draw_band(upper, band)
+        note = f"Velocity and forecast are {ATTRIBUTION}. Times are UTC."
     when, velocity = _as_columns(curve.steps())
     lower.fill_between(when, velocity, color="#c8553d", alpha=0.35, linewidth=0)
     lower.plot(when, velocity, color="#c8553d", linewidth=1.4)
@@ -334,7 +368,17 @@ def _draw(figure: Figure, curve: Curve, title: str, subtitle: str, marks: Sequen
     for axes in (upper, lower):
         _style(axes, marks)
     _date_axis(lower, at)
-    _caption(figure, upper, title, subtitle, f"Velocity is {ATTRIBUTION}. Times are UTC.")
+    _caption(figure, upper, title, subtitle, note)
+
+
+def _draw_band(axes: Axes, band: Band) -> None:
+    at: Any = [datetime.fromtimestamp(instant, UTC) for instant in band.at_s.tolist()]
+    if not np.isnan(band.low + band.high).any():
+        axes.fill_between(
+            at, band.low, band.high, color="#1f5fa8", alpha=0.18, linewidth=0, label="80 % interval"
+        )
+    axes.plot(at, band.median, color="#1f5fa8", linewidth=1.3, linestyle="--", label="forecast")
+    axes.legend(loc="upper left", frameon=False, fontsize=8)
 
 
 def _draw_charts(

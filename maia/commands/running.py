@@ -6,11 +6,14 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar, get_type_hints
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeVar, get_type_hints
 
 import typer
 
 from maia.agents import AgentRecord
+from maia.commands.arguments import RunsByDefault
 from maia.commands.terminal import (
     AsJson,
     console,
@@ -33,10 +36,17 @@ YouTube or the database can't be reached, or nothing can be stored; 75 if YouTub
 key or a setting is wrong.
 """
 
+_ALSO: Final = "`maia {agent}` alone means this. `maia {agent} {name}` does something else: {about}"
+
 
 def command_of(agent: AgentRecord) -> typer.Typer:
-    """The command that runs an agent."""
-    app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
+    """The command that runs an agent.
+
+    If the agent has a module of commands of its own, it is the default of a group with those.
+    """
+    further = _further_commands(agent)
+    group = RunsByDefault if further else None
+    app = typer.Typer(cls=group, rich_markup_mode="markdown", add_completion=False)
     batch_option: Any = typer.Option(
         None,
         min=1,
@@ -67,8 +77,32 @@ def command_of(agent: AgentRecord) -> typer.Typer:
             )
         conclude(agent, statistics, as_json=as_json)
 
-    app.command(name=agent.name, help=_HELP.format(about=agent.about))(_with_options(run, agent.options))
+    also = (
+        _ALSO.format(agent=agent.name, name=name, about=_first_line(command))
+        for name, command in further.items()
+    )
+    about = "\n\n".join([agent.about, *also])
+    name = "run" if further else agent.name
+    app.command(name=name, help=_HELP.format(about=about))(_with_options(run, agent.options))
+    for name, command in further.items():
+        app.command(name=name)(command)
     return app
+
+
+def _further_commands(agent: AgentRecord) -> dict[str, Callable[..., Any]]:
+    """The commands of the module of `maia.commands` that is named like the agent, by name."""
+    module = f"maia.commands.{agent.name}"
+    if find_spec(module) is None:
+        return {}
+    own: typer.Typer = import_module(module).app
+    called = (command.callback for command in own.registered_commands)
+    return {function.__name__: function for function in called if function is not None}
+
+
+def _first_line(command: Callable[..., Any]) -> str:
+    """What a command does, for a sentence."""
+    line = (inspect.getdoc(command) or "").partition("\n")[0]
+    return line[:1].lower() + line[1:]
 
 
 def _with_options(run: Callable[..., None], options: Mapping[str, str]) -> Callable[..., None]:

@@ -293,6 +293,13 @@ def as_text(value: object) -> str:
     return foreign.one_line(str(value))
 
 
+def percent(share: float) -> str:
+    """A probability in percent; only what is sure is 0 or 100 %."""
+    if 0 < share < 0.01:
+        return "<1 %"
+    return ">99 %" if 0.99 < share < 1 else f"{share:.0%}".replace("%", " %")
+
+
 def span_between(begin: datetime | None, end: datetime) -> str:
     """How long it is from one instant to the other; a dash where the first is unknown."""
     return "–" if begin is None else span_text(max((end - begin).total_seconds() / 3600, 0))

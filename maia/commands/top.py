@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -16,6 +17,7 @@ from maia.commands.terminal import (
     as_text,
     console,
     csv_form,
+    percent,
     print_csv,
     print_json,
     span_between,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     from atlas.composition import Atlas
     from atlas.csvform import CsvForm
+    from maia.views.forecasts import VideoForecast
     from maia.views.leaderboard import Leaderboard
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
@@ -50,7 +53,9 @@ _LEAST_WIDTH: Final = 8
 _CSV: Final = (
     "rank", "video_id", "title", "channel_id", "channel_title", "category_id", "published_at", "duration_s",
     "state", "zone", "sampled_at", "views", "velocity", "acceleration", "relative_velocity", "viral_score",
-    "window_velocity", "url", "attribution",
+    "window_velocity", "forecast_at", "forecast_views", "views_in_24h", "views_in_24h_low",
+    "views_in_24h_high", "top_chance_24h", "views_in_7d", "views_in_7d_low", "views_in_7d_high",
+    "top_chance_7d", "url", "attribution",
 )  # fmt: skip
 
 
@@ -61,8 +66,8 @@ def top(
         typer.Option(
             metavar="FIGURE",
             help="Rank by velocity (views per hour now), score (how unusual, from 0 to 1), acceleration (the "
-            "change of velocity per hour) or relative (velocity compared with the channel's other videos at "
-            "that age).",
+            "change of velocity per hour), relative (velocity compared with the channel's other videos at "
+            "that age) or forecast (the views expected to be gained in the next 24 h).",
         ),
     ] = "velocity",
     window: Annotated[
@@ -112,6 +117,8 @@ def top(
     - `maia top --by score --zone hot` shows the most unusual videos of the last day.
     - `maia top --window 7d --category Music -n 50` shows the music videos that grew most in a week.
     - `maia top --length long --broadcast none` leaves out Shorts, live and upcoming videos.
+    - `maia top --by forecast` shows who is expected to gain most by tomorrow, and the chance of each to be
+      among the fastest 5 % of its age. It needs forecasts of the last two days (maia learner).
     - `maia top --by relative --channel "Tape Loop FM" --csv > tape-loop.csv` compares a channel's videos.
 
     CSV has an apostrophe before every text that a spreadsheet would run as a formula; --raw leaves it out.
@@ -170,11 +177,25 @@ def _print_csv(board: Leaderboard, form: CsvForm) -> None:
             row.rank, row.id, row.title, row.channel_id, row.channel_title, row.category_id,
             row.published_at, row.duration_s, row.state, row.zone, row.last_at, row.views,
             row.velocity, row.acceleration, row.relative_velocity, row.viral_score,
-            row.leads_by if windowed else None, row.url, ATTRIBUTION,
+            row.leads_by if windowed else None, *_forecast_cells(row.forecast), row.url, ATTRIBUTION,
         )
         for row in board.videos
     ]  # fmt: skip
     print_csv(_CSV, rows, form)
+
+
+def _forecast_cells(forecast: VideoForecast | None) -> tuple[object, ...]:
+    if forecast is None:
+        return (None,) * 10
+    ahead = (
+        (round(each.views), _rounded(each.low), _rounded(each.high), each.top_chance)
+        for each in (forecast.day, forecast.week)
+    )
+    return forecast.made_at, forecast.views, *chain.from_iterable(ahead)
+
+
+def _rounded(views: float | None) -> int | None:
+    return None if views is None else round(views)
 
 
 # In the terminal
@@ -184,10 +205,12 @@ def print_leaderboard(board: Leaderboard) -> None:
     """Print the leaderboard as a table that fits the terminal: less important columns go, titles are cut."""
     out = console()
     if not board.videos:
-        out.print(
-            "No video to show: either the filters exclude all of them, or none has the two samples that a "
-            "velocity needs (maia tracker)."
+        needs = (
+            "a forecast of the last two days (maia learner)"
+            if board.by == "forecast"
+            else "the two samples that a velocity needs (maia tracker)"
         )
+        out.print(f"No video to show: either the filters exclude all of them, or none has {needs}.")
         return
     out.print(_table(board, out.width))
     out.print(f"Velocity and figures derived from it: {ATTRIBUTION}.", style="dim")
@@ -267,6 +290,7 @@ def _headline(board: Leaderboard) -> str:
         "score": "viral score",
         "acceleration": "change of views per hour",
         "relative": "velocity compared with the channel's other videos at that age",
+        "forecast": "views expected in the 24 h after the last count",
     }
     return f"Leading by {names[board.by]}, {as_text(board.now)}"
 
@@ -285,5 +309,17 @@ def _figures(board: Leaderboard, *, wide: bool) -> list[tuple[str, Any]]:
         "relative": ("× usual", lambda row: number(row.relative_velocity)),
         "score": ("score", lambda row: as_text(row.viral_score)),
     }
+    if board.by == "forecast":
+        ahead = {
+            "forecast": ("next 24 h", lambda row: f"+{number(row.leads_by)}"),
+            "chance": ("top 5 %", lambda row: _chance(row.forecast)),
+        }
+        kept = every | ahead if wide else {"velocity": every["velocity"], **ahead}
+        return list(kept.values())
     kept = every if wide else {name: every[name] for name in dict.fromkeys(("velocity", board.by))}
     return list(kept.values())
+
+
+def _chance(forecast: VideoForecast | None) -> str:
+    chance = None if forecast is None else forecast.day.top_chance
+    return "–" if chance is None else percent(chance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from math import floor, log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -10,7 +11,16 @@ import typer
 
 from atlas.foreign import one_line
 from maia.commands.arguments import TakesIds, looks_like_a_video, parse_span, parse_video
-from maia.commands.terminal import AsJson, as_text, console, print_json, print_text, span_text, with_atlas
+from maia.commands.terminal import (
+    AsJson,
+    as_text,
+    console,
+    percent,
+    print_json,
+    print_text,
+    span_text,
+    with_atlas,
+)
 from maia.views.words import ATTRIBUTION, video_url, zone_name
 
 if TYPE_CHECKING:
@@ -18,6 +28,7 @@ if TYPE_CHECKING:
 
     from atlas.adapters.board import BreakoutLine, VideoDetails
     from atlas.composition import Atlas
+    from maia.views.forecasts import ExpectedViews, VideoForecast
     from maia.views.video import VideoView
     from maia.views.words import State
 
@@ -52,15 +63,17 @@ def video(
     """Show everything known about a video, with charts of its views and its velocity.
 
     The upper chart shows the view counts that YouTube reported, the lower one the views per hour between
-    them. A gap is a hidden count, and ▲ marks a breakout.
+    them. A gap is a hidden count, and ▲ marks a breakout. Dotted lines continue the views by the forecast
+    and its 80 % interval.
 
     For example:
 
     - `maia video dQw4w9WgXcQ`
     - `maia video "https://www.youtube.com/watch?v=dQw4w9WgXcQ" --window 48h --png curve.png`
     - `maia video dQw4w9WgXcQ --json | jq '.samples[-1].views'`
+    - `maia video dQw4w9WgXcQ --json | jq '.forecast.day'`
 
-    Velocity, and every figure derived from it, is computed by Pleiades, not by YouTube.
+    Velocity, and every figure derived from it, such as forecasts, is computed by Pleiades, not by YouTube.
     """
     id_, span = parse_video(video), parse_span(window, "--window")
     report = with_atlas(lambda atlas: _look(atlas, id_, span))
@@ -107,7 +120,10 @@ def _draw(report: VideoView, png: Path) -> None:
     velocity = None if found.velocity is None else f"{found.velocity:,.0f} views/h now"
     parts = (found.channel_title, found.id, zone_name(found.zone) or found.status, velocity)
     subtitle = " · ".join(part for part in parts if part)
-    save_png(report.curve(), png, title=found.title or found.id, subtitle=subtitle, marks=_marks(report))
+    save_png(
+        report.curve(), png, title=found.title or found.id, subtitle=subtitle, marks=_marks(report),
+        band=report.band(),
+    )  # fmt: skip
 
 
 def _marks(report: VideoView) -> list[datetime]:
@@ -253,7 +269,38 @@ def _growth(report: VideoView) -> list[tuple[str, str | None]]:
             None if found.viral_score is None else f"{found.viral_score:.3f} of 1; ½ is ordinary",
         ),
         ("breakouts", "; ".join(_breakout(line) for line in report.breakouts) or None),
+        ("forecast", None if report.forecast is None else _forecast(report.forecast)),
     ]
+
+
+def _forecast(forecast: VideoForecast) -> str:
+    """What is expected, in a line for each horizon."""
+    lines = [_expected(forecast, each) for each in (forecast.day, forecast.week)]
+    if (chance := forecast.day.top_chance) is not None:
+        lines.append(f"chance to be among the fastest 5 % of its age in 24 h: {percent(chance)}")
+    return "\n".join([*lines, f"counted from {as_text(forecast.made_at)}, {ATTRIBUTION}"])
+
+
+def _expected(forecast: VideoForecast, ahead: ExpectedViews) -> str:
+    from maia.views.forecasts import horizon
+
+    unit = _rounding_unit(ahead.views - forecast.views, ahead)
+
+    def views(count: float) -> str:
+        return f"{max(round(count / unit) * unit, forecast.views):,}"
+
+    if ahead.low is None or ahead.high is None:
+        interval = "no interval: too little is learnt"
+    else:
+        interval = f"80 %: {views(ahead.low)}–{views(ahead.high)}"
+    return f"in {horizon(ahead.hours)}: {views(ahead.views)} views ({interval})"
+
+
+def _rounding_unit(gain: float, ahead: ExpectedViews) -> int:
+    """The power of ten to which views are rounded: what is expected has two or three figures that tell."""
+    width = gain if ahead.low is None or ahead.high is None else min(gain, ahead.high - ahead.low)
+    figures = max(floor(log10(max(width, 1.0))) - 1, 0)
+    return int(10**figures)
 
 
 def _as_of(instant: datetime | None) -> str:
@@ -287,4 +334,5 @@ def _when_sampled(report: VideoView) -> str:
 def _print_curve(out: Console, report: VideoView) -> None:
     from maia.commands.plots import print_plot, terminal_plot
 
-    print_plot(out, terminal_plot(report.curve(), min(out.width, _WIDEST_PLOT) - 1, _marks(report)))
+    columns = min(out.width, _WIDEST_PLOT) - 1
+    print_plot(out, terminal_plot(report.curve(), columns, _marks(report), report.band()))

@@ -7,7 +7,7 @@ quality is of forecasts made before the outcome was known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -27,30 +27,35 @@ from atlas.adapters.patterns import Model, PatternsDAO
 from atlas.composition import Atlas
 from maia.learner.knowledge import restored_model
 from maia.learning.forecasts import (
-    DAY_H,
     HORIZONS_H,
-    WEEK_H,
     Forecaster,
     Forecasts,
     Snapshots,
     damped_views,
+    hours_of_week,
     views_later,
 )
-from maia.learning.velocity import Floats, column
+from maia.learning.velocity import Booleans, Floats, age_class, column
+from maia.views.words import SHORT_AT_MOST_S
 
 MODEL: Final = "forecaster"
-CURSOR: Final = "forecasts"
+FORECAST: Final = "forecasts"
+"""The cursor of the samples up to which videos are forecast: an instant and an id."""
+SETTLED: Final = "forecast_checks"
+"""The cursor of what was learnt: how many checks were settled."""
 CHECKS_KEPT: Final = timedelta(days=30)
+"""How long checks are kept once they are settled, for `maia learner score`."""
 
 _PAGE: Final = 5_000
-_DUE_PAGE: Final = 5_000
 _CHECKS_A_CLASS: Final = 25
 """Of each page of forecasts, how many of an age class are checked."""
-_PATIENCE: Final = timedelta(hours=48)
-"""How long to wait for a count after the instant of a check, before it is given up."""
+_SPAN: Final = timedelta(hours=1)
+"""How much of the log of samples is read at once; a longer span would be sorted anew for each page."""
 _LATE: Final = timedelta(minutes=10)
-_START: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_SHORT_S: Final = 60
+"""How much later than it was taken a sample may be stored."""
+_OLDEST: Final = timedelta(days=7)
+"""A video whose last count is older than this is not forecast."""
+_LAST_ID: Final = "~"
 _LEAST_NORM: Final = 3
 _HOUR: Final = timedelta(hours=1)
 
@@ -75,90 +80,121 @@ class Forecasting:
 
     async def run(self) -> Forecasted:
         """Learn from the checks that are due, then forecast every video counted since the last run."""
-        stored = (await self.patterns.models([MODEL])).get(MODEL)
-        forecaster = restored_model(Forecaster, stored)
-        seen = stored.observations if stored else 0
-        while due := await self.dao.due_checks(self.atlas.clock.now() - _LATE, _DUE_PAGE):
-            settled, learnt = self._settle(forecaster, due)
-            if not settled:
-                break
-            seen += learnt
-            async with self.dao.transaction() as dao:
-                await dao.settle(settled)
-                model = Model(MODEL, Forecaster.version, forecaster.state(), seen)
-                await self.patterns.joining(dao).save_models([model])
-            if len(settled) < len(due):
-                break
+        forecaster = await self._settle_all()
         await self._forecast_all(forecaster)
+        await self.dao.expire(self.atlas.clock.now() - CHECKS_KEPT)
         return self.counts
 
     # Checks
 
-    def _settle(self, forecaster: Forecaster, due: Sequence[DueCheck]) -> tuple[list[Settlement], int]:
-        """Learn from the checks whose outcome is known; returns them with those that are given up."""
-        given_up_before = self.atlas.clock.now() - _PATIENCE
-        settled: list[Settlement] = []
-        learnt = 0
-        for horizon_h in HORIZONS_H:
-            checks = [check for check in due if check.horizon_h == int(horizon_h)]
-            if not checks:
-                continue
+    async def _settle_all(self) -> Forecaster:
+        """Settle the checks of which it is known what came, page by page; returns what knows it all."""
+        # Read before the model: if another learner settles some in between, moving the cursor fails.
+        position = await self.patterns.cursor(SETTLED, "0")
+        stored = (await self.patterns.models([MODEL])).get(MODEL)
+        forecaster = restored_model(Forecaster, stored)
+        learnt = stored.observations if stored else 0
+        while due := await self.dao.due_checks(self.atlas.clock.now() - _LATE, _PAGE):
+            settlements = self._learn(forecaster, due)
+            learnt += sum(each.actual is not None for each in settlements)
+            end = str(int(position) + len(settlements))
+            async with self.dao.transaction() as dao:
+                patterns = self.patterns.joining(dao)
+                await patterns.move_cursor(SETTLED, position, end)
+                await dao.settle(settlements)
+                await patterns.save_models([Model(MODEL, Forecaster.version, forecaster.state(), learnt)])
+            position = end
+        return forecaster
+
+    def _learn(self, forecaster: Forecaster, due: Sequence[DueCheck]) -> list[Settlement]:
+        """Learn what came of checks, the earliest first; what isn't known by now never will be."""
+        settlements: list[Settlement] = []
+        for horizon_h in sorted({check.horizon_h for check in due}):
+            checks = [check for check in due if check.horizon_h == horizon_h]
             actual = _outcomes(checks, horizon_h)
-            known = np.isfinite(actual)
-            if known.any():
-                rows = np.array([check.snapshot for check in checks], dtype=np.float64)[known]
-                forecaster.learn(Snapshots(*rows.T), actual[known], horizon_h)
-                learnt += int(known.sum())
-            for check, views, is_known in zip(checks, actual.tolist(), known.tolist(), strict=True):
-                if is_known or check.due_at < given_up_before:
-                    outcome = views if is_known else None
-                    settled.append(Settlement(check.video_id, check.made_at, check.horizon_h, outcome))
-                    self.counts.unknown += not is_known
-        self.counts.checked += learnt
-        return settled, learnt
+            if horizon_h in HORIZONS_H:
+                snapshots = Snapshots(*np.array([check.snapshot for check in checks], dtype=np.float64).T)
+                forecaster.learn(snapshots, actual, horizon_h, [check.expected for check in checks])
+            settlements += (
+                Settlement(check.video_id, check.made_at, horizon_h, views)
+                for check, views in zip(checks, _known(actual), strict=True)
+            )
+        known = sum(each.actual is not None for each in settlements)
+        self.counts.checked += known
+        self.counts.unknown += len(settlements) - known
+        return settlements
 
     # Forecasts
 
     async def _forecast_all(self, forecaster: Forecaster) -> None:
-        position = await self.patterns.cursor(CURSOR, _START.isoformat())
-        since, until = datetime.fromisoformat(position), self.atlas.clock.now()
-        after = ""
-        while page := await self.dao.to_forecast(after, since, until, _PAGE):
-            forecasts, checks = _forecast(forecaster, page)
-            async with self.dao.transaction() as dao:
-                await dao.store(forecasts)
-                await dao.add_checks(checks)
-            self.counts.videos += len(forecasts)
-            after = page[-1].video_id
-            if len(page) < _PAGE:
-                break
-        # Samples that are stored late have a second chance: what is forecast again is the same.
-        moved = max(since, until - _LATE).isoformat()
-        if moved != position:
-            await self.patterns.move_cursor(CURSOR, position, moved)
+        now = self.atlas.clock.now()
+        position = await self.patterns.cursor(FORECAST, _position(now - _OLDEST, ""))
+        begun, id_ = _instant_and_id(position)
+        at, id_ = max((begun, id_), (now - _OLDEST, ""))
+        while (at, id_) < (now, _LAST_ID):
+            until = min(at + _SPAN, now)
+            page, end = await self.dao.to_forecast((at, id_), until, _PAGE)
+            at, id_ = end or (until, _LAST_ID)
+            if page or at == now:
+                # Samples that are stored late have a second chance: what is forecast again is the same.
+                reached = max(_instant_and_id(position), min((at, id_), (now - _LATE, _LAST_ID)))
+                await self._store(forecaster, page, position, _position(*reached))
+                position = _position(*reached)
+
+    async def _store(
+        self, forecaster: Forecaster, page: Sequence[ToForecast], position: str, end: str
+    ) -> None:
+        snapshots = snapshots_of(page)
+        made = {horizon_h: forecaster.forecast(snapshots, horizon_h) for horizon_h in HORIZONS_H}
+        columns = {
+            horizon_h: _Columns.of(forecasts, forecaster.knows_spread(snapshots, horizon_h))
+            for horizon_h, forecasts in made.items()
+        }
+        async with self.dao.transaction() as dao:
+            await self.patterns.joining(dao).move_cursor(FORECAST, position, end)
+            await dao.store(_to_store(page, columns))
+            await dao.add_checks(_checks(page, snapshots, columns))
+        self.counts.videos += len(page)
 
 
-def _forecast(
-    forecaster: Forecaster, page: Sequence[ToForecast]
-) -> tuple[list[StoredForecast], list[NewCheck]]:
-    snapshots = snapshots_of(page)
-    day, week = (forecaster.forecast(snapshots, horizon_h) for horizon_h in HORIZONS_H)
-    columns = (
-        day.low,
-        day.median,
-        day.high,
-        day.top_chance,
-        week.low,
-        week.median,
-        week.high,
-        week.top_chance,
-    )
-    rows = np.nan_to_num(np.column_stack(columns)).tolist()
-    stored = [
-        StoredForecast(video.video_id, video.last_at, video.last_views, *row)
-        for video, row in zip(page, rows, strict=True)
+def _position(at: datetime, id_: str) -> str:
+    return f"{at.astimezone(UTC).isoformat()} {id_}"
+
+
+def _instant_and_id(position: str) -> tuple[datetime, str]:
+    instant, _, id_ = position.partition(" ")
+    return datetime.fromisoformat(instant), id_
+
+
+def _known(values: Floats) -> list[float | None]:
+    """The values, with None for NaN."""
+    return [None if value != value else value for value in values.tolist()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Forecasts as they are stored; an interval or chance of None can't be told yet."""
+
+    low: list[float | None]
+    median: list[float]
+    high: list[float | None]
+    top_chance: list[float | None]
+
+    @classmethod
+    def of(cls, made: Forecasts, knows_spread: Booleans) -> _Columns:
+        low, high = (np.where(knows_spread, end, np.nan) for end in (made.low, made.high))
+        return cls(_known(low), made.median.tolist(), _known(high), _known(made.top_chance))
+
+    def rows(self) -> Iterator[tuple[float | None, float, float | None, float | None]]:
+        return zip(self.low, self.median, self.high, self.top_chance, strict=True)
+
+
+def _to_store(page: Sequence[ToForecast], columns: Mapping[float, _Columns]) -> list[StoredForecast]:
+    by_horizon = (columns[horizon_h].rows() for horizon_h in HORIZONS_H)
+    return [
+        StoredForecast(video.video_id, video.last_at, video.last_views, *day, *week)
+        for video, day, week in zip(page, *by_horizon, strict=True)
     ]
-    return stored, _checks(page, snapshots, {DAY_H: day, WEEK_H: week})
 
 
 def snapshots_of(page: Sequence[ToForecast]) -> Snapshots:
@@ -175,27 +211,21 @@ def snapshots_of(page: Sequence[ToForecast]) -> Snapshots:
         [video.velocity for video in page],
         [video.acceleration for video in page],
         [video.weight for video in page],
-        # 1970 began on a Thursday.
-        [(video.last_at.timestamp() / 3600 + 72) % 168 for video in page],
-        [None if not video.duration_s else float(video.duration_s <= _SHORT_S) for video in page],
+        hours_of_week([video.last_at.timestamp() for video in page]),
+        [None if not video.duration_s else float(video.duration_s <= SHORT_AT_MOST_S) for video in page],
         usual,
     )
 
 
 def _checks(
-    page: Sequence[ToForecast], snapshots: Snapshots, forecasts: dict[float, Forecasts]
+    page: Sequence[ToForecast], snapshots: Snapshots, columns: Mapping[float, _Columns]
 ) -> list[NewCheck]:
-    """The forecasts to check: some videos of each age class, by a hash, so that a rerun chooses alike."""
-    by_class: dict[int, list[tuple[bytes, int]]] = {}
-    for row, video in enumerate(page):
-        digest = blake2b(f"{video.video_id} {video.last_at.timestamp()}".encode(), digest_size=8).digest()
-        by_class.setdefault(video.age_class or 0, []).append((digest, row))
-    chosen = [row for rows in by_class.values() for _, row in sorted(rows)[:_CHECKS_A_CLASS]]
-    table = np.column_stack(astuple(snapshots))
+    classes = age_class(snapshots.age_h).tolist()
+    table = np.column_stack(astuple(snapshots)).tolist()
     checks = []
-    for horizon_h, made in forecasts.items():
-        damped = damped_views(snapshots, horizon_h)
-        for row in chosen:
+    for horizon_h, made in columns.items():
+        damped = _known(damped_views(snapshots, horizon_h))
+        for row in _to_check(page, classes):
             video = page[row]
             checks.append(
                 NewCheck(
@@ -203,17 +233,26 @@ def _checks(
                     video.last_at,
                     int(horizon_h),
                     video.last_at + timedelta(hours=horizon_h),
-                    video.age_class or 0,
-                    table[row].tolist(),
+                    classes[row],
+                    table[row],
                     video.last_views,
-                    float(made.low[row]),
-                    float(made.median[row]),
-                    float(made.high[row]),
-                    float(np.nan_to_num(made.top_chance[row])),
-                    float(damped[row]) if np.isfinite(damped[row]) else None,
+                    made.low[row],
+                    made.median[row],
+                    made.high[row],
+                    made.top_chance[row],
+                    damped[row],
                 )
             )
     return checks
+
+
+def _to_check(page: Sequence[ToForecast], classes: Sequence[int]) -> list[int]:
+    """Some rows of each age class, by a hash, so that a repetition chooses alike."""
+    by_class: dict[int, list[tuple[bytes, int]]] = {}
+    for row, (video, number) in enumerate(zip(page, classes, strict=True)):
+        digest = blake2b(f"{video.video_id} {video.last_at.timestamp()}".encode(), digest_size=8).digest()
+        by_class.setdefault(number, []).append((digest, row))
+    return [row for rows in by_class.values() for _, row in sorted(rows)[:_CHECKS_A_CLASS]]
 
 
 def _outcomes(checks: Sequence[DueCheck], horizon_h: float) -> Floats:

@@ -173,10 +173,15 @@ def snapshots_of_tracks(
 ) -> Snapshots:
     """From what is kept of each video, and when it was published or went live, in seconds since 1970."""
     age_h = (tracks.at_s - column(grows_from_s)) / _HOUR_S
-    # 1970 began on a Thursday.
-    hour_of_week = (tracks.at_s / _HOUR_S + 72) % 168
     growth = tracks.velocity, tracks.acceleration, tracks.weight
-    return Snapshots.of(age_h, tracks.views, *growth, hour_of_week, short, usual_velocity)
+    return Snapshots.of(age_h, tracks.views, *growth, hours_of_week(tracks.at_s), short, usual_velocity)
+
+
+def hours_of_week(at_s: ColumnLike) -> Floats:
+    """Hours since Monday 0:00 UTC at instants in seconds since 1970."""
+    # 1970 began on a Thursday.
+    hours: Floats = (column(at_s) / _HOUR_S + 72) % 168
+    return hours
 
 
 def snapshot_of_samples(at_s: ColumnLike, views: ColumnLike, grows_from_s: float) -> Snapshots:
@@ -420,8 +425,13 @@ class Forecaster:
         chance = 1 - _share_below(_flat(shares), expected.group, -over / expected.size)
         # Everything may be wrong, and those that are sure to be in or out must still have an order.
         doubtful = 1 / (1 + np.exp(-over / self.settings.prior_spread))
-        whole.top_chance[usable] = chance + _DOUBT * (doubtful - chance)
+        whole.top_chance[usable] = np.clip(chance + _DOUBT * (doubtful - chance), 0.0, 1.0)
         return whole
+
+    def knows_spread(self, snapshots: Snapshots, horizon_h: float = DAY_H) -> Booleans:
+        """Whether enough outcomes of videos like each one are known for its interval to mean something."""
+        enough: Booleans = _flat(self._sums[horizon_h].outcomes)[_groups(snapshots)] >= _LEAST_COHORT
+        return enough
 
     def learn(
         self,

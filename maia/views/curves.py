@@ -46,6 +46,31 @@ class Curve:
                 yield float(self.at_s[before]), float(self.at_s[after]), float(self.velocity[after])
 
 
+@dataclass(frozen=True, slots=True)
+class Band:
+    """The continuation of a curve by a forecast: the median and the ends of its interval.
+
+    It begins at the last count. Instants are in seconds since 1970; NaN is an interval that can't be told.
+    """
+
+    at_s: Floats
+    low: Floats
+    median: Floats
+    high: Floats
+
+    @classmethod
+    def of(
+        cls,
+        at: Sequence[datetime],
+        low: Sequence[float | None],
+        median: Sequence[float],
+        high: Sequence[float | None],
+    ) -> Band:
+        """Build a band from columns in which None stands for what can't be told."""
+        columns = (np.array(values, np.float64) for values in (low, median, high))
+        return cls(np.array([instant.timestamp() for instant in at], np.float64), *columns)
+
+
 def rates(curve: Curve, since_s: float, until_s: float, parts: int) -> Floats:
     """Views per hour in each of `parts` equal parts of a span; NaN where nothing was measured.
 

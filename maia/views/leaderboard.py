@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from atlas.adapters.board import Filters, Leader
     from atlas.composition import Atlas
     from maia.views.curves import Curve
+    from maia.views.forecasts import VideoForecast
 
-By = Literal["velocity", "score", "acceleration", "relative"]
+By = Literal["velocity", "score", "acceleration", "relative", "forecast"]
 
 BARS: Final = 24
 """Growth is given for this many equal parts of the span."""
@@ -59,6 +60,7 @@ class RankedVideo:
     leads_by: float
     growth: tuple[float | None, ...]
     url: str
+    forecast: VideoForecast | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,13 @@ async def leaderboard(
     """The leaders, with their growth over the window, or else since their first sample of the last week."""
     from atlas.adapters.board import BoardDAO, Lead
     from maia.views.curves import Curve
+    from maia.views.forecasts import forecasts_of
 
     dao, now = BoardDAO(atlas.db, clock=atlas.clock, settings=atlas.settings), atlas.clock.now()
     leaders = await dao.top(Lead(by), limit, filters, window)
-    samples = await dao.samples([leader.id for leader in leaders], now - (window or _USUAL_SPAN), now)
+    ids = [leader.id for leader in leaders]
+    forecasts = await forecasts_of(atlas, ids)
+    samples = await dao.samples(ids, now - (window or _USUAL_SPAN), now)
     curves = [
         Curve.of([s.sampled_at for s in lines], [s.views for s in lines], [s.velocity for s in lines])
         for lines in samples.values()
@@ -99,7 +104,7 @@ async def leaderboard(
         growth_since=since,
         attribution=DERIVED,
         videos=tuple(
-            _row(rank, leader, _growth(curve, since, now))
+            _row(rank, leader, _growth(curve, since, now), forecasts.get(leader.id))
             for rank, (leader, curve) in enumerate(zip(leaders, curves, strict=True), 1)
         ),
     )
@@ -118,7 +123,9 @@ def _growth(curve: Curve, since: datetime, until: datetime) -> tuple[float | Non
     return tuple(None if rate != rate else rate for rate in found)
 
 
-def _row(rank: int, leader: Leader, growth: tuple[float | None, ...]) -> RankedVideo:
+def _row(
+    rank: int, leader: Leader, growth: tuple[float | None, ...], forecast: VideoForecast | None
+) -> RankedVideo:
     return RankedVideo(
         rank=rank,
         id=leader.id,
@@ -140,4 +147,5 @@ def _row(rank: int, leader: Leader, growth: tuple[float | None, ...]) -> RankedV
         leads_by=leader.leads_by,
         growth=growth,
         url=video_url(leader.id),
+        forecast=forecast,
     )

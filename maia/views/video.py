@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from atlas.adapters.discovery import VideoSource
     from atlas.composition import Atlas
     from atlas.config import Settings
-    from maia.views.curves import Curve
+    from maia.views.curves import Band, Curve
+    from maia.views.forecasts import VideoForecast
 
 _SAME: Final = 1e-3
 _FAR_PAST: Final = datetime(2005, 1, 1, tzinfo=UTC)
@@ -34,6 +35,8 @@ class VideoView:
     sources: tuple[VideoSource, ...] = ()
     by_forecast: float | None = None
     """By what factor the forecast changed the wait for the next sample; None if it didn't."""
+    forecast: VideoForecast | None = None
+    """None also if its last instant has passed, or the video is gone."""
 
     @property
     def state(self) -> State:
@@ -57,6 +60,12 @@ class VideoView:
         columns = zip(*((s.sampled_at, s.views, s.velocity) for s in self.samples), strict=True)
         return Curve.of(*columns)
 
+    def band(self) -> Band | None:
+        """The forecast as a continuation of the curve, if the curve reaches it."""
+        if self.forecast is None or not self.samples or self.samples[-1].sampled_at < self.forecast.made_at:
+            return None
+        return self.forecast.band(self.samples[0].sampled_at)
+
     def as_json(self) -> Mapping[str, Any]:
         """The view as one flat object, with samples and breakouts as lists."""
         details = {field.name: getattr(self.details, field.name) for field in fields(self.details)}
@@ -77,6 +86,7 @@ class VideoView:
                 "lag_s": self.lag_s,
                 "interval_by_forecast": self.by_forecast,
                 "sources": self.sources,
+                "forecast": self.forecast,
                 "breakouts": [breakout.payload for breakout in self.breakouts],
                 "samples": samples,
             }
@@ -88,6 +98,7 @@ async def video(atlas: Atlas, video_id: str, window: timedelta | None = None) ->
     """A video with its samples in the window, or all of them; None if it isn't stored."""
     from atlas.adapters.board import BoardDAO
     from atlas.adapters.discovery import DiscoveryDAO
+    from maia.views.forecasts import forecasts_of
 
     dao, now = BoardDAO(atlas.db, clock=atlas.clock, settings=atlas.settings), atlas.clock.now()
     details = await dao.video(video_id)
@@ -97,10 +108,12 @@ async def video(atlas: Atlas, video_id: str, window: timedelta | None = None) ->
     samples = (await dao.samples([video_id], since, now))[video_id]
     breakouts = await dao.breakouts(video_id)
     sources = await DiscoveryDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).sources_of(video_id)
+    forecast = (await forecasts_of(atlas, [video_id])).get(video_id)
+    if forecast is not None and (details.status != "live" or forecast.week.at <= now):
+        forecast = None
     known = replace(details, duration_s=details.duration_s or None)
-    return VideoView(
-        now, known, tuple(samples), tuple(breakouts), tuple(sources), _by_forecast(atlas.settings, details)
-    )
+    changed_by = _by_forecast(atlas.settings, details)
+    return VideoView(now, known, tuple(samples), tuple(breakouts), tuple(sources), changed_by, forecast)
 
 
 def _by_forecast(settings: Settings, details: VideoDetails) -> float | None:

@@ -271,3 +271,60 @@ def _rows(path: Path) -> int:
     from pyarrow import parquet
 
     return int(parquet.read_metadata(path).num_rows)
+
+
+class TestForecasts:
+    @pytest_asyncio.fixture
+    async def forecast(self, grown: dict[str, str], sql: Any) -> dict[str, str]:
+        """With a forecast of each video, of which the n-th gains 1000 n views in a day, and their checks."""
+        await sql.execute(
+            "INSERT INTO video_forecasts SELECT video_id, last_at, last_views, last_views + 500 * n, "
+            "last_views + 1000 * n, last_views + 2000 * n, n / 50.0, last_views, last_views + 5000 * n, "
+            "last_views + 9000 * n, NULL FROM video_clock, "
+            "LATERAL (SELECT right(video_id, 5)::int) AS part (n)"
+        )
+        await sql.execute(
+            "INSERT INTO forecast_checks (video_id, made_at, horizon_h, due_at, age_class, views, low, "
+            "expected, high, top, damped, actual, settled_at) "
+            "SELECT video_id, $1::timestamptz - k * interval '1 minute', 24, $1, 4, 1000, 1500, 2000, 2500, "
+            "0.1, 1800, 1400 + 10 * k, $1 FROM video_clock, generate_series(1, 10) AS k",
+            NOON - HOUR,
+        )
+        return grown
+
+    def test_rank_videos(self, forecast: dict[str, str]) -> None:
+        told = maia(forecast, "top", "--by", "forecast", "--json", "-n", "3").json["videos"]
+        assert [video["id"] for video in told] == ["grown-00012", "grown-00011", "grown-00010"]
+        assert [video["leads_by"] for video in told] == [12_000, 11_000, 10_000]
+        csv_text = maia(forecast, "top", "--by", "forecast", "--csv", "-n", "1").stdout
+        [row] = csv.DictReader(io.StringIO(csv_text))
+        assert int(row["views_in_24h"]) == int(row["views"]) + 12_000
+        assert (row["top_chance_24h"], row["top_chance_7d"]) == ("0.24", "")
+        table = plain(on_a_terminal(forecast, 80, "top", "--by", "forecast", "-n", "1"))
+        assert "+12k     24 %" in table
+        assert max(map(cell_len, table.splitlines())) <= 80
+
+    def test_are_shown_with_their_video(self, forecast: dict[str, str], tmp_path: Path) -> None:
+        shown = plain(on_a_terminal(forecast, 80, "video", "grown-00012"))
+        assert "in 24 h: 48,000 views (80 %: 42,000–60,000)" in shown
+        assert "its age in 24 h: 24 %" in shown
+        assert "dotted: the forecast and its 80 % interval" in shown
+        assert max(map(cell_len, shown.splitlines())) <= 80
+        picture = tmp_path / "curve.png"
+        told = maia(forecast, "video", "grown-00012", "--json", "--png", str(picture)).json["forecast"]
+        assert picture.stat().st_size > 10_000
+        assert told["day"]["views"] - told["views"] == 12_000
+
+    def test_are_scored(self, forecast: dict[str, str]) -> None:
+        shown = on_a_terminal(forecast, 80, "learner", "score")
+        assert "12–24 h      120" in plain(shown)
+        assert "120 forecasts were checked" in plain(shown)
+        assert max(map(cell_len, plain(shown).splitlines())) <= 80
+        [score] = maia(forecast, "learner", "score", "--json").json["scores"]
+        assert (score["forecasts"], score["coverage"]) == (120, 0.1)
+        assert "No forecast was checked" in maia(forecast, "learner", "score", "--since", "1m").stdout
+
+    def test_the_learner_still_runs_by_default(self, forecast: dict[str, str]) -> None:
+        assert maia(forecast, "learner", "--direct", "--force", "--json").json["forecasts"] == 12
+        assert maia(forecast, "learner", "run", "--direct", "--json").json["outcome"] in ("idle", "done")
+        assert maia(forecast, "learner", "--no-such-option").status == 2

@@ -102,6 +102,46 @@ class TestTop:
         assert await ids(dao, most=2) == ["a", "b"]
 
 
+async def store_forecast(sql: Any, video_id: str, made_at: datetime, views: int, day: float) -> None:
+    """A forecast of a video."""
+    await sql.execute(
+        "INSERT INTO video_forecasts (video_id, made_at, views, day, week) VALUES ($1, $2, $3, $4, $4)",
+        video_id,
+        made_at,
+        views,
+        day,
+    )
+
+
+class TestExpected:
+    @pytest.fixture(autouse=True)
+    async def videos(self, sql: Any) -> None:
+        gains = {"a": 100.0, "b": 300.0, "c": 200.0, "d": 900.0, "e": 950.0}
+        for number, (name, gain) in enumerate(gains.items()):
+            await store_video(
+                sql, name, channel=f"UC-{number % 2}", category_id=10 + number, tags=[f"tag {name}"],
+                clock_velocity=None if name == "a" else 1.0, clock_zone=number % 3, duration_s=100 * number,
+                clock_status="gone" if name == "e" else "live",
+            )  # fmt: skip
+            made_at = NOON - (50 * HOUR if name == "d" else number * HOUR)
+            await store_forecast(sql, name, made_at, 10_000 * number, 10_000 * number + gain)
+        await store_video(sql, "unknown", clock_velocity=1e6)
+
+    async def test_leads_by_the_views_to_be_gained(self, dao: BoardDAO) -> None:
+        leaders = await dao.top(Lead.FORECAST, 10)
+        assert [(leader.id, leader.leads_by) for leader in leaders] == [("b", 300), ("c", 200), ("a", 100)]
+        assert await ids(dao, Lead.FORECAST, 1) == ["b"]
+
+    async def test_filters(self, dao: BoardDAO) -> None:
+        for filters, kept in (
+            ({"channel": "UC-0"}, "ca"), ({"category_id": 11}, "b"), ({"zone": 2}, "c"),
+            ({"tag": "TAG a"}, "a"),
+            ({"length": "long"}, "c"), ({"length": "short"}, "b"), ({"broadcast": "live"}, ""),
+            ({"window": HOUR}, "ba"), ({"window": 90 * HOUR}, "bca"),
+        ):  # fmt: skip
+            assert "".join(await ids(dao, Lead.FORECAST, **filters)) == kept, filters
+
+
 class TestGrownWithin:
     async def test_goes_by_the_mean_between_first_and_last_count(self, dao: BoardDAO, sql: Any) -> None:
         for name in "abc":
@@ -261,6 +301,26 @@ class TestPlans:
         assert ("Seq Scan", "video_clock") in scans
         assert ("Index Scan", "videos") in scans
         assert ("Seq Scan", "videos") not in scans
+
+    @pytest.mark.parametrize("tag", ["NULL", "'rare'"])
+    async def test_forecasts_are_joined_at_once_and_their_leaders_read_then(self, sql: Any, tag: str) -> None:
+        await sql.execute(
+            "INSERT INTO video_forecasts (video_id, made_at, views, day, week) "
+            "SELECT id, '2026-11-01', 1, 2 + random(), 3 FROM videos"
+        )
+        await sql.execute("VACUUM ANALYZE video_forecasts")
+        plan = await self.plan(
+            sql, "board.top_expected", "10", *["NULL"] * 3, tag, "'2026-10-31'", "NULL", "NULL", "180"
+        )
+        limited = next(node for node in plan if node["Node Type"] == "Limit")
+        joins = [node["Node Type"] for node in nodes(limited) if "Join Type" in node]
+        scans = {(node["Node Type"], node.get("Relation Name")) for node in plan if "Relation Name" in node}
+        assert {"Hash Join", "Merge Join"} & set(joins)
+        assert ("Seq Scan", "video_forecasts") in scans
+        assert ("Index Scan", "videos") in scans
+        if tag != "NULL":
+            assert ("Seq Scan", "videos") in scans
+            assert "Nested Loop" not in joins
 
     async def test_a_tag_is_sought_in_one_scan_not_video_by_video(self, sql: Any) -> None:
         plan = await self.plan(

@@ -276,6 +276,24 @@ class TestVideosAndChannels:
             assert list(row) == list(COLUMNS[table])
             assert None not in row
 
+    async def test_videos_have_their_forecasts(self, exporter: Exporter, sql: Any) -> None:
+        await store_video(sql, "a")
+        await store_video(sql, "b")
+        await sql.execute(
+            "INSERT INTO video_forecasts VALUES ('a', $1, 100, 110, 120.5, 130, 0.25, NULL, 200, NULL, NULL)",
+            NOON,
+        )
+        first, second = await exporter.parquet(table=Table.VIDEOS)
+        told = {name: first[name] for name in first if name.startswith(("forecast_", "views_in_", "top_"))}
+        assert told == {
+            "forecast_at": NOON, "forecast_from_views": 100, "views_in_24h_by_pleiades": 120.5,
+            "views_in_24h_low_by_pleiades": 110, "views_in_24h_high_by_pleiades": 130,
+            "top_chance_24h_by_pleiades": 0.25, "views_in_7d_by_pleiades": 200,
+            "views_in_7d_low_by_pleiades": None, "views_in_7d_high_by_pleiades": None,
+            "top_chance_7d_by_pleiades": None,
+        }  # fmt: skip
+        assert all(second[name] is None for name in told)
+
     async def test_videos_and_their_samples_are_filtered(self, exporter: Exporter, sql: Any) -> None:
         for id_, duration_s, broadcast in (("a", 180, "none"), ("b", 181, None), ("c", 0, "upcoming")):
             await store_video(sql, id_, duration_s=duration_s, live_broadcast_content=broadcast)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ from maia.commands.status import _print_calls
 from maia.discovery.feeds import rule
 from maia.views.breakouts import breakouts, follow
 from maia.views.channel import channel
+from maia.views.forecasts import forecast_scores
 from maia.views.leaderboard import BARS, leaderboard
 from maia.views.ledger import ledger
 from maia.views.queue import queue
@@ -103,6 +105,77 @@ class TestVideo:
 
     async def test_who_is_not_stored_is_none(self, atlas: Atlas) -> None:
         assert await video(atlas, "nobody") is None
+
+
+class TestForecasts:
+    @pytest.fixture(autouse=True)
+    async def growing(self, sql: Any) -> None:
+        await store_video(sql, "a")
+        await store_samples(sql, "a", [(NOON - 2 * HOUR, 800), (NOON - HOUR, 900), (NOON, 1000)])
+        await sql.execute(
+            "INSERT INTO video_forecasts VALUES "
+            "('a', $1, 1000, 1100, 1200, 1300, 0.25, 1500, 2000, 3000, NULL)",
+            NOON,
+        )
+
+    async def test_are_in_the_views_of_videos_and_leaders(self, atlas: Atlas) -> None:
+        view = await video(atlas, "a")
+        assert view is not None
+        told = through_json(view.as_json())["forecast"]
+        assert (told["made_at"], told["views"]) == ("2026-11-02T12:00:00Z", 1000)
+        assert told["day"] == {
+            "hours": 24, "at": "2026-11-03T12:00:00Z", "views": 1200, "low": 1100, "high": 1300,
+            "top_chance": 0.25,
+        }  # fmt: skip
+        assert told["week"]["top_chance"] is None
+        board = await leaderboard(atlas, by="forecast")
+        [row] = through_json(board)["videos"]
+        assert (row["id"], row["leads_by"], row["forecast"]) == ("a", 200, told)
+
+    async def test_continue_the_curve_that_they_were_made_from(self, atlas: Atlas) -> None:
+        view = await video(atlas, "a")
+        assert view is not None
+        band = view.band()
+        assert band is not None
+        assert band.high.tolist() == [1000, 1300]
+        assert (replace(view, samples=view.samples[:1])).band() is None
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "UPDATE video_clock SET status = 'gone'",
+            "UPDATE video_forecasts SET made_at = made_at - interval '8 days'",
+            "DELETE FROM video_forecasts",
+        ],
+    )
+    async def test_that_tell_nothing_are_not_shown(self, atlas: Atlas, sql: Any, change: str) -> None:
+        await sql.execute(change)
+        view = await video(atlas, "a")
+        assert view is not None
+        assert (view.forecast, view.band()) == (None, None)
+
+    async def test_are_scored_by_horizon_and_age(self, atlas: Atlas, sql: Any) -> None:
+        await sql.execute(
+            "INSERT INTO forecast_checks (video_id, made_at, horizon_h, due_at, age_class, views, low, "
+            "expected, high, top, damped, actual, settled_at) "
+            "SELECT 'a', $1::timestamptz - n * interval '1 hour', h, $1, n % 2, 100, 150, 200, 250, 0.1, "
+            "180, 160 + n, $1::timestamptz - n * interval '1 hour' "
+            "FROM generate_series(1, 40) AS n, unnest(ARRAY[24, 168]) AS h",
+            NOON,
+        )
+        await sql.execute(
+            "INSERT INTO forecast_checks (video_id, made_at, horizon_h, due_at, age_class, views, expected) "
+            "VALUES ('a', $1, 24, $1::timestamptz + interval '1 day', 1, 100, 200)",
+            NOON,
+        )
+        scores = await forecast_scores(atlas, DAY)
+        assert [(each.horizon_h, each.age_class, each.forecasts) for each in scores.scores] == [
+            (24, 0, 12), (24, 1, 12), (168, 0, 12), (168, 1, 12),
+        ]  # fmt: skip
+        assert (scores.checked, scores.waiting, scores.first_due_at) == (48, 1, NOON + DAY)
+        assert {each.coverage for each in scores.scores} == {1.0}
+        assert ATTRIBUTION in through_json(scores)["attribution"]
+        assert (await forecast_scores(atlas, NOON - HOUR)).checked == 2
 
 
 class TestChannel:

@@ -97,6 +97,17 @@ class TestHelp:
         assert f"maia.commands.{module}" in finished.stderr.splitlines()
         assert loaded.isdisjoint({"prefect", "asyncpg", "aiohttp"})
 
+    def test_an_agent_may_have_further_commands(self) -> None:
+        learner, hunter = cli.load_command("learner"), cli.load_command("hunter")
+        assert set(learner.commands) == {"run", "score"}
+        assert not hasattr(hunter, "commands")
+        options = {option for parameter in learner.commands["run"].params for option in parameter.opts}
+        assert {"--batch-size", "--cycles", "--direct", "--full", "--force", "--json"} <= options
+        told = maia("learner", "--help").stdout
+        assert "--direct" in told
+        assert "maia learner score" in told
+        assert "--since" in maia("learner", "score", "--help").stdout
+
     def test_has_no_colour_outside_a_terminal(self) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
         finished = subprocess.run(

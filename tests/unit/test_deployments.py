@@ -34,7 +34,9 @@ def assert_known(words: list[str]) -> None:
     """That `maia WORDS` is a command with these options."""
     name, *rest = words
     assert name in cli.COMMANDS, f"maia {name}"
-    known = {option for parameter in cli.load_command(name).params for option in parameter.opts}
+    command = cli.load_command(name)
+    command = getattr(command, "commands", {}).get(getattr(command, "default", ""), command)
+    known = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in rest if word.startswith("--")} <= known, words
 
 

@@ -24,7 +24,7 @@ from maia.commands.plots import (
     save_png,
     terminal_plot,
 )
-from maia.views.curves import Curve, rates
+from maia.views.curves import Band, Curve, rates
 
 START = datetime(2026, 11, 2, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -192,6 +192,55 @@ class TestTerminalPlot:
         labels = [label for label in terminal_plot(curve_of(-0, 7, 3, 12), 60).panels[1].labels if label]
         values = [float(label.replace("−", "-").rstrip("k")) for label in labels]
         assert all(upper > lower for upper, lower in pairwise(values))
+
+
+def band_after(hours: int, views: int, low: float | None, median: float, high: float | None) -> Band:
+    """A forecast for the day after a curve's last count."""
+    last = START + hours * HOUR
+    return Band.of([last, last + 24 * HOUR], [views, low], [views, median], [views, high])
+
+
+class TestForecast:
+    def test_continues_the_curve_up_to_its_last_instant(self) -> None:
+        curve = curve_of(*(100 * number for number in range(25)))
+        plain, continued = (
+            terminal_plot(curve, 80, band=band) for band in (None, band_after(24, 2400, 4000, 4800, 5600))
+        )
+        views, velocity = continued.panels
+        assert views.title == "views; dotted: the forecast and its 80 % interval"
+        assert (views.labels[0], plain.panels[0].labels[0]) == ("6k", "3k")
+        # The curve has the left half, three dotted lines have the right one.
+        right = [line[len(line) // 2 + 4 :] for line in views.drawn]
+        assert sum(any(mark != "\u2800" for mark in line) for line in right) >= 4
+        assert not any(mark != "\u2800" for line in velocity.drawn for mark in line[len(line) // 2 + 4 :])
+        assert continued.axis[1] != plain.axis[1]
+
+    def test_without_an_interval_is_one_line(self) -> None:
+        curve = curve_of(0, 100, 200)
+        dots = [
+            sum(
+                (ord(mark) - 0x2800).bit_count()
+                for line in plot.panels[0].drawn
+                for mark in line
+                if mark != " "
+            )
+            for plot in (
+                terminal_plot(curve, 80, band=band_after(2, 200, None, 1000, None)),
+                terminal_plot(curve, 80, band=band_after(2, 200, 1000, 1000, 1000)),
+                terminal_plot(curve, 80, band=band_after(2, 200, 500, 1000, 1000)),
+            )
+        ]
+        assert dots[0] == dots[1] < dots[2]
+
+    def test_is_in_the_picture(self, tmp_path: Path) -> None:
+        curve = curve_of(0, 100, 200)
+        pictures = []
+        for number, band in enumerate(
+            (None, band_after(2, 200, None, 900, None), band_after(2, 200, 500, 900, 1500))
+        ):
+            save_png(curve, tmp_path / f"{number}.png", title="a", subtitle="b", band=band)
+            pictures.append((tmp_path / f"{number}.png").read_bytes())
+        assert len(set(pictures)) == 3
 
 
 class TestPicture:
