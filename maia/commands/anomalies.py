@@ -80,14 +80,17 @@ def anomalies(
     async def look(atlas: Atlas) -> tuple[Anomalies, list[Series]]:
         from dataclasses import replace
 
+        from maia.agents import AGENTS
         from maia.views import anomalies as view
+
+        agents = [agent.name for agent in AGENTS]
 
         start = begin if isinstance(begin, datetime) else atlas.clock.now() - begin
         found = await view.anomalies(atlas, start, series=series)
         if kind is not None:
             found = replace(found, alarms=tuple(alarm for alarm in found.alarms if alarm.kind == kind))
         drawn = [*found.by_series()][:_MOST_PLOTS] if plot or png is not None else []
-        return found, [await view.series(atlas, name, found) for name in drawn]
+        return found, [await view.series(atlas, name, found, agents) for name in drawn]
 
     found, drawn = with_atlas(look)
     if png is not None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from maia.agents import AGENTS
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
     from atlas.adapters.patterns import Alarm
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
 
 _POINTS: Final = 400
 _MOST_CYCLES: Final = 10_000
-_AGENTS: Final = frozenset(agent.name for agent in AGENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +52,13 @@ async def anomalies(
     return Anomalies(since, atlas.clock.now(), tuple(await dao.alarms(since, series=series, limit=limit)))
 
 
-async def series(atlas: Atlas, name: str, found: Anomalies) -> Series:
-    """A series over the time of the alarms found, thinned to what a plot can show."""
+async def series(atlas: Atlas, name: str, found: Anomalies, agents: Collection[str]) -> Series:
+    """A series over the time of the alarms found, thinned to what a plot can show.
+
+    It is a figure of one of the `agents`, or else of a host.
+    """
     source, _, metric = name.rpartition(" ")
-    if source in _AGENTS:
+    if source in agents:
         points = await _of_cycles(atlas, source, metric, found.since)
     else:
         points = await _of_host(atlas, source, metric, found)
