@@ -711,6 +711,7 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
         """What may bear on how the ask ends and is known before; no text that somebody typed."""
         source = self.hunter.source_of(ask)
         context: dict[str, Scalar] = {
+            "goal": "find",
             "source": source.name,
             "arm": ask.arm,
             "bucket": source.arms[ask.arm],

@@ -36,6 +36,10 @@ KINDS: Final = (
 )
 """The kinds of events that are observed. The learner's own are not: each would be news to learn from."""
 
+_DONE: Final = "done"
+UNTRIED: Final = frozenset({"idle", "closed", "interrupted", "ring_closed", "late", "unpromising"})
+"""Outcomes of what was not carried out, or not to its end: neither a success nor a failure to learn from."""
+
 _MOST_FIELDS: Final = 37
 """Fields of a payload's context; with the hour, the weekday and the error they are 40."""
 _LONGEST_NAME: Final = 80
@@ -129,8 +133,11 @@ class Observer:
 
     # Kinds of events
 
-    def _step(self, event: Event) -> tuple[Observation]:
+    def _step(self, event: Event) -> tuple[Observation, ...]:
         payload = event.payload
+        outcome = _text(payload, "outcome")
+        if outcome in UNTRIED:
+            return ()
         at = _instant(payload["at"]) if "at" in payload else _utc(event.at)
         given = payload.get("context", {})
         if not isinstance(given, Mapping):
@@ -145,7 +152,7 @@ class Observer:
                 _session(event),
                 _text(payload, "action"),
                 at,
-                _text(payload, "outcome"),
+                outcome,
                 context,
                 _number(payload, "reward"),
                 _amount(payload, "cost"),
@@ -153,16 +160,14 @@ class Observer:
             ),
         )
 
-    def _cycle(self, event: Event) -> tuple[Observation]:
+    def _cycle(self, event: Event) -> tuple[Observation, ...]:
         payload, at = event.payload, _utc(event.at)
         outcome = _text(payload, "outcome")
+        if outcome in UNTRIED:
+            return ()
         context: dict[str, Scalar] = {}
-        if skipped := _counts(payload, "skipped"):
-            reason = max(skipped, key=lambda name: (skipped[name], name))
-            context = {"skipped": skipped[reason], "skip_reason": reason}
         _add_time(context, at)
-        has_failed = outcome not in ("done", "idle", "closed", "interrupted")
-        if has_failed and payload.get("detail") is not None:
+        if outcome != _DONE and payload.get("detail") is not None:
             context["error"] = self._error(payload["detail"])
         return (
             Observation(
@@ -170,7 +175,7 @@ class Observer:
                 _session(event),
                 "cycle",
                 at,
-                SUCCESS if outcome == "done" else outcome,
+                SUCCESS if outcome == _DONE else outcome,
                 context,
                 _number(payload, "new") + _number(payload, "samples"),
                 sum(_counts(payload, "units").values()),

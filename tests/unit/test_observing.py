@@ -65,7 +65,7 @@ def test_a_failed_step_has_the_template_of_its_error_without_personal_data() -> 
     }  # fmt: skip
 
 
-def test_a_cycle_is_an_observation_with_its_main_reason_for_skipping() -> None:
+def test_a_cycle_is_an_observation_of_what_was_known_before_it() -> None:
     payload = {
         "outcome": "done", "skipped": {"network": 2, "late": 5}, "units": {"search": 3, "general": 4},
         "new": 7, "samples": 10, "seconds": 2.5, "detail": None,
@@ -73,12 +73,16 @@ def test_a_cycle_is_an_observation_with_its_main_reason_for_skipping() -> None:
     (observed,) = observe(event("tracker.cycle", payload))
     assert (observed.action, observed.outcome) == ("cycle", "success")
     assert (observed.reward, observed.cost, observed.duration_s) == (17, 7, 2.5)
-    assert observed.context == {"skipped": 5, "skip_reason": "late", "hour": 12, "weekday": 0}
+    assert observed.context == {"hour": 12, "weekday": 0}
 
 
-@pytest.mark.parametrize(
-    ("outcome", "error"), [("idle", None), ("closed", None), ("unavailable", "SOMEBODY is away")]
-)
+@pytest.mark.parametrize("outcome", ["idle", "closed", "interrupted"])
+def test_what_was_not_carried_out_is_no_observation(outcome: str) -> None:
+    assert observe(event("tracker.cycle", {"outcome": outcome})) == []
+    assert observe(event("hunter.step", STEP | {"outcome": outcome})) == []
+
+
+@pytest.mark.parametrize(("outcome", "error"), [("done", None), ("unavailable", "SOMEBODY is away")])
 def test_only_a_cycle_that_failed_has_an_error(outcome: str, error: str | None) -> None:
     (observed,) = observe(event("hunter.cycle", {"outcome": outcome, "detail": "192.0.2.1 is away"}))
     assert observed.outcome == outcome
@@ -163,7 +167,7 @@ STEP = StepRecord("feeds", context={"batch": 1}).as_dict(AT)
         ("hunter.step", STEP | {"context": {"batch": float("inf")}}),
         ("hunter.step", STEP | {"error": 7}),
         ("hunter.cycle", {"outcome": 1}),
-        ("hunter.cycle", {"outcome": "done", "skipped": [1]}),
+        ("hunter.cycle", {"outcome": "done", "units": [1]}),
         ("hunter.cycle", {"outcome": "done", "units": {"search": "3"}}),
         ("hunter.cycle", {"outcome": "failed", "detail": {"a": 1}}),
         ("operator.act", {"context": {}}),
