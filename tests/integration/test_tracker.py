@@ -18,6 +18,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from atlas.adapters.patterns import Model, PatternsDAO
 from atlas.adapters.tracking import Target
 from atlas.adapters.watches import Watch, WatchesDAO, WatchKind
 from atlas.clock import FixedClock
@@ -25,9 +26,11 @@ from atlas.composition import Atlas
 from atlas.errors import ConfigError, DatabaseError, EmptyKeyRing, TransactionConflict
 from atlas.testing import NOON, RecordingNotifier, SettingsFactory
 from maia.cycle.agent import run, run_directly
+from maia.cycle.expectations import SUCCESS_MODEL
 from maia.emulator import Emulator, Project
 from maia.emulator.catalogue import Catalogue, CatalogueChannel, CatalogueVideo, new_catalogue
 from maia.emulator.curves import HIDDEN, Sample
+from maia.learning.success import Outcome, SuccessPredictor, known_before
 from maia.tracker import cycle as module
 from maia.tracker.cycle import GroupProgress, Tracker, TrackerStatistics
 from maia.youtube.errors import KeyRejected
@@ -488,6 +491,27 @@ async def test_each_call_is_recorded_with_what_it_brought(
     assert (channels["action"], channels["reward"], channels["cost"]) == ("channels", 5, 1)
     assert sum(step["cost"] for step in [*samples, channels]) == sum(statistics.units.values())
     assert all(0 < step["seconds"] <= statistics.seconds for step in [*samples, channels])
+
+
+async def test_each_call_is_recorded_with_what_was_expected_of_it(
+    tracking: Tracking, emulator: Emulator, clock: FixedClock, sql: Any
+) -> None:
+    predictor = SuccessPredictor()
+    for action in ("sample", "channels"):
+        context = known_before("tracker", action, {"batch": 50}, NOON)
+        failure_class = "network" if action == "channels" else None
+        predictor.learn_many([Outcome(context, action == "sample", failure_class)] * 300)
+    async with tracking(*STEADY) as tracker:
+        dao = PatternsDAO(tracker.atlas.db, clock=clock, settings=tracker.atlas.settings)
+        await dao.save_models([Model(SUCCESS_MODEL, 1, predictor.state(), 600)])
+        clock.advance(DAY)
+        emulator.set_faults(["503:1:channels.list"])
+        await tracker.cycle()
+    *samples, channels = await steps(sql)
+    assert channels["outcome"] == "network"
+    assert {step["outcome"] for step in samples} == {"success"}
+    assert all(channels["expected"]["success"] < step["expected"]["success"] for step in samples)
+    assert channels["expected"]["failure_class"] == "network"
 
 
 async def test_calls_for_old_metadata_are_recorded_apart(
