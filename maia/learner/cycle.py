@@ -24,6 +24,7 @@ from maia.cycle.agent import Agent
 from maia.cycle.cycle import Cycle, OnProgress
 from maia.cycle.outcome import CycleStatistics, Progress
 from maia.cycle.steps import StepRunner, plain
+from maia.learner.collection import without_collection
 from maia.learner.forecasting import Forecasting
 from maia.learner.housekeeping import keep_within_limits
 from maia.learner.knowledge import (
@@ -175,20 +176,29 @@ class LearnerCycle(Cycle[LearnerStatistics]):
     async def _learn(self, knowledge: Knowledge, source: Source, position: str, batch_size: int) -> None:
         pages = 0
         while True:
-            page = await source.read(position, batch_size)
+            with without_collection():
+                page = await self._learn_page(knowledge, source, position, batch_size)
             if page.end == position:
                 return
-            learnt = knowledge.learn(page.inputs, source.reads) if page.inputs else Learnt()
-            await self._store(knowledge, source, position, page, learnt)
             position = page.end
-            self.claimed += page.read
-            self.read[source.reads] += len(page.inputs)
             self._report(source)
             pages += 1
             if page.is_last:
                 return
             if pages % _PAGES_BETWEEN_JUDGEMENTS == 0:
                 await self._judge()
+
+    async def _learn_page(
+        self, knowledge: Knowledge, source: Source, position: str, batch_size: int
+    ) -> Page:
+        """Read, learn and store what comes after a position; returns the page without its inputs."""
+        page = await source.read(position, batch_size)
+        if page.end != position:
+            learnt = knowledge.learn(page.inputs, source.reads) if page.inputs else Learnt()
+            await self._store(knowledge, source, position, page, learnt)
+            self.claimed += page.read
+            self.read[source.reads] += len(page.inputs)
+        return replace(page, inputs=())
 
     async def _store(
         self, knowledge: Knowledge, source: Source, position: str, page: Page, learnt: Learnt

@@ -28,6 +28,7 @@ _LATE: Final = timedelta(minutes=10)
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _LAST_ID: Final = "~"
 _LEAST_POINTS: Final = 3
+_EVENTS_AT_ONCE: Final = 5_000
 TEMPLATES: Final = "failure_templates"
 _TEMPLATES_VERSION: Final = 1
 _FIGURES: Final = ("seconds", "new", "samples")
@@ -79,12 +80,18 @@ class _EventSource(Source):
     async def read(self, position: str, limit: int) -> Page:
         # Taken first: what the log shows up to here is complete, also where no event is of our kinds.
         complete = await self.atlas.events.cursor()
-        events = await self.atlas.events.since(int(position), kinds=self.kinds, limit=limit)
-        is_last = len(events) < limit
-        end = events[-1].id if events else 0
+        inputs: list[Any] = []
+        end, read, is_last = int(position), 0, False
+        # A few at a time, as an event takes several times the memory of what is made of it.
+        while read < limit and not is_last:
+            wanted = min(_EVENTS_AT_ONCE, limit - read)
+            events = await self.atlas.events.since(end, kinds=self.kinds, limit=wanted)
+            inputs += self.inputs(events)
+            read, is_last = read + len(events), len(events) < wanted
+            end = events[-1].id if events else end
         if is_last:
-            end = max(end, complete, int(position))
-        return Page(self.inputs(events), str(end), len(events), is_last)
+            end = max(end, complete)
+        return Page(inputs, str(end), read, is_last)
 
     async def waiting(self, position: str) -> int:
         return max(0, await self.atlas.events.cursor() - int(position))

@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -162,7 +163,7 @@ async def fill(place: Bed, url: str, count: int) -> None:
             "jsonb", schema="pg_catalog", format="binary", encoder=_as_jsonb, decoder=orjson.loads
         )
         written = made_events(began, SPAN / count, count)
-        while chunk := [row for row, _ in zip(written, range(50_000), strict=False)]:
+        while chunk := list(islice(written, 50_000)):
             await sql.copy_records_to_table("events", records=chunk, columns=_COLUMNS)
         await sql.execute("VACUUM ANALYZE events")
 
