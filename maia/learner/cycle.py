@@ -143,11 +143,11 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         self.read: Counter[Reads] = Counter()
         self.new = self.changed = self.forgotten = self.known = self.alarms = 0
         self.forecasts = self.checked = 0
-        self._waiting = 0
         self._proven: set[str] = set()
         """The patterns that proved true since importance was last paid for."""
 
     async def _work(self, batch_size: int) -> None:
+        self.known = await self.dao.count_known()
         async with self.atlas.db.only_one(LOCK) as is_only:
             if not is_only:
                 self.idle = "another learner is at work"
@@ -169,7 +169,6 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         knowledge = Knowledge.restore(self.learner.detectors, models)
         for source in sources:
             position = await self.dao.cursor(source.name, source.start)
-            self._waiting = self.claimed + await source.waiting(position)
             learn = partial(self._learn, knowledge, source, position, batch_size)
             await self.step("learn", source.name, learn)
 
@@ -188,13 +187,11 @@ class LearnerCycle(Cycle[LearnerStatistics]):
             if pages % _PAGES_BETWEEN_JUDGEMENTS == 0:
                 await self._judge()
 
-    async def _learn_page(
-        self, knowledge: Knowledge, source: Source, position: str, batch_size: int
-    ) -> Page:
+    async def _learn_page(self, knowledge: Knowledge, source: Source, position: str, batch_size: int) -> Page:
         """Read, learn and store what comes after a position; returns the page without its inputs."""
         page = await source.read(position, batch_size)
         if page.end != position:
-            learnt = knowledge.learn(page.inputs, source.reads) if page.inputs else Learnt()
+            learnt = await knowledge.learn(page.inputs, source.reads) if page.inputs else Learnt()
             await self._store(knowledge, source, position, page, learnt)
             self.claimed += page.read
             self.read[source.reads] += len(page.inputs)
@@ -221,6 +218,7 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         self.alarms += len(learnt.alarms)
         self._proven.update(row.pattern_id for row in evidence if row.pos)
         self.new += sum(changed.values())
+        self.known += sum(changed.values())
         self.changed += len(changed) - sum(changed.values())
 
     async def _judge(self) -> None:
@@ -242,7 +240,7 @@ class LearnerCycle(Cycle[LearnerStatistics]):
                     cycle=self.number,
                     text=f"cycle {self.number}: {source.name}",
                     done=self.claimed,
-                    claimed=max(self._waiting, self.claimed),
+                    claimed=self.claimed + source.left,
                 )
             )
 

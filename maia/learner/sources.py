@@ -62,8 +62,9 @@ class Source(ABC):
     async def read(self, position: str, limit: int) -> Page:
         """What comes after a position, about `limit` inputs at most."""
 
-    async def waiting(self, position: str) -> int:
-        """About how much comes after a position, for the progress; 0 if that isn't known."""
+    @property
+    def left(self) -> int:
+        """About how much there is after what was read, for the progress; 0 if that isn't known."""
         return 0
 
     def models(self) -> list[Model]:
@@ -76,6 +77,10 @@ class _EventSource(Source):
 
     kinds: ClassVar[tuple[str, ...]]
     start = "0"
+
+    def __init__(self, atlas: Atlas) -> None:
+        super().__init__(atlas)
+        self._read = self._ids_read = self._ids_left = 0
 
     async def read(self, position: str, limit: int) -> Page:
         # Taken first: what the log shows up to here is complete, also where no event is of our kinds.
@@ -91,10 +96,15 @@ class _EventSource(Source):
             end = events[-1].id if events else end
         if is_last:
             end = max(end, complete)
+        self._read += read
+        self._ids_read += end - int(position)
+        self._ids_left = max(0, complete - end)
         return Page(inputs, str(end), read, is_last)
 
-    async def waiting(self, position: str) -> int:
-        return max(0, await self.atlas.events.cursor() - int(position))
+    @property
+    def left(self) -> int:
+        # Ids of events of other kinds lie between: about as many as so far.
+        return round(self._ids_left * self._read / self._ids_read) if self._ids_read else 0
 
     @abstractmethod
     def inputs(self, events: Sequence[Event]) -> Sequence[Any]:

@@ -191,9 +191,7 @@ def made_events(began: datetime, interval: timedelta, count: int) -> Iterator[Ro
         written, cycle = written + len(rows), cycle + 1
 
 
-def _cycle(
-    drawn: random.Random, agent: str, session: str, began: datetime, interval: timedelta
-) -> list[Row]:
+def _cycle(drawn: random.Random, agent: str, session: str, began: datetime, interval: timedelta) -> list[Row]:
     """A cycle's steps, what it offered, and its end: all are written when it ends."""
     step = _search if agent == "hunter" else _samples
     steps = [step(drawn, began + interval * n) for n in range(drawn.randint(15, 40))]

@@ -11,7 +11,7 @@ import json
 import resource
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -49,7 +49,7 @@ class Stages:
     """CPU seconds by stage; what a stage spends in another one counts for that one alone."""
 
     def __init__(self) -> None:
-        self.spent_s: Counter[str] = Counter()
+        self.spent_s: dict[str, float] = defaultdict(float)
         self._inner_s = [0.0]
 
     def time(self, owner: Any, method: str, stage: str) -> None:
