@@ -1,4 +1,4 @@
-"""Learners that are killed, doubled, told to stop, or lose their database: nothing is learnt twice or left out."""
+"""Learners that are killed, doubled, told to stop, or lose their database learn nothing twice, and all once."""
 
 from __future__ import annotations
 
@@ -31,10 +31,15 @@ PAGE = 500
 KILLS = 6
 COLUMNS = ("at", "kind", "agent", "node", "session", "payload")
 LEARNT = {
-    "patterns": "SELECT id, type, signature, statement, conditions, action, data, version FROM patterns ORDER BY id",
-    "evidence": "SELECT pattern_id, node, day, pos, neg, sum_reward, last_seen, version FROM pattern_evidence ORDER BY 1, 2, 3",
-    "models": "SELECT name, version, state, observations FROM models WHERE name <> 'forecaster' ORDER BY name",
-    "cursors": "SELECT source, least(position::bigint, 12000) FROM learner_cursors WHERE source IN ('events', 'figures') ORDER BY 1",
+    "patterns": """
+        SELECT id, type, signature, statement, conditions, action, data, version FROM patterns ORDER BY id
+    """,
+    "evidence": "SELECT * FROM pattern_evidence ORDER BY pattern_id, node, day",
+    "models": "SELECT name, version, state, observations FROM models ORDER BY name",
+    "cursors": """
+        SELECT source, least(position::bigint, 12000) FROM learner_cursors
+        WHERE source IN ('events', 'figures') ORDER BY source
+    """,
 }  # fmt: skip
 
 
@@ -48,8 +53,8 @@ class Backlog:
 
     async def start(self, *options: str, page: int = PAGE) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "maia", "learner", "--direct", "--json", "--batch-size", str(page), *options,
-            env=self.environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            sys.executable, "-m", "maia", "learner", "--direct", "--json", "--batch-size", str(page),
+            *options, env=self.environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
 
     async def learn(self, page: int = PAGE) -> Finished:
