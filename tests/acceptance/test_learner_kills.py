@@ -1,4 +1,4 @@
-"""Learners that are killed, doubled, told to stop, or lose their database learn nothing twice, and all once."""
+"""Learners that are killed, doubled, told to stop, or lose their database: nothing is learnt twice or left."""
 
 from __future__ import annotations
 
