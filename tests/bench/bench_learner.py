@@ -92,7 +92,9 @@ def _reserve_core(place: Bed) -> int:
 
 
 def _milestones(events: int) -> list[int]:
-    return [n for n in (100_000, 1_000_000, 10_000_000) if n < events] + [events]
+    """When the memory is read: at 100,000 events, 300,000, a million and so on, and at the end."""
+    steps = (n * 10**exponent for exponent in range(5, 8) for n in (1, 3))
+    return [n for n in steps if n < events] + [events]
 
 
 # Figures
