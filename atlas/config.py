@@ -500,7 +500,7 @@ class LearnerSettings(Group):
     """The learner: what it keeps, what it believes, and what its knowledge may change."""
 
     batch_size: int = Field(
-        default=20_000, ge=100, le=1_000_000, description="Observations to learn in one transaction."
+        default=50_000, ge=100, le=1_000_000, description="Observations to learn in one transaction."
     )
     confidence_threshold: float = Field(
         default=0.7,

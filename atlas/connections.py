@@ -335,4 +335,4 @@ def _jsonb(value: Any) -> bytes:
 
 
 def _from_jsonb(data: bytes) -> Any:
-    return orjson.loads(memoryview(data)[1:])
+    return orjson.loads(data[1:])

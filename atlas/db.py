@@ -38,7 +38,6 @@ from atlas.errors import (
     DatabaseError,
     DatabaseUnavailable,
     DataRefused,
-    LeaseLost,
     StatementTimeout,
     TransactionConflict,
 )
@@ -267,7 +266,7 @@ class Database(_Runner):
         """Try to take the lock `name`, which one process of this database can hold; yields whether it did.
 
         The lock lives on its own connection. If that breaks, another process may take the lock, so the body
-        is cancelled and LeaseLost is raised.
+        is cancelled and DatabaseUnavailable is raised.
         """
         async with self._dedicated() as connection:
             if not await self._try_advisory_lock(connection, name):
@@ -389,7 +388,7 @@ async def _cancel_on_loss(connection: Connection, name: str) -> AsyncIterator[No
         yield
     except asyncio.CancelledError:
         if lost and task.uncancel() <= cancelling:
-            raise LeaseLost(f"the lock {name!r} was lost with its connection") from None
+            raise DatabaseUnavailable(f"the lock {name!r} was lost with its connection") from None
         raise
     finally:
         connection.remove_termination_listener(cancel)

@@ -26,6 +26,7 @@ from maia.cycle.outcome import CycleStatistics, Progress
 from maia.cycle.steps import StepRunner, plain
 from maia.learner import archive
 from maia.learner.advising import make_suggestions
+from maia.learner.collection import without_collection
 from maia.learner.exporting import commit_patterns
 from maia.learner.forecasting import Forecasting
 from maia.learner.housekeeping import keep_within_limits
@@ -149,13 +150,13 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         self.new = self.changed = self.forgotten = self.known = self.alarms = 0
         self.forecasts = self.checked = self.suggestions = 0
         self.commits = self.snapshots = self.failed_copies = 0
-        self._waiting = 0
         self._copies: list[tuple[str, Mapping[str, Any]]] = []
         """The events about copies."""
         self._proven: set[str] = set()
         """The patterns that proved true since importance was last paid for."""
 
     async def _work(self, batch_size: int) -> None:
+        self.known = await self.dao.count_known()
         async with self.atlas.db.only_one(LOCK) as is_only:
             if not is_only:
                 self.idle = "another learner is at work"
@@ -186,27 +187,33 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         knowledge = Knowledge.restore(self.learner.detectors, models)
         for source in sources:
             position = await self.dao.cursor(source.name, source.start)
-            self._waiting = self.claimed + await source.waiting(position)
             learn = partial(self._learn, knowledge, source, position, batch_size)
             await self.step("learn", source.name, learn)
 
     async def _learn(self, knowledge: Knowledge, source: Source, position: str, batch_size: int) -> None:
         pages = 0
         while True:
-            page = await source.read(position, batch_size)
+            with without_collection():
+                page = await self._learn_page(knowledge, source, position, batch_size)
             if page.end == position:
                 return
-            learnt = knowledge.learn(page.inputs, source.reads) if page.inputs else Learnt()
-            await self._store(knowledge, source, position, page, learnt)
             position = page.end
-            self.claimed += page.read
-            self.read[source.reads] += len(page.inputs)
             self._report(source)
             pages += 1
             if page.is_last:
                 return
             if pages % _PAGES_BETWEEN_JUDGEMENTS == 0:
                 await self._judge()
+
+    async def _learn_page(self, knowledge: Knowledge, source: Source, position: str, batch_size: int) -> Page:
+        """Read, learn and store what comes after a position; returns the page without its inputs."""
+        page = await source.read(position, batch_size)
+        if page.end != position:
+            learnt = await knowledge.learn(page.inputs, source.reads) if page.inputs else Learnt()
+            await self._store(knowledge, source, position, page, learnt)
+            self.claimed += page.read
+            self.read[source.reads] += len(page.inputs)
+        return replace(page, inputs=())
 
     async def _store(
         self, knowledge: Knowledge, source: Source, position: str, page: Page, learnt: Learnt
@@ -217,6 +224,7 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         self._proven |= stored.proven
         self.new += stored.new
         self.changed += stored.changed
+        self.known += stored.new
 
     async def _judge(self) -> None:
         """Forget what is too old or too unimportant to keep."""
@@ -279,7 +287,7 @@ class LearnerCycle(Cycle[LearnerStatistics]):
                     cycle=self.number,
                     text=f"cycle {self.number}: {source.name}",
                     done=self.claimed,
-                    claimed=max(self._waiting, self.claimed),
+                    claimed=self.claimed + source.left,
                 )
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -77,7 +78,7 @@ class Knowledge:
         """The names under which the states of these detectors are stored."""
         return [_PREFIX + each.name for each in classes]
 
-    def learn(self, inputs: Sequence[Any], reads: Reads) -> Learnt:
+    async def learn(self, inputs: Sequence[Any], reads: Reads) -> Learnt:
         """Teach the detectors that read such inputs; returns what they found.
 
         A detector that raises is left out from then on, with an error in the log, so that one that is broken
@@ -86,6 +87,8 @@ class Knowledge:
         findings: list[Finding] = []
         alarms: list[Alarm] = []
         for detector in self._working(reads):
+            # A page takes seconds on a slow machine: in between, whoever wants the process to stop is heard.
+            await asyncio.sleep(0)
             try:
                 detector.observe(inputs)
                 findings += detector.patterns()

@@ -81,11 +81,12 @@ class Remembered:
         cleaned: dict[str, Scalar] = {}
         fields = self._fields
         for name, value in context.items():
-            if type(value) is str:
+            kind = type(value)
+            if kind is str:
                 known = fields.get((name, value)) or self._remember(name, value)
                 cleaned[known[0]] = known[1]
             else:
-                if value is not None and not _is_finite(value):
+                if kind is not int and value is not None and not _is_finite(value):
                     raise Malformed(f"context.{name} must be a text, a finite number, a boolean or null")
                 known = fields.get((name, None)) or self._remember(name, None)
                 cleaned[known[0]] = value
@@ -140,7 +141,7 @@ class Observer:
             return ()
         at = _instant(payload["at"]) if "at" in payload else _utc(event.at)
         given = payload.get("context", {})
-        if not isinstance(given, Mapping):
+        if type(given) is not dict and not isinstance(given, Mapping):
             raise Malformed("context")
         context = self._without_personal_data(given)
         _add_time(context, at)
@@ -186,7 +187,7 @@ class Observer:
     def _act(self, event: Event) -> tuple[Observation]:
         payload, at = event.payload, _utc(event.at)
         given = payload.get("context", {})
-        if not isinstance(given, Mapping):
+        if type(given) is not dict and not isinstance(given, Mapping):
             raise Malformed("context")
         context = self._without_personal_data(given)
         if (category := context.pop("category_id", None)) is not None:
@@ -274,6 +275,8 @@ def _is_finite(value: object) -> bool:
 def _number(payload: Mapping[str, Any], name: str) -> float:
     """A finite number; 0 if there is none."""
     value = payload.get(name, 0)
+    if type(value) is float and math.isfinite(value):
+        return value
     if isinstance(value, bool) or not _is_finite(value):
         raise Malformed(name)
     try:

@@ -36,6 +36,7 @@ _LEAST_POINTS: Final = 3
 _JUDGED_AFTER: Final = timedelta(days=3)
 """Videos found on a day are a day old by the end of the next, and judged at the latest on the third."""
 _ARMS: Final = 30
+_EVENTS_AT_ONCE: Final = 5_000
 _TEMPLATES_VERSION: Final = 1
 _FIGURES: Final = ("seconds", "new", "samples")
 _HOST_SERIES: Final = (
@@ -68,8 +69,9 @@ class Source(ABC):
     async def read(self, position: str, limit: int) -> Page:
         """What comes after a position, about `limit` inputs at most."""
 
-    async def waiting(self, position: str) -> int:
-        """About how much comes after a position, for the progress; 0 if that isn't known."""
+    @property
+    def left(self) -> int:
+        """About how much there is after what was read, for the progress; 0 if that isn't known."""
         return 0
 
     def models(self) -> list[Model]:
@@ -83,18 +85,33 @@ class _EventSource(Source):
     kinds: ClassVar[tuple[str, ...]]
     start = "0"
 
+    def __init__(self, atlas: Atlas) -> None:
+        super().__init__(atlas)
+        self._read = self._ids_read = self._ids_left = 0
+
     async def read(self, position: str, limit: int) -> Page:
         # Taken first: what the log shows up to here is complete, also where no event is of our kinds.
         complete = await self.atlas.events.cursor()
-        events = await self.atlas.events.since(int(position), kinds=self.kinds, limit=limit)
-        is_last = len(events) < limit
-        end = events[-1].id if events else 0
+        inputs: list[Any] = []
+        end, read, is_last = int(position), 0, False
+        # A few at a time, as an event takes several times the memory of what is made of it.
+        while read < limit and not is_last:
+            wanted = min(_EVENTS_AT_ONCE, limit - read)
+            events = await self.atlas.events.since(end, kinds=self.kinds, limit=wanted)
+            inputs += self.inputs(events)
+            read, is_last = read + len(events), len(events) < wanted
+            end = events[-1].id if events else end
         if is_last:
-            end = max(end, complete, int(position))
-        return Page(self.inputs(events), str(end), len(events), is_last)
+            end = max(end, complete)
+        self._read += read
+        self._ids_read += end - int(position)
+        self._ids_left = max(0, complete - end)
+        return Page(inputs, str(end), read, is_last)
 
-    async def waiting(self, position: str) -> int:
-        return max(0, await self.atlas.events.cursor() - int(position))
+    @property
+    def left(self) -> int:
+        # Ids of events of other kinds lie between: about as many as so far.
+        return round(self._ids_left * self._read / self._ids_read) if self._ids_read else 0
 
     @abstractmethod
     def inputs(self, events: Sequence[Event]) -> Sequence[Any]:

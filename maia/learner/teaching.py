@@ -203,7 +203,8 @@ class _Lesson:
         for number, page in enumerate(pages, 1):
             if not reader.observations and not skipped:
                 continue
-            findings = self._kept(knowledge.learn(page, "observations").findings) if page else []
+            learnt = await knowledge.learn(page, "observations") if page else Learnt()
+            findings = self._kept(learnt.findings)
             states = knowledge.models("observations") if page else []
             end = str(skipped + reader.rows)
             stored = await store_learnt(self._dao, source, position, end, Learnt(findings), states)

@@ -29,7 +29,6 @@ from atlas.errors import (
     DatabaseError,
     DatabaseUnavailable,
     DataRefused,
-    LeaseLost,
     StatementTimeout,
     TransactionConflict,
 )
@@ -569,7 +568,7 @@ async def test_a_lock_is_free_after_its_block(database: Database) -> None:
 
 
 async def test_a_lock_lost_with_its_connection_stops_the_work(database: Database) -> None:
-    with pytest.raises(LeaseLost, match="'moon' was lost with its connection"):
+    with pytest.raises(DatabaseUnavailable, match="'moon' was lost with its connection"):
         async with database.only_one("moon") as alone:
             assert alone
             assert await database.fetchval("probe.end_idle") == 1

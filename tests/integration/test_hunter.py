@@ -1001,7 +1001,8 @@ async def test_each_ask_is_recorded_with_what_it_cost_and_brought(hunting: Hunti
         again = await hunter.cycle()
     cats, gardens, cats_again = await steps(sql)
     context = {
-        "goal": "find", "source": "search", "arm": "search:specification", "bucket": "search", "topics": 1, "page": "first",
+        "goal": "find", "source": "search", "arm": "search:specification", "bucket": "search", "topics": 1,
+        "page": "first",
         "origin": "seed",
     }  # fmt: skip
     assert cats == {

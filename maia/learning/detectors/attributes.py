@@ -38,7 +38,13 @@ class Attributes:
         found: list[tuple[str, ...]] = []
         known = self._known
         for name, value in context.items():
-            key = (name, value) if type(value) is str else _key(name, value)
+            kind = type(value)
+            if kind is str:
+                key: tuple[object, ...] = (name, value)
+            elif kind is int and value in _SMALL:
+                key = (name, value, int)
+            else:
+                key = _key(name, value)
             attribute = known.get(key, _MISSING)
             if attribute is _MISSING:
                 attribute = self._remember(key, name, value)

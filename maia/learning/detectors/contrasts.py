@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from itertools import chain
 from typing import Any, Final, Self
@@ -29,6 +29,7 @@ Stratum = tuple[str, ...]
 Item = tuple[str, ...]
 """What may hold for a record. Its parts, with one element less each, are items too."""
 Key = tuple[Stratum, Item]
+Counted = tuple[float, float, float, float, float, float]
 
 _INTERESTING: Final = 8
 _INTERESTING_LIFT: Final = 1.2
@@ -94,6 +95,10 @@ class Table:
     def deviation(self) -> float:
         """The excess of events within blocks, in standard deviations."""
         return (self.a - self.expected) / math.sqrt(self.variance) if self.variance > 0 else 0.0
+
+    def content(self) -> Counted:
+        """Its counts, in the order in which it takes them."""
+        return self.a, self.b, self.c, self.d, self.expected, self.variance
 
     def p_value(self) -> float:
         """How probable so many events are by chance.
@@ -257,7 +262,7 @@ class Contrasts:
     def content(self) -> list[Any]:
         """Everything as lists, for `maia.learning.states`."""
         tables = [
-            [key, astuple(table), [astuple(each) for each in self._beyond.get(key, ())]]
+            [key, table.content(), [each.content() for each in self._beyond.get(key, ())]]
             for key, table in self._tables.items()
         ]
         blocks = [

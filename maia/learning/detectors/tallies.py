@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, ItemsView, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, Generic, Self, TypeVar
 
 from maia.learning.evidence import Counts
@@ -159,8 +160,9 @@ def frozen(value: Any) -> Any:
     return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
+@lru_cache(maxsize=4096)
 def micros(at: datetime) -> int:
-    """Microseconds since 1970, exactly."""
+    """Microseconds since 1970, exactly. Remembered, as a state has the same few instants very often."""
     return (at - _EPOCH) // _MICROSECOND
 
 

@@ -1,0 +1,189 @@
+"""The learner when a state is damaged or newer, a detector is broken, or the database can store nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from atlas.adapters.patterns import Model
+from atlas.clock import FixedClock
+from atlas.composition import Atlas
+from atlas.testing import SettingsFactory, ThrowAwayServer, throw_away_server
+from maia.learner import knowledge
+from maia.learning.detector import ObservationDetector
+from maia.learning.detectors.failure_modes import FailureModes
+from maia.learning.observations import Observation
+from maia.learning.patterns import Finding, PatternType
+from maia.learning.states import pack
+from tests.integration.conftest import MountSmall
+from tests.integration.test_cannot_store import fill_up
+from tests.integration.test_learner import dao, evidence, failing_nights, forget_everything, learn
+
+pytestmark = pytest.mark.integration
+
+FAILURE_MODES = "detector.failure_modes"
+TABLES = ("patterns", "pattern_evidence", "models", "learner_cursors")
+
+
+async def contents(atlas: Atlas) -> dict[str, list[str]]:
+    """All rows of what the learner stores, as texts."""
+    connection = await asyncpg.connect(atlas.db.url_of())
+    try:
+        return {
+            table: sorted(
+                row["t"] for row in await connection.fetch(f"SELECT {table}::text AS t FROM {table}")
+            )
+            for table in TABLES
+        }
+    finally:
+        await connection.close()
+
+
+class TestStates:
+    @pytest.mark.parametrize("damage", [b"", b"no state", pack("another", 1, [])])
+    async def test_a_damaged_state_starts_anew_and_the_patterns_stay(
+        self, atlas: Atlas, clock: FixedClock, caplog: pytest.LogCaptureFixture, damage: bytes
+    ) -> None:
+        await failing_nights(atlas, clock, 5)
+        await learn(atlas)
+        before = await evidence(atlas)
+        known = [each for each in await dao(atlas).known() if each.type == "failure_mode"]
+        assert known
+        await dao(atlas).save_models([Model(FAILURE_MODES, FailureModes.version, damage, 1080)])
+
+        await failing_nights(atlas, clock, 5)
+        with caplog.at_level(logging.ERROR):
+            statistics = await learn(atlas)
+
+        assert statistics["outcome"] == "done"
+        damaged = [each for each in caplog.records if getattr(each, "action", "") == "state_damaged"]
+        assert ["failure_modes" in each.getMessage() for each in damaged] == [True]
+        after = await evidence(atlas)
+        assert all(sum(after[id_]) >= sum(before[id_]) for id_ in before)
+        assert any(sum(after[each.id]) > sum(before[each.id]) for each in known), "it learns again"
+        restored = await dao(atlas).models([FAILURE_MODES])
+        FailureModes.from_state(restored[FAILURE_MODES].state)
+
+    async def test_a_newer_state_is_left_alone_and_the_cycle_says_what_to_do(
+        self, atlas: Atlas, clock: FixedClock
+    ) -> None:
+        await failing_nights(atlas, clock, 5)
+        await learn(atlas)
+        newer = pack("failure_modes", FailureModes.version + 1, {"of": "a later version"})
+        await dao(atlas).save_models([Model(FAILURE_MODES, FailureModes.version + 1, newer, 5000)])
+        await failing_nights(atlas, clock, 1)
+        before = await contents(atlas)
+
+        statistics = await learn(atlas)
+
+        assert (statistics["outcome"], statistics["observations"]) == ("misconfigured", 0)
+        assert "failure_modes has version 2, and this is version 1" in statistics["detail"]
+        assert "update Pleiades" in statistics["detail"]
+        assert await contents(atlas) == before
+
+
+class Broken(ObservationDetector):
+    """Another package's detector, which can't cope with any observation that failed."""
+
+    name: ClassVar[str] = "broken"
+    types: ClassVar[frozenset[PatternType]] = frozenset({PatternType.FAILURE_MODE})
+
+    def observe(self, batch: Sequence[Observation]) -> None:
+        for each in batch:
+            if not each.succeeded:
+                raise ZeroDivisionError(each.action)
+
+    def patterns(self) -> list[Finding]:
+        return []
+
+    def state(self) -> bytes:
+        return pack(self.name, self.version, None)
+
+    @classmethod
+    def from_state(cls, state: bytes) -> Self:
+        return cls()
+
+
+class Point:
+    """The entry point by which the other package's detector is found."""
+
+    name, value = "broken", "elsewhere:Broken"
+
+    @staticmethod
+    def load() -> type[Broken]:
+        return Broken
+
+
+@pytest.fixture
+def with_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installs the broken detector."""
+    installed = knowledge.entry_points
+
+    def found(*, group: str) -> list[Any]:
+        return [*installed(group=group), Point]
+
+    monkeypatch.setattr(knowledge, "entry_points", found)
+
+
+class TestBrokenDetectors:
+    async def test_one_that_raises_is_left_out_and_the_others_learn_the_same(
+        self,
+        atlas: Atlas,
+        clock: FixedClock,
+        caplog: pytest.LogCaptureFixture,
+        request: pytest.FixtureRequest,
+    ) -> None:
+        await failing_nights(atlas, clock, 5)
+        await learn(atlas, batch_size=200)
+        expected = await evidence(atlas)
+        await forget_everything(atlas)
+        request.getfixturevalue("with_broken")
+
+        with caplog.at_level(logging.ERROR):
+            statistics = await learn(atlas, batch_size=200)
+
+        assert statistics["outcome"] == "done"
+        assert await evidence(atlas) == expected
+        assert expected
+        failed = [each for each in caplog.records if getattr(each, "action", "") == "detector_failed"]
+        assert len(failed) == 1, "an error a page would fill the log"
+        assert "PLEIADES_LEARNER__OFF=broken" in failed[0].getMessage()
+        assert "detector.broken" not in await dao(atlas).models(["detector.broken"])
+
+
+@pytest.fixture
+def small_server(embedded_data_dir: Path, mount_small: MountSmall) -> Iterator[ThrowAwayServer]:
+    """A server whose file system holds little more than an empty cluster."""
+    with throw_away_server(mount_small(embedded_data_dir / "small", "160m")) as server:
+        yield server
+
+
+async def test_a_full_disk_ends_the_cycle_and_later_nothing_is_left_out(
+    settings_factory: SettingsFactory, small_server: ThrowAwayServer, clock: FixedClock
+) -> None:
+    url = small_server.dsn_of(small_server.create_database(small_server.migrated_template()))
+    settings = settings_factory(database_url=SecretStr(url))
+    async with Atlas.open(settings, clock=clock) as atlas:
+        await failing_nights(atlas, clock, 5)
+        await fill_up(url)
+
+        statistics = await learn(atlas)
+
+        assert statistics["outcome"] == "storage_failed", statistics
+        assert "free space on the database's disk" in statistics["detail"]
+        assert statistics["observations"] == 0
+        connection = await asyncpg.connect(url)
+        await connection.execute("DROP TABLE ballast")
+        await connection.close()
+        assert await evidence(atlas) == {}
+
+        again = await learn(atlas)
+
+        assert (again["outcome"], again["observations"]) == ("done", 5 * 24 * 9)
+        assert await evidence(atlas)
