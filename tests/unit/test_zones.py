@@ -280,7 +280,9 @@ class TestForecastFactor:
         zones = np.array([Zone.HOT, Zone.WARM, Zone.COLD])
         assert within_zone(np.array([0.1, 5.0, 100.0]), zones).tolist() == [0.5, 5.0, 72.0]
 
-    @pytest.mark.parametrize("wrong", [{"usual_chance": 0}, {"usual_chance": 1}, {"sooner": 0.5}, {"later": 0.9}])
+    @pytest.mark.parametrize(
+        "wrong", [{"usual_chance": 0}, {"usual_chance": 1}, {"sooner": 0.5}, {"later": 0.9}]
+    )
     def test_impossible_settings_are_refused(self, wrong: dict[str, float]):
         with pytest.raises(ValueError, match="usual_chance"):
             ForecastIntervals(**wrong)
