@@ -74,14 +74,16 @@ class ForecastIntervals:
 
     usual_chance: float = 0.02
     """The chance to be in the top 5 % at which the wait stays as it is. Most videos have a lower one."""
-    most: float = 2.0
-    """By how much a wait is multiplied or divided at most."""
+    sooner: float = 2.0
+    """By how much a wait is divided at most."""
+    later: float = 1.5
+    """By how much it is multiplied at most: less, as quota that nobody needs is not worth saving."""
     least_outcomes: float = 200.0
     """How many outcomes of its age class the forecasts must have seen to be believed."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.usual_chance < 1 or self.most < 1:
-            raise ValueError("usual_chance must be between 0 and 1, and most at least 1")
+        if not 0 < self.usual_chance < 1 or min(self.sooner, self.later) < 1:
+            raise ValueError("usual_chance must be between 0 and 1, sooner and later at least 1")
 
 
 FORECAST_INTERVALS: Final = ForecastIntervals()
@@ -134,13 +136,13 @@ def forecast_factor(
 
     To keep the sum of c/n small, where n samples of a video are taken and c is what its error costs, samples
     go in proportion to √c (Neyman's allocation, 1934). What an error costs is taken to be the chance that the
-    video is one of the top. So the factor is √(usual_chance / chance), within [1/most, most]. It is 1 where
-    the chance is unknown, or where the forecasts of its age have seen too few `outcomes`.
+    video is one of the top. So the factor is √(usual_chance / chance), within [1/sooner, later]. It is 1
+    where the chance is unknown, or where the forecasts of its age have seen too few `outcomes`.
     """
     chance, seen = column(top_chance), column(outcomes)
     wanted = np.sqrt(settings.usual_chance / np.maximum(chance, 1e-9))
     known = np.isfinite(chance) & (np.nan_to_num(seen) >= settings.least_outcomes)
-    factor: Floats = np.where(known, np.clip(wanted, 1 / settings.most, settings.most), 1.0)
+    factor: Floats = np.where(known, np.clip(wanted, 1 / settings.sooner, settings.later), 1.0)
     return factor
 
 

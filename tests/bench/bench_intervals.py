@@ -39,7 +39,7 @@ WEEK_H = 168.0
 STEP_H = 0.25
 HOUR_S = 3600.0
 TOP_SHARE = 0.05
-LEARNT_IN_A_BATCH = 500
+USUAL = "the usual schedule"
 
 
 @dataclass(frozen=True)
@@ -227,6 +227,8 @@ class Compared:
     forecast: tuple[float, float]
     others: tuple[float, float]
     usual_samples: int
+    usual: tuple[float, float]
+    """Errors of velocity with the usual schedule and all its samples: of the top videos and the others."""
 
 
 def compare(seed: int, videos: int, settings: ForecastIntervals = FORECAST_INTERVALS) -> Compared:
@@ -236,7 +238,7 @@ def compare(seed: int, videos: int, settings: ForecastIntervals = FORECAST_INTER
     others = np.setdiff1d(np.arange(len(curves.numbers)), top)
     ours = follow(curves, top, by_forecast(forecaster, settings), seed, forecaster)
     theirs = as_many(curves, top, ours.samples, seed, forecaster)
-    usual = follow(curves, top, plain(1.0), seed).samples
+    usual = follow(curves, top, plain(1.0), seed)
     both = (theirs, ours)
     curves.catalogue.close()
 
@@ -250,7 +252,8 @@ def compare(seed: int, videos: int, settings: ForecastIntervals = FORECAST_INTER
         means(lambda each: each.velocity, top),
         means(lambda each: each.forecast, top),
         means(lambda each: each.velocity, others),
-        usual,
+        usual.samples,
+        (float(np.nanmean(usual.velocity[top])), float(np.nanmean(usual.velocity[others]))),
     )
 
 
@@ -263,20 +266,23 @@ async def figures(options: Options = Options()) -> AsyncIterator[Figure]:
         ("views of the top 5 % a day ahead", [each.forecast for each in worlds], 1.0),
         ("velocity of the others", [each.others for each in worlds], None),
     ):
-        theirs, ours = np.array(errors).T
-        ratio, low, high = ratio_with_interval(ours.tolist(), theirs.tolist())
+        theirs, both = np.array(errors).T
+        ratio, low, high = ratio_with_interval(both.tolist(), theirs.tolist())
         note = f"ratio {ratio:.3f} [{low:.3f}, {high:.3f}]"
         yield Figure(
-            f"error of the {what}, as many samples", float(ours.mean()), "log", float(theirs.mean()),
+            f"error of the {what}, as many samples", float(both.mean()), "log", float(theirs.mean()),
             "without the forecast", goal, at_most=True, note=note,
         )  # fmt: skip
-    samples, usual = (
-        np.mean([each.samples[1] for each in worlds]),
-        np.mean([w.usual_samples for w in worlds]),
-    )
+    taken = [each.samples[1] for each in worlds], [each.usual_samples for each in worlds]
     yield Figure(
-        "samples with the forecast", float(samples), "samples", float(usual), "of the usual schedule"
+        "samples with the forecast", float(np.mean(taken[0])), "samples", float(np.mean(taken[1])), USUAL
     )
+    for k, what in enumerate(("top 5 %", "others")):
+        ours = [(each.velocity, each.others)[k][1] for each in worlds]
+        usual = [each.usual[k] for each in worlds]
+        yield Figure(
+            f"error of the velocity of the {what}", float(np.mean(ours)), "log", float(np.mean(usual)), USUAL
+        )
 
 
 def table_of(worlds: Sequence[Compared]) -> Table:

@@ -266,7 +266,7 @@ def test_stretched_zones_cost_the_budget_and_the_shortfall(
 class TestForecastFactor:
     def test_likely_top_videos_wait_less_and_unlikely_ones_longer(self):
         factors = forecast_factor([0.9, 0.08, 0.02, 0.01, 0.0], [1000] * 5)
-        assert factors == pytest.approx([0.5, 0.5, 1.0, 2**0.5, 2.0])
+        assert factors == pytest.approx([0.5, 0.5, 1.0, 2**0.5, 1.5])
 
     def test_what_is_unknown_or_hardly_learnt_changes_nothing(self):
         assert forecast_factor([None, 0.9, 0.9], [1000, 199, None]).tolist() == [1.0, 1.0, 1.0]
@@ -280,7 +280,9 @@ class TestForecastFactor:
         zones = np.array([Zone.HOT, Zone.WARM, Zone.COLD])
         assert within_zone(np.array([0.1, 5.0, 100.0]), zones).tolist() == [0.5, 5.0, 72.0]
 
-    @pytest.mark.parametrize("wrong", [{"usual_chance": 0}, {"usual_chance": 1}, {"most": 0.5}])
+    @pytest.mark.parametrize(
+        "wrong", [{"usual_chance": 0}, {"usual_chance": 1}, {"sooner": 0.5}, {"later": 0.9}]
+    )
     def test_impossible_settings_are_refused(self, wrong: dict[str, float]):
         with pytest.raises(ValueError, match="usual_chance"):
             ForecastIntervals(**wrong)
