@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import ClassVar, Final, Self
@@ -31,7 +32,7 @@ _IGNORED: Final = (*METHOD_FIELDS, "goal", "error")
 
 
 class ToolUsage(ObservationDetector):
-    """Counts uses with and without reward, and the reward per cost, of each tool for a task.
+    """Counts uses with and without reward, and the reward per cost, of each tool for a task that has several.
 
     Tools are what the context names as arm, ring or source; without one, the agent's actions for a goal.
     Contexts are single fields with few values. One is only reported if some tool does differently in it.
@@ -126,10 +127,13 @@ class ToolUsage(ObservationDetector):
             ready += [key for key, _ in self._tallies.items() if key[0] in told]
             self._places |= told
         self._gained.clear()
+        tools = Counter(task for ((task, attribute), _), _ in self._tallies.items() if attribute == _ANYWHERE)
         enough = [
             key
             for key in ready
-            if key[0][0] in self._rewarded and self._support(key) >= self._screen.least_support
+            if key[0][0] in self._rewarded
+            and tools[key[0][0]] > 1
+            and self._support(key) >= self._screen.least_support
         ]
         return [Finding(self._pattern(key), days) for key, days in self._tallies.take(enough).items()]
 
