@@ -36,6 +36,8 @@ PAGE = ROOT / "docs" / "add-a-detector.md"
 
 def toy() -> str:
     """The detector that the page on adding one shows."""
+    if not PAGE.exists():
+        pytest.skip("docs/ is not part of what is installed")
     [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     return str(code)
 
