@@ -202,7 +202,8 @@ def test_shuffled_tags_are_the_same_tags_of_other_videos():
     ends = np.array([0, 2, 2, 3, 6])
     topics = np.array([1, 2, 3, 4, 5, 6])
     place = Scene(
-        catalogue=None, size=Size(), seed=1, start_s=0.0, published=np.zeros(4), channel=np.zeros(4, np.int64),
+        catalogue=None, size=Size(), seed=1, start_s=0.0, published=np.zeros(4),
+        channel=np.zeros(4, np.int64),
         views_per_hour=np.zeros(4), topics=topics, topic_ends=ends, queries=[],
     )  # fmt: skip
     shuffled = with_shuffled_tags(place)
