@@ -46,7 +46,7 @@ USUAL = "the usual schedule"
 class Options:
     """How much to simulate."""
 
-    seeds: int = 10
+    seeds: int = 6
     videos: int = 2000
     """Followed by each policy, and as many to learn from before."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 from maia.discovery.forms import Request
 from maia.emulator.realism import PRESETS
 from maia.emulator.world import World
+from maia.learning.priors import judged_day
 from tests.bench.bench_discovery import pairs, ratio_with_interval
+from tests.bench.bench_priors import BEGIN, BUILTIN, priors_of, with_shuffled_tags
 from tests.bench.discovery.scene import DAY, HOUR, Scene, Size, scene
 from tests.bench.discovery.simulation import QUOTA, Desk, Ledger, Quota, run
 from tests.bench.discovery.strategies import Former, Portfolio, instant
@@ -193,3 +196,33 @@ def test_triage_saves_samples_and_keeps_most_of_what_grows(place: Scene):
     assert outcome.hourly.growing_hours == pytest.approx(1)
     assert outcome.triaged.samples_a_day < outcome.hourly.samples_a_day
     assert outcome.triaged.growing_hours > outcome.triaged.samples_a_day / outcome.hourly.samples_a_day
+
+
+def test_shuffled_tags_are_the_same_tags_of_other_videos():
+    ends = np.array([0, 2, 2, 3, 6])
+    topics = np.array([1, 2, 3, 4, 5, 6])
+    place = Scene(
+        catalogue=None, size=Size(), seed=1, start_s=0.0, published=np.zeros(4),
+        channel=np.zeros(4, np.int64),
+        views_per_hour=np.zeros(4), topics=topics, topic_ends=ends, queries=[],
+    )  # fmt: skip
+    shuffled = with_shuffled_tags(place)
+
+    def of(scene: Scene) -> list[list[int]]:
+        return [scene.topics_of(np.array([n]))[0].tolist() for n in range(4)]
+
+    assert sorted(of(shuffled)) == sorted(of(place))
+    assert of(shuffled) != of(place)
+
+
+def test_patterns_of_a_sites_days_become_priors():
+    days = [BEGIN + timedelta(days=n) for n in range(30)]
+    observed = [
+        judged_day(arm, "search", day, 10.0, growing)
+        for day in days
+        for arm, growing in (("search:slices", 40.0), ("search:any", 10.0))
+    ]
+    priors = priors_of(observed)
+    assert priors["search:slices"] > BUILTIN["search:slices"]
+    assert priors["search:any"] < BUILTIN["search:any"]
+    assert priors.keys() == {"search:slices", "search:any"}
