@@ -40,7 +40,7 @@ _MOST_FIELDS: Final = 37
 """Fields of a payload's context; with the hour, the weekday and the error they are 40."""
 _LONGEST_NAME: Final = 80
 _LONGEST_TEXT: Final = 200
-_MOST_REMEMBERED: Final = 20_000
+_MOST_REMEMBERED: Final = 5_000
 _MOST_EXACT: Final = 2.0**53
 
 Template = Callable[[str], str]
