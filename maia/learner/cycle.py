@@ -40,7 +40,7 @@ from maia.learning.privacy import Pseudonyms
 logger = logging.getLogger(__name__)
 
 LOCK: Final = "learner"
-_PAGES_BETWEEN_JUDGEMENTS: Final = 50
+_PAGES_BETWEEN_JUDGEMENTS: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,7 +44,8 @@ _MOST_FIELDS: Final = 37
 """Fields of a payload's context; with the hour, the weekday and the error they are 40."""
 _LONGEST_NAME: Final = 80
 _LONGEST_TEXT: Final = 200
-_MOST_REMEMBERED: Final = 20_000
+_MOST_REMEMBERED: Final = 5_000
+_MOST_EXACT: Final = 2.0**53
 
 Template = Callable[[str], str]
 _Reader = Callable[[Event], Iterable[Observation]]
@@ -275,8 +276,9 @@ def _is_finite(value: object) -> bool:
 def _number(payload: Mapping[str, Any], name: str) -> float:
     """A finite number; 0 if there is none."""
     value = payload.get(name, 0)
-    if type(value) is float and math.isfinite(value):
-        return value
+    kind = type(value)
+    if (kind is float or kind is int) and -_MOST_EXACT < value < _MOST_EXACT:
+        return float(value)
     if isinstance(value, bool) or not _is_finite(value):
         raise Malformed(name)
     try:

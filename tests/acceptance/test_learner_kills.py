@@ -1,4 +1,4 @@
-"""Learners that are killed, doubled, stopped, or lose their database: nothing is learnt twice or left out."""
+"""Learners killed, doubled, stopped or cut off from their database: nothing is learnt twice or left out."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""The learner when a state is damaged or newer, a detector is broken, or the database can store nothing."""
+"""The learner when a state is damaged, a detector is broken, or the database breaks off or is full."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,6 +15,9 @@ from pydantic import SecretStr
 from atlas.adapters.patterns import Model
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
+from atlas.config import Settings
+from atlas.db import Database, Transaction
+from atlas.errors import DatabaseUnavailable
 from atlas.testing import SettingsFactory, ThrowAwayServer, throw_away_server
 from maia.learner import knowledge
 from maia.learning.detector import ObservationDetector
@@ -28,19 +32,22 @@ from tests.integration.test_learner import dao, evidence, failing_nights, forget
 pytestmark = pytest.mark.integration
 
 FAILURE_MODES = "detector.failure_modes"
+NOT_COMPARED = ("learner_cursors", "sti", "lti", "attended_at")
+"""The log grows by each cycle that ends; and importance is paid by the cycle, if it comes that far."""
 TABLES = ("patterns", "pattern_evidence", "models", "learner_cursors")
 
 
-async def contents(atlas: Atlas) -> dict[str, list[str]]:
-    """All rows of what the learner stores, as texts."""
+async def contents(atlas: Atlas, *without: str) -> dict[str, list[str]]:
+    """All rows of the tables of what is learnt, without some columns or whole tables."""
     connection = await asyncpg.connect(atlas.db.url_of())
     try:
-        return {
-            table: sorted(
-                row["t"] for row in await connection.fetch(f"SELECT {table}::text AS t FROM {table}")
+        found = {}
+        for table in (each for each in TABLES if each not in without):
+            rows = await connection.fetch(
+                f"SELECT (to_jsonb(t) - $1::text[])::text FROM {table} AS t", without
             )
-            for table in TABLES
-        }
+            found[table] = sorted(row[0] for row in rows)
+        return found
     finally:
         await connection.close()
 
@@ -86,6 +93,60 @@ class TestStates:
         assert "failure_modes has version 2, and this is version 1" in statistics["detail"]
         assert "update Pleiades" in statistics["detail"]
         assert await contents(atlas) == before
+
+
+class Cut:
+    """Loses the connection after the nth statement, whose effect stays but whose answer nobody hears."""
+
+    def __init__(self, nth: int) -> None:
+        self.left, self.label = nth, ""
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for owner in (Database, Transaction):
+            monkeypatch.setattr(owner, "_on_connection", self._losing(owner._on_connection))
+
+    def _losing(self, usual: Any) -> Any:
+        async def lose(runner: Any, label: str, work: Any) -> Any:
+            answer = await usual(runner, label, work)
+            self.left -= 1
+            if self.left == 0:
+                self.label = label
+                raise DatabaseUnavailable("the connection broke")
+            return answer
+
+        return lose
+
+
+class TestCuts:
+    @pytest.fixture
+    def atlas_settings(self, settings_factory: SettingsFactory) -> Settings:
+        """Without samples of this machine, which would be learnt from too."""
+        return settings_factory(monitoring={"enabled": False})
+
+    @pytest.mark.timeout(300)
+    async def test_a_cut_after_any_statement_loses_nothing_and_repeats_nothing(
+        self, atlas: Atlas, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await failing_nights(atlas, clock, 4)
+        await learn(atlas, batch_size=500)
+        expected = await contents(atlas, *NOT_COMPARED)
+        assert all(expected.values())
+
+        cut_after: list[str] = []
+        while True:
+            await forget_everything(atlas)
+            cut = Cut(len(cut_after) + 1)
+            with monkeypatch.context() as patched, suppress(DatabaseUnavailable):
+                cut.install(patched)
+                await learn(atlas, batch_size=500)
+            if not cut.label:
+                break
+            cut_after.append(cut.label)
+            await learn(atlas, batch_size=500)
+            assert await contents(atlas, *NOT_COMPARED) == expected, cut_after
+
+        assert cut_after.count("COMMIT") >= 2
+        assert {"patterns.move_cursor", "patterns.store", "patterns.count"} <= set(cut_after)
 
 
 class Broken(ObservationDetector):

@@ -18,7 +18,7 @@ _SMALL: Final = range(-10, 61)
 _EDGES: Final = tuple(float(f"{step}e{exponent}") for exponent in range(-9, 16) for step in (1, 2, 5))
 """Between these lie the bins of other numbers, and between their negatives."""
 _SEPARATOR: Final = "\x1f"
-_CACHED: Final = 20_000
+_CACHED: Final = 5_000
 _MISSING: Final[Attribute] = ("",)
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
