@@ -137,7 +137,7 @@ async def _month(settings: Settings, days: int) -> tuple[list[BelievedPattern], 
 def _faults(now: datetime, day: int) -> list[str]:
     if day == _ILL_DAY:
         return ["503:0.6"]
-    return ["503:0.6:search.list"] if now.hour in _NIGHT else ["reset:0.01"]
+    return ["503:0.9:search.list"] if now.hour in _NIGHT else ["reset:0.01"]
 
 
 async def _pass_an_hour(atlas: Atlas, hour: int, counts: Counter[str]) -> None:
