@@ -216,12 +216,6 @@ async def test_told_to_stop_it_keeps_what_it_has_stored_and_says_how_far_it_got(
 async def test_a_terminal_of_80_columns_shows_how_far_it_is(database_of: BacklogFactory) -> None:
     backlog = database_of()
     await backlog.fill(6_000)
-    async with backlog.sql() as sql:
-        # What no detector reads must not count as work that is left.
-        await sql.execute(
-            "INSERT INTO events (at, kind, node, payload) "
-            "SELECT now(), 'quota.spent', 'test', '{}' FROM generate_series(1, 3)"
-        )
     main, child = pty.openpty()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "maia", "learner", "--direct", "--batch-size", "300",
