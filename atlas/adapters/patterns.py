@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any, Literal
 
@@ -203,8 +203,9 @@ class PatternsDAO(DAO):
     async def merge_evidence(self, evidence: Sequence[StoredEvidence], since: date = date.min) -> int:
         """Merge rows of copies by the maximum, without days before `since`; returns how many changed."""
         changed = 0
-        for i in _starts(evidence):
-            rows = evidence[i : i + _ROWS_AT_ONCE]
+        distinct = _merged(evidence)
+        for i in _starts(distinct):
+            rows = distinct[i : i + _ROWS_AT_ONCE]
             changed += await self._executor.fetchval(
                 "patterns.merge_evidence",
                 [row.pattern_id for row in rows],
@@ -400,6 +401,26 @@ class PatternsDAO(DAO):
     async def close_suggestion(self, key: str) -> bool:
         """Close a suggestion; whether there was one to close."""
         return bool(await self._executor.execute("patterns.close_suggestion", key, self._clock.now()))
+
+
+def _merged(evidence: Iterable[StoredEvidence]) -> list[StoredEvidence]:
+    """One row for each pattern, node and day: a statement can't change a row twice."""
+    rows: dict[tuple[str, str, date], StoredEvidence] = {}
+    for row in evidence:
+        key = row.pattern_id, row.node, row.day
+        known = rows.get(key)
+        rows[key] = row if known is None else _merge(known, row)
+    return list(rows.values())
+
+
+def _merge(one: StoredEvidence, other: StoredEvidence) -> StoredEvidence:
+    newer = max(one, other, key=lambda row: (row.version, row.sum_reward))
+    return replace(
+        newer,
+        pos=max(one.pos, other.pos),
+        neg=max(one.neg, other.neg),
+        last_seen=max(one.last_seen, other.last_seen),
+    )
 
 
 def _starts(rows: Sequence[Any]) -> range:

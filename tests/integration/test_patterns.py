@@ -109,6 +109,7 @@ class TestMerging:
         random.Random(7).shuffle(rows)
         for row in rows:
             await dao.merge_evidence([row])
+        await dao.merge_evidence(rows)
 
         found = await only(dao)
         assert (found.pos, found.neg, found.sum_reward, found.sites, found.days) == (8, 20, 2.0, 2, 2)
