@@ -298,10 +298,11 @@ def settings_factory(request: pytest.FixtureRequest, tmp_path: Path) -> Settings
     def make(**overrides: Any) -> Settings:
         if "database_url" not in overrides:
             overrides["database_url"] = SecretStr(request.getfixturevalue("database_url"))
-        # A test must not do less because other programs keep its machine busy.
-        steady = {"adapt_to_host": False}
-        defaults: dict[str, Any] = {"data_dir": tmp_path / "data", "node_id": "test", "learner": steady}
-        return IsolatedSettings(**(defaults | overrides))
+        learner = overrides.get("learner", {})
+        if isinstance(learner, dict):
+            # A test must not do less because other programs keep its machine busy.
+            overrides["learner"] = {"adapt_to_host": False} | learner
+        return IsolatedSettings(**({"data_dir": tmp_path / "data", "node_id": "test"} | overrides))
 
     return make
 

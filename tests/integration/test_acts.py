@@ -85,9 +85,8 @@ async def test_an_act_that_cannot_be_recorded_is_a_warning(
     assert "what you did is not recorded" in caplog.text
 
 
-async def test_no_act_or_step_shows_in_the_status(atlas: Atlas, sql: Any) -> None:
+async def test_no_act_or_offer_shows_in_the_status(atlas: Atlas, sql: Any) -> None:
     before = await status(atlas, ["hunter"])
     await acts.record(atlas, "park", [acts.topics(1)])
-    await atlas.events.append("hunter.step", {"outcome": "network"}, agent="hunter")
     await atlas.events.append("hunter.offer", {"total": 1}, agent="hunter")
     assert (await status(atlas, ["hunter"])) == before

@@ -44,7 +44,8 @@ def test_a_subprocess_gets_this_tests_database_and_nothing_ambient(
     environment: dict[str, str], database_url: str
 ) -> None:
     assert environment["DATABASE_URL"] == database_url
-    assert {name for name in environment if name.startswith("PLEIADES_")} == {"PLEIADES_DATA_DIR"}
+    ours = {name for name in environment if name.startswith("PLEIADES_")}
+    assert ours == {"PLEIADES_DATA_DIR", "PLEIADES_LEARNER__ADAPT_TO_HOST"}
 
 
 async def test_two_databases_are_apart(database: Database, sql: Any, empty_database_url: str) -> None:

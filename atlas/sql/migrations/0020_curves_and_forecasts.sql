@@ -1,6 +1,6 @@
 -- View curves in the order of birth, what is expected of each video, and whether it came so.
 
-CREATE INDEX video_clock_by_birth ON video_clock (born_at, video_id);
+CREATE INDEX video_clock_by_birth ON video_clock (born_at);
 
 CREATE TABLE video_forecasts (
     video_id  text COLLATE "C" PRIMARY KEY REFERENCES videos ON DELETE CASCADE,
