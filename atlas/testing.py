@@ -302,7 +302,8 @@ def settings_factory(request: pytest.FixtureRequest, tmp_path: Path) -> Settings
         if isinstance(learner, dict):
             # A test must not do less because other programs keep its machine busy.
             overrides["learner"] = {"adapt_to_host": False} | learner
-        return IsolatedSettings(**({"data_dir": tmp_path / "data", "node_id": "test"} | overrides))
+        defaults: dict[str, Any] = {"data_dir": tmp_path / "data", "node_id": "test"}
+        return IsolatedSettings(**(defaults | overrides))
 
     return make
 
