@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from atlas.adapters.patterns import PatternsDAO
@@ -14,7 +14,9 @@ from atlas.composition import Atlas
 from atlas.errors import DatabaseError
 from maia.learning.observations import Scalar
 from maia.learning.states import StateError
-from maia.learning.success import SuccessPredictor, known_before
+
+if TYPE_CHECKING:
+    from maia.learning.success import SuccessPredictor
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class Expectations:
         dao = PatternsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         try:
             model = (await dao.models([SUCCESS_MODEL])).get(SUCCESS_MODEL)
-            predictor = SuccessPredictor.from_state(model.state) if model else None
+            predictor = _restored(model.state) if model else None
         except (DatabaseError, StateError) as error:
             logger.warning(
                 "nothing is expected of calls in this cycle: %s", error, extra={"action": "no_expectations"}
@@ -61,6 +63,8 @@ class Expectations:
         """What to expect of a call that is about to be made."""
         if self._predictor is None:
             return None
+        from maia.learning.success import known_before
+
         predicted = self._predictor.predict(known_before(self._agent, action, context, at))
         logger.debug(
             "%s: success is expected with %.0f %%, otherwise %s",
@@ -70,6 +74,13 @@ class Expectations:
             extra={"action": "expected"},
         )
         return Expected(predicted.success, predicted.failure_class)
+
+
+def _restored(state: bytes) -> SuccessPredictor:
+    # Only where there is one: it takes NumPy, for which a cycle with nothing to do has no use.
+    from maia.learning.success import SuccessPredictor
+
+    return SuccessPredictor.from_state(state)
 
 
 def shall_wait(expected: Expected | None, below: float, key: object, at: datetime) -> bool:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaincinv
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
 
 CREDIBILITY: Final = 0.90
 """The mass of the credible interval whose lower bound is a pattern's confidence."""
@@ -130,6 +131,9 @@ def interval(
     pos: ArrayLike, neg: ArrayLike, prior: Prior = FLAT
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The bounds of the 90 % credible interval of that chance; the lower one is the confidence."""
+    # Agents that have nothing to do should not wait for SciPy.
+    from scipy.special import betaincinv
+
     up, down = np.asarray(pos, float) + prior.alpha, np.asarray(neg, float) + prior.beta
     return betaincinv(up, down, _TAIL), betaincinv(up, down, 1 - _TAIL)
 

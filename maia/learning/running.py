@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.intp]
+from maia.learning.velocity import Floats, Integers
 
 _RADIX: Final = 2**16
 """Below it, NumPy sorts by radix, in linear time."""

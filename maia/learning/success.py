@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
 
-from maia.learning.running import Floats, Integers, Sequences, mean_after
+from maia.learning.running import Sequences, mean_after
 from maia.learning.states import pack, unpack
+from maia.learning.velocity import Floats, Integers
 
 if TYPE_CHECKING:
     from datetime import datetime

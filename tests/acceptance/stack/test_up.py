@@ -57,7 +57,7 @@ async def test_everything_runs_on_schedule_is_kept_and_ends(
     up = await start_up(stage.environment)
     ready = await up.next_event("up")
 
-    assert ready["deployments"] == ["hunter/default", "tracker/default"]
+    assert ready["deployments"] == ["hunter/default", "tracker/default", "learner/default"]
     status, page = await answer_of(ready["ui"])
     assert (status, "<title>Prefect" in page) == (200, True)
     assert "pleiades_up 1.0" in (await answer_of(ready["metrics"]))[1]
@@ -164,7 +164,7 @@ async def test_the_embedded_server_comes_and_goes_with_it_even_killed(
     assert server is not None
     connection = await asyncpg.connect(embedded.dsn_of("prefect"))
     assert await connection.fetchval("SELECT count(*) FROM pg_extension WHERE extname = 'pg_trgm'") == 1
-    assert await connection.fetchval("SELECT count(*) FROM deployment") == 3
+    assert await connection.fetchval("SELECT count(*) FROM deployment") == 4
     await connection.close()
 
     os.kill(server, signal.SIGKILL)
