@@ -162,10 +162,11 @@ class LearnerCycle(Cycle[LearnerStatistics]):
                 self.idle = "another learner is at work"
                 return
             await self._learn_all(batch_size)
+            # Also where nothing is new: a cycle that was cut off may have left some unclassified.
+            await self.step("classify", "failures", lambda: classify_new_templates(self.atlas))
             has_learnt = bool(self.claimed or self.agent.options)
             if has_learnt:
                 await self.step("judge", "patterns", self._judge)
-                await self.step("classify", "failures", lambda: classify_new_templates(self.atlas))
                 await self.step("forecast", "views", self._forecast)
                 if self.learner.settings.suggestions:
                     await self.step("advise", "suggestions", self._advise)

@@ -25,7 +25,7 @@ def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def acts(atlas: Atlas) -> Acts:
-    return Acts(atlas, await pseudonyms_of(atlas), None)
+    return Acts(atlas, await pseudonyms_of(atlas), {})
 
 
 async def pages_of(source: Acts, limit: int) -> list[Page]:
