@@ -515,7 +515,7 @@ class TestSafety:
     async def test_what_was_not_begun_is_given_back_with_its_units(
         self, hunting: Hunting, emulator: Emulator, sql: Any
     ) -> None:
-        emulator.set_faults(["latency-60s:1"])
+        emulator.set_faults(["latency-15s:1"])
         async with hunting(*SUBJECTS, youtube={"timeout_s": 100, "total_timeout_s": 200}) as hunter:
             cycle = asyncio.create_task(hunter.cycle(20))
             while not searches(emulator):
