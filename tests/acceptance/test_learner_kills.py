@@ -148,7 +148,7 @@ async def test_kills_at_any_point_learn_what_an_uninterrupted_run_learns(
     assert (last.status, last.json["observations"] > EVENTS * 0.9) == (0, True), last.stderr
 
     expected, found = await calm.learnt(), await killed.learnt()
-    assert len(expected["patterns"]) > 10
+    assert len(expected["patterns"]) > 5
     assert len(expected["evidence"]) > 50
     for name, rows in expected.items():
         assert found[name] == rows, name
