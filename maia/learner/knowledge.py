@@ -13,6 +13,7 @@ from atlas.adapters.patterns import Alarm as StoredAlarm
 from atlas.adapters.patterns import Model, NewEvidence, NewPattern
 from atlas.errors import ConfigError
 from maia.learning.detector import ENTRY_POINTS, Alarm, Detector, MeasurementDetector, Reads
+from maia.learning.detectors import BUILT_IN
 from maia.learning.evidence import Counts
 from maia.learning.patterns import Finding, Pattern, combined
 from maia.learning.states import NewerState, StateError
@@ -28,7 +29,8 @@ def detector_classes(off: Collection[str] = ()) -> list[DetectorClass]:
 
     ConfigError if `off` names one that isn't installed, or if two have one name.
     """
-    found: dict[str, DetectorClass] = {}
+    # Ours do not depend on how Pleiades was installed.
+    found: dict[str, DetectorClass] = {each.name: each for each in BUILT_IN}
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, point.value)):
         loaded: DetectorClass = point.load()
         if found.setdefault(loaded.name, loaded) is not loaded:
