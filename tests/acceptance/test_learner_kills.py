@@ -26,7 +26,7 @@ from tests.bench.bench_learner import made_events
 
 pytestmark = pytest.mark.acceptance
 
-EVENTS = 12_000
+EVENTS = 36_000
 PAGE = 500
 KILLS = 6
 COLUMNS = ("at", "kind", "agent", "node", "session", "payload")
@@ -36,8 +36,8 @@ LEARNT = {
     """,
     "evidence": "SELECT * FROM pattern_evidence ORDER BY pattern_id, node, day",
     "models": "SELECT name, version, state, observations FROM models ORDER BY name",
-    "cursors": """
-        SELECT source, least(position::bigint, 12000) FROM learner_cursors
+    "cursors": f"""
+        SELECT source, least(position::bigint, {EVENTS}) FROM learner_cursors
         WHERE source IN ('events', 'figures') ORDER BY source
     """,
 }  # fmt: skip
@@ -132,7 +132,7 @@ async def test_kills_at_any_point_learn_what_an_uninterrupted_run_learns(
     await killed.fill()
     calm = copied(killed, own_postgres)
 
-    chosen, position, kills = random.Random(5), 0, 0
+    chosen, position = random.Random(5), 0
     for _ in range(KILLS):
         learner = await killed.start()
         position = await killed.moved_beyond(position, learner)
@@ -140,20 +140,15 @@ async def test_kills_at_any_point_learn_what_an_uninterrupted_run_learns(
         if learner.returncode is None:
             learner.kill()
         await learner.communicate()
-        if learner.returncode == 0:
-            # A fast machine has learnt everything by now.
-            break
-        assert learner.returncode == -signal.SIGKILL
-        kills += 1
+        assert learner.returncode == -signal.SIGKILL, "the backlog is too short for so many kills"
         position = await killed.position()
-    assert kills >= 2
-    assert position > 0
+    assert 0 < position < EVENTS
     assert (await killed.learn()).status == 0
     last = await calm.learn()
     assert (last.status, last.json["observations"] > EVENTS * 0.9) == (0, True), last.stderr
 
     expected, found = await calm.learnt(), await killed.learnt()
-    assert len(expected["patterns"]) > 5
+    assert len(expected["patterns"]) > 10
     assert len(expected["evidence"]) > 50
     for name, rows in expected.items():
         assert found[name] == rows, name
