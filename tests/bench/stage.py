@@ -38,6 +38,8 @@ _OURS = ("PLEIADES_", "PREFECT_", "DATABASE_URL", "YOUTUBE_", "VAULT_", "HF_", "
 @contextmanager
 def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     """A folder that the server's unprivileged user may pass."""
+    if parent is not None:
+        parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="pleiades-bench-", dir=parent))
     folder.chmod(0o755)
     try:
