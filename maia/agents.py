@@ -72,7 +72,7 @@ AGENTS: tuple[AgentRecord, ...] = (
         interval_s=1800,
         implementation="maia.learner.cycle:Learner",
         options={
-            "full": "Also run the analyses of all stored data, which take longer.",
+            "full": "Also search the whole history for sequences, and forecast the last week's videos again.",
             "force": "Judge, forecast and advise again, even if there is nothing new to learn.",
         },
     ),

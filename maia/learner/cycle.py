@@ -26,6 +26,7 @@ from maia.cycle.outcome import CycleStatistics, Progress
 from maia.cycle.steps import StepRunner, plain
 from maia.learner import archive
 from maia.learner.advising import make_suggestions
+from maia.learner.analysing import analyse_episodes
 from maia.learner.collection import without_collection
 from maia.learner.exporting import commit_patterns
 from maia.learner.forecasting import Forecasting
@@ -40,6 +41,8 @@ from maia.learning.privacy import Pseudonyms
 logger = logging.getLogger(__name__)
 
 LOCK: Final = "learner"
+FULL: Final = "full"
+"""The option that asks for the analyses of all stored data."""
 _PAGES_BETWEEN_JUDGEMENTS: Final = 20
 
 
@@ -164,6 +167,8 @@ class LearnerCycle(Cycle[LearnerStatistics]):
             await self._learn_all(batch_size)
             # Also where nothing is new: a cycle that was cut off may have left some unclassified.
             await self.step("classify", "failures", lambda: classify_new_templates(self.atlas))
+            if FULL in self.agent.options:
+                await self.step("analyse", "events", self._analyse)
             has_learnt = bool(self.claimed or self.agent.options)
             if has_learnt:
                 await self.step("judge", "patterns", self._judge)
@@ -227,6 +232,13 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         self.changed += stored.changed
         self.known += stored.new
 
+    async def _analyse(self) -> None:
+        changed = await analyse_episodes(self.atlas, self.learner.pseudonyms, self._report_analysis)
+        new = sum(changed.values())
+        self.new += new
+        self.changed += len(changed) - new
+        self.known += new
+
     async def _judge(self) -> None:
         """Forget what is too old or too unimportant to keep."""
         now = self.atlas.clock.now()
@@ -236,7 +248,7 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         self.known = kept.known
 
     async def _forecast(self) -> None:
-        forecasted = await Forecasting(self.atlas).run()
+        forecasted = await Forecasting(self.atlas).run(anew=FULL in self.agent.options)
         self.forecasts, self.checked = forecasted.videos, forecasted.checked
 
     async def _advise(self) -> None:
@@ -282,15 +294,15 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         return [*super()._noted(), *self._copies]
 
     def _report(self, source: Source) -> None:
+        self._report_progress(source.name, self.claimed, self.claimed + source.left)
+
+    def _report_analysis(self, read: int, stored: int) -> None:
+        self._report_progress("all events", read, stored)
+
+    def _report_progress(self, what: str, done: int, claimed: int) -> None:
         if self.on_progress is not None:
-            self.on_progress(
-                Progress(
-                    cycle=self.number,
-                    text=f"cycle {self.number}: {source.name}",
-                    done=self.claimed,
-                    claimed=self.claimed + source.left,
-                )
-            )
+            text = f"cycle {self.number}: {what}"
+            self.on_progress(Progress(cycle=self.number, text=text, done=done, claimed=claimed))
 
     def _counted(self) -> LearnerStatistics:
         return LearnerStatistics(

@@ -78,9 +78,14 @@ class Forecasting:
         self.patterns = PatternsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         self.counts = Forecasted()
 
-    async def run(self) -> Forecasted:
-        """Learn from the checks that are due, then forecast every video counted since the last run."""
+    async def run(self, *, anew: bool = False) -> Forecasted:
+        """Learn from the checks that are due, then forecast every video counted since the last run.
+
+        With `anew` those counted in the last week are forecast again, by what is known now.
+        """
         forecaster = await self._settle_all()
+        if anew:
+            await self.patterns.reset_cursors([FORECAST])
         await self._forecast_all(forecaster)
         await self.dao.expire(self.atlas.clock.now() - CHECKS_KEPT)
         return self.counts

@@ -10,9 +10,9 @@ in one indexing, so that each pattern costs a few NumPy calls.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 Positions: TypeAlias = "npt.NDArray[np.int32]"
+Item = TypeVar("Item", bound=Hashable)
 
 _TABLE_CELLS: Final = 64_000_000
 """Above so many cells (256 MB) the next occurrence is found by binary search instead of in a table."""
@@ -58,7 +59,7 @@ def frequent_sequences(
         found[pattern] = support
         if len(found) > most:
             raise TooManyPatternsError(f"more than {most:,} patterns at a support of {least_support}")
-    kept = _closed(found) if closed else found
+    kept = without_contained(found) if closed else found
     named = [
         FrequentSequence(tuple(database.items[item] for item in pattern), support)
         for pattern, support in kept.items()
@@ -135,8 +136,8 @@ def _grown(database: _Database, least_support: int, longest: int) -> Iterator[tu
                 stack.append((longer, after, extensions))
 
 
-def _closed(found: dict[tuple[int, ...], int]) -> dict[tuple[int, ...], int]:
-    """Without the patterns that one of one item more contains at the same support.
+def without_contained(found: Mapping[tuple[Item, ...], int]) -> dict[tuple[Item, ...], int]:
+    """The closed ones of all frequent patterns: without those that a longer one of the same support contains.
 
     One item more is enough to look at: between a pattern and a longer one with its support lie others,
     each one item longer, and none of them can have another support.

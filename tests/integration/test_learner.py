@@ -132,6 +132,34 @@ def unpack_any(state: bytes) -> Any:
     return msgpack.unpackb(zstandard.ZstdDecompressor().decompress(state), strict_map_key=False)
 
 
+class TestFull:
+    async def test_the_whole_history_is_searched_for_sequences_and_counts_once(
+        self, atlas: Atlas, clock: FixedClock
+    ) -> None:
+        for n in range(120):
+            clock.advance(HOUR)
+            actions = (
+                ["plan", "feeds", "search", "feeds", "charts"] if n % 2 else ["feeds", "search", "feeds"]
+            )
+            steps = [("hunter.step", {"action": action, "outcome": "success"}) for action in actions]
+            await atlas.events.append_many(steps, agent="hunter", session=str(n))
+        clock.advance(2 * HOUR)
+        await learn(atlas)
+        sequence = {"agent": "hunter", "in_episode": ["plan"], "then": "charts"}
+        assert sequence not in [each.signature for each in await dao(atlas).known()]
+
+        first = await learn(atlas, options=["full"])
+        found = {each.id: each for each in await dao(atlas).known()}
+        again = await learn(atlas, options=["full"])
+
+        [charts] = [each for each in found.values() if each.signature == sequence]
+        assert (charts.pos, charts.neg) == (60, 0)
+        assert charts.data["course"] == ["plan", "feeds", "search", "feeds", "charts"]
+        assert first["new_patterns"] >= 1
+        assert again["new_patterns"] == again["changed_patterns"] == 0
+        assert {each.id: (each.pos, each.neg) for each in found.values()} == await evidence(atlas)
+
+
 class TestOneAtATime:
     async def test_a_second_learner_has_nothing_to_do(self, atlas: Atlas, clock: FixedClock) -> None:
         await failing_nights(atlas, clock, 1)
