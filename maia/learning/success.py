@@ -41,7 +41,7 @@ _LONGEST_VALUE: Final = 80
 _BINS: Final = 21
 """Of the correction: log-odds from -5 to 5, half a unit each."""
 _TINY: Final = 1e-3
-_LEAST_BATCH, _MOST_BATCH = 8, 1024
+_LEAST_BATCH, _MOST_BATCH = 8, 4096
 _SHARE_OF_BATCH: Final = 8
 """A batch has at most this fraction of the outcomes learnt before: early on, weights change quickly."""
 _CODE_BITS: Final = 24
@@ -373,50 +373,41 @@ class SuccessPredictor:
         succeeded = np.array([float(each.succeeded) for each in outcomes])
         known = [self._values.get(key) for key in batch.keys]
         raw = self._learn_weights_of(batch, known, succeeded)
-        self._correct_many(raw[batch.context_of], succeeded)
+        self._correct_many(raw, succeeded)
         values = self._learn_values(batch, known, succeeded)
         self._learn_whole(succeeded)
         self._learn_classes(batch, values, outcomes)
 
     def _batch(self, outcomes: Sequence[Outcome]) -> _Batch:
-        """The values and groups of a batch; equal contexts are looked at once."""
-        numbered = _Numbered()
-        contexts: dict[tuple[Any, ...], int] = {}
-        context_of: list[int] = []
-        for context, _, _ in outcomes:
-            # With the types, because 1 and True are equal.
-            key = (*context.items(), *map(type, context.values()))
-            found = contexts.get(key)
-            if found is None:
-                found = contexts[key] = len(contexts)
-                names = tuple(context)
-                shape = numbered.shape(names) or numbered.add_shape(names, self._groups_of(names))
-                numbered.add(context, shape)
-            context_of.append(found)
-        return numbered.batch(context_of)
+        """The values and groups of a batch."""
+        shapes: dict[tuple[str, ...], _Shape] = {}
+        for row, (context, _, _) in enumerate(outcomes):
+            names = tuple(context)
+            shape = shapes.get(names)
+            if shape is None:
+                shape = shapes[names] = _Shape.of(self._groups_of(names))
+            shape.rows.append(row)
+            shape.contexts.append(context)
+        return _batch_of(list(shapes.values()))
 
     def _learn_weights_of(self, batch: _Batch, known: Sequence[_Value | None], succeeded: Floats) -> Floats:
-        """Learn the weights from errors of predictions before the batch; returns each context's log-odds."""
+        """Learn the weights from errors of predictions before the batch; returns their log-odds."""
         whole, own, rate = self._whole, self._whole_group, self.settings.learning_rate
-        base, contexts = _log_odds(whole.slow), len(batch.lengths)
+        base = _log_odds(whole.slow)
         quick_base = _log_odds(whole.quick) - base
         slow, quick = (sizes[batch.value] for sizes in self._sizes(known, base))
         weights = [(group.slow.value, group.quick.value) for group in batch.groups]
         of_group = np.array(weights).reshape(-1, 2)[batch.group]
         of_terms = of_group[:, 0] * slow + of_group[:, 1] * quick
-        raw: Floats = _sums(batch.context, of_terms, contexts)
+        raw: Floats = _sums(batch.row, of_terms, len(succeeded))
         raw += own.slow.value * base + own.quick.value * quick_base
-        error = succeeded - (1 / (1 + np.exp(-np.clip(raw, -30, 30))))[batch.context_of]
-        sums = _sums(batch.context_of, error, contexts)
-        squares = _sums(batch.context_of, error**2, contexts)
-        zeros = np.zeros(contexts, dtype=np.intp)
-        _move_all([own.slow], zeros, sums * base, squares * base**2, rate)
-        _move_all([own.quick], zeros, sums * quick_base, squares * quick_base**2, rate)
-        sums, squares = sums[batch.context], squares[batch.context]
-        _move_all([group.slow for group in batch.groups], batch.group, sums * slow, squares * slow**2, rate)
-        _move_all(
-            [group.quick for group in batch.groups], batch.group, sums * quick, squares * quick**2, rate
-        )
+        error = succeeded - 1 / (1 + np.exp(-np.clip(raw, -30, 30)))
+        zeros = np.zeros(len(error), dtype=np.intp)
+        _move_all([own.slow], zeros, error * base, rate)
+        _move_all([own.quick], zeros, error * quick_base, rate)
+        of_terms = error[batch.row]
+        _move_all([group.slow for group in batch.groups], batch.group, of_terms * slow, rate)
+        _move_all([group.quick for group in batch.groups], batch.group, of_terms * quick, rate)
         return raw
 
     def _sizes(self, known: Sequence[_Value | None], base: float) -> tuple[Floats, Floats]:
@@ -435,11 +426,10 @@ class SuccessPredictor:
 
         A new value starts with the whole's rate before the batch.
         """
-        value, row = batch.by_row()
-        sequences = Sequences.by(value, len(known))
+        sequences = Sequences.by(batch.value, len(known))
         values = [each or _Value(self._whole.slow) for each in known]
         rates = np.array([(each.slow, each.quick, each.count) for each in values]).reshape(-1, 3).T
-        outcome = succeeded[row[sequences.order]]
+        outcome = succeeded[batch.row[sequences.order]]
         slow, quick = self._rates_after(sequences, rates, outcome)
         counts = rates[2] + sequences.lengths
         for key, each, *learnt in zip(
@@ -539,125 +529,100 @@ class _ClassSizes(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """The contexts of a batch: the terms of one after the other, by the numbers of values and groups."""
+    """The terms of one outcome after the other, by the numbers of their values and groups."""
 
     keys: list[str]
     """Of the values."""
     groups: list[_Group]
-    context: Integers
+    row: Integers
+    """The outcome of each term, ascending."""
     value: Integers
     group: Integers
-    lengths: Integers
-    """How many terms each context has."""
-    context_of: Integers
-    """The context of each outcome."""
-
-    def by_row(self) -> tuple[Integers, Integers]:
-        """The values of one outcome after the other, and the outcome of each."""
-        lengths = self.lengths[self.context_of]
-        row = np.repeat(np.arange(len(lengths)), lengths)
-        starts = (np.cumsum(self.lengths) - self.lengths)[self.context_of]
-        term = np.arange(len(row)) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-        return self.value[term], row
 
     def terms_of(self, row: int) -> slice:
         """Where the terms of an outcome are."""
-        context = self.context_of[row]
-        start = int(self.lengths[:context].sum())
-        return slice(start, start + int(self.lengths[context]))
+        begin, end = np.searchsorted(self.row, (row, row + 1)).tolist()
+        return slice(begin, end)
 
 
 class _Shape(NamedTuple):
-    """Contexts that have the same fields: their groups, singles first, and the numbers of their values."""
+    """The outcomes of a batch whose contexts have the same fields, and the groups of these, singles first."""
 
     singles: list[_Group]
     pairs: list[_Group]
-    rows: list[list[int]]
-    contexts: list[int]
+    rows: list[int]
+    contexts: list[Mapping[str, Scalar]]
 
-    def pair_codes(self) -> Integers:
-        """The two values of each pair in one number, a row for each context."""
+    @classmethod
+    def of(cls, groups: Sequence[_Group]) -> _Shape:
+        """A shape of these groups without outcomes."""
+        singles = [group for group in groups if len(group.fields) == 1]
+        return cls(singles, list(groups[len(singles) :]), [], [])
+
+    def pairs_of(self, values: Integers) -> Integers:
+        """The two values of each pair in one number, a row for each row of the values of single fields."""
         place = {group.fields[0]: column for column, group in enumerate(self.singles)}
-        first, second = (
-            np.array([[place[name] for name in group.fields] for group in self.pairs], dtype=np.intp)
-            .reshape(-1, 2)
-            .T
-        )
-        values = np.array(self.rows, dtype=np.intp).reshape(len(self.rows), len(self.singles))
+        fields = [[place[name] for name in group.fields] for group in self.pairs]
+        first, second = np.array(fields, dtype=np.intp).reshape(-1, 2).T
         return values[:, first] << _CODE_BITS | values[:, second]
 
 
-class _Numbered:
-    """Numbers the values and groups of a batch while its contexts are read."""
+class _Numbers:
+    """Numbers the values of single fields in the order in which they are met."""
 
     def __init__(self) -> None:
-        self._shapes: dict[tuple[str, ...], _Shape] = {}
-        self._of_value: dict[tuple[str, type, Scalar], int] = {}
-        self._of_key: dict[str, int] = {}
-        self._contexts = 0
+        self.keys: dict[str, int] = {}
+        self._of_field: dict[str, dict[Scalar | tuple[type, Scalar], int]] = {}
 
-    def shape(self, names: tuple[str, ...]) -> _Shape | None:
-        """The shape of contexts with these fields, if one was met."""
-        return self._shapes.get(names)
-
-    def add_shape(self, names: tuple[str, ...], groups: Sequence[_Group]) -> _Shape:
-        """Another shape with its groups."""
-        singles = [group for group in groups if len(group.fields) == 1]
-        shape = self._shapes[names] = _Shape(singles, list(groups[len(singles) :]), [], [])
-        return shape
-
-    def add(self, context: Mapping[str, Scalar], shape: _Shape) -> None:
-        """Number the values of another context."""
-        row = []
-        for group in shape.singles:
-            name = group.fields[0]
-            value = context[name]
-            # The type belongs to it, because 1 and True are equal.
-            known = (name, type(value), value)
-            number = self._of_value.get(known)
-            if number is None:
-                key = f"{name}={_bin(value)}"
-                number = self._of_value[known] = self._of_key.setdefault(key, len(self._of_key))
-            row.append(number)
-        shape.rows.append(row)
-        shape.contexts.append(self._contexts)
-        self._contexts += 1
-
-    def batch(self, context_of: Sequence[int]) -> _Batch:
-        """All that was numbered, shape by shape, with the number of each outcome's context."""
-        shapes, keys = list(self._shapes.values()), list(self._of_key)
-        codes = [shape.pair_codes() for shape in shapes]
-        pairs, numbers = np.unique(np.concatenate([each.ravel() for each in codes]), return_inverse=True)
-        low = (1 << _CODE_BITS) - 1
-        keys += [f"{keys[code >> _CODE_BITS]}&{keys[code & low]}" for code in pairs.tolist()]
-        groups: dict[tuple[str, ...], _Group] = {}
-        of_group: dict[tuple[str, ...], int] = {}
-        values, group_numbers, lengths, used = [], [], [], 0
-        for shape, each in zip(shapes, codes, strict=True):
-            of_pairs = numbers[used : used + each.size].reshape(each.shape) + len(self._of_key)
-            used += each.size
-            singles = np.array(shape.rows, dtype=np.intp).reshape(len(shape.rows), len(shape.singles))
-            values.append(np.hstack((singles, of_pairs)).ravel())
-            own = [*shape.singles, *shape.pairs]
-            groups |= {group.fields: group for group in own}
-            numbered = [of_group.setdefault(group.fields, len(of_group)) for group in own]
-            group_numbers.append(np.tile(np.array(numbered, dtype=np.intp), len(shape.rows)))
-            lengths.append(np.full(len(shape.rows), len(own), dtype=np.intp))
-        place = np.argsort(np.concatenate([np.array(shape.contexts, dtype=np.intp) for shape in shapes]))
-        of_context = np.concatenate(lengths)
-        return _Batch(
-            keys, list(groups.values()), np.repeat(np.arange(len(of_context)), of_context),
-            np.concatenate(values), np.concatenate(group_numbers), of_context,
-            place[np.array(context_of, dtype=np.intp)],
-        )  # fmt: skip
+    def column(self, field: str, contexts: Sequence[Mapping[str, Scalar]]) -> list[int]:
+        """The number of each context's value of a field."""
+        known = self._of_field.setdefault(field, {})
+        values = [context[field] for context in contexts]
+        # The type belongs to a value, because 1 and True are equal.
+        typed = [value if type(value) is str else (type(value), value) for value in values]
+        for new in [each for each in dict.fromkeys(typed) if each not in known]:
+            key = f"{field}={_bin(new[1] if isinstance(new, tuple) else new)}"
+            known[new] = self.keys.setdefault(key, len(self.keys))
+        return [known[each] for each in typed]
 
 
-def _move_all(
-    weights: Sequence[_Weight], of: Integers, gradients: Floats, squares: Floats, rate: float
-) -> None:
+def _batch_of(shapes: Sequence[_Shape]) -> _Batch:
+    """All terms of some outcomes, of which there is at least one."""
+    numbers = _Numbers()
+    singles = [
+        np.array([numbers.column(group.fields[0], shape.contexts) for group in shape.singles], dtype=np.intp)
+        .reshape(len(shape.singles), len(shape.rows))
+        .T
+        for shape in shapes
+    ]
+    codes = [shape.pairs_of(values) for shape, values in zip(shapes, singles, strict=True)]
+    pairs, of_pairs = np.unique(np.concatenate([each.ravel() for each in codes]), return_inverse=True)
+    ends = np.cumsum([each.size for each in codes])[:-1]
+    keys, low = list(numbers.keys), (1 << _CODE_BITS) - 1
+    keys += [f"{keys[code >> _CODE_BITS]}&{keys[code & low]}" for code in pairs.tolist()]
+    groups: dict[tuple[str, ...], _Group] = {}
+    of_group: dict[tuple[str, ...], int] = {}
+    rows, values, group_numbers = [], [], []
+    for shape, own, paired in zip(shapes, singles, np.split(of_pairs, ends), strict=True):
+        members = [*shape.singles, *shape.pairs]
+        groups |= {group.fields: group for group in members}
+        numbered = [of_group.setdefault(group.fields, len(of_group)) for group in members]
+        rows.append(np.repeat(shape.rows, len(members)))
+        pair_values = paired.reshape(len(shape.rows), len(shape.pairs)) + len(numbers.keys)
+        values.append(np.hstack((own, pair_values)).ravel())
+        group_numbers.append(np.tile(np.array(numbered, dtype=np.intp), len(shape.rows)))
+    row = np.concatenate(rows)
+    order = np.argsort(row, kind="stable")
+    return _Batch(
+        keys, list(groups.values()), row[order],
+        np.concatenate(values)[order], np.concatenate(group_numbers)[order],
+    )  # fmt: skip
+
+
+def _move_all(weights: Sequence[_Weight], of: Integers, gradients: Floats, rate: float) -> None:
     """Move each weight along the sum of its gradients, as AdaGrad does for a batch."""
     sums = _sums(of, gradients, len(weights)).tolist()
-    sums_of_squares = _sums(of, squares, len(weights)).tolist()
+    sums_of_squares = _sums(of, gradients**2, len(weights)).tolist()
     for weight, gradient, square in zip(weights, sums, sums_of_squares, strict=True):
         weight.move(gradient, rate, max(square, gradient * gradient))
 
