@@ -85,6 +85,20 @@ def test_a_pair_that_adds_nothing_to_one_of_its_conditions_is_not_found():
     assert [each.pattern.signature["conditions"] for each in found.values()] == [[["hour", "=", 3]]]
 
 
+def test_a_part_of_the_day_is_found_before_its_hours_have_enough():
+    drawn = random.Random(11)
+    read = []
+    for number in range(24 * 30):
+        hour, weekday = number % 24, number // 24 % 7
+        failed = drawn.random() < (0.6 if hour < 6 else 0.05)
+        outcome = "timeout" if failed else "success"
+        read.append(step(3600.0 * number, "search", outcome, hour=hour, weekday=weekday))
+    found = learn(FailureModes(), read, size=24)
+    night = [["hour", ">=", 0], ["hour", "<", 6]]
+    assert [each.pattern.signature["conditions"] for each in found.values()] == [night]
+    assert only(found).pattern.statement.endswith("between 0 and 6 h UTC")
+
+
 def test_a_measured_value_is_found_by_its_bin():
     drawn = random.Random(4)
     read = []

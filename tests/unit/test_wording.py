@@ -46,3 +46,7 @@ def test_conditions_name_days_and_hours() -> None:
     assert in_words([sunday, region, night]) == "when region = KR on Sundays between 3 and 4 h UTC"
     assert in_words([Condition("weekday", equals, True)]) == "when weekday = true"
     assert in_words([Condition("hour", Operator.ABOVE, 3)]) == "when hour > 3"
+    part = [Condition("hour", Operator.AT_LEAST, 0), Condition("hour", Operator.BELOW, 6)]
+    assert in_words(part) == "between 0 and 6 h UTC"
+    assert in_words([*part, region]) == "when region = KR between 0 and 6 h UTC"
+    assert in_words([Condition("hour", Operator.AT_LEAST, 0)]) == "when hour >= 0"

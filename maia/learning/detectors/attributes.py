@@ -18,6 +18,7 @@ _SMALL: Final = range(-10, 61)
 _EDGES: Final = tuple(float(f"{step}e{exponent}") for exponent in range(-9, 16) for step in (1, 2, 5))
 """Between these lie the bins of other numbers, and between their negatives."""
 _SEPARATOR: Final = "\x1f"
+_HOURS_OF_PART: Final = 6
 _CACHED: Final = 5_000
 _MISSING: Final[Attribute] = ("",)
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
@@ -77,6 +78,21 @@ def attribute_of(name: str, value: Scalar) -> Attribute | None:
     if value != value:
         return None
     return (f"{name}{_SEPARATOR}{_encode(_bounds(_bin(value)))}",)
+
+
+_PARTS_OF_DAY: Final[tuple[Attribute, ...]] = tuple(
+    (f"hour{_SEPARATOR}{_encode(['>=', begin, '<', begin + _HOURS_OF_PART])}",)
+    for begin in (hour - hour % _HOURS_OF_PART for hour in range(24))
+)
+
+
+def part_of_day(context: Mapping[str, Scalar]) -> list[Attribute]:
+    """Which quarter of the day its hour is in, if it has one.
+
+    What holds from midnight to six shows in these long before each hour alone has enough to tell.
+    """
+    hour = context.get("hour")
+    return [_PARTS_OF_DAY[hour]] if type(hour) is int and 0 <= hour < 24 else []
 
 
 def conditions_of(attributes: tuple[str, ...]) -> tuple[Condition, ...]:

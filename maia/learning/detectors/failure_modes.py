@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any, ClassVar, Final, Self
 
 from maia.learning.detector import ObservationDetector
-from maia.learning.detectors.attributes import Attributes, conditions_of, plain
+from maia.learning.detectors.attributes import Attributes, conditions_of, part_of_day, plain
 from maia.learning.detectors.contrasts import Contrasts, Item, Key, Stratum, Table
 from maia.learning.detectors.tallies import frozen
 from maia.learning.detectors.wording import coarse, in_words, times
@@ -52,6 +52,7 @@ class FailureModes(ObservationDetector):
         records: list[tuple[list[Item], bool]] = []
         for each in members:
             items = attributes_of(each.context)
+            items += part_of_day(each.context)
             if watched:
                 found = [item for item in items if item in watched]
                 if len(found) > 1:

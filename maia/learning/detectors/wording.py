@@ -37,24 +37,33 @@ def of_ten(share: float) -> str:
 
 def in_words(conditions: Sequence[Condition]) -> str:
     """Conditions as a part of a sentence that follows a verb: "when region = KR", "on Sundays"."""
-    when = [_instant(condition) for condition in conditions]
-    told = [text for text in when if text]
-    others = [str(each) for each, text in zip(conditions, when, strict=True) if not text]
+    told: list[str] = []
+    others: list[str] = []
+    by_field: dict[str, list[Condition]] = {}
+    for each in conditions:
+        by_field.setdefault(each.field, []).append(each)
+    for field, of_field in by_field.items():
+        if text := _instants(field, of_field):
+            told.append(text)
+        else:
+            others += map(str, of_field)
     if others:
         told.insert(0, f"when {' and '.join(others)}")
     return " ".join(told)
 
 
-def _instant(condition: Condition) -> str | None:
-    value = condition.value
-    if (
-        condition.operator is not Operator.EQUALS
-        or isinstance(value, bool)
-        or not isinstance(value, (int, float))
-    ):
-        return None
-    if condition.field == "weekday" and value in range(7):
-        return f"on {_DAYS[int(value)]}"
-    if condition.field == "hour" and value in range(24):
-        return f"between {int(value)} and {int(value) + 1} h UTC"
+def _instants(field: str, conditions: Sequence[Condition]) -> str | None:
+    """Hours and weekdays in words; None for anything else."""
+    bounds: dict[Operator, float] = {}
+    for each in conditions:
+        if isinstance(each.value, bool) or not isinstance(each.value, (int, float)):
+            return None
+        bounds[each.operator] = each.value
+    match field, bounds:
+        case "weekday", {Operator.EQUALS: day, **others} if day in range(7) and not others:
+            return f"on {_DAYS[int(day)]}"
+        case "hour", {Operator.EQUALS: hour, **others} if hour in range(24) and not others:
+            return f"between {hour:g} and {hour + 1:g} h UTC"
+        case "hour", {Operator.AT_LEAST: begin, Operator.BELOW: end, **others} if not others:
+            return f"between {begin:g} and {end:g} h UTC"
     return None
