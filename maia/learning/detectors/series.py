@@ -165,9 +165,11 @@ class SeasonalProfiles(_SeriesDetector[_Week]):
     types = frozenset({PatternType.SEASONAL_PROFILE})
     follower = _Week
 
-    _least_values = 3
+    _least_values = 2
     """How many values of an hour of the week make it known."""
-    _least_support = 300
+    _least_before = 300
+    """How many values the median it has to beat must know."""
+    _least_support = 150
 
     def _begin(self, series: str) -> _Week:
         return _Week(WeekProfile())
@@ -178,7 +180,7 @@ class SeasonalProfiles(_SeriesDetector[_Week]):
         if (
             usual is not None
             and usual.values >= self._least_values
-            and follower.values >= self._least_support
+            and follower.values >= self._least_before
         ):
             ours, flat = abs(value - usual.median), abs(value - follower.median)
             if ours != flat:
