@@ -217,7 +217,13 @@ async def test_uploads_without_feeds_stay_within_the_quota(
     assert refused == 0
     assert ledger >= used
     methods = Counter(call.method for call in stage.emulator.calls)
-    assert methods["channels.list"] > 0
-    assert methods["playlistItems.list"] > methods["channels.list"], "50 channels are compared for a unit"
+    assert methods["playlistItems.list"] > 0
+    # A hunter that is killed before it lists what it compared may have to compare again, so not all count.
+    compared = [
+        len(dict(call.parameters)["id"].split(","))
+        for call in stage.emulator.calls
+        if call.method == "channels.list"
+    ]
+    assert sum(compared) / len(compared) > 25, "up to 50 channels are compared for a unit"
     assert await sql.fetchval("SELECT count(*) FROM videos") > 0
     assert feeds.requests == []
