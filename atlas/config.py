@@ -520,7 +520,10 @@ class LearnerSettings(Group):
     prior_beta: float = Field(
         default=1, gt=0, le=1000, description="Refutations that every statement is credited with at first."
     )
-    off: Texts = Field(default=(), description="Detectors to leave out, such as task_sequence.")
+    off: Texts = Field(
+        default=(),
+        description="Detectors to leave out, such as task_sequences.",
+    )
     discovery_priors: bool = Field(
         default=True, description="Let patterns inform how the hunter divides its units."
     )

@@ -230,11 +230,11 @@ class PatternsDAO(DAO):
         known: int = await self._executor.fetchval("patterns.count_known")
         return known
 
-    async def beginning_with(self, prefix: str, limit: int = 20) -> list[str]:
-        """The ids that begin with a prefix."""
+    async def beginning_with(self, prefix: str, limit: int = 20, *, forgotten: bool = False) -> list[str]:
+        """The ids that begin with a prefix, of known patterns or of those that an operator forgot."""
         if not prefix or set(prefix) - set("0123456789abcdef"):
             return []
-        rows = await self._executor.fetch("patterns.beginning_with", prefix, limit)
+        rows = await self._executor.fetch("patterns.beginning_with", prefix, limit, forgotten)
         return [row["id"] for row in rows]
 
     async def evidence(self, ids: Sequence[str]) -> list[StoredEvidence]:

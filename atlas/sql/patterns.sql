@@ -79,8 +79,10 @@ ORDER BY p.id;
 SELECT count(*) FROM patterns WHERE forgotten_at IS NULL;
 
 -- name: beginning_with
--- The ids, of patterns that are not forgotten, that begin with $1; at most $2.
-SELECT id FROM patterns WHERE forgotten_at IS NULL AND id LIKE $1 || '%' ORDER BY id LIMIT $2;
+-- The ids that begin with $1, of patterns that are known or, if $3, that an operator forgot; at most $2.
+SELECT id FROM patterns
+WHERE id LIKE $1 || '%' AND CASE WHEN $3::boolean THEN forgotten_by = 'operator' ELSE forgotten_at IS NULL END
+ORDER BY id LIMIT $2;
 
 -- name: evidence
 -- The evidence rows of the patterns $1, oldest day first.

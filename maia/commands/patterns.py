@@ -256,12 +256,15 @@ def forget(ids: Ids, as_json: AsJson = False) -> None:
 
 @app.command()
 def remember(
-    ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Whole ids of patterns that you forgot.")],
+    ids: Annotated[
+        list[str], typer.Argument(metavar="ID…", help="Ids of patterns that you forgot, or their beginnings.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Let new evidence bring back patterns that you forgot."""
-    count = with_atlas(lambda atlas: _dao(atlas).remember(ids))
-    _print_count(count, "may be learnt again", as_json=as_json)
+    _change(
+        ids, lambda dao, whole: dao.remember(whole), "may be learnt again", forgotten=True, as_json=as_json
+    )
 
 
 app.command("export")(copying.export)
@@ -276,11 +279,12 @@ def _change(
     change: Callable[[PatternsDAO, list[str]], Awaitable[int]],
     done: str,
     *,
+    forgotten: bool = False,
     as_json: bool,
 ) -> None:
     async def work(atlas: Atlas) -> int:
         dao = _dao(atlas)
-        return await change(dao, await _resolved(dao, ids))
+        return await change(dao, await _resolved(dao, ids, forgotten=forgotten))
 
     _print_count(with_atlas(work), done, as_json=as_json)
 
@@ -289,7 +293,11 @@ def _print_count(count: int, done: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"patterns": count})
     else:
-        print_text(f"{count} pattern{'' if count == 1 else 's'} {done}")
+        print_text(f"{_several(count, 'pattern')} {done}")
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 async def _without_personal_data(atlas: Atlas, context: Mapping[str, Scalar]) -> dict[str, Scalar]:
@@ -305,11 +313,16 @@ async def _pay(atlas: Atlas, ids: Sequence[str], use: Use) -> None:
     await pay(_dao(atlas), ids, use, atlas.clock.now())
 
 
-async def _resolved(dao: PatternsDAO, prefixes: Sequence[str]) -> list[str]:
-    """The whole ids that begin so; BadParameter if there is none, or more than one."""
+async def _resolved(dao: PatternsDAO, prefixes: Sequence[str], *, forgotten: bool = False) -> list[str]:
+    """The whole ids that begin so, of what is known or was forgotten by an operator.
+
+    BadParameter if there is none, or more than one.
+    """
     whole = []
     for prefix in prefixes:
-        found = await dao.beginning_with(prefix.strip().lower())
+        found = await dao.beginning_with(prefix.strip().lower(), forgotten=forgotten)
+        if not found and forgotten:
+            raise typer.BadParameter(f"you forgot no pattern whose id begins with {prefix!r}")
         if not found:
             raise typer.BadParameter(f"no pattern's id begins with {prefix!r}: maia patterns list shows them")
         if len(found) > 1:
@@ -388,7 +401,7 @@ def _facts(believed: BelievedPattern) -> list[tuple[str, str]]:
         ("when", " and ".join(believed.conditions) or "always"),
         ("advises", believed.action),
         ("confidence", f"{low}, the lower bound of [{low}, {high}]"),
-        ("evidence", f"{counted}, on {believed.days:,} days at {believed.sites:,} sites"),
+        ("evidence", f"{counted}, on {_several(believed.days, 'day')} at {_several(believed.sites, 'site')}"),
         ("reward", f"{reward:.3g} on average" if reward else None),
         ("last seen", as_text(believed.last_seen) if believed.last_seen else None),
         ("known since", as_text(believed.created_at)),

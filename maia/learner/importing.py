@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from maia.learner.observing import Pseudonymizing, Remembered, hashed
-from maia.learning.observations import SUCCESS, Observation, checked
+from maia.learning.observations import IMPORTED, SUCCESS, Observation, checked
 
-AGENT: Final = "imported"
+AGENT: Final = IMPORTED
 """The agent of imported observations, unless the caller names one."""
 
 _MOST_REASONS: Final = 100

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from maia.learning.observations import Scalar
-from maia.learning.patterns import PatternType
+from maia.learning.detectors.wording import in_words, who
+from maia.learning.patterns import Condition, Operator, PatternType
 from maia.learning.priors import AGENT as DISCOVERY
 
 KEY_PREFIX: Final = "advice "
@@ -125,22 +125,21 @@ def _about_failures(patterns: Iterable[Believed]) -> Iterable[Advice]:
         yield Advice(
             f"{KEY_PREFIX}failures {each.id}",
             "reliability",
-            f"{each.statement}: schedule the {agent}'s {action} for other times.",
+            f"{each.statement}: schedule {who(str(agent))}'s {action} for other times.",
             None,
             {"patterns": [each.id], "support": each.support},
         )
 
 
 def _is_about_time(pattern: Believed) -> bool:
-    fields = set(_conditions(pattern))
+    fields = {each.field for each in _conditions(pattern)}
     return bool(fields) and fields <= {"hour", "weekday"}
 
 
-def _conditions(pattern: Believed) -> dict[str, Scalar]:
-    """The fields of a signature's conditions with their values."""
-    found = pattern.signature.get("conditions")
-    conditions = found if isinstance(found, (list, tuple)) else ()
-    return {str(each["field"]): each["value"] for each in conditions if isinstance(each, Mapping)}
+def _conditions(pattern: Believed) -> list[Condition]:
+    """The conditions of a signature, which holds each as field, operator and value."""
+    found: Any = pattern.signature.get("conditions") or ()
+    return [Condition(field, Operator(operator), value) for field, operator, value in found]
 
 
 def _about_arms(patterns: Iterable[Believed], least: float, off: Sequence[str]) -> Iterable[Advice]:
@@ -201,22 +200,27 @@ def _about_tools(patterns: Iterable[Believed]) -> Iterable[Advice]:
     for each in patterns:
         if each.type == PatternType.TOOL_USAGE and each.signature.get("agent") not in (DISCOVERY, "hunter"):
             tasks[tuple(str(each.signature.get(name)) for name in _TASK)].append(each)
-    found = []
-    for task, tools in sorted(tasks.items()):
+    found: dict[tuple[object, ...], Advice] = {}
+    # What holds everywhere comes first, and isn't said again of some contexts.
+    for task, tools in sorted(tasks.items(), key=lambda item: (bool(_conditions(item[1][0])), item[0])):
         ranked = sorted(tools, key=lambda each: (-each.mean_reward, each.id))
         best, worst = ranked[0], ranked[-1]
         if best.mean_reward > 0 and best.mean_reward >= _BETTER * max(worst.mean_reward, 0.0):
-            found.append(_tool(task, best, worst))
-    return found[:_MOST_OF_A_KIND]
+            what = (*task[:-1], best.signature.get("tool"), worst.signature.get("tool"))
+            found.setdefault(what, _tool(best, worst))
+    return list(found.values())[:_MOST_OF_A_KIND]
 
 
-def _tool(task: Sequence[str], best: Believed, worst: Believed) -> Advice:
-    agent, action, name, _ = task
+def _tool(best: Believed, worst: Believed) -> Advice:
+    agent, task, name = (best.signature.get(field) for field in ("agent", "task", "field"))
     good, poor = best.signature.get("tool"), worst.signature.get("tool")
+    whom = f"{who(str(agent))}'s {task}" if task else who(str(agent))
+    where = in_words(_conditions(best))
     return Advice(
         f"{KEY_PREFIX}tool {best.id}",
         "performance",
-        f"For {agent} {action}, the {name} {good} brings far more for its cost than {poor}: prefer it.",
+        f"For {whom}, the {name} {good} brings far more for its cost than {poor}"
+        f"{where and f' {where}'}: prefer it.",
         None,
         {"patterns": [best.id, worst.id]},
     )

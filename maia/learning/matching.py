@@ -271,6 +271,8 @@ class Matcher:
             return f"No advice fits fully. The nearest is “{statement}”, which also needs {missing}."
         if not len(self):
             return "Nothing has been learnt yet."
+        if not any(segment.holds(context) for segment in self._segments):
+            return "No pattern holds here in full, and none of those that hold in part advises an action."
         return "The patterns that hold here only describe: none of them advises an action."
 
     def _untrusted(self, fitting: int, best: KnownPattern) -> str:
@@ -388,6 +390,14 @@ class _Segment:
         met = self._met(context)
         return met is not None and bool((met * self._alive).any())
 
+    def holds(self, context: Mapping[str, Scalar]) -> bool:
+        """Whether the context meets all conditions of any pattern."""
+        return bool(self._alive[self._fitting(context)].any())
+
+    def _fitting(self, context: Mapping[str, Scalar]) -> Slots:
+        met = self._met(context)
+        return self._unconditional if met is None else np.flatnonzero(met == self._total)
+
     def best(
         self, context: Mapping[str, Scalar], now_h: float, limit: int, min_confidence: float
     ) -> list[_Hit]:
@@ -415,8 +425,7 @@ class _Segment:
 
     def advice(self, context: Mapping[str, Scalar], now_h: float, threshold: float) -> _Advice:
         """What the living patterns advise all of whose conditions are met."""
-        met = self._met(context)
-        slots = self._unconditional if met is None else np.flatnonzero(met == self._total)
+        slots = self._fitting(context)
         slots = slots[self._alive[slots] & (self._action[slots] >= 0)]
         if not len(slots):
             return _Advice([], 0, None)

@@ -15,6 +15,9 @@ Scalar = str | int | float | bool | None
 SUCCESS: Final = "success"
 """The outcome of what succeeded; any other outcome names how it failed."""
 
+IMPORTED: Final = "imported"
+"""The agent of what was read from a log of somebody else's."""
+
 _MAX_FIELDS: Final = 40
 _MAX_NAME: Final = 80
 _MAX_TEXT: Final = 200

@@ -132,6 +132,8 @@ def test_copies_bring_back_what_was_lost_but_not_what_was_forgotten(maia: Maia) 
     imported = maia("patterns", "import", "all.json").stdout
     assert "nothing of it is new here" in imported
     assert known[0] not in maia("patterns", "export", "-").stdout
+    assert "1 pattern may be learnt again" in maia("patterns", "remember", known[0][:8]).stdout
+    assert "you forgot no pattern" in maia("patterns", "remember", known[0][:8], status=2).stderr
 
     assert "committed" in maia("patterns", "export", "--git").stdout
     assert "nothing has changed" in maia("patterns", "export", "--git").stdout

@@ -173,6 +173,15 @@ class TestForgetting:
         assert await dao.beginning_with("ab") == ["ab" * 16]
         assert await dao.beginning_with("%") == []
 
+    async def test_so_are_those_that_an_operator_forgot(self, dao: PatternsDAO) -> None:
+        await dao.store([pattern(A), pattern(B), pattern("ab" * 16)])
+        await dao.forget([A], "operator")
+        await dao.forget(["ab" * 16], "learner")
+        assert await dao.beginning_with("a", forgotten=True) == [A]
+        assert await dao.beginning_with("b", forgotten=True) == []
+        await dao.remember([A])
+        assert await dao.beginning_with("a", forgotten=True) == []
+
 
 class TestCursors:
     async def test_a_cursor_moves_only_from_where_it_was_read(self, dao: PatternsDAO) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from maia.learning.advice import Advice, AgentCycles, Believed, advise
+from maia.learning.detectors.attributes import plain
+from maia.learning.patterns import Condition, Operator
 from maia.learning.priors import AGENT, GOAL
 
 
@@ -44,12 +46,19 @@ def test_too_few_cycles_and_bounds_of_intervals_keep_it_silent():
 
 
 def test_failures_at_some_hours_are_told_with_their_pattern():
-    hours = [{"field": "hour", "operator": "=", "value": 3}]
-    by_hour = pattern("failure_mode", {"agent": "hunter", "action": "feeds", "conditions": hours})
-    by_arm = pattern(
-        "failure_mode", {"agent": "hunter", "action": "feeds", "conditions": [{"field": "arm", "value": "x"}]}
+    at_three, of_arm = Condition("hour", Operator.EQUALS, 3), Condition("arm", Operator.EQUALS, "x")
+    by_hour, by_arm, by_both = (
+        pattern(
+            "failure_mode",
+            {"agent": "hunter", "action": "feeds", "conditions": plain(conditions)},
+            statement="feeds fails 3 times likelier between 3 and 4 h UTC",
+        )
+        for conditions in [(at_three,), (of_arm,), (at_three, of_arm)]
     )
-    (found,) = advice(patterns=[by_hour, by_arm])
+    (found,) = advice(patterns=[by_hour, by_arm, by_both])
+    assert found.text == (
+        "feeds fails 3 times likelier between 3 and 4 h UTC: schedule the hunter's feeds for other times."
+    )
     assert (found.category, found.evidence["patterns"]) == ("reliability", [by_hour.id])
     assert advice(patterns=[by_hour], least_confidence=0.95) == []
 
@@ -82,9 +91,26 @@ def test_a_tool_that_brings_far_more_is_preferred_in_the_same_context_only():
         said = {"agent": "bot", "task": "summary", "field": "tool", "tool": name, "conditions": conditions}
         return pattern("tool_usage", said, mean_reward=mean)
 
-    (found,) = advice(patterns=[tool("b", 1.0), tool("a", 3.0), tool("c", 9.0, ["night"])])
-    assert "the tool a brings far more for its cost than b" in found.text
+    night = plain((Condition("night", Operator.EQUALS, True),))
+    (found,) = advice(patterns=[tool("b", 1.0), tool("a", 3.0), tool("c", 9.0, night)])
+    assert found.text == "For the bot's summary, the tool a brings far more for its cost than b: prefer it."
     assert advice(patterns=[tool("a", 3.0), tool("b", 2.0)]) == []
+
+
+def test_advice_on_tools_names_its_context_and_is_not_repeated_for_each():
+    def tool(name: str, mean: float, conditions: Sequence[object] = ()) -> Believed:
+        said = {"agent": "imported", "task": None, "field": "action", "tool": name}
+        return pattern("tool_usage", {**said, "conditions": [*conditions]}, mean_reward=mean)
+
+    night, day = (plain((Condition("night", Operator.EQUALS, value),)) for value in (True, False))
+    everywhere = [tool("a", 3.0), tool("b", 1.0)]
+    at_night = [tool("a", 3.0, night), tool("b", 1.0, night)]
+    by_day = [tool("b", 9.0, day), tool("a", 1.0, day)]
+    assert [each.text for each in advice(patterns=[*at_night, *by_day, *everywhere])] == [
+        "For the imported log, the action a brings far more for its cost than b: prefer it.",
+        "For the imported log, the action b brings far more for its cost than a "
+        "when night = false: prefer it.",
+    ]
 
 
 def test_the_text_does_not_change_with_the_counts():

@@ -350,6 +350,17 @@ def test_patterns_that_only_describe_advise_nothing() -> None:
     assert found.reason == "The patterns that hold here only describe: none of them advises an action."
 
 
+def test_patterns_that_hold_only_in_part_are_not_said_to_hold() -> None:
+    half = [pattern("a", where(x=1, z=3)), pattern("b", where(x=1, y=2), 900)]
+    found = Matcher(half).recommend({"x": 1}, NOW)
+    assert found.reason == (
+        "No pattern holds here in full, and none of those that hold in part advises an action."
+    )
+    weak = pattern("weak", where(x=1), 1, 5)
+    found = Matcher([*half, weak]).recommend({"x": 1}, NOW)
+    assert found.reason == "The patterns that hold here only describe: none of them advises an action."
+
+
 def test_unconditional_advice_holds_where_something_is_known() -> None:
     matcher = Matcher([pattern("a", action="always"), pattern("b", where(x=1), action="if x")])
     assert set(advice(matcher, {"x": 1})) == {"always", "if x"}

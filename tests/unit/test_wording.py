@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from maia.learning.detectors.wording import about, coarse, in_words, of_ten, times
+from maia.learning.detectors.wording import about, coarse, in_words, of_ten, times, who, whose
 from maia.learning.patterns import Condition, Operator
 
 
@@ -50,3 +50,11 @@ def test_conditions_name_days_and_hours() -> None:
     assert in_words(part) == "between 0 and 6 h UTC"
     assert in_words([*part, region]) == "when region = KR between 0 and 6 h UTC"
     assert in_words([Condition("hour", Operator.AT_LEAST, 0)]) == "when hour >= 0"
+
+
+def test_an_imported_log_is_called_so() -> None:
+    assert (who("hunter"), who("imported")) == ("the hunter", "the imported log")
+    assert (whose("hunter", "feeds"), whose("imported", "Wait")) == (
+        "hunter feeds",
+        "the imported log's Wait",
+    )

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, NamedTuple, Self
 from maia.learning.detector import ObservationDetector
 from maia.learning.detectors.grouping import Recent, by_session, text_of
 from maia.learning.detectors.successions import FourCounts, Key, Successions
-from maia.learning.detectors.wording import about, coarse, of_ten
+from maia.learning.detectors.wording import about, coarse, of_ten, who
 from maia.learning.observations import Observation
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
 from maia.learning.states import pack, unpack
@@ -104,7 +104,7 @@ class ContextSwitches(ObservationDetector):
         return Pattern(
             PatternType.CONTEXT_SWITCH,
             {"agent": agent, "field": field, "from": before, "to": after},
-            f"the {agent} moves from {field} {before} to {after} {of_ten(share)}{costs}",
+            f"{who(agent)} moves from {field} {before} to {after} {of_ten(share)}{costs}",
             (Condition("agent", Operator.EQUALS, agent), Condition(field, Operator.EQUALS, before)),
             data={
                 "share": coarse(share),

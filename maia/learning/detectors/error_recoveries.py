@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Self
 from maia.learning.detector import ObservationDetector
 from maia.learning.detectors.significance import Screen, fisher_greater
 from maia.learning.detectors.tallies import Tallies, Tally, frozen, instant, micros
-from maia.learning.detectors.wording import of_ten
+from maia.learning.detectors.wording import of_ten, whose
 from maia.learning.observations import SUCCESS, Observation
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
 from maia.learning.states import pack, unpack
@@ -220,7 +220,7 @@ class ErrorRecoveries(ObservationDetector):
         if error and "#" not in error:
             conditions.append(Condition("error", Operator.EQUALS, error))
         helped = of_ten(tally.pos / tally.support)
-        what = f"{agent} {action} failed with {outcome}" + (f" ({error})" if error else "")
+        what = f"{whose(agent, action)} failed with {outcome}" + (f" ({error})" if error else "")
         return Pattern(
             PatternType.ERROR_RECOVERY,
             {

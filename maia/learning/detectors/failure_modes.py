@@ -11,7 +11,7 @@ from maia.learning.detector import ObservationDetector
 from maia.learning.detectors.attributes import Attributes, conditions_of, part_of_day, plain
 from maia.learning.detectors.contrasts import Contrasts, Item, Key, Stratum, Table
 from maia.learning.detectors.tallies import frozen
-from maia.learning.detectors.wording import coarse, in_words, times
+from maia.learning.detectors.wording import coarse, in_words, times, whose
 from maia.learning.observations import SUCCESS, Observation
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
 from maia.learning.states import pack, unpack
@@ -115,7 +115,7 @@ def _pattern(key: Key, table: Table, outcomes: dict[str, int]) -> Pattern:
     return Pattern(
         PatternType.FAILURE_MODE,
         {"agent": agent, "action": action, "conditions": plain(conditions)},
-        f"{agent} {action} fails {likelier(table.lift)} {in_words(conditions)}",
+        f"{whose(agent, action)} fails {likelier(table.lift)} {in_words(conditions)}",
         (
             Condition("agent", Operator.EQUALS, agent),
             Condition("action", Operator.EQUALS, action),

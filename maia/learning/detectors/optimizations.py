@@ -16,7 +16,7 @@ from maia.learning.detector import ObservationDetector
 from maia.learning.detectors.grouping import goal_of, method_of
 from maia.learning.detectors.significance import Screen, sign_greater
 from maia.learning.detectors.tallies import Tallies, frozen, instant, micros
-from maia.learning.detectors.wording import coarse, times
+from maia.learning.detectors.wording import coarse, times, who
 from maia.learning.observations import SUCCESS, Observation
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
 from maia.learning.states import pack, unpack
@@ -173,7 +173,7 @@ class Optimizations(ObservationDetector):
                 "agent": agent, "goal": goal, "field": about, "measure": measure,
                 "better": better, "worse": worse,
             },
-            f"for the {agent}'s {goal}, {better} is {how} than {worse} {by}",
+            f"for {who(agent)}'s {goal}, {better} is {how} than {worse} {by}",
             conditions,
             action=f"use {better} instead of {worse}",
             data={name: None if value is None else coarse(value) for name, value in figures.items()},

@@ -13,6 +13,7 @@ from maia.learning.detectors.contrasts import Contrasts, Item, Key, Stratum, Tab
 from maia.learning.detectors.failure_modes import likelier, rates_of
 from maia.learning.detectors.grouping import Recent, by_session, goal_of, latest_of
 from maia.learning.detectors.tallies import instant, micros
+from maia.learning.detectors.wording import who
 from maia.learning.observations import SUCCESS, Observation
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
 from maia.learning.states import pack, unpack
@@ -144,7 +145,7 @@ def _pattern(key: Key, table: Table) -> Pattern:
     return Pattern(
         PatternType.SUCCESS_PATH,
         {"agent": agent, "goal": goal or None, "path": list(path)},
-        f"{agent}'s sessions{toward} end well {likelier(table.lift)} after {way}",
+        f"{who(agent)}'s sessions{toward} end well {likelier(table.lift)} after {way}",
         tuple(conditions),
         action=way,
         data=rates_of(table),

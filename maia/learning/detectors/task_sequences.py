@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Self
 from maia.learning.detector import ObservationDetector
 from maia.learning.detectors.grouping import Recent, by_session
 from maia.learning.detectors.successions import FourCounts, Given, Key, Successions
-from maia.learning.detectors.wording import coarse, of_ten
+from maia.learning.detectors.wording import coarse, of_ten, who
 from maia.learning.observations import Observation
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
 from maia.learning.states import pack, unpack
@@ -98,7 +98,7 @@ class TaskSequences(ObservationDetector):
         return Pattern(
             PatternType.TASK_SEQUENCE,
             {"agent": agent, "after": list(prefix), "gap": gap, "then": then},
-            f"after {', '.join(prefix)}{middle}, the {agent} goes on with {then} {of_ten(share)}",
+            f"after {', '.join(prefix)}{middle}, {who(agent)} goes on with {then} {of_ten(share)}",
             (Condition("agent", Operator.EQUALS, agent), *before),
             data={"share": coarse(share), "usual_share": coarse(usual)},
         )

@@ -13,7 +13,7 @@ from maia.learning.detectors.grouping import METHOD_FIELDS, goal_of, method_of
 from maia.learning.detectors.significance import Screen, fisher_greater
 from maia.learning.detectors.tallies import Tallies, frozen
 from maia.learning.detectors.wording import about as figure
-from maia.learning.detectors.wording import coarse, in_words
+from maia.learning.detectors.wording import coarse, in_words, who
 from maia.learning.observations import Observation
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
 from maia.learning.states import pack, unpack
@@ -170,7 +170,7 @@ class ToolUsage(ObservationDetector):
                 "agent": agent, "task": task or None, "field": field, "tool": tool,
                 "conditions": plain(conditions),
             },
-            f"{tool}{to} brings the {agent} {figure(mean)} per unit of cost{where}",
+            f"{tool}{to} brings {who(agent)} {figure(mean)} per unit of cost{where}",
             (*about, *conditions),
             action=tool,
             data={"reward_per_cost": coarse(mean), "rewarded_share": coarse(tally.pos / tally.support)},

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Final
 
+from maia.learning.observations import IMPORTED
 from maia.learning.patterns import Condition, Operator
 
 _DAYS: Final = ("Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")
@@ -33,6 +34,16 @@ def of_ten(share: float) -> str:
     if tenths in (0, 10):
         return "nearly always" if tenths else "hardly ever"
     return f"about {tenths} in 10 times"
+
+
+def who(agent: str) -> str:
+    """An agent as the subject of a sentence: "the hunter", "the imported log"."""
+    return "the imported log" if agent == IMPORTED else f"the {agent}"
+
+
+def whose(agent: str, what: str) -> str:
+    """What an agent did: "hunter search", "the imported log's search"."""
+    return f"the imported log's {what}" if agent == IMPORTED else f"{agent} {what}"
 
 
 def in_words(conditions: Sequence[Condition]) -> str:
