@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from atlas.adapters.patterns import Alarm as StoredAlarm
@@ -27,21 +28,50 @@ _PREFIX: Final = "detector."
 def detector_classes(off: Collection[str] = ()) -> list[DetectorClass]:
     """The installed detectors, ours and those of other packages, without those that are `off`.
 
-    ConfigError if `off` names one that isn't installed, or if two have one name.
+    One that can't be loaded is left out, with an error in the log. ConfigError if `off` names one that isn't
+    installed, or if two have one name.
     """
     # Ours do not depend on how Pleiades was installed.
     found: dict[str, DetectorClass] = {each.name: each for each in BUILT_IN}
-    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, point.value)):
-        loaded: DetectorClass = point.load()
-        if found.setdefault(loaded.name, loaded) is not loaded:
+    points = sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, point.value))
+    for point in points:
+        loaded: DetectorClass | None = None
+        if point.name not in off:
+            with _survived(point.name):
+                loaded = _class_of(point)
+        if loaded is not None and found.setdefault(loaded.name, loaded) is not loaded:
             raise ConfigError(
                 f"two installed detectors are named {loaded.name!r}; {point.value} is one of them"
             )
-    if unknown := sorted(set(off) - found.keys()):
+    names = found.keys() | {point.name for point in points}
+    if unknown := sorted(set(off) - names):
         raise ConfigError(
-            f"PLEIADES_LEARNER__OFF names {unknown[0]!r}, which is none of {', '.join(sorted(found))}"
+            f"PLEIADES_LEARNER__OFF names {unknown[0]!r}, which is none of {', '.join(sorted(names))}"
         )
     return [each for name, each in sorted(found.items()) if name not in off]
+
+
+def _class_of(point: EntryPoint) -> DetectorClass:
+    loaded = point.load()
+    if not (isinstance(loaded, type) and issubclass(loaded, Detector)):
+        raise TypeError(f"{point.value} is no class of detectors")
+    return loaded
+
+
+@contextmanager
+def _survived(name: str) -> Iterator[None]:
+    """Log an error of a detector, and go on after the block without it."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception:
+        logger.exception(
+            "detector %s failed and is left out now; PLEIADES_LEARNER__OFF=%s switches it off",
+            name,
+            name,
+            extra={"action": "detector_failed"},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +101,8 @@ class Knowledge:
         detectors, observations = [], {}
         for each in classes:
             model = models.get(_PREFIX + each.name)
-            detectors.append(restored_model(each, model))
+            with _survived(each.name):
+                detectors.append(restored_model(each, model))
             observations[each.name] = model.observations if model else 0
         return cls(detectors, observations)
 
@@ -91,39 +122,37 @@ class Knowledge:
         for detector in self._working(reads):
             # A page takes seconds on a slow machine: in between, whoever wants the process to stop is heard.
             await asyncio.sleep(0)
-            try:
+            with self._leaving_out(detector):
                 detector.observe(inputs)
                 findings += detector.patterns()
                 if isinstance(detector, MeasurementDetector):
                     alarms += detector.alarms()
-            except Exception:
-                self._failed.add(detector.name)
-                logger.exception(
-                    "detector %s failed and is left out now; PLEIADES_LEARNER__OFF=%s switches it off",
-                    detector.name,
-                    detector.name,
-                    extra={"action": "detector_failed"},
-                )
-            else:
                 self._observations[detector.name] = self._observations.get(detector.name, 0) + len(inputs)
         return Learnt(combined(findings), alarms)
 
     def models(self, reads: Reads) -> list[Model]:
         """The states of the detectors that read such inputs."""
-        return [
-            Model(
-                _PREFIX + detector.name,
-                detector.version,
-                detector.state(),
-                self._observations.get(detector.name, 0),
-            )
-            for detector in self._working(reads)
-        ]
+        made = []
+        for detector in self._working(reads):
+            learnt = self._observations.get(detector.name, 0)
+            with self._leaving_out(detector):
+                made.append(Model(_PREFIX + detector.name, detector.version, detector.state(), learnt))
+        return made
 
     @property
     def failed(self) -> frozenset[str]:
         """The detectors that raised an error."""
         return frozenset(self._failed)
+
+    @contextmanager
+    def _leaving_out(self, detector: Detector[Any]) -> Iterator[None]:
+        """A block after which the detector is used no more if it failed there."""
+        works = False
+        with _survived(detector.name):
+            yield
+            works = True
+        if not works:
+            self._failed.add(detector.name)
 
     def _working(self, reads: Reads) -> list[Detector[Any]]:
         return [each for each in self._detectors if each.reads == reads and each.name not in self._failed]

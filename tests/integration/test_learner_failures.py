@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -172,40 +172,72 @@ class Broken(ObservationDetector):
         return cls()
 
 
+class WithoutState(Broken):
+    """A detector that learns, but can't say what it knows."""
+
+    def observe(self, batch: Sequence[Observation]) -> None:
+        pass
+
+    def state(self) -> bytes:
+        raise KeyError("state")
+
+
+class Unmade(Broken):
+    """A detector that nobody can make without knowing what of."""
+
+    def __init__(self, of: str) -> None:
+        self.of = of
+
+
 class Point:
-    """The entry point by which the other package's detector is found."""
+    """The entry point by which the other package's detector is found, if its module can be imported."""
 
     name, value = "broken", "elsewhere:Broken"
 
-    @staticmethod
-    def load() -> type[Broken]:
-        return Broken
+    def __init__(self, detector: object) -> None:
+        self._detector = detector
+
+    def load(self) -> object:
+        if self._detector is None:
+            raise ModuleNotFoundError("No module named 'elsewhere'")
+        return self._detector
+
+
+Install = Callable[[object], None]
 
 
 @pytest.fixture
-def with_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Installs the broken detector."""
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Installs a broken detector."""
     installed = knowledge.entry_points
 
-    def found(*, group: str) -> list[Any]:
-        return [*installed(group=group), Point]
+    def put(detector: object) -> None:
+        monkeypatch.setattr(
+            knowledge, "entry_points", lambda *, group: [*installed(group=group), Point(detector)]
+        )
 
-    monkeypatch.setattr(knowledge, "entry_points", found)
+    return put
 
 
 class TestBrokenDetectors:
+    @pytest.mark.parametrize(
+        "detector",
+        [Broken, WithoutState, Unmade, len, None],
+        ids=["observe", "state", "init", "class", "import"],
+    )
     async def test_one_that_raises_is_left_out_and_the_others_learn_the_same(
         self,
         atlas: Atlas,
         clock: FixedClock,
         caplog: pytest.LogCaptureFixture,
-        request: pytest.FixtureRequest,
+        install: Install,
+        detector: object,
     ) -> None:
         await failing_nights(atlas, clock, 5)
         await learn(atlas, batch_size=200)
         expected = await evidence(atlas)
         await forget_everything(atlas)
-        request.getfixturevalue("with_broken")
+        install(detector)
 
         with caplog.at_level(logging.ERROR):
             statistics = await learn(atlas, batch_size=200)
@@ -217,6 +249,13 @@ class TestBrokenDetectors:
         assert len(failed) == 1, "an error a page would fill the log"
         assert "PLEIADES_LEARNER__OFF=broken" in failed[0].getMessage()
         assert "detector.broken" not in await dao(atlas).models(["detector.broken"])
+
+    def test_one_that_cannot_even_be_imported_can_be_switched_off(
+        self, install: Install, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        install(None)
+        assert knowledge.detector_classes(["broken"]) == knowledge.detector_classes()
+        assert [each.getMessage()[:15] for each in caplog.records] == ["detector broken"]
 
 
 @pytest.fixture
