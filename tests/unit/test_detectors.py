@@ -32,6 +32,12 @@ ROOT = Path(__file__).parents[2]
 OBSERVING = {each.name: each for each in BUILT_IN if each.reads == "observations"}
 
 PAGE = ROOT / "docs" / "add-a-detector.md"
+INSTALLED = [
+    found
+    for point in entry_points(group=ENTRY_POINTS)
+    if (found := point.load()) not in BUILT_IN and found.reads == "observations"
+]
+"""The detectors of other packages that are installed here."""
 
 
 def toy() -> str:
@@ -58,12 +64,13 @@ def toy_package(tmp_path_factory: pytest.TempPathFactory):
     sys.modules.pop("toy_detectors", None)
 
 
-@pytest.fixture(params=[*OBSERVING, "toy"])
+@pytest.fixture(params=[*OBSERVING.values(), *INSTALLED, "toy"], ids=lambda each: getattr(each, "name", each))
 def kind(request: pytest.FixtureRequest, toy_package: Path) -> type[Detector[Observation]]:
-    """Each detector's class, by its entry point."""
-    if request.param in OBSERVING:
-        return OBSERVING[request.param]
-    (found,) = entry_points(group=ENTRY_POINTS, name=request.param)
+    """Each detector's class; that of the toy by its entry point."""
+    if isinstance(request.param, type):
+        return request.param
+    toys = entry_points(group=ENTRY_POINTS, name=request.param)
+    (found,) = [point for point in toys if point.value.startswith("toy_detectors:")]
     return found.load()
 
 
