@@ -7,7 +7,7 @@ quality is of forecasts made before the outcome was known.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -81,12 +81,10 @@ class Forecasting:
     async def run(self, *, anew: bool = False) -> Forecasted:
         """Learn from the checks that are due, then forecast every video counted since the last run.
 
-        With `anew` those counted in the last week are forecast again, by what is known now.
+        With `anew`, the others of the last week are forecast again, with what is known by now.
         """
         forecaster = await self._settle_all()
-        if anew:
-            await self.patterns.reset_cursors([FORECAST])
-        await self._forecast_all(forecaster)
+        await self._forecast_all(forecaster, anew=anew)
         await self.dao.expire(self.atlas.clock.now() - CHECKS_KEPT)
         return self.counts
 
@@ -131,30 +129,41 @@ class Forecasting:
 
     # Forecasts
 
-    async def _forecast_all(self, forecaster: Forecaster) -> None:
+    async def _forecast_all(self, forecaster: Forecaster, *, anew: bool) -> None:
         now = self.atlas.clock.now()
         position = await self.patterns.cursor(FORECAST, _position(now - _OLDEST, ""))
-        begun, id_ = _instant_and_id(position)
-        at, id_ = max((begun, id_), (now - _OLDEST, ""))
-        while (at, id_) < (now, _LAST_ID):
-            until = min(at + _SPAN, now)
-            page, end = await self.dao.to_forecast((at, id_), until, _PAGE)
-            at, id_ = end or (until, _LAST_ID)
-            if page or at == now:
+        begun, oldest = _instant_and_id(position), (now - _OLDEST, "")
+        if anew:
+            async for page, _ in self._pages(oldest, begun):
+                await self._store_again(forecaster, page)
+        async for page, reached in self._pages(max(begun, oldest), (now, _LAST_ID)):
+            if page or reached[0] == now:
                 # Samples that are stored late have a second chance: what is forecast again is the same.
-                reached = max(_instant_and_id(position), min((at, id_), (now - _LATE, _LAST_ID)))
-                await self._store(forecaster, page, position, _position(*reached))
-                position = _position(*reached)
+                end = max(_instant_and_id(position), min(reached, (now - _LATE, _LAST_ID)))
+                await self._store(forecaster, page, position, _position(*end))
+                position = _position(*end)
+
+    async def _pages(
+        self, reached: tuple[datetime, str], end: tuple[datetime, str]
+    ) -> AsyncIterator[tuple[Sequence[ToForecast], tuple[datetime, str]]]:
+        """The videos counted last after one instant and up to another, and how far each page goes."""
+        while reached < end:
+            until = min(reached[0] + _SPAN, end[0])
+            page, last = await self.dao.to_forecast(reached, until, _PAGE)
+            reached = last or (until, _LAST_ID)
+            yield page, reached
+
+    async def _store_again(self, forecaster: Forecaster, page: Sequence[ToForecast]) -> None:
+        """Store forecasts anew. They aren't checked: some of what came of them may be learnt already."""
+        _, columns = _forecasts_of(forecaster, page)
+        async with self.dao.transaction() as dao:
+            await dao.store(_to_store(page, columns))
+        self.counts.videos += len(page)
 
     async def _store(
         self, forecaster: Forecaster, page: Sequence[ToForecast], position: str, end: str
     ) -> None:
-        snapshots = snapshots_of(page)
-        made = {horizon_h: forecaster.forecast(snapshots, horizon_h) for horizon_h in HORIZONS_H}
-        columns = {
-            horizon_h: _Columns.of(forecasts, forecaster.knows_spread(snapshots, horizon_h))
-            for horizon_h, forecasts in made.items()
-        }
+        snapshots, columns = _forecasts_of(forecaster, page)
         async with self.dao.transaction() as dao:
             await self.patterns.joining(dao).move_cursor(FORECAST, position, end)
             await dao.store(_to_store(page, columns))
@@ -192,6 +201,19 @@ class _Columns:
 
     def rows(self) -> Iterator[tuple[float | None, float, float | None, float | None]]:
         return zip(self.low, self.median, self.high, self.top_chance, strict=True)
+
+
+def _forecasts_of(
+    forecaster: Forecaster, page: Sequence[ToForecast]
+) -> tuple[Snapshots, dict[float, _Columns]]:
+    """What is known of the videos, and their forecasts by how far ahead they look."""
+    snapshots = snapshots_of(page)
+    return snapshots, {
+        horizon_h: _Columns.of(
+            forecaster.forecast(snapshots, horizon_h), forecaster.knows_spread(snapshots, horizon_h)
+        )
+        for horizon_h in HORIZONS_H
+    }
 
 
 def _to_store(page: Sequence[ToForecast], columns: Mapping[float, _Columns]) -> list[StoredForecast]:

@@ -14,7 +14,7 @@ from typing import Final
 
 from maia.learning.detectors.significance import Screen, fisher_greater
 from maia.learning.detectors.task_sequences import LAST_ACTIONS
-from maia.learning.detectors.wording import coarse, of_ten
+from maia.learning.detectors.wording import coarse, of_ten, who
 from maia.learning.evidence import Counts
 from maia.learning.frequent import (
     FrequentSequence,
@@ -189,7 +189,7 @@ def _finding(agent: str, items: Items, course: Items, episodes: Sequence[Episode
     pattern = Pattern(
         PatternType.TASK_SEQUENCE,
         {"agent": agent, "in_episode": before, "then": then},
-        f"once the {agent} has done {', then '.join(before)}, with anything in between, "
+        f"once {who(agent)} has done {', then '.join(before)}, with anything in between, "
         f"{then} comes later in the same session {of_ten(share)}",
         (
             Condition("agent", Operator.EQUALS, agent),

@@ -178,6 +178,30 @@ class TestForecasts:
         await forecast(atlas)
         assert await stored(sql) == before
 
+    async def test_of_all_live_videos_are_made_anew_with_what_was_learnt_since(
+        self, atlas: Atlas, clock: FixedClock, sql: Any, dao: ForecastsDAO
+    ) -> None:
+        population = await Population.of(sql, clock, 30)
+        await population.sample()
+        clock.advance(HOUR / 4)
+        assert (await forecast(atlas)).videos == 30
+        before = await dao.of_videos(population.ids)
+        clock.advance(DAY - HOUR / 4)
+        await population.sample(slice(0, 29))
+        clock.advance(HOUR / 4)
+        assert (await forecast(atlas)).checked
+        unseen = population.ids[29]
+        assert await dao.of_videos([unseen]) == {unseen: before[unseen]}
+        checks = (await stored(sql))["forecast_checks"]
+
+        again = await Forecasting(atlas).run(anew=True)
+
+        assert again.videos >= 30
+        (anew,) = (await dao.of_videos([unseen])).values()
+        assert anew.made_at == before[unseen].made_at
+        assert anew.day != before[unseen].day
+        assert (await stored(sql))["forecast_checks"] == checks
+
     async def test_a_sample_that_is_stored_late_is_not_missed(
         self, atlas: Atlas, clock: FixedClock, sql: Any, dao: ForecastsDAO
     ) -> None:

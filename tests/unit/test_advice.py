@@ -106,11 +106,9 @@ def test_advice_on_tools_names_its_context_and_is_not_repeated_for_each():
     everywhere = [tool("a", 3.0), tool("b", 1.0)]
     at_night = [tool("a", 3.0, night), tool("b", 1.0, night)]
     by_day = [tool("b", 9.0, day), tool("a", 1.0, day)]
-    assert [each.text for each in advice(patterns=[*at_night, *by_day, *everywhere])] == [
-        "For the imported log, the action a brings far more for its cost than b: prefer it.",
-        "For the imported log, the action b brings far more for its cost than a "
-        "when night = false: prefer it.",
-    ]
+    general, by_day_only = (each.text for each in advice(patterns=[*at_night, *by_day, *everywhere]))
+    assert general == "For the imported log, the action a brings far more for its cost than b: prefer it."
+    assert "the action b brings far more for its cost than a when night = false" in by_day_only
 
 
 def test_the_text_does_not_change_with_the_counts():

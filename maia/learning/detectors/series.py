@@ -177,11 +177,7 @@ class SeasonalProfiles(_SeriesDetector[_Week]):
     def _follow(self, follower: _Week, measured: Measurement) -> None:
         at_s, value = measured.at.timestamp(), measured.value
         usual = follower.profile.usual(at_s)
-        if (
-            usual is not None
-            and usual.values >= self._least_values
-            and follower.values >= self._least_before
-        ):
+        if usual is not None and usual.values >= self._least_values and follower.values >= self._least_before:
             ours, flat = abs(value - usual.median), abs(value - follower.median)
             if ours != flat:
                 self._count(measured, "", holds=ours < flat)
