@@ -411,7 +411,7 @@ def test_a_frequent_switch_and_its_cost_are_found():
     one = only(found, **{"from": "chess", "to": "cats"})
     assert one.pattern.data["share_of_switches"] == pytest.approx(0.93, abs=0.03)
     assert one.pattern.data["share"] == pytest.approx(0.28, abs=0.03)
-    assert one.pattern.data["extra_cost"] == pytest.approx(1.4, abs=0.3)
+    assert one.pattern.data["extra_s"] == pytest.approx(1.4, abs=0.3)
     assert support(one).reward < 0
 
 

@@ -24,14 +24,13 @@ class Last(NamedTuple):
     field: str
     topic: str
     duration_s: float | None
-    cost: float
 
 
 class ContextSwitches(ObservationDetector):
     """Counts what each topic is followed by within a session, itself included.
 
-    A switch is reported when it is more frequent than from other topics. Its reward is the time that the step
-    before took longer than the one after, or, without durations, by how much the cost was higher.
+    A switch is reported when it is more frequent than from other topics. Its reward is by how many seconds the
+    step before took longer than the one after; 0 where durations are not known.
     """
 
     name: ClassVar[str] = "context_switches"
@@ -55,7 +54,7 @@ class ContextSwitches(ObservationDetector):
                     step = (key[0], now.field, last.topic, now.topic)
                     cell = steps.setdefault(day, {}).setdefault(step, [0, 0.0])
                     cell[0] += 1
-                    cell[1] += _saved(last, now)
+                    cell[1] += _saved_s(last, now)
                     last_seen[day] = max(each.at, last_seen.get(day, each.at))
                 last = now
             if last is not None:
@@ -100,7 +99,7 @@ class ContextSwitches(ObservationDetector):
         total = counts.total(key[0])
         share, extra = counts.count(*key) / total, -counts.mean_reward(key)
         leaving = total - counts.count(key[0], before)
-        costs = f", and the next step takes {about(extra)} more" if extra > 0 else ""
+        costs = f", and the next step takes {about(extra)} s longer" if extra > 0 else ""
         return Pattern(
             PatternType.CONTEXT_SWITCH,
             {"agent": agent, "field": field, "from": before, "to": after},
@@ -109,7 +108,7 @@ class ContextSwitches(ObservationDetector):
             data={
                 "share": coarse(share),
                 "share_of_switches": coarse(counts.count(*key) / leaving if leaving else share),
-                "extra_cost": coarse(extra),
+                "extra_s": coarse(extra),
             },
         )
 
@@ -126,7 +125,8 @@ class ContextSwitches(ObservationDetector):
 
 
 def _unpacked(row: list[Any]) -> Last:
-    return Last(*row)
+    field, topic, duration_s, *_ = row
+    return Last(field, topic, duration_s)
 
 
 def _last(each: Observation) -> Last | None:
@@ -134,11 +134,11 @@ def _last(each: Observation) -> Last | None:
     for field in TOPIC_FIELDS:
         if field in context:
             topic = text_of(context[field])
-            return None if topic is None else Last(field, topic, each.duration_s, each.cost)
+            return None if topic is None else Last(field, topic, each.duration_s)
     return None
 
 
-def _saved(before: Last, after: Last) -> float:
-    if before.duration_s is not None and after.duration_s is not None:
-        return before.duration_s - after.duration_s
-    return before.cost - after.cost
+def _saved_s(before: Last, after: Last) -> float:
+    if before.duration_s is None or after.duration_s is None:
+        return 0.0
+    return before.duration_s - after.duration_s
