@@ -9,12 +9,9 @@ timed: the figures are counts of patterns, and the table lists the most firmly b
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -40,7 +37,7 @@ from maia.maintenance.monitor import Monitor
 from maia.tracker.cycle import Tracker
 from maia.views.patterns import BelievedPattern, patterns
 from tests.bench.figures import Figure
-from tests.bench.stage import plain_environment, temporary_folder
+from tests.bench.stage import emulator, temporary_folder
 
 HOUR: Final = timedelta(hours=1)
 _NIGHT: Final = range(6)
@@ -68,7 +65,8 @@ async def figures(options: argparse.Namespace) -> AsyncIterator[Figure]:
         )
         with Catalogue.open(catalogue) as opened:
             begin = opened.busy_span[0] + timedelta(days=2)
-        async with _emulator(catalogue, begin) as environment:
+        world = ("--realism", "realistic", "--clock", begin.isoformat())
+        async with emulator(catalogue, *world) as (_, environment):
             settings = _settings(environment, options.keep or folder)
             found, counts = await _month(settings, options.days)
     Console(emoji=False).print(_table(found))
@@ -77,25 +75,6 @@ async def figures(options: argparse.Namespace) -> AsyncIterator[Figure]:
         yield Figure(f"patterns: {type_.value}", by_type[type_], "patterns", goal=1)
     for name, count in counts.items():
         yield Figure(name, count, "")
-
-
-@asynccontextmanager
-async def _emulator(catalogue: Path, begin: datetime) -> AsyncIterator[dict[str, str]]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "maia", "emulator", "--catalogue", str(catalogue), "--port", "0",
-        "--json", "--realism", "realistic", "--clock", begin.isoformat(),
-        env=plain_environment(), stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        line = await process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the emulator ended with status {await process.wait()}")
-        yield json.loads(line)["environment"]
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
 
 
 def _settings(environment: dict[str, str], folder: Path) -> Settings:

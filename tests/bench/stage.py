@@ -154,21 +154,19 @@ async def staged(videos: int, clock: datetime | None = None) -> AsyncIterator[St
     with temporary_folder() as folder:
         catalogue = folder / "catalogue"
         synthesize(catalogue, videos=videos, channels=videos // 10, days=60, seed=1)
-        async with bed() as server, emulator(catalogue, clock) as (pid, environment):
+        options = ["--project", f"lab:search={UNITS},stats={UNITS},general={UNITS}"]
+        if clock is not None:
+            options += ["--clock", clock.isoformat()]
+        async with bed() as server, emulator(catalogue, *options) as (pid, environment):
             yield Stage(server, catalogue, pid, plain_environment() | environment | _WITHOUT_LIMITS)
 
 
 @asynccontextmanager
-async def emulator(
-    catalogue: Path, clock: datetime | None = None
-) -> AsyncIterator[tuple[int, dict[str, str]]]:
-    """A running `maia emulator`: its process, and the settings that agents need to use it."""
-    limits = f"search={UNITS},stats={UNITS},general={UNITS}"
-    arguments = ["--catalogue", str(catalogue), "--port", "0", "--project", f"lab:{limits}", "--json"]
-    if clock is not None:
-        arguments += ["--clock", clock.isoformat()]
+async def emulator(catalogue: Path, *options: str) -> AsyncIterator[tuple[int, dict[str, str]]]:
+    """A running `maia emulator` with these options: its process, and the settings by which agents use it."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "maia", "emulator", *arguments,
+        sys.executable, "-m", "maia", "emulator",
+        "--catalogue", str(catalogue), "--port", "0", "--json", *options,
         env=plain_environment(), stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None

@@ -12,7 +12,6 @@ import json
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +31,7 @@ from tests.bench.discovery.simulation import Desk, Outcome, Quota, run
 from tests.bench.discovery.strategies import Portfolio
 from tests.bench.figures import Figure
 from tests.bench.servers import bed
-from tests.bench.stage import child, plain_environment, temporary_folder
+from tests.bench.stage import child, emulator, plain_environment, temporary_folder
 
 SIZE = Size(days=3, videos_a_day=2000, channels=4000)
 QUOTA = Quota(search=20, general=1000, feeds=2000)
@@ -93,7 +92,7 @@ async def _hunted(place: Scene, topics: Sequence[str], preset: str, days: int, f
     end_s = place.start_s + (days + MORE_DAYS) * DAY
     async with bed() as server:
         url = await server.new_database()
-        async with _emulator(place, preset) as environment:
+        async with emulator(place.catalogue.path, *_emulated(place, preset)) as (_, environment):
             settings = {
                 "DATABASE_URL": url,
                 "PLEIADES_VAULT__PATH": str(folder / "vault"),
@@ -123,26 +122,12 @@ def _found(place: Scene, days: int, rows: Sequence[tuple[str, str, float]], sear
     return Found(by_arm, int(counted.sum()), float(np.median(ages_s[early]) / HOUR), searches_a_day)
 
 
-@asynccontextmanager
-async def _emulator(place: Scene, preset: str) -> AsyncIterator[dict[str, str]]:
+def _emulated(place: Scene, preset: str) -> list[str]:
+    """The options of the emulator that shows the same world under the same limits."""
     # The agents take a project's limits from here, before those of their own settings.
     limits = f"search={QUOTA.search:.0f},stats={QUOTA.stats:.0f},general={QUOTA.general:.0f}"
     begin = datetime.fromtimestamp(place.start_s, UTC).isoformat()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "maia", "emulator", "--catalogue", str(place.catalogue.path), "--port", "0",
-        "--project", f"lab:{limits}", "--json", "--realism", preset, "--clock", begin, "--speed", f"{SPEED}",
-        env=plain_environment(), stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        line = await process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the emulator ended with status {await process.wait()}")
-        yield json.loads(line)["environment"]
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+    return ["--project", f"lab:{limits}", "--realism", preset, "--clock", begin, "--speed", f"{SPEED}"]
 
 
 async def hunt(job: Mapping[str, Any]) -> dict[str, Any]:
