@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any, Literal
 
@@ -27,8 +27,8 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class NewPattern:
-    """A pattern to store; its conditions are mappings of field, operator and value."""
+class PatternContent:
+    """What a pattern says; its conditions are mappings of field, operator and value."""
 
     id: str
     type: str
@@ -36,7 +36,44 @@ class NewPattern:
     statement: str
     conditions: Sequence[Mapping[str, Any]] = ()
     action: str | None = None
-    data: Mapping[str, Any] | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _KeptPattern(PatternContent):
+    """A pattern and what is kept beside its content: when it changed, and how important it was when."""
+
+    created_at: datetime
+    updated_at: datetime
+    version: int
+    pinned: bool
+    sti: float
+    lti: float
+    attended_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPattern(_KeptPattern):
+    """A pattern with the sums of its evidence over all sites and days."""
+
+    pos: int
+    neg: int
+    sum_reward: float
+    last_seen: datetime | None
+    sites: int
+    days: int
+
+    @property
+    def support(self) -> int:
+        return self.pos + self.neg
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatternCopy(_KeptPattern):
+    """A pattern as it is stored, perhaps forgotten, for copies: with its version, without its evidence."""
+
+    forgotten_at: datetime | None = None
+    forgotten_by: ForgottenBy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,58 +100,6 @@ class StoredEvidence:
     sum_reward: float
     last_seen: datetime
     version: int
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPattern:
-    """A pattern with the sums of its evidence over all sites and days."""
-
-    id: str
-    type: str
-    signature: Mapping[str, Any]
-    statement: str
-    conditions: Sequence[Mapping[str, Any]]
-    action: str | None
-    data: Mapping[str, Any]
-    created_at: datetime
-    updated_at: datetime
-    version: int
-    pinned: bool
-    sti: float
-    lti: float
-    attended_at: datetime
-    pos: int
-    neg: int
-    sum_reward: float
-    last_seen: datetime | None
-    sites: int
-    days: int
-
-    @property
-    def support(self) -> int:
-        return self.pos + self.neg
-
-
-@dataclass(frozen=True, slots=True)
-class PatternCopy:
-    """A pattern as it is stored, perhaps forgotten, for copies: with its version, without its evidence."""
-
-    id: str
-    type: str
-    signature: Mapping[str, Any]
-    statement: str
-    conditions: Sequence[Mapping[str, Any]]
-    action: str | None
-    data: Mapping[str, Any]
-    created_at: datetime
-    updated_at: datetime
-    version: int
-    pinned: bool
-    sti: float
-    lti: float
-    attended_at: datetime
-    forgotten_at: datetime | None = None
-    forgotten_by: ForgottenBy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +147,7 @@ class PatternsDAO(DAO):
         assert row is not None
         return Site(**row)
 
-    async def store(self, patterns: Sequence[NewPattern]) -> dict[str, bool]:
+    async def store(self, patterns: Sequence[PatternContent]) -> dict[str, bool]:
         """Store patterns, or update the texts of known ones.
 
         Returns those that were changed, by id, and whether each is new.
@@ -172,16 +157,10 @@ class PatternsDAO(DAO):
             changed |= await self._store(patterns[i : i + _ROWS_AT_ONCE])
         return changed
 
-    async def _store(self, patterns: Sequence[NewPattern]) -> dict[str, bool]:
+    async def _store(self, patterns: Sequence[PatternContent]) -> dict[str, bool]:
         rows = await self._executor.fetch(
             "patterns.store",
-            [each.id for each in patterns],
-            [each.type for each in patterns],
-            [json_text(dict(each.signature)) for each in patterns],
-            [clean_text(each.statement) for each in patterns],
-            [json_text([dict(condition) for condition in each.conditions]) for each in patterns],
-            [each.action and clean_text(each.action) for each in patterns],
-            [json_text(dict(each.data or {})) for each in patterns],
+            *_content(patterns),
             self._clock.now(),
         )
         return {row["id"]: row["is_new"] for row in rows}
@@ -273,13 +252,7 @@ class PatternsDAO(DAO):
     async def _merge_patterns(self, copies: Sequence[PatternCopy]) -> list[str]:
         rows = await self._executor.fetch(
             "patterns.merge_patterns",
-            [each.id for each in copies],
-            [each.type for each in copies],
-            [json_text(dict(each.signature)) for each in copies],
-            [clean_text(each.statement) for each in copies],
-            [json_text([dict(condition) for condition in each.conditions]) for each in copies],
-            [each.action and clean_text(each.action) for each in copies],
-            [json_text(dict(each.data)) for each in copies],
+            *_content(copies),
             [each.created_at for each in copies],
             [each.updated_at for each in copies],
             [each.version for each in copies],
@@ -420,6 +393,19 @@ def _merge(one: StoredEvidence, other: StoredEvidence) -> StoredEvidence:
         pos=max(one.pos, other.pos),
         neg=max(one.neg, other.neg),
         last_seen=max(one.last_seen, other.last_seen),
+    )
+
+
+def _content(patterns: Sequence[PatternContent]) -> tuple[list[Any], ...]:
+    """The columns of what patterns say, in the order of the fields of `PatternContent`."""
+    return (
+        [each.id for each in patterns],
+        [each.type for each in patterns],
+        [json_text(dict(each.signature)) for each in patterns],
+        [clean_text(each.statement) for each in patterns],
+        [json_text([dict(condition) for condition in each.conditions]) for each in patterns],
+        [each.action and clean_text(each.action) for each in patterns],
+        [json_text(dict(each.data)) for each in patterns],
     )
 
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import stamina
 
-from atlas.adapters.patterns import ForgottenBy, PatternCopy, PatternsDAO, StoredEvidence
+from atlas.adapters.patterns import PatternCopy, PatternsDAO, StoredEvidence
 from atlas.config import LearnerSettings
 from atlas.errors import TransactionConflict
 from maia.errors import MaiaError
@@ -23,8 +23,9 @@ from maia.learning import forms, snapshots
 from maia.learning.evidence import Evidence, EvidenceKey, EvidenceRow
 from maia.learning.forms import FormError
 from maia.learning.importance import Importance
-from maia.learning.patterns import Pattern, PatternType, condition_of
+from maia.learning.patterns import Pattern
 from maia.learning.snapshots import Remembered, Snapshot, SnapshotError, Tombstone
+from maia.views.patterns import columns_of, pattern_of
 
 _NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST: Final = {"statement": 2_000, "action": 200}
@@ -168,21 +169,13 @@ def _oldest(settings: LearnerSettings, now: datetime) -> datetime:
 
 
 def _remembered(stored: PatternCopy) -> Remembered:
-    pattern = Pattern(
-        PatternType(stored.type),
-        stored.signature,
-        stored.statement,
-        tuple(condition_of(condition) for condition in stored.conditions),
-        stored.action,
-        stored.data,
-    )
     tombstone = None
     if stored.forgotten_at is not None:
         assert stored.forgotten_by is not None
         tombstone = Tombstone(stored.forgotten_at, stored.forgotten_by)
     importance = Importance(stored.sti, stored.lti, stored.attended_at)
     return Remembered(
-        pattern,
+        pattern_of(stored),
         stored.pinned,
         importance,
         stored.version,
@@ -193,25 +186,18 @@ def _remembered(stored: PatternCopy) -> Remembered:
 
 
 def _copy(id_: str, each: Remembered, now: datetime) -> PatternCopy:
-    pattern, importance = each.pattern, each.importance or Importance(0.0, 0.0, now)
-    by: ForgottenBy | None = None if each.forgotten is None else "operator"
+    importance = each.importance or Importance(0.0, 0.0, now)
     return PatternCopy(
-        id_,
-        pattern.type.value,
-        pattern.signature,
-        pattern.statement,
-        [condition.as_dict() for condition in pattern.conditions],
-        pattern.action,
-        pattern.data,
-        each.created_at or now,
-        each.updated_at or now,
-        each.version,
-        each.pinned,
-        importance.sti,
-        importance.lti,
-        importance.at,
-        None if each.forgotten is None else each.forgotten.at,
-        by,
+        **columns_of(each.pattern, id_),
+        created_at=each.created_at or now,
+        updated_at=each.updated_at or now,
+        version=each.version,
+        pinned=each.pinned,
+        sti=importance.sti,
+        lti=importance.lti,
+        attended_at=importance.at,
+        forgotten_at=None if each.forgotten is None else each.forgotten.at,
+        forgotten_by=None if each.forgotten is None else "operator",
     )
 
 

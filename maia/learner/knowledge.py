@@ -11,13 +11,14 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from atlas.adapters.patterns import Alarm as StoredAlarm
-from atlas.adapters.patterns import Model, NewEvidence, NewPattern
+from atlas.adapters.patterns import Model, NewEvidence, PatternContent
 from atlas.errors import ConfigError
 from maia.learning.detector import ENTRY_POINTS, Alarm, Detector, MeasurementDetector, Reads
 from maia.learning.detectors import BUILT_IN
 from maia.learning.evidence import Counts
 from maia.learning.patterns import Finding, Pattern, combined
 from maia.learning.states import NewerState, StateError
+from maia.views.patterns import columns_of
 
 logger = logging.getLogger(__name__)
 
@@ -191,12 +192,12 @@ def alarms_to_store(alarms: Iterable[Alarm]) -> list[StoredAlarm]:
     return [StoredAlarm(*astuple(alarm)) for alarm in alarms]
 
 
-def to_store(findings: Iterable[Finding]) -> tuple[list[NewPattern], list[NewEvidence]]:
+def to_store(findings: Iterable[Finding]) -> tuple[list[PatternContent], list[NewEvidence]]:
     """Findings as rows."""
     patterns, evidence = [], []
     for finding in findings:
         id_ = finding.pattern.id
-        patterns.append(new_pattern(finding.pattern, id_))
+        patterns.append(content_of(finding.pattern, id_))
         evidence += [
             NewEvidence(id_, day, counts.pos, counts.neg, counts.reward, counts.last_seen)
             for day, counts in sorted(finding.evidence.items())
@@ -205,14 +206,6 @@ def to_store(findings: Iterable[Finding]) -> tuple[list[NewPattern], list[NewEvi
     return patterns, evidence
 
 
-def new_pattern(pattern: Pattern, id_: str | None = None) -> NewPattern:
-    """A pattern as a row to store."""
-    return NewPattern(
-        id_ or pattern.id,
-        pattern.type.value,
-        pattern.signature,
-        pattern.statement,
-        [condition.as_dict() for condition in pattern.conditions],
-        pattern.action,
-        pattern.data,
-    )
+def content_of(pattern: Pattern, id_: str | None = None) -> PatternContent:
+    """A pattern as it is stored."""
+    return PatternContent(**columns_of(pattern, id_))

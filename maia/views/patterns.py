@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import date, datetime
 
-    from atlas.adapters.patterns import PatternsDAO, StoredPattern
+    from atlas.adapters.patterns import PatternContent, PatternsDAO, StoredPattern
     from atlas.composition import Atlas
     from atlas.config import LearnerSettings
     from maia.learning.observations import Scalar
@@ -230,8 +230,13 @@ def believe(stored: Sequence[StoredPattern], prior: Prior) -> list[BelievedPatte
 
 
 def as_learnt(stored: StoredPattern) -> tuple[Pattern, Counts]:
-    """A stored pattern in the terms of `maia.learning`."""
-    learnt = Pattern(
+    """A stored pattern with its counts, in the terms of `maia.learning`."""
+    return pattern_of(stored), Counts(stored.pos, stored.neg, stored.sum_reward, stored.last_seen)
+
+
+def pattern_of(stored: PatternContent) -> Pattern:
+    """What a stored pattern says, in the terms of `maia.learning`."""
+    return Pattern(
         PatternType(stored.type),
         stored.signature,
         stored.statement,
@@ -239,7 +244,19 @@ def as_learnt(stored: StoredPattern) -> tuple[Pattern, Counts]:
         stored.action,
         stored.data,
     )
-    return learnt, Counts(stored.pos, stored.neg, stored.sum_reward, stored.last_seen)
+
+
+def columns_of(pattern: Pattern, id_: str | None = None) -> dict[str, Any]:
+    """What a pattern says, by the names of the columns that hold it: the reverse of `pattern_of`."""
+    return {
+        "id": id_ or pattern.id,
+        "type": pattern.type.value,
+        "signature": pattern.signature,
+        "statement": pattern.statement,
+        "conditions": [condition.as_dict() for condition in pattern.conditions],
+        "action": pattern.action,
+        "data": pattern.data,
+    }
 
 
 async def _matcher(atlas: Atlas) -> Matcher:

@@ -22,7 +22,7 @@ from typing import Any
 import orjson
 import psutil
 
-from atlas.adapters.patterns import NewPattern, PatternsDAO, StoredEvidence
+from atlas.adapters.patterns import PatternContent, PatternsDAO, StoredEvidence
 from atlas.clock import SystemClock
 from tests.bench.figures import Figure
 from tests.bench.servers import Bed, bed, migrated
@@ -133,7 +133,8 @@ async def _merging(url: str) -> AsyncIterator[Figure]:
     """Evidence of another site, all new, and then the same again."""
     days, at = 30, datetime.now(UTC)
     patterns = [
-        NewPattern(f"{n:032x}", "failure_mode", {"n": n}, f"the {n}th") for n in range(MERGED_ROWS // days)
+        PatternContent(f"{n:032x}", "failure_mode", {"n": n}, f"the {n}th")
+        for n in range(MERGED_ROWS // days)
     ]
     rows = [
         StoredEvidence(each.id, "elsewhere", date(2026, 11, 1 + day), 3, 1, 2.5, at, 4)

@@ -24,7 +24,7 @@ from maia.cycle.agent import run
 from maia.learner import archive, copies, exporting
 from maia.learner.copies import CopyRefused
 from maia.learner.cycle import Learner, pseudonyms_of
-from maia.learner.knowledge import new_pattern
+from maia.learner.knowledge import content_of
 from maia.learning import forms, snapshots
 from maia.learning.evidence import EvidenceKey, EvidenceRow
 from maia.learning.patterns import Condition, Operator, Pattern, PatternType
@@ -54,7 +54,7 @@ def dao(atlas: Atlas) -> PatternsDAO:
 
 
 async def know(atlas: Atlas, *patterns: Pattern, pos: int = 30, neg: int = 1, day: date = DAY) -> None:
-    await dao(atlas).store([new_pattern(each) for each in patterns])
+    await dao(atlas).store([content_of(each) for each in patterns])
     await dao(atlas).count([NewEvidence(each.id, day, pos, neg, 12.5, NOON) for each in patterns])
 
 

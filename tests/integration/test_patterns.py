@@ -14,7 +14,7 @@ from atlas.adapters.patterns import (
     Alarm,
     Model,
     NewEvidence,
-    NewPattern,
+    PatternContent,
     PatternsDAO,
     StoredEvidence,
     StoredPattern,
@@ -35,9 +35,9 @@ def dao(database: Database, clock: FixedClock, settings_factory: SettingsFactory
     return PatternsDAO(database, clock=clock, settings=settings_factory())
 
 
-def pattern(id_: str = A, statement: str = "feeds find early", **changes: Any) -> NewPattern:
+def pattern(id_: str = A, statement: str = "feeds find early", **changes: Any) -> PatternContent:
     condition = {"field": "hour", "operator": "=", "value": 3}
-    return NewPattern(
+    return PatternContent(
         id_, "tool_usage", {"tool": "feeds"}, statement, [condition], changes.pop("action", "feeds"), changes
     )
 
@@ -84,7 +84,7 @@ class TestCounting:
         assert {each.pos for each in await dao.known()} == {3}
 
     @pytest.mark.parametrize("wrong", [replace(pattern(), id="short"), replace(pattern(), type="hunch")])
-    async def test_what_is_no_pattern_is_refused(self, dao: PatternsDAO, wrong: NewPattern) -> None:
+    async def test_what_is_no_pattern_is_refused(self, dao: PatternsDAO, wrong: PatternContent) -> None:
         with pytest.raises(DataRefused):
             await dao.store([wrong])
 
