@@ -103,6 +103,17 @@ class StoredEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredImportance:
+    """How important a pattern was when that was last written; a pinned one is never forgotten."""
+
+    id: str
+    pinned: bool
+    sti: float
+    lti: float
+    attended_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A detector's state, and how many observations it has learnt from."""
 
@@ -199,9 +210,11 @@ class PatternsDAO(DAO):
             )
         return changed
 
-    async def known(self, types: Iterable[str] | None = None) -> list[StoredPattern]:
-        """The patterns that are not forgotten, in the order of their ids."""
-        rows = await self._executor.fetch("patterns.known", None if types is None else [*types])
+    async def known(
+        self, types: Iterable[str] | None = None, *, ids: Iterable[str] | None = None
+    ) -> list[StoredPattern]:
+        """The patterns that are not forgotten, all or some of them, in the order of their ids."""
+        rows = await self._executor.fetch("patterns.known", _list(types), _list(ids))
         return [StoredPattern(**row) for row in rows]
 
     async def count_known(self) -> int:
@@ -281,6 +294,11 @@ class PatternsDAO(DAO):
     async def remember(self, ids: Sequence[str]) -> int:
         """Let new evidence bring back patterns that an operator forgot; returns how many there were."""
         return await self._executor.execute("patterns.remember", [*ids])
+
+    async def importances(self, ids: Iterable[str] | None = None) -> list[StoredImportance]:
+        """How important the patterns that are not forgotten are, all or some of them, by their ids."""
+        rows = await self._executor.fetch("patterns.importances", _list(ids))
+        return [StoredImportance(**row) for row in rows]
 
     async def attend(self, importance: Mapping[str, tuple[float, float]], at: datetime) -> None:
         """Write the (short-term, long-term) importance that patterns have at an instant."""
@@ -407,6 +425,10 @@ def _content(patterns: Sequence[PatternContent]) -> tuple[list[Any], ...]:
         [each.action and clean_text(each.action) for each in patterns],
         [json_text(dict(each.data)) for each in patterns],
     )
+
+
+def _list(values: Iterable[str] | None) -> list[str] | None:
+    return None if values is None else [*values]
 
 
 def _starts(rows: Sequence[Any]) -> range:

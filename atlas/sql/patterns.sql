@@ -60,7 +60,7 @@ WITH merged AS (
 SELECT count(*) FROM merged;
 
 -- name: known
--- The patterns that are not forgotten, or only those of the types $1 (NULL: all), with the sums of their evidence.
+-- The patterns that are not forgotten, of the types $1 and with the ids $2 (NULL: all), with the sums of their evidence.
 SELECT p.id, p.type, p.signature, p.statement, p.conditions, p.action, p.data, p.created_at, p.updated_at, p.version,
     p.pinned, p.sti, p.lti, p.attended_at, coalesce(e.pos, 0) AS pos, coalesce(e.neg, 0) AS neg,
     coalesce(e.sum_reward, 0) AS sum_reward, e.last_seen, coalesce(e.sites, 0) AS sites, coalesce(e.days, 0) AS days
@@ -69,9 +69,11 @@ LEFT JOIN (
     SELECT pattern_id, sum(pos)::bigint AS pos, sum(neg)::bigint AS neg, sum(sum_reward) AS sum_reward,
         max(last_seen) AS last_seen, count(DISTINCT node)::integer AS sites, count(DISTINCT day)::integer AS days
     FROM pattern_evidence
+    WHERE $2::text[] IS NULL OR pattern_id = ANY ($2::text[])
     GROUP BY pattern_id
 ) AS e ON e.pattern_id = p.id
 WHERE p.forgotten_at IS NULL AND ($1::text[] IS NULL OR p.type = ANY ($1::text[]))
+    AND ($2::text[] IS NULL OR p.id = ANY ($2::text[]))
 ORDER BY p.id;
 
 -- name: count_known
@@ -151,6 +153,11 @@ SELECT count(*) FROM buried;
 -- name: remember
 -- Let evidence revive the patterns $1, though an operator forgot them.
 UPDATE patterns SET forgotten_by = 'learner', version = version + 1 WHERE id = ANY ($1::text[]) AND forgotten_by = 'operator';
+
+-- name: importances
+-- The importance, when it was last written, of the patterns $1 (NULL: all) that are not forgotten.
+SELECT id, pinned, sti, lti, attended_at FROM patterns
+WHERE forgotten_at IS NULL AND ($1::text[] IS NULL OR id = ANY ($1::text[])) ORDER BY id;
 
 -- name: attend
 -- Write the importance of patterns $1 as it is at $4: short-term $2, long-term $3.

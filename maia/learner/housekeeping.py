@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from atlas.adapters.patterns import PatternsDAO, StoredPattern
+from atlas.adapters.patterns import PatternsDAO, StoredImportance
 from atlas.config import LearnerSettings
 from maia.learning.importance import Importance, Use, forget, paid
 
@@ -28,25 +28,23 @@ async def keep_within_limits(
     """
     forgotten = await dao.expire(now - timedelta(days=settings.max_retention_days))
     await pay(dao, proven, Use.PROVEN, now)
-    known = await dao.known()
-    pinned = [each.id for each in known if each.pinned]
-    excess = forget({each.id: importance_of(each) for each in known}, settings.max_patterns, now, pinned)
-    if excess:
-        forgotten += await dao.forget(excess, "learner")
-    return Kept(forgotten, len(known) - len(excess))
+    known = await dao.count_known()
+    if known > settings.max_patterns:
+        stored = await dao.importances()
+        pinned = [each.id for each in stored if each.pinned]
+        importances = {each.id: _importance_of(each) for each in stored}
+        excess = await dao.forget(forget(importances, settings.max_patterns, now, pinned), "learner")
+        forgotten, known = forgotten + excess, known - excess
+    return Kept(forgotten, known)
 
 
 async def pay(dao: PatternsDAO, ids: Collection[str], use: Use, now: datetime) -> None:
-    """Raise the importance of patterns for having been useful once."""
+    """Raise the importance of patterns for having been useful once; those that are forgotten get nothing."""
     if not ids:
         return
-    wanted = frozenset(ids)
-    raised = {
-        each.id: paid(importance_of(each), {use: 1}, now) for each in await dao.known() if each.id in wanted
-    }
+    raised = {each.id: paid(_importance_of(each), {use: 1}, now) for each in await dao.importances(ids)}
     await dao.attend({id_: (each.sti, each.lti) for id_, each in raised.items()}, now)
 
 
-def importance_of(stored: StoredPattern) -> Importance:
-    """A pattern's importance as it was last written."""
+def _importance_of(stored: StoredImportance) -> Importance:
     return Importance(stored.sti, stored.lti, stored.attended_at)

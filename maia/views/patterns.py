@@ -173,7 +173,7 @@ async def patterns(
 async def pattern(atlas: Atlas, id_: str) -> PatternDetails | None:
     """A pattern with its evidence; None if it isn't known."""
     dao = _dao(atlas)
-    found = [each for each in await dao.known() if each.id == id_]
+    found = await dao.known(ids=[id_])
     if not found:
         return None
     [believed] = believe(found, prior_of(atlas))

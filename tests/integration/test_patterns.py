@@ -167,6 +167,12 @@ class TestForgetting:
         assert await dao.expire(NOON - timedelta(days=89)) == 1
         assert [(each.id, each.pos) for each in await dao.known()] == [(A, 3), (B, 0)]
 
+    async def test_some_are_read_by_their_ids(self, dao: PatternsDAO) -> None:
+        await dao.store([pattern(A), pattern(B)])
+        await dao.count([counted(A), counted(B, pos=7)])
+        assert [(each.id, each.pos) for each in await dao.known(ids=[B, "c" * 32])] == [(B, 7)]
+        assert await dao.known(["failure_mode"], ids=[B]) == []
+
     async def test_ids_are_found_by_their_beginning(self, dao: PatternsDAO) -> None:
         await dao.store([pattern(A), pattern("ab" * 16)])
         assert await dao.beginning_with("a") == [A, "ab" * 16]
