@@ -21,7 +21,7 @@ from maia.errors import MaiaError
 from maia.learner.copies import evidence_of
 from maia.learning import forms
 from maia.learning.evidence import Evidence
-from maia.learning.matching import KnownPattern, known
+from maia.learning.known_patterns import KnownPattern, known
 from maia.views.patterns import as_learnt, prior_of
 
 

@@ -17,7 +17,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from maia.learning.evidence import FLAT, Counts, Evidence, EvidenceKey, EvidenceRow, Prior
-from maia.learning.matching import KnownPattern, known
+from maia.learning.known_patterns import KnownPattern, known
 from maia.learning.patterns import Condition, Operator, Pattern, PatternType
 
 if TYPE_CHECKING:

@@ -9,8 +9,10 @@ import numpy as np
 
 from maia.learning import evidence as beliefs
 from maia.learning.evidence import Counts, Prior
-from maia.learning.matching import Match, Matcher, Recommendation, known
+from maia.learning.known_patterns import known
+from maia.learning.matching import Match, Matcher
 from maia.learning.patterns import Pattern, PatternType, condition_of
+from maia.learning.recommending import Adviser, Recommendation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -156,8 +158,12 @@ async def advice(
     atlas: Atlas, context: Mapping[str, Scalar], limit: int = 5, *, explore: bool = False, seed: int = 0
 ) -> Advice:
     """What the patterns advise in a context; with `explore` ranked by draws from the posteriors."""
-    matcher = await _matcher(atlas)
-    found = matcher.recommend(context, atlas.clock.now(), limit, explore=explore, seed=seed)
+    adviser = Adviser(
+        await _matcher(atlas),
+        confidence_threshold=atlas.settings.learner.confidence_threshold,
+        prior=prior_of(atlas),
+    )
+    found = adviser.recommend(context, atlas.clock.now(), limit, explore=explore, seed=seed)
     return Advice(tuple(map(_recommended, found.actions)), found.reason)
 
 
@@ -260,12 +266,8 @@ def columns_of(pattern: Pattern, id_: str | None = None) -> dict[str, Any]:
 
 
 async def _matcher(atlas: Atlas) -> Matcher:
-    stored, prior = await _dao(atlas).known(), prior_of(atlas)
-    return Matcher(
-        known([as_learnt(each) for each in stored], prior),
-        confidence_threshold=atlas.settings.learner.confidence_threshold,
-        prior=prior,
-    )
+    stored = await _dao(atlas).known()
+    return Matcher(known([as_learnt(each) for each in stored], prior_of(atlas)))
 
 
 def _matched(match: Match) -> MatchedPattern:

@@ -24,9 +24,11 @@ from atlas.gitstore import GitStore
 from maia.learning.evidence import Counts, EvidenceKey, EvidenceRow
 from maia.learning.forms import files
 from maia.learning.importance import Importance, forget
-from maia.learning.matching import KnownPattern, Matcher, known
+from maia.learning.known_patterns import KnownPattern, known
+from maia.learning.matching import Matcher
 from maia.learning.observations import Scalar
 from maia.learning.patterns import Condition, Operator, Pattern, PatternType
+from maia.learning.recommending import Adviser
 from maia.learning.snapshots import Remembered, Snapshot, difference, id_of, read, write
 from tests.bench.figures import Figure
 from tests.bench.stage import temporary_folder
@@ -150,9 +152,10 @@ def _matching(patterns: Sequence[KnownPattern]) -> Iterator[Figure]:
         note=f"a context meets conditions of {met:.0%} of them",
     )  # fmt: skip
     contexts = contexts[:ADVISED_CONTEXTS]
-    advised = _each_ms(contexts, lambda context: matcher.recommend(context, NOW))
+    adviser = Adviser(matcher)
+    advised = _each_ms(contexts, lambda context: adviser.recommend(context, NOW))
     yield Figure(f"recommend, {size}: p50", _p(advised, 50), "ms")
-    found = np.mean([len(matcher.recommend(context, NOW, limit=99).actions) for context in contexts[:50]])
+    found = np.mean([len(adviser.recommend(context, NOW, limit=99).actions) for context in contexts[:50]])
     yield Figure(
         f"recommend, {size}: p99",
         _p(advised, 99),

@@ -32,7 +32,7 @@ from maia.learning.forms import (
     table,
     to_json,
 )
-from maia.learning.matching import known
+from maia.learning.known_patterns import known
 from maia.learning.patterns import Condition, Operator, Pattern, PatternType
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
