@@ -30,12 +30,10 @@ from maia.learning.forecasts import (
     HORIZONS_H,
     Forecaster,
     Forecasts,
-    Snapshots,
-    damped_views,
-    hours_of_week,
-    views_later,
 )
+from maia.learning.typical_curve import damped_views, views_later
 from maia.learning.velocity import Booleans, Floats, age_class, column
+from maia.learning.video_snapshots import Snapshots, hours_of_week
 from maia.views.words import SHORT_AT_MOST_S
 
 MODEL: Final = "forecaster"

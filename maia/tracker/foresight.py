@@ -42,7 +42,7 @@ class Foresight:
         self, tracks: Tracks, born_s: Sequence[float], channel_videos: Floats, channel_velocity: Floats
     ) -> Floats:
         """By how much each video's wait changes; the last two are of its channel's norm."""
-        from maia.learning.forecasts import snapshots_of_tracks
+        from maia.learning.video_snapshots import snapshots_of_tracks
 
         usual = np.where(channel_videos >= _LEAST_NORM, channel_velocity, np.nan)
         snapshots = snapshots_of_tracks(tracks, born_s, usual_velocity=usual)

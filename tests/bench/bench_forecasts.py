@@ -38,17 +38,9 @@ from rich.table import Table
 from maia.emulator.curves import Curves, SampleRows
 from maia.emulator.mixed import Span, mixed_world
 from maia.learning.calibration import average_precision, score, top_of_groups
-from maia.learning.forecasts import (
-    CLASSES,
-    DAY_H,
-    HORIZONS_H,
-    WEEK_H,
-    Forecaster,
-    Forecasts,
-    Snapshots,
-    snapshots_of_tracks,
-    views_later,
-)
+from maia.learning.forecast_groups import CLASSES
+from maia.learning.forecasts import DAY_H, HORIZONS_H, WEEK_H, Forecaster, Forecasts
+from maia.learning.typical_curve import views_later
 from maia.learning.velocity import (
     AGE_CLASS_EDGES_H,
     Booleans,
@@ -58,6 +50,7 @@ from maia.learning.velocity import (
     advance,
     age_class,
 )
+from maia.learning.video_snapshots import Snapshots, snapshots_of_tracks
 from tests.bench.figures import Figure
 
 CONFIGURATIONS_TRIED: Final = 101

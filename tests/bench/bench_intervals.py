@@ -22,8 +22,9 @@ from rich.table import Table
 
 from maia.emulator.catalogue import Catalogue
 from maia.emulator.synthesis import DEFAULT_START, synthesize
-from maia.learning.forecasts import DAY_H, Forecaster, Snapshots, snapshots_of_tracks
+from maia.learning.forecasts import DAY_H, Forecaster
 from maia.learning.velocity import Floats, Integers, Tracks, advance, age_class
+from maia.learning.video_snapshots import Snapshots, snapshots_of_tracks
 from maia.learning.zones import (
     FORECAST_INTERVALS,
     ForecastIntervals,

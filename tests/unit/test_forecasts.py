@@ -9,22 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maia.learning.calibration import average_precision, score, top_of_groups
-from maia.learning.forecasts import (
-    CLASSES,
-    DAY_H,
-    HORIZONS_H,
-    WEEK_H,
-    Forecaster,
-    Forecasts,
-    ForecastSettings,
-    Snapshots,
-    damped_views,
-    snapshot_of_samples,
-    snapshots_of_tracks,
-    views_later,
-)
+from maia.learning.forecast_groups import CLASSES
+from maia.learning.forecast_settings import ForecastSettings
+from maia.learning.forecasts import DAY_H, HORIZONS_H, WEEK_H, Forecaster, Forecasts
 from maia.learning.states import StateError, pack
-from maia.learning.velocity import AGE_CLASS_EDGES_H, Floats, Tracks, advance, age_class
+from maia.learning.typical_curve import damped_views
+from maia.learning.velocity import AGE_CLASS_EDGES_H, Floats, age_class
+from maia.learning.video_snapshots import Snapshots, snapshot_of_samples
 
 BEGIN_S = 1_790_000_000.0
 SPREADS = np.linspace(0.15, 0.9, CLASSES)
@@ -247,32 +238,6 @@ def test_a_horizon_that_was_not_learnt_is_refused():
         Forecaster().forecast(Snapshots.of([1.0], [1]), 48.0)
 
 
-@pytest.mark.parametrize("columns", [([1.0, 2.0], [1]), ([1.0], [np.inf]), ([1.0], [-1])])
-def test_columns_that_make_no_sense_are_refused(columns: tuple[list[float], list[float]]):
-    with pytest.raises(ValueError, match=r"needs|negative"):
-        Snapshots.of(*columns)
-
-
-def test_settings_must_be_positive():
-    with pytest.raises(ValueError, match="positive"):
-        ForecastSettings(prior_errors=0.0)
-
-
-def test_samples_become_a_snapshot_as_the_tracker_sees_them():
-    at = BEGIN_S + 3600 * np.array([1.0, 3.0, 6.0, 9.0])
-    got = snapshot_of_samples(at, [100, 300, None, 90], BEGIN_S)
-    assert got.age_h.tolist() == [9.0]
-    assert got.views.tolist() == [90.0]
-    tracks = Tracks.new(1)
-    for instant, count in zip(at, [100, 300, np.nan, 90], strict=True):
-        tracks = advance(tracks, [instant], [count]).tracks
-    expected = snapshots_of_tracks(tracks, [BEGIN_S])
-    for field in fields(Snapshots):
-        np.testing.assert_array_equal(getattr(got, field.name), getattr(expected, field.name))
-    # Monday 2026-09-21 at 16:13:20 UTC is 40 h and some after Sunday's end; the last sample is 9 h later.
-    assert got.hour_of_week[0] == pytest.approx((BEGIN_S / 3600 + 9 + 72) % 168)
-
-
 def test_no_sample_gives_no_forecast():
     made = Forecaster().forecast(snapshot_of_samples([], [], BEGIN_S))
     assert np.isnan(made.median).all()
@@ -283,31 +248,6 @@ def test_falling_views_are_forecast_not_to_fall_further():
     got = snapshot_of_samples(BEGIN_S + 3600 * np.arange(1.0, 4.0), [1000, 990, 985], BEGIN_S)
     made = taught(3).forecast(got)
     assert made.median[0] >= made.low[0] >= 985
-
-
-def test_views_between_two_counts_grow_by_the_typical_curve():
-    def at(age: float, first: tuple[float, float], second: tuple[float, float], widest_h: float = 30.0):
-        return views_later([age], *([value] for value in (*first, *second)), widest_h=widest_h)[0]
-
-    nan = float("nan")
-    assert at(10, (10, 500), (20, 900)) == 500
-    assert at(20, (10, 500), (20, 900)) == 900
-    assert 700 < at(15, (10, 500), (20, 900)) < 900
-    assert at(1005, (1000, 500), (1010, 900)) == pytest.approx(700, abs=1)
-    assert np.isnan(at(15, (10, 500), (60, 900)))
-    assert np.isnan(at(15, (10, 500), (nan, nan)))
-    assert np.isnan(at(15, (nan, nan), (20, 900)))
-    assert at(10.5, (10, 500), (nan, nan)) == 500
-    assert at(19.5, (nan, nan), (20, 900)) == 900
-    assert at(10.5, (10, 500), (60, 900)) == 500
-    assert at(15, (10, 500), (20, 480)) < 500
-
-
-def test_damped_velocity_needs_a_velocity():
-    views = damped_views(Snapshots.of([10.0, 10.0, 10.0], [100, 100, 100], [None, 5.0, -5.0]))
-    assert np.isnan(views[0])
-    assert 100 < views[1] < 100 + 24 * 5
-    assert views[2] == 100
 
 
 def test_what_was_issued_unlearnt_does_not_widen_intervals():
@@ -322,3 +262,8 @@ def test_what_was_issued_unlearnt_does_not_widen_intervals():
     made, normal = other.forecast(snapshots), judged.forecast(snapshots)
     assert (made.high >= normal.high).all()
     assert (made.high > normal.high).any()
+
+
+def test_settings_must_be_positive():
+    with pytest.raises(ValueError, match="positive"):
+        ForecastSettings(prior_errors=0.0)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from atlas.adapters.tracking import ChannelNorm, StoredCohort, Target, VideoUpdate
 from atlas.config import TrackerSettings
 from atlas.testing import NOON
-from maia.learning.forecasts import Forecaster, Snapshots
+from maia.learning.forecasts import Forecaster
 from maia.learning.velocity import Cohort, Floats, Tracks, replay
+from maia.learning.video_snapshots import Snapshots
 from maia.tracker.foresight import Foresight
 from maia.tracker.measuring import Cohorts, Counts, Measured, Meter, Reading
 
