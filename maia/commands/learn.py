@@ -19,10 +19,10 @@ from maia.commands.terminal import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from atlas.composition import Atlas
-    from maia.learner.teaching import LogFormat, Preview, RefusedRow, Taught
+    from maia.learner.teaching import Log, Preview, RefusedRow, Taught
 
 _EXAMPLES = 3
 
@@ -47,10 +47,21 @@ def learn(
     action: Annotated[str | None, _column("action", "what was done")] = None,
     at: Annotated[str | None, _column("at", "the instant; UTC unless it says its zone")] = None,
     resource: Annotated[str | None, _column("resource", "who did it")] = None,
-    outcome: Annotated[str | None, _column("outcome", "how it ended; success if empty")] = None,
+    outcome: Annotated[
+        str | None, _column("outcome", "how it ended; success if empty, and what is no success is a failure")
+    ] = None,
     reward: Annotated[str | None, _column("reward", "what it brought, a number")] = None,
     cost: Annotated[str | None, _column("cost", "what it cost, a number")] = None,
     duration: Annotated[str | None, _column("duration", "how long it took, in seconds")] = None,
+    agent: Annotated[
+        str | None,
+        typer.Option(
+            "--agent",
+            metavar="NAME",
+            help="Whose actions these are. [default: what an XES log calls itself; otherwise imported]",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be read, and the first rows; learn nothing.")
     ] = False,
@@ -59,6 +70,7 @@ def learn(
     """Learn from a log of events: one JSON object a line, CSV with a header, or XES (IEEE 1849).
 
     Usual names of columns, such as case_id, activity and timestamp, are recognised; the options name others.
+    What is recognised as an outcome counts only where it is a usual word, such as ok, failed or timeout.
     All other columns become the context. Addresses, keys and the like are replaced by pseudonyms before
     anything is stored. Each file teaches once, whatever its name: after an interruption, run the command
     again, and it goes on where it stopped. For example:
@@ -74,17 +86,29 @@ def learn(
         "reward": reward, "cost": cost, "duration_s": duration,
     }  # fmt: skip
     columns = {field: column for field, column in chosen.items() if column is not None}
-    if columns and (format_ == "xes" or ".xes" in from_.suffixes):
-        raise typer.BadParameter("columns can't be named for XES, whose standard names them")
+    standard = columns.keys() & {"session", "action", "at"}
+    if standard and (format_ == "xes" or ".xes" in from_.suffixes):
+        raise typer.BadParameter(
+            "XES has session, action and instant where its standard says: "
+            f"leave out {', '.join(f'--{name}' for name in sorted(standard))}"
+        )
+    if agent is not None and not agent.strip():
+        raise typer.BadParameter("the agent's name is empty")
+
+    def log() -> Log:
+        from maia.learner.teaching import Log
+
+        return Log.of(from_, format_, columns, agent)
+
     if dry_run:
-        seen = _preview(from_, format_, columns)
+        seen = _preview(from_, log)
         if as_json:
             print_json(seen)
         else:
             _print_preview(seen)
         _conclude(seen.observations, seen.refused, seen.refused_rows, quiet=as_json)
     else:
-        taught = _teach(from_, format_, columns)
+        taught = _teach(from_, log)
         if as_json:
             print_json(taught)
         else:
@@ -93,22 +117,22 @@ def learn(
         _conclude(done, taught.refused, taught.refused_rows, quiet=as_json)
 
 
-def _preview(path: Path, format_: LogFormat | None, columns: Mapping[str, str]) -> Preview:
+def _preview(path: Path, log: Callable[[], Log]) -> Preview:
     async def read(atlas: Atlas) -> Preview:
-        from maia.learner.teaching import Log, preview
+        from maia.learner.teaching import preview
 
         with progress_bar(f"Reading {path.name}") as bar:
-            return await preview(atlas, Log.of(path, format_, columns), _EXAMPLES, bar)
+            return await preview(atlas, log(), _EXAMPLES, bar)
 
     return with_atlas(read)
 
 
-def _teach(path: Path, format_: LogFormat | None, columns: Mapping[str, str]) -> Taught:
+def _teach(path: Path, log: Callable[[], Log]) -> Taught:
     async def read(atlas: Atlas) -> Taught:
-        from maia.learner.teaching import Log, teach
+        from maia.learner.teaching import teach
 
         with progress_bar(f"Learning from {path.name}") as bar:
-            return await teach(atlas, Log.of(path, format_, columns), bar)
+            return await teach(atlas, log(), bar)
 
     return with_atlas(read)
 
@@ -134,6 +158,7 @@ def _print_preview(seen: Preview) -> None:
             f"{seen.rows:,} rows would be read as {seen.format}, of which {seen.observations:,} can be used: "
             f"{as_text(seen.first)} to {as_text(seen.last)}. Nothing was learnt."
         )
+        _print_unclear(seen.unclear_outcomes)
 
 
 def _print_taught(taught: Taught) -> None:
@@ -147,6 +172,15 @@ def _print_taught(taught: Taught) -> None:
             f"learnt from {taught.observations:,} observations in {taught.rows:,} rows: "
             f"{taught.new_patterns:,} new patterns, {taught.changed_patterns:,} changed, "
             f"{taught.forgotten_patterns:,} forgotten; {taught.patterns:,} are known"
+        )
+        _print_unclear(taught.unclear_outcomes)
+
+
+def _print_unclear(rows: int) -> None:
+    if rows:
+        print_text(
+            f"{rows:,} rows have an outcome that is no usual word for success or failure, and count as "
+            "successes: if whatever is no success is a failure, name the column with --outcome"
         )
 
 

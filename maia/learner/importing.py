@@ -1,8 +1,8 @@
 """Turns the events of an imported log into observations: from XES, CSV or JSON lines, once they are parsed.
 
-A case of the log is a session, an activity an action, and the resource part of the context. Each activity
-counts as a success unless the log says otherwise: by an outcome, or by XES's transactional states for what
-was aborted or withdrawn.
+A case of the log is a session, an activity an action, and the resource part of the context. The agent is
+called what the caller says, or as the log calls itself. Each activity counts as a success unless the log says
+otherwise: by an outcome, or by XES's transactional states for what was aborted or withdrawn.
 """
 
 from __future__ import annotations
@@ -14,17 +14,14 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from maia.learner.observing import Pseudonymizing, Remembered, hashed
+from maia.learning.event_logs import DENIALS, SUCCESSES
 from maia.learning.observations import IMPORTED, SUCCESS, Observation, checked
 
 AGENT: Final = IMPORTED
-"""The agent of imported observations, unless the caller names one."""
+"""The agent of imported observations, if neither the caller nor the log names one."""
 
 _MOST_REASONS: Final = 100
 _OTHER_REASONS: Final = "something else"
-_SUCCESSES: Final = frozenset(
-    {"success", "succeeded", "successful", "ok", "true", "yes", "1", "done", "complete", "completed"}
-)
-_FAILURES: Final = frozenset({"false", "no", "0"})
 _FAILED: Final = "failed"
 _LIFECYCLE: Final = "lifecycle:transition"
 _ABORTED: Final = frozenset({"ate_abort", "pi_abort", "withdraw"})
@@ -52,6 +49,8 @@ class LogRecord(Protocol):
     def duration_s(self) -> float | None: ...
     @property
     def attributes(self) -> Mapping[str, Any]: ...
+    @property
+    def log(self) -> str | None: ...
 
 
 @dataclass(slots=True)
@@ -59,7 +58,7 @@ class LogImport:
     """Reads records one after the other, and counts those that can't be used, by what is wrong with them."""
 
     pseudonyms: Pseudonymizing
-    agent: str = AGENT
+    agent: str | None = None
     refused: Counter[str] = field(default_factory=Counter)
     _remembered: Remembered = field(init=False, repr=False)
 
@@ -92,7 +91,7 @@ class LogImport:
             described["resource"] = record.resource
         context = self._remembered.context(described) | {"hour": at.hour, "weekday": at.weekday()}
         return checked(
-            agent=self.agent,
+            agent=self.pseudonyms.text(self.agent or record.log or AGENT),
             session=hashed(self.pseudonyms.text(record.session)),
             action=self.pseudonyms.text(record.action),
             at=at,
@@ -114,9 +113,9 @@ def _scalar(value: Any) -> Any:
 def _outcome(said: str | None, transition: Any) -> str:
     """How an activity ended, by what the log says of it or by its transactional state."""
     word = (said or "").strip()
-    if word.casefold() in _SUCCESSES:
+    if word.casefold() in SUCCESSES:
         return SUCCESS
-    if word.casefold() in _FAILURES:
+    if word.casefold() in DENIALS:
         return _FAILED
     if word:
         return word

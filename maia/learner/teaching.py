@@ -72,14 +72,21 @@ class RefusedRow:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A file to learn from, and how to read it. `columns` says for a field of an event what it is called."""
+    """A file to learn from, and how to read it.
+
+    `columns` says for a field of an event what it is called, and `agent` whose actions these are; without it
+    that is what the log calls itself.
+    """
 
     path: Path
     format: LogFormat
     columns: Mapping[str, str] = field(default_factory=dict)
+    agent: str | None = None
 
     @classmethod
-    def of(cls, path: Path, format_: LogFormat | None, columns: Mapping[str, str]) -> Log:
+    def of(
+        cls, path: Path, format_: LogFormat | None, columns: Mapping[str, str], agent: str | None = None
+    ) -> Log:
         """The log, its format by the file's name unless it is said; LogUnreadable if that says nothing."""
         if format_ is None:
             suffix = Path(path.name.lower().removesuffix(".gz")).suffix
@@ -89,7 +96,7 @@ class Log:
                     f"the name {path.name!r} doesn't tell the format: give --format {formats}"
                 )
             format_ = _SUFFIXES[suffix]
-        return cls(path, format_, columns)
+        return cls(path, format_, columns, agent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,8 @@ class Preview:
     observations: int
     refused: int
     refused_rows: Sequence[RefusedRow]
+    unclear_outcomes: int
+    """Rows that say something under a usual name for outcomes that is neither success nor failure."""
     first: datetime | None
     last: datetime | None
     examples: Sequence[Observation]
@@ -116,6 +125,8 @@ class Taught:
     observations: int
     refused: int
     refused_rows: Sequence[RefusedRow]
+    unclear_outcomes: int
+    """Rows that say something under a usual name for outcomes that is neither success nor failure."""
     skipped: int
     """Rows that an earlier run had learnt."""
     already_learnt: bool
@@ -129,7 +140,7 @@ class Taught:
 
 async def preview(atlas: Atlas, log: Log, examples: int, on_bytes: OnBytes | None = None) -> Preview:
     """Read a log without learning from it."""
-    reader = _Reader(log, LogImport(await pseudonyms_of(atlas)), on_bytes)
+    reader = _Reader(log, LogImport(await pseudonyms_of(atlas), log.agent), on_bytes)
     _digest(log, None)
     shown: list[Observation] = []
     first = last = None
@@ -144,6 +155,7 @@ async def preview(atlas: Atlas, log: Log, examples: int, on_bytes: OnBytes | Non
         reader.observations,
         reader.refused,
         reader.refused_rows,
+        reader.unclear_outcomes,
         first,
         last,
         shown,
@@ -174,7 +186,8 @@ class _Lesson:
         source = f"import {_digest(self._log, self._on_bytes)}"
         position = await self._dao.cursor(source, _NOTHING_YET)
         done, _, all_of_it = position.partition(" ")
-        reader = _Reader(self._log, LogImport(await pseudonyms_of(self._atlas)), self._on_bytes)
+        importer = LogImport(await pseudonyms_of(self._atlas), self._log.agent)
+        reader = _Reader(self._log, importer, self._on_bytes)
         if all_of_it:
             self._known = await self._dao.count_known()
         else:
@@ -186,6 +199,7 @@ class _Lesson:
             reader.observations,
             reader.refused,
             reader.refused_rows,
+            reader.unclear_outcomes,
             int(done),
             bool(all_of_it),
             self._new,
@@ -239,7 +253,7 @@ class _Reader:
 
     def __init__(self, log: Log, importer: LogImport, on_bytes: OnBytes | None) -> None:
         self._log, self._importer, self._on_bytes = log, importer, on_bytes
-        self.rows = self.observations = self.refused = 0
+        self.rows = self.observations = self.refused = self.unclear_outcomes = 0
         self.refused_rows: list[RefusedRow] = []
 
     def pages(self, size: int, skipped: int) -> Iterator[list[Observation]]:
@@ -269,6 +283,8 @@ class _Reader:
         if isinstance(row, Malformed):
             self._refuse(row.line, row.problem)
             return None
+        if "outcome" not in self._log.columns and row.has_unclear_outcome:
+            self.unclear_outcomes += 1
         try:
             return self._importer.observation(row)
         except (ValueError, OverflowError) as error:
@@ -296,7 +312,7 @@ def _parsed(log: Log, file: BinaryIO) -> Iterator[Parsed]:
         case "csv":
             return parse_csv(file, log.columns)
         case "xes":
-            return parse_xes(iter(lambda: file.read(_CHUNK_BYTES), b""))
+            return parse_xes(iter(lambda: file.read(_CHUNK_BYTES), b""), log.columns)
 
 
 def _digest(log: Log, on_bytes: OnBytes | None) -> str:

@@ -2,14 +2,15 @@
 
 The parsers take lines or chunks and yield one `LoggedEvent` or `Malformed` after the other, in bounded
 memory; none of them raises for what a file holds. Which column means what is guessed from its name, by the
-names of the XES standard (IEEE 1849) and by plain ones, unless a mapping says so.
+names of the XES standard (IEEE 1849) and by plain ones, unless a mapping says so. A guessed outcome is one
+only where it says in a usual word that something succeeded or failed: `status` may be that of an order.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
@@ -36,6 +37,16 @@ FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "duration_s": ("duration_s", "duration", "seconds"),
 }  # fmt: skip
 """For each field of an event the names that it goes by, likeliest first."""
+SUCCESSES: Final = frozenset(
+    {"success", "succeeded", "successful", "ok", "true", "yes", "1", "done", "complete", "completed"}
+)
+"""What says that something succeeded, in lower case."""
+DENIALS: Final = frozenset({"false", "no", "0"})
+"""What says that something failed, without a word for how."""
+_FAILURES: Final = DENIALS | {
+    "fail", "failed", "failure", "error", "exception", "timeout", "timed out", "abort", "aborted", "crashed",
+    "cancelled", "canceled",
+}  # fmt: skip
 _REQUIRED: Final = ("session", "action")
 _NUMBERS: Final = ("reward", "cost", "duration_s")
 _QUOTED_LINES: Final = 100
@@ -59,6 +70,13 @@ class LoggedEvent:
     attributes: Mapping[str, Scalar] = field(default_factory=dict)
     line: int = 0
     """The line of the file where the event begins, from 1."""
+    log: str | None = None
+    """What the log calls itself, if it does."""
+
+    @property
+    def has_unclear_outcome(self) -> bool:
+        """Whether what may be an outcome, by its name, says neither that it succeeded nor that it failed."""
+        return self.outcome is None and any(_folded(name) in FIELDS["outcome"] for name in self.attributes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +110,7 @@ def parse_jsonl(lines: Iterable[bytes | str], columns: Mapping[str, str] | None 
             row = orjson.loads(text)
             if not isinstance(row, dict):
                 raise _UnreadableError("not a JSON object")
-            yield _event(row, guess_columns(list(row), columns), number)
+            yield _event(row, guess_columns(list(row), columns), number, columns or {})
         except (_UnreadableError, orjson.JSONDecodeError) as error:
             yield Malformed(number, str(error), (text or repr(line))[:_SHOWN])
 
@@ -120,20 +138,21 @@ def parse_csv(lines: Iterable[bytes | str], columns: Mapping[str, str] | None = 
             cells = _cells(text, separator)
             if len(cells) != len(header):
                 raise _UnreadableError(f"{len(cells)} values, but the header has {len(header)}")
-            yield _event(dict(zip(header, cells, strict=True)), guessed, number)
+            yield _event(dict(zip(header, cells, strict=True)), guessed, number, columns or {})
         except _UnreadableError as error:
             yield Malformed(number, str(error), text[:_SHOWN])
             if not guessed.keys() >= set(_REQUIRED):
                 return
 
 
-def parse_xes(chunks: Iterable[bytes | str]) -> Iterator[Parsed]:
+def parse_xes(chunks: Iterable[bytes | str], columns: Mapping[str, str] | None = None) -> Iterator[Parsed]:
     """The events of an XES log (IEEE 1849), as chunks of the file come; a session is a trace.
 
-    Attributes of the trace are added to each of its events as `case:…`. Document type and entity
+    Attributes of the trace are added to each of its events as `case:…`. Session, action and instant are where
+    the standard has them; `columns` can name the attributes for the other fields. Document type and entity
     declarations are refused, so that nothing can be expanded or fetched. What follows a syntax error is lost.
     """
-    reader = _XesReader()
+    reader = _XesReader(columns or {})
     try:
         for chunk in chunks:
             reader.feed(chunk)
@@ -156,7 +175,7 @@ def guess_columns(names: Sequence[str], columns: Mapping[str, str] | None = None
     chosen = dict(columns or {})
     if unknown := chosen.keys() - FIELDS.keys():
         raise ValueError(f"no such field: {', '.join(sorted(unknown))}; there are {', '.join(FIELDS)}")
-    by_folded = {name.strip().casefold(): name for name in reversed(names)}
+    by_folded = {_folded(name): name for name in reversed(names)}
     taken = set(chosen.values())
     found = {name: column for name, column in chosen.items() if column in names}
     for name, aliases in FIELDS.items():
@@ -169,6 +188,10 @@ def guess_columns(names: Sequence[str], columns: Mapping[str, str] | None = None
                 taken.add(column)
                 break
     return found
+
+
+def _folded(name: str) -> str:
+    return name.strip().casefold()
 
 
 def parse_instant(value: object) -> datetime:
@@ -202,8 +225,19 @@ def _is_number(text: str) -> bool:
     return len(stripped) != 8 or not stripped.isdecimal()
 
 
-def _event(row: Mapping[str, Any], columns: Mapping[str, str], line: int) -> LoggedEvent:
-    """The event of a row; raises _UnreadableError if a session, an action or a readable value is missing."""
+def _event(
+    row: Mapping[str, Any],
+    columns: Mapping[str, str],
+    line: int,
+    chosen: Collection[str],
+    log: str | None = None,
+) -> LoggedEvent:
+    """The event of a row; raises _UnreadableError if a session, an action or a readable value is missing.
+
+    Those fields are `chosen` whose columns aren't guessed.
+    """
+    if "outcome" not in chosen and not _tells_outcome(row.get(columns.get("outcome", ""))):
+        columns = {name: column for name, column in columns.items() if name != "outcome"}
     values = {name: row.get(column) for name, column in columns.items()}
     _require(columns)
     for name in _REQUIRED:
@@ -223,7 +257,13 @@ def _event(row: Mapping[str, Any], columns: Mapping[str, str], line: int) -> Log
         **{name: _number(name, values.get(name)) for name in _NUMBERS},
         attributes=dict(_scalars({name: value for name, value in row.items() if name not in used})),
         line=line,
+        log=log,
     )
+
+
+def _tells_outcome(value: object) -> bool:
+    word = _folded(str(value))
+    return word in SUCCESSES or word in _FAILURES
 
 
 def _require(columns: Mapping[str, str]) -> None:
@@ -313,7 +353,9 @@ def _cells(text: str, separator: str) -> list[str]:
 class _XesReader:
     """Turns the tags of an XES log into events, a trace at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        self._columns = {**columns, **_XES_COLUMNS}
+        self._log: str | None = None
         self._parser = expat.ParserCreate()
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
@@ -358,9 +400,16 @@ class _XesReader:
             self._trace, self._events = {}, []
         elif name == "event" and parent in ("trace", "log"):
             self._event, self._event_line = {}, self.line
-        elif "key" in attributes and "value" in attributes and parent in ("trace", "event"):
-            owner = self._trace if parent == "trace" else self._event
-            owner[attributes["key"]] = _xes_value(name, attributes["value"])
+        elif "key" in attributes and "value" in attributes:
+            self._read_attribute(parent, name, attributes["key"], attributes["value"])
+
+    def _read_attribute(self, parent: str, kind: str, key: str, value: str) -> None:
+        if parent == "trace":
+            self._trace[key] = _xes_value(kind, value)
+        elif parent == "event":
+            self._event[key] = _xes_value(kind, value)
+        elif parent == "log" and key == _XES_COLUMNS["action"]:
+            self._log = value.strip() or None
 
     def _end(self, tag: str) -> None:
         name = self._path.pop()
@@ -381,7 +430,8 @@ class _XesReader:
 
     def _take(self, row: dict[str, Scalar], line: int) -> None:
         try:
-            self._taken.append(_event(row, guess_columns(list(row), _XES_COLUMNS), line))
+            columns = guess_columns(list(row), self._columns)
+            self._taken.append(_event(row, columns, line, self._columns, self._log))
         except _UnreadableError as error:
             self._taken.append(Malformed(line, str(error), str(row)[:_SHOWN]))
 

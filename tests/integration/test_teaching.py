@@ -204,6 +204,25 @@ async def test_personal_data_is_not_stored(atlas: Atlas, tmp_path: Path) -> None
     assert "someone@example.org" not in known
 
 
+async def test_an_outcome_of_another_kind_is_no_failure_unless_it_is_named(
+    atlas: Atlas, tmp_path: Path
+) -> None:
+    path = jsonl(tmp_path / "claims.jsonl", events(outcome="rejected"))
+    seen = await preview(atlas, log(path), 1)
+    assert (seen.unclear_outcomes, seen.examples[0].outcome) == (ROWS, "success")
+    assert seen.examples[0].context["outcome"] == "rejected"
+    named = await preview(atlas, log(path, outcome="outcome"), 1)
+    assert (named.unclear_outcomes, named.examples[0].outcome) == (0, "rejected")
+
+
+async def test_patterns_are_of_the_agent_that_is_named(atlas: Atlas, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "runs.jsonl", events())
+    await teach(atlas, Log.of(path, None, {}, "desk"))
+    agents = {each.signature.get("agent") for each in await dao(atlas).known()}
+    assert "desk" in agents
+    assert "imported" not in agents
+
+
 async def test_only_one_learner_works_at_a_time(atlas: Atlas, tmp_path: Path) -> None:
     path = jsonl(tmp_path / "runs.jsonl", events())
     async with atlas.db.only_one(LOCK) as is_mine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from xml.sax.saxutils import quoteattr
 
@@ -160,11 +161,11 @@ def test_reads_xes_in_chunks(size: int) -> None:
     parsed = list(parse_xes(data[at : at + size] for at in range(0, len(data), size)))
     assert parsed[0] == LoggedEvent(
         "Case 1", "open", NOON, "Ann", cost=2.5,
-        attributes={"case:priority": 3, "urgent": True, "count": "many"}, line=8,
+        attributes={"case:priority": 3, "urgent": True, "count": "many"}, line=8, log="the log",
     )  # fmt: skip
     assert isinstance(parsed[1], Malformed)
     assert parsed[1].line == 16
-    assert parsed[2] == LoggedEvent("trace 2", "close", line=21)
+    assert parsed[2] == LoggedEvent("trace 2", "close", line=21, log="the log")
     assert len(parsed) == 3
 
 
@@ -258,6 +259,45 @@ def test_refuses_what_is_no_instant(value: object) -> None:
 
 def test_a_compact_date_is_no_number() -> None:
     assert parse_instant("20261103") == NOON.replace(hour=0)
+
+
+def claims(*outcomes: str) -> tuple[list[bytes], list[str], list[str]]:
+    """The same log in each format, with a status for each of its events."""
+    records = [{"session": "1", "action": "decide", "status": outcome} for outcome in outcomes]
+    xml = "".join(
+        f'<event><string key="concept:name" value="decide"/><string key="status" value="{outcome}"/></event>'
+        for outcome in outcomes
+    )
+    return (
+        [orjson.dumps(each) for each in records],
+        ["session,action,status\n", *(f"1,decide,{outcome}\n" for outcome in outcomes)],
+        [f"<log><trace>{xml}</trace></log>"],
+    )
+
+
+def read(parsed: Iterable[LoggedEvent | Malformed]) -> list[tuple[str | None, object, bool]]:
+    """The outcome, what is left of the status, and whether that is unclear."""
+    events = [each for each in parsed if isinstance(each, LoggedEvent)]
+    return [(each.outcome, each.attributes.get("status"), each.has_unclear_outcome) for each in events]
+
+
+def test_only_usual_words_make_an_outcome_of_a_column_that_is_guessed() -> None:
+    expected = [
+        ("OK", None, False), ("failed", None, False), (None, "rejected", True), ("Timeout", None, False),
+        (None, None, False),
+    ]  # fmt: skip
+    as_jsonl, as_csv, as_xes = claims("OK", "failed", "rejected", "Timeout", "")
+    assert read(parse_jsonl(as_jsonl)) == expected
+    assert read(parse_csv(as_csv)) == expected
+    assert read(parse_xes(as_xes)) == expected
+
+
+def test_in_a_column_that_is_named_everything_is_an_outcome() -> None:
+    expected = [("OK", None, False), ("rejected", None, False)]
+    as_jsonl, as_csv, as_xes = claims("OK", "rejected")
+    assert read(parse_jsonl(as_jsonl, {"outcome": "status"})) == expected
+    assert read(parse_csv(as_csv, {"outcome": "status"})) == expected
+    assert read(parse_xes(as_xes, {"outcome": "status"})) == expected
 
 
 def test_guesses_each_column_once() -> None:

@@ -28,6 +28,7 @@ class Record:
     cost: float | None = None
     duration_s: float | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    log: str | None = None
 
 
 class Initials:
@@ -83,6 +84,21 @@ def test_an_activity_succeeded_unless_the_log_says_otherwise(
     (observed,) = read(Record(outcome=outcome, attributes=attributes), agent="desk")
     assert (observed.agent, observed.outcome) == ("desk", told)
     assert observed.context == {"hour": 12, "weekday": 0}
+
+
+@pytest.mark.parametrize(
+    ("said", "log", "agent"),
+    [
+        (None, None, "imported"),
+        (None, "claims", "claims"),
+        (None, "claims of ann@example.org", "claims of A."),
+        ("desk", "claims", "desk"),
+        ("ann@example.org", None, "A."),
+    ],
+)
+def test_the_agent_is_what_the_caller_or_the_log_says(said: str | None, log: str | None, agent: str) -> None:
+    (observed,) = read(Record(log=log), agent=said)
+    assert observed.agent == agent
 
 
 def test_attributes_that_are_no_scalars_become_texts() -> None:
