@@ -12,11 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-import stamina
-
 from atlas.adapters.patterns import PatternCopy, PatternsDAO, StoredEvidence
 from atlas.config import LearnerSettings
-from atlas.errors import TransactionConflict
+from atlas.conflicts import retry_conflicts
 from maia.errors import MaiaError
 from maia.learner.observing import Pseudonymizing
 from maia.learning import forms, snapshots
@@ -29,7 +27,6 @@ from maia.views.patterns import columns_of, pattern_of
 
 _NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST: Final = {"statement": 2_000, "action": 200}
-_TRIES: Final = 4
 _CLOCKS_DIFFER: Final = timedelta(days=1)
 
 
@@ -84,8 +81,7 @@ async def merge(dao: PatternsDAO, settings: LearnerSettings, copy: Snapshot, now
     changed: list[str] = []
     kept: list[str] = []
     raised = 0
-    retrying = stamina.retry_context(on=TransactionConflict, attempts=_TRIES, wait_initial=0.05, wait_max=0.5)
-    async for trial in retrying:
+    async for trial in retry_conflicts():
         with trial:
             async with dao.transaction() as ours:
                 changed = await ours.merge_patterns(copies)

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
-
-import stamina
 
 from atlas.adapters.patterns import Model, PatternsDAO
-from atlas.errors import TransactionConflict
+from atlas.conflicts import retry_conflicts
 from maia.learner.knowledge import Learnt, alarms_to_store, to_store
-
-_TRIES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +33,7 @@ async def store_learnt(
     """
     patterns, evidence = to_store(learnt.findings)
     changed: dict[str, bool] = {}
-    retrying = stamina.retry_context(on=TransactionConflict, attempts=_TRIES, wait_initial=0.05, wait_max=0.5)
-    async for trial in retrying:
+    async for trial in retry_conflicts():
         with trial:
             async with dao.transaction() as ours:
                 await ours.move_cursor(source, start, end)

@@ -6,14 +6,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import stamina
-
 from atlas.adapters.maia import MaiaDAO
 from atlas.adapters.tracking import BatchStored
 from atlas.adapters.uploads import UploadsDAO
 from atlas.composition import Atlas
+from atlas.conflicts import retry_conflicts
 from atlas.db import Transaction
-from atlas.errors import TransactionConflict
 from maia.tracker.feed_counts import judge
 from maia.tracker.measuring import Breakout, Measured, Meter
 from maia.youtube.resources import Video
@@ -21,7 +19,6 @@ from maia.youtube.resources import Video
 FEED_COUNTS = 1000
 """Most counts of feeds that are used in one transaction."""
 
-_STORING_TRIES = 4
 _STALENESS_SHARE = 0.2
 """The weight of the latest counts in the estimate of how late feeds are."""
 
@@ -46,7 +43,7 @@ class Storage:
         self, measured: Measured, videos: Sequence[Video]
     ) -> tuple[BatchStored, Sequence[Breakout]]:
         """Store samples, metadata and breakouts in one transaction, and send alerts for the breakouts."""
-        async for trial in _retrying():
+        async for trial in retry_conflicts():
             with trial:
                 if not videos and not measured.breakouts:
                     return await self.dao.update_video_stats_batch(measured.updates), ()
@@ -62,7 +59,7 @@ class Storage:
 
         A video whose count becomes a sample is due later, which saves the unit of an API sample.
         """
-        async for trial in _retrying():
+        async for trial in retry_conflicts():
             with trial:
                 async with self._transaction() as (transaction, dao):
                     used, breakouts = await self._use_feed_counts(transaction, dao, meter)
@@ -121,9 +118,3 @@ class Storage:
                 level=self.atlas.settings.tracker.breakout_alert,
                 key=f"breakout {breakout.id} {breakout.at.isoformat()}",
             )
-
-
-def _retrying() -> AsyncIterator[stamina.Attempt]:
-    return stamina.retry_context(
-        on=TransactionConflict, attempts=_STORING_TRIES, wait_initial=0.05, wait_max=0.5
-    ).__aiter__()

@@ -1,0 +1,19 @@
+"""Transactions that conflict with others are tried again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+import stamina
+
+from atlas.errors import TransactionConflict
+
+_TRIES: Final = 4
+
+
+def retry_conflicts() -> AsyncIterator[stamina.Attempt]:
+    """Attempts at a transaction; each is a context manager, and conflicts end all but the last quietly."""
+    return stamina.retry_context(
+        on=TransactionConflict, attempts=_TRIES, wait_initial=0.05, wait_max=0.5
+    ).__aiter__()
