@@ -29,6 +29,8 @@ from collections.abc import Iterable, Mapping
 from math import exp, hypot, isfinite, log
 from typing import Any, Final, Self
 
+from maia.learning.states import check_version
+
 ALARM: Final = 0.5
 """A score of at least this is an alarm."""
 DEFAULT_EVIDENCE: Final = 10.1
@@ -338,8 +340,7 @@ class AnomalyDetector:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """A detector that goes on where the one that wrote this state stood."""
-        if state["version"] != STATE_VERSION:
-            raise ValueError(f"the state has version {state['version']}, this release reads {STATE_VERSION}")
+        check_version(state["version"], STATE_VERSION)
         detector = cls()
         for name in cls.__slots__:
             setattr(detector, name, _restored(getattr(detector, name), state[name]))

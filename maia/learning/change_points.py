@@ -17,6 +17,8 @@ from math import exp, isfinite
 from statistics import median
 from typing import Any, Final, Self
 
+from maia.learning.states import check_version
+
 STATE_VERSION: Final = 1
 _LARGEST_DEVIATION: Final = 3.0
 _LARGEST_VALUE: Final = 1e150
@@ -161,8 +163,7 @@ class ChangeDetector:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """A detector that goes on where the one that wrote this state stood."""
-        if state["version"] != STATE_VERSION:
-            raise ValueError(f"the state has version {state['version']}, this release reads {STATE_VERSION}")
+        check_version(state["version"], STATE_VERSION)
         detector = cls(ChangeSettings(**state["settings"]))
         detector._count = state["count"]
         detector._seen, detector._level, detector._squares = state["regime"]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Final, Self
 
+from maia.learning.states import check_version
+
 HOURS_PER_WEEK: Final = 168
 STATE_VERSION: Final = 1
 _HOUR_S: Final = 3_600
@@ -98,8 +100,7 @@ class WeekProfile:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """A profile that goes on where the one that wrote this state stood."""
-        if state["version"] != STATE_VERSION:
-            raise ValueError(f"the state has version {state['version']}, this release reads {STATE_VERSION}")
+        check_version(state["version"], STATE_VERSION)
         profile = cls(state["utc_offset_s"], state["floor"])
         profile._counts, profile._spreads = list(state["counts"]), list(state["spreads"])
         profile._quantiles = [list(quantiles) for quantiles in state["quantiles"]]

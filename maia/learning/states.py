@@ -18,6 +18,12 @@ class NewerState(StateError):
     """The state was written by a newer version."""
 
 
+def check_version(found: object, expected: int) -> None:
+    """Refuse a part of a state that another release wrote, with ValueError."""
+    if found != expected:
+        raise ValueError(f"the state has version {found}, this release reads {expected}")
+
+
 def pack(name: str, version: int, content: Any) -> bytes:
     """The content (plain lists, mappings, texts, numbers, bytes) as bytes."""
     body = msgpack.packb([name, version, content], use_bin_type=True)

@@ -11,6 +11,8 @@ from enum import StrEnum
 from math import isnan
 from typing import Any, Final, Self
 
+from maia.learning.states import check_version
+
 STATE_VERSION: Final = 1
 
 
@@ -86,8 +88,7 @@ class ThresholdDetector:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """A detector that goes on where the one that wrote this state stood."""
-        if state["version"] != STATE_VERSION:
-            raise ValueError(f"the state has version {state['version']}, this release reads {STATE_VERSION}")
+        check_version(state["version"], STATE_VERSION)
         detector = cls(ThresholdSettings(**state["settings"]))
         detector.is_high = state["is_high"]
         detector._high, detector._normal = state["masks"]
