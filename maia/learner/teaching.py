@@ -100,24 +100,8 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
-    """What would be read of a log, and the first observations as they would be learnt."""
-
-    format: LogFormat
-    rows: int
-    observations: int
-    refused: int
-    refused_rows: Sequence[RefusedRow]
-    unclear_outcomes: int
-    """Rows that say something under a usual name for outcomes that is neither success nor failure."""
-    first: datetime | None
-    last: datetime | None
-    examples: Sequence[Observation]
-
-
-@dataclass(frozen=True, slots=True)
-class Taught:
-    """What a log has taught."""
+class LogRead:
+    """How a log was read."""
 
     format: LogFormat
     rows: int
@@ -125,8 +109,24 @@ class Taught:
     observations: int
     refused: int
     refused_rows: Sequence[RefusedRow]
+    """The first of them."""
     unclear_outcomes: int
     """Rows that say something under a usual name for outcomes that is neither success nor failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview(LogRead):
+    """What would be read of a log, and the first observations as they would be learnt."""
+
+    first: datetime | None
+    last: datetime | None
+    examples: Sequence[Observation]
+
+
+@dataclass(frozen=True, slots=True)
+class Taught(LogRead):
+    """What a log has taught."""
+
     skipped: int
     """Rows that an earlier run had learnt."""
     already_learnt: bool
