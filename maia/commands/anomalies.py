@@ -10,7 +10,7 @@ import typer
 
 from maia.commands.arguments import parse_since
 from maia.commands.tables import Column, print_table
-from maia.commands.terminal import AsJson, as_text, console, print_json, print_text, with_atlas
+from maia.commands.terminal import AsJson, Since, as_text, console, print_json, print_text, with_atlas
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,14 +27,7 @@ _MOST_PLOTS: Final = 3
 
 @app.command()
 def anomalies(
-    since: Annotated[
-        str,
-        typer.Option(
-            metavar="SPAN|DAY|TIME",
-            help="Where to start: a span before now such as 24h or 7d, a day in UTC, or a time such as "
-            "2026-11-02T08:00:00Z.",
-        ),
-    ] = "7d",
+    since: Since = "7d",
     series: Annotated[
         str | None,
         typer.Option(

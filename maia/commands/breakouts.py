@@ -13,6 +13,7 @@ from maia.commands.arguments import parse_since
 from maia.commands.tables import Column, print_table
 from maia.commands.terminal import (
     AsJson,
+    Since,
     as_text,
     console,
     print_json,
@@ -37,14 +38,7 @@ _COLUMNS: Final = (
 
 @app.command()
 def breakouts(
-    since: Annotated[
-        str,
-        typer.Option(
-            metavar="SPAN|DAY|TIME",
-            help="Where to start: a span before now such as 24h or 7d, a day in UTC, or a time such as "
-            "2026-11-02T08:00:00Z.",
-        ),
-    ] = "7d",
+    since: Since = "7d",
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Keep running and show new ones, until Ctrl-C.")
     ] = False,

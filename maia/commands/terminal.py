@@ -30,6 +30,14 @@ LONG_WAIT_S = 2.0
 """A wait that takes longer is explained to the user."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Since = Annotated[
+    str,
+    typer.Option(
+        metavar="SPAN|DAY|TIME",
+        help="Where to start: a span before now such as 24h or 7d, a day in UTC, or a time such as "
+        "2026-11-02T08:00:00Z.",
+    ),
+]
 Excel = Annotated[bool, typer.Option("--excel", help="Write CSV that Excel opens correctly.")]
 Raw = Annotated[
     bool, typer.Option("--raw", help="Write CSV for programs: without an apostrophe before formulas.")
