@@ -11,7 +11,6 @@ import pytest
 from atlas.adapters.patterns import PatternsDAO
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
-from atlas.errors import DatabaseUnavailable
 from maia.cycle.agent import run
 from maia.cycle.expectations import SUCCESS_MODEL
 from maia.learner import outcomes
@@ -22,6 +21,7 @@ from maia.learner.sources import Acts
 from maia.learning.failure_classes import BY_REASON, FailureClasses
 from maia.learning.success import SuccessPredictor, known_before
 from maia.learning.templates import Classified, FailureClass, FailureTemplates
+from tests.interference import database_lost_at_third_page
 
 pytestmark = pytest.mark.integration
 
@@ -170,23 +170,11 @@ class TestOneAtATime:
         assert statistics["detail"] == "another learner is at work"
 
     async def test_a_failure_while_storing_leaves_nothing_half_learnt(
-        self, atlas: Atlas, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+        self, atlas: Atlas, clock: FixedClock
     ) -> None:
         await failing_nights(atlas, clock, 5)
-        store = PatternsDAO.save_models
-        calls = 0
-
-        async def fail_once(self: PatternsDAO, models: Any) -> None:
-            nonlocal calls
-            await store(self, models)
-            calls += 1
-            if calls == 3:
-                raise DatabaseUnavailable("the database went away")
-
-        monkeypatch.setattr(PatternsDAO, "save_models", fail_once)
-        with pytest.raises(DatabaseUnavailable):
+        with database_lost_at_third_page():
             await learn(atlas, batch_size=200)
-        monkeypatch.undo()
         await learn(atlas, batch_size=200)
         interrupted = await evidence(atlas)
 
@@ -237,24 +225,13 @@ class TestSuccess:
         assert learnt.predict(night | {"hour": 3}).success < learnt.predict(day).success
 
     async def test_a_crash_leaves_no_step_learnt_twice_and_none_out(
-        self, atlas: Atlas, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+        self, atlas: Atlas, clock: FixedClock
     ) -> None:
         await failing_nights(atlas, clock, 5)
-        store, calls = PatternsDAO.save_models, 0
-
-        async def fail_once(self: PatternsDAO, models: Any) -> None:
-            nonlocal calls
-            await store(self, models)
-            calls += 1
-            if calls == 3:
-                raise DatabaseUnavailable("the database went away")
-
-        monkeypatch.setattr(PatternsDAO, "save_models", fail_once)
-        with pytest.raises(DatabaseUnavailable):
+        with database_lost_at_third_page():
             await learn(atlas, batch_size=200)
         _, observations = await predictor(atlas)
         assert observations == 400
-        monkeypatch.undo()
         await learn(atlas, batch_size=200)
         interrupted = await predictor(atlas)
 

@@ -15,12 +15,12 @@ import pytest
 from atlas.adapters.patterns import PatternsDAO
 from atlas.composition import Atlas
 from atlas.config import Settings
-from atlas.errors import DatabaseUnavailable
 from atlas.testing import NOON, SettingsFactory
 from maia.cycle.agent import run
 from maia.learner.cycle import LOCK, Learner
 from maia.learner.knowledge import Knowledge, detector_classes
 from maia.learner.teaching import LearnerBusy, Log, LogUnreadable, preview, teach
+from tests.interference import database_lost_at_third_page
 
 pytestmark = pytest.mark.integration
 
@@ -111,23 +111,10 @@ async def test_the_same_content_teaches_once_whatever_its_name(atlas: Atlas, tmp
     assert await evidence(atlas) == before
 
 
-async def test_an_interrupted_import_resumes_and_learns_nothing_twice(
-    atlas: Atlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_interrupted_import_resumes_and_learns_nothing_twice(atlas: Atlas, tmp_path: Path) -> None:
     path = jsonl(tmp_path / "runs.jsonl", events())
-    store, calls = PatternsDAO.save_models, 0
-
-    async def fail_once(self: PatternsDAO, models: Any) -> None:
-        nonlocal calls
-        await store(self, models)
-        calls += 1
-        if calls == 3:
-            raise DatabaseUnavailable("the database went away")
-
-    monkeypatch.setattr(PatternsDAO, "save_models", fail_once)
-    with pytest.raises(DatabaseUnavailable):
+    with database_lost_at_third_page():
         await teach(atlas, log(path))
-    monkeypatch.undo()
     assert await observed(atlas) == {200}
 
     taught = await teach(atlas, log(path))

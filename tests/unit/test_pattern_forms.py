@@ -34,6 +34,7 @@ from maia.learning.forms import (
 )
 from maia.learning.known_patterns import known
 from maia.learning.patterns import Condition, Operator, Pattern, PatternType
+from tests.any_patterns import patterns_of
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -112,21 +113,7 @@ def test_equal_content_makes_equal_bytes() -> None:
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
 numbers = st.one_of(st.integers(-(2**70), 2**70), st.floats(allow_nan=False, allow_infinity=False))
-scalars = st.one_of(st.none(), st.booleans(), numbers, texts)
-structures = st.dictionaries(texts, st.one_of(scalars, st.lists(scalars, max_size=3)), max_size=3)
-conditions = st.one_of(
-    st.builds(Condition, texts, st.sampled_from([Operator.EQUALS, Operator.DIFFERS]), scalars),
-    st.builds(Condition, texts, st.sampled_from([*Operator][2:]), numbers),
-)
-patterns = st.builds(
-    Pattern,
-    st.sampled_from(PatternType),
-    structures,
-    texts,
-    st.lists(conditions, max_size=3).map(tuple),
-    st.one_of(st.none(), texts),
-    structures.map(rounded),
-)
+patterns = patterns_of(texts, numbers, rounded)
 instants = st.datetimes(datetime(1900, 1, 1), datetime(9000, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 counts = st.builds(
     Counts,

@@ -31,6 +31,7 @@ from maia.learning.snapshots import (
     restored,
     write,
 )
+from tests.any_patterns import patterns_of
 
 NOW = datetime(2026, 11, 29, 12, 0, 0, 123456, tzinfo=UTC)
 TODAY = NOW.date()
@@ -73,24 +74,9 @@ WRITTEN = write(FULL)
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12)
 numbers = st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False))
-scalars = st.one_of(st.none(), st.booleans(), numbers, texts)
-structures = st.dictionaries(texts, st.one_of(scalars, st.lists(scalars, max_size=3)), max_size=3)
 instants = st.datetimes(datetime(1900, 1, 1), datetime(9000, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 days = st.dates(TODAY - timedelta(days=5), TODAY)
-operators = st.sampled_from([Operator.EQUALS, Operator.DIFFERS])
-conditions = st.one_of(
-    st.builds(Condition, texts, operators, scalars),
-    st.builds(Condition, texts, st.sampled_from([*Operator][2:]), numbers),
-)
-patterns = st.builds(
-    Pattern,
-    st.sampled_from(PatternType),
-    structures,
-    texts,
-    st.lists(conditions, max_size=3).map(tuple),
-    st.one_of(st.none(), texts),
-    structures,
-)
+patterns = patterns_of(texts, numbers)
 amounts = st.floats(allow_nan=False)
 remembered = st.builds(
     Remembered,
