@@ -29,8 +29,8 @@ class Last(NamedTuple):
 class ContextSwitches(ObservationDetector):
     """Counts what each topic is followed by within a session, itself included.
 
-    A switch is reported when it is more frequent than from other topics. Its reward is by how many seconds the
-    step before took longer than the one after; 0 where durations are not known.
+    A switch is reported when it is more frequent than from other topics. Its reward is by how many seconds
+    the step before took longer than the one after; 0 where durations are not known.
     """
 
     name: ClassVar[str] = "context_switches"
