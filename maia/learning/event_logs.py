@@ -50,7 +50,13 @@ _FAILURES: Final = DENIALS | {
 _REQUIRED: Final = ("session", "action")
 _NUMBERS: Final = ("reward", "cost", "duration_s")
 _QUOTED_LINES: Final = 100
-"""A quoted CSV value of more lines is taken for a quote that was never closed."""
+_QUOTED_CHARACTERS: Final = 1 << 20
+"""A quoted CSV value of more lines or characters is taken for a quote that was never closed."""
+_LONGEST_TAG_BYTES: Final = 1 << 22
+_DEEPEST_TAG: Final = 100
+_LARGEST_EVENT: Final = 1 << 22
+_LARGEST_TRACE: Final = 1 << 24
+"""Characters of a trace's events that are kept until its end, where attributes of the trace may still come."""
 _SHOWN: Final = 200
 _DEEPEST: Final = 4
 
@@ -298,7 +304,10 @@ def _scalars(row: Mapping[str, Any], prefix: str = "", depth: int = 1) -> Iterat
         if isinstance(value, dict) and depth < _DEEPEST:
             yield from _scalars(value, f"{prefix}{name}.", depth + 1)
         elif isinstance(value, dict | list):
-            yield f"{prefix}{name}", orjson.dumps(value).decode()
+            try:
+                yield f"{prefix}{name}", orjson.dumps(value).decode()
+            except orjson.JSONEncodeError as error:
+                raise _UnreadableError(f"{f'{prefix}{name}'[:40]!r} is nested too deeply") from error
         elif _filled(value):
             yield f"{prefix}{name}", value
 
@@ -315,7 +324,7 @@ def _text(line: bytes | str, *, first: bool) -> str:
 def _csv_records(lines: Iterable[bytes | str]) -> Iterator[tuple[int, str, str]]:
     """(line number, text, problem) of each record; one may span lines if a quoted value does."""
     pending: list[tuple[int, str]] = []
-    quotes = 0
+    quotes = length = 0
     for number, line in enumerate(lines, 1):
         try:
             text = _text(line, first=number == 1)
@@ -324,13 +333,14 @@ def _csv_records(lines: Iterable[bytes | str]) -> Iterator[tuple[int, str, str]]
             continue
         pending.append((number, text if text.endswith("\n") else f"{text}\n"))
         quotes += text.count('"')
-        if len(pending) > _QUOTED_LINES:
+        length += len(text)
+        if len(pending) > 1 and (len(pending) > _QUOTED_LINES or length > _QUOTED_CHARACTERS):
             yield from _without_open_quote(pending)
         elif quotes % 2 == 0:
             yield pending[0][0], "".join(each for _, each in pending), ""
         else:
             continue
-        pending, quotes = [], 0
+        pending, quotes, length = [], 0, 0
     yield from _without_open_quote(pending)
 
 
@@ -366,14 +376,18 @@ class _XesReader:
         self._event: dict[str, Scalar] = {}
         self._events: list[tuple[int, dict[str, Scalar]]] = []
         self._taken: list[Parsed] = []
-        self._event_line = self._traces = 0
+        self._event_line = self._traces = self._fed = self._kept = self._event_size = 0
 
     @property
     def line(self) -> int:
         return self._parser.CurrentLineNumber
 
     def feed(self, chunk: bytes | str) -> None:
+        self._fed += len(chunk)
         self._parser.Parse(chunk, False)
+        # Where the parser is: what is after it, it keeps until the tag is complete.
+        if self._fed - self._parser.CurrentByteIndex > _LONGEST_TAG_BYTES:
+            raise _UnreadableError(f"a tag or text of more than {_LONGEST_TAG_BYTES >> 20} MiB")
 
     def close(self) -> None:
         self._parser.Parse(b"", True)
@@ -385,7 +399,7 @@ class _XesReader:
 
     def unfinished(self) -> list[Parsed]:
         """The events of a trace whose end was not found."""
-        self._finish_trace()
+        self._take_events()
         return self.taken()
 
     def _refuse(self, *declaration: object) -> None:
@@ -395,11 +409,13 @@ class _XesReader:
         name = tag.rpartition(":")[2]
         parent = self._path[-1] if self._path else ""
         self._path.append(name)
+        if len(self._path) > _DEEPEST_TAG:
+            raise _UnreadableError(f"tags are nested more than {_DEEPEST_TAG} deep")
         if name == "trace" and parent == "log":
             self._traces += 1
-            self._trace, self._events = {}, []
+            self._trace, self._events, self._event_size = {}, [], 0
         elif name == "event" and parent in ("trace", "log"):
-            self._event, self._event_line = {}, self.line
+            self._event, self._event_line, self._event_size = {}, self.line, 0
         elif "key" in attributes and "value" in attributes:
             self._read_attribute(parent, name, attributes["key"], attributes["value"])
 
@@ -410,23 +426,31 @@ class _XesReader:
             self._event[key] = _xes_value(kind, value)
         elif parent == "log" and key == _XES_COLUMNS["action"]:
             self._log = value.strip() or None
+        if parent in ("trace", "event"):
+            self._event_size += len(key) + len(value)
+            if self._event_size > _LARGEST_EVENT:
+                raise _UnreadableError(f"an event or trace with more than {_LARGEST_EVENT:,} characters")
 
     def _end(self, tag: str) -> None:
         name = self._path.pop()
         parent = self._path[-1] if self._path else ""
         if name == "event" and parent == "trace":
             self._events.append((self._event_line, self._event))
+            self._kept += self._event_size
+            self._event_size = 0
+            if self._kept > _LARGEST_TRACE:
+                self._take_events()
         elif name == "event" and parent == "log":
             self._take(self._event, self._event_line)
         elif name == "trace" and parent == "log":
-            self._finish_trace()
+            self._take_events()
 
-    def _finish_trace(self) -> None:
+    def _take_events(self) -> None:
         case = {f"case:{name}": value for name, value in self._trace.items()}
         case.setdefault("case:concept:name", f"trace {self._traces}")
         for line, event in self._events:
             self._take({**case, **event}, line)
-        self._events = []
+        self._events, self._kept = [], 0
 
     def _take(self, row: dict[str, Scalar], line: int) -> None:
         try:

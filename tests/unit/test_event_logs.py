@@ -5,8 +5,9 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from xml.sax.saxutils import quoteattr
 
 import orjson
@@ -308,3 +309,61 @@ def test_guesses_each_column_once() -> None:
         "resource": "Resource",
     }
     assert guess_columns(["x"]) == {}
+
+
+@pytest.mark.parametrize("depth", [300, 1000])
+def test_what_is_nested_too_deeply_is_reported(depth: int) -> None:
+    deep = b"[" * depth + b"]" * depth
+    row = b'{"case": 1, "activity": "a", "x": %s}'
+    [bad, good] = parse_jsonl([row % deep, row % b"1"])
+    assert isinstance(bad, Malformed)
+    assert "nested too deeply" in bad.problem
+    assert isinstance(good, LoggedEvent)
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b'<log><trace><event><string key="concept:name" value="', b"a" * 65536),
+        (b"<log><!-- ", b"a" * 65536),
+        (b"<log>", b"<a>" * 20000),
+        (b"<log><trace><event>", b"".join(b'<int key="%d" value="1"/>' % n for n in range(5000))),
+    ],
+)
+def test_an_endless_tag_is_refused_before_it_fills_the_memory(begin: bytes, more: bytes) -> None:
+    def endless() -> Iterator[bytes]:
+        yield begin
+        for n in range(100_000):
+            taken.append(n)
+            yield more.replace(b'key="', b'key="%d.' % n)
+
+    taken: list[int] = []
+    last = list(parse_xes(endless()))[-1]
+    assert isinstance(last, Malformed)
+    assert len(taken) < 200
+
+
+def test_a_trace_of_any_length_is_read_as_it_comes() -> None:
+    def endless() -> Iterator[bytes]:
+        yield b'<log><trace><string key="concept:name" value="c"/>'
+        while True:
+            yield b'<event><string key="concept:name" value="a"/><string key="x" value="%s"/></event>' % text
+
+    text = b"x" * 1_000_000
+    found = list(islice(parse_xes(endless()), 50))
+    assert {(each.session, each.action) for each in found if isinstance(each, LoggedEvent)} == {("c", "a")}
+    assert len(found) == 50
+
+
+def test_an_open_quote_before_long_lines_is_given_up_soon() -> None:
+    def lines() -> Iterator[str]:
+        yield "case,activity"
+        yield 'c,"' + "x" * 120_000
+        for n in range(50):
+            taken.append(n)
+            yield "c," + "x" * 120_000
+
+    taken: list[int] = []
+    first, second = islice(parse_csv(lines()), 2)
+    assert (type(first), type(second)) == (Malformed, LoggedEvent)
+    assert len(taken) < 12
