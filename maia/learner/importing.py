@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 from maia.learner.observing import Pseudonymizing, Remembered, hashed
@@ -20,6 +20,8 @@ from maia.learning.observations import IMPORTED, SUCCESS, Observation, checked
 AGENT: Final = IMPORTED
 """The agent of imported observations, if neither the caller nor the log names one."""
 
+_FIRST_YEAR: Final = 1970
+_CLOCKS_DIFFER: Final = timedelta(days=1)
 _MOST_REASONS: Final = 100
 _OTHER_REASONS: Final = "something else"
 _FAILED: Final = "failed"
@@ -59,6 +61,8 @@ class LogImport:
 
     pseudonyms: Pseudonymizing
     agent: str | None = None
+    now: datetime | None = None
+    """If given, events from later than a day after it are refused: evidence of them would never expire."""
     refused: Counter[str] = field(default_factory=Counter)
     _remembered: Remembered = field(init=False, repr=False)
 
@@ -85,6 +89,10 @@ class LogImport:
         if record.at.tzinfo is None:
             raise ValueError("at must say its time zone, such as 2026-11-29T12:00:00Z")
         at = record.at.astimezone(UTC)
+        if at.year < _FIRST_YEAR:
+            raise ValueError(f"at is in the year {at.year}, before there were logs")
+        if self.now is not None and at > self.now + _CLOCKS_DIFFER:
+            raise ValueError(f"at is yet to come: {at.isoformat()}")
         described = {name: _scalar(value) for name, value in record.attributes.items()}
         outcome = _outcome(record.outcome, described.pop(_LIFECYCLE, None))
         if record.resource:

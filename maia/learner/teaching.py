@@ -140,7 +140,7 @@ class Taught(LogRead):
 
 async def preview(atlas: Atlas, log: Log, examples: int, on_bytes: OnBytes | None = None) -> Preview:
     """Read a log without learning from it."""
-    reader = _Reader(log, LogImport(await pseudonyms_of(atlas), log.agent), on_bytes)
+    reader = _Reader(log, await _importer(atlas, log), on_bytes)
     _digest(log, None)
     shown: list[Observation] = []
     first = last = None
@@ -173,6 +173,10 @@ async def teach(atlas: Atlas, log: Log, on_bytes: OnBytes | None = None) -> Taug
         return await _Lesson(atlas, log, on_bytes).learn()
 
 
+async def _importer(atlas: Atlas, log: Log) -> LogImport:
+    return LogImport(await pseudonyms_of(atlas), log.agent, now=atlas.clock.now())
+
+
 class _Lesson:
     """One import under the learner's lock."""
 
@@ -186,8 +190,7 @@ class _Lesson:
         source = f"import {_digest(self._log, self._on_bytes)}"
         position = await self._dao.cursor(source, _NOTHING_YET)
         done, _, all_of_it = position.partition(" ")
-        importer = LogImport(await pseudonyms_of(self._atlas), self._log.agent)
-        reader = _Reader(self._log, importer, self._on_bytes)
+        reader = _Reader(self._log, await _importer(self._atlas, self._log), self._on_bytes)
         if all_of_it:
             self._known = await self._dao.count_known()
         else:

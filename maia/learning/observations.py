@@ -21,6 +21,9 @@ IMPORTED: Final = "imported"
 _MAX_FIELDS: Final = 40
 _MAX_NAME: Final = 80
 _MAX_TEXT: Final = 200
+_MAX_AMOUNT: Final = 2.0**53
+"""Numbers up to here add up over any number of observations without becoming infinite."""
+_MOST_INTEGER: Final = 2**63
 _NOTHING: Final[Mapping[str, Scalar]] = MappingProxyType({})
 
 
@@ -88,8 +91,8 @@ def checked(
 ) -> Observation:
     """An observation from outside; ValueError says which field is wrong.
 
-    Texts are cut to a bounded length, contexts to a bounded number of fields in the order of their names,
-    and values that are no scalars are refused.
+    Texts are cut to a bounded length and cleaned of what can't be stored, contexts to a bounded number of
+    fields in the order of their names; values that are no scalars are refused.
     """
     if at.tzinfo is None:
         raise ValueError("at must say its time zone, such as 2026-11-29T12:00:00Z")
@@ -107,9 +110,17 @@ def checked(
 
 
 def _text(name: str, value: object, most: int) -> str:
-    if not isinstance(value, str) or not value.strip():
+    text = _storable(value) if isinstance(value, str) else ""
+    if not text.strip():
         raise ValueError(f"{name} must be a text that is not empty")
-    return value[:most]
+    return text[:most]
+
+
+def _storable(text: str) -> str:
+    """The text without NUL and halves of characters, which no database keeps: patterns are known by texts."""
+    if text.isascii():
+        return text.replace("\0", "")
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _number(name: str, value: object, least: float = -math.inf) -> float:
@@ -117,21 +128,30 @@ def _number(name: str, value: object, least: float = -math.inf) -> float:
         raise ValueError(f"{name} must be a finite number")
     if value < least:
         raise ValueError(f"{name} cannot be less than {least:g}")
+    if abs(value) > _MAX_AMOUNT:
+        raise ValueError(f"{name} is too large a number to add up: {value:g}")
     return float(value)
 
 
 def _checked_context(context: Mapping[str, object]) -> dict[str, Scalar]:
     kept: dict[str, Scalar] = {}
     for name in sorted(map(str, context))[:_MAX_FIELDS]:
-        value = context[name]
-        if isinstance(value, str):
-            kept[name[:_MAX_NAME]] = value[:_MAX_TEXT]
-        elif isinstance(value, float):
-            if not math.isfinite(value):
-                raise ValueError(f"context.{name[:_MAX_NAME]} must be a finite number")
-            kept[name[:_MAX_NAME]] = value
-        elif value is None or isinstance(value, (bool, int)):
-            kept[name[:_MAX_NAME]] = value
-        else:
-            raise ValueError(f"context.{name[:_MAX_NAME]} must be a text, number, boolean or null")
+        short = _storable(name)[:_MAX_NAME]
+        kept[short] = _scalar(short, context[name])
     return kept
+
+
+def _scalar(name: str, value: object) -> Scalar:
+    if isinstance(value, str):
+        return _storable(value)[:_MAX_TEXT]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        # What has more digits is no quantity but a name, such as a serial number.
+        return value if abs(value) < _MOST_INTEGER else str(value)[:_MAX_TEXT]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"context.{name} must be a finite number")
+        # Without the sign of zero, which a database doesn't keep.
+        return value + 0.0
+    raise ValueError(f"context.{name} must be a text, number, boolean or null")

@@ -17,9 +17,12 @@ from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.testing import NOON, SettingsFactory
 from maia.cycle.agent import run
-from maia.learner.cycle import LOCK, Learner
+from maia.learner import archive, copies
+from maia.learner.cycle import LOCK, Learner, pseudonyms_of
+from maia.learner.exporting import known_with_evidence
 from maia.learner.knowledge import Knowledge, detector_classes
 from maia.learner.teaching import LearnerBusy, Log, LogUnreadable, preview, teach
+from maia.learning import forms
 from tests.interference import database_lost_at_third_page
 
 pytestmark = pytest.mark.integration
@@ -163,7 +166,7 @@ async def test_csv_and_xes_teach_too(atlas: Atlas, tmp_path: Path) -> None:
     traces = "".join(
         f'<trace><string key="concept:name" value="{n}"/>'
         f'<event><string key="concept:name" value="open"/>'
-        f'<date key="time:timestamp" value="2026-11-20T10:00:00Z"/></event></trace>'
+        f'<date key="time:timestamp" value="2026-10-20T10:00:00Z"/></event></trace>'
         for n in range(250)
     )
     xes = tmp_path / "log.xes.gz"
@@ -265,3 +268,25 @@ def test_the_name_tells_the_format() -> None:
     assert Log.of(Path("log.txt"), "csv", {}).format == "csv"
     with pytest.raises(LogUnreadable, match="--format"):
         log(Path("log.txt.gz"))
+
+
+async def test_what_a_log_taught_can_be_restored_from_a_snapshot(atlas: Atlas, tmp_path: Path) -> None:
+    """With texts and numbers in it that come back from a database as others."""
+    odd = [
+        {**each, "activity": each["activity"] + "\0!", "ni\0ght": f"\0{each['night']}", "zero": -0.0}
+        for each in events()
+    ]
+    odd += [{**each, "reward": 1.7e308} for each in events()[:3]]
+    odd += [
+        {**each, "timestamp": f"{year}-12-31T23:59:59Z"} for each in events()[:3] for year in (9999, 1968)
+    ]
+    taught = await teach(atlas, log(jsonl(tmp_path / "odd.jsonl", odd)))
+    assert (taught.observations, taught.refused) == (ROWS, 9)
+    before = await evidence(atlas)
+    assert any(each.action == "feeds!" for each in await dao(atlas).known())
+    await archive.take(atlas, full=True)
+    exported = forms.export(*await known_with_evidence(atlas))
+    await wipe(atlas)
+    await archive.restore(atlas)
+    assert await evidence(atlas) == before
+    copies.checked(copies.copy_of(exported, "export"), await pseudonyms_of(atlas), NOON)

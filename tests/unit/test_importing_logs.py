@@ -140,3 +140,18 @@ def test_the_reasons_for_refusing_are_bounded() -> None:
     assert log.refused.total() == 1000
     assert len(log.refused) <= 101
     assert log.refused["something else"] == 900
+
+
+@pytest.mark.parametrize(
+    ("at", "reason"),
+    [
+        (AT.replace(year=9999), "at is yet to come: 9999-11-02T12:00:00+00:00"),
+        (AT + timedelta(days=1, seconds=1), "at is yet to come: 2026-11-03T12:00:01+00:00"),
+        (AT.replace(year=1), "at is in the year 1, before there were logs"),
+        (AT.replace(year=1969), "at is in the year 1969, before there were logs"),
+    ],
+)
+def test_an_event_of_no_believable_time_is_refused(at: datetime, reason: str) -> None:
+    log = LogImport(Initials(), now=AT)
+    assert len(list(log.observations([Record(), Record(at=at), Record(at=AT + timedelta(days=1))]))) == 2
+    assert log.refused == {reason: 1}

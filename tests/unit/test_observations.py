@@ -13,8 +13,11 @@ from maia.learning.observations import Observation, checked
 AT = datetime(2026, 11, 29, 23, 59, tzinfo=UTC)
 GOOD: dict[str, Any] = {"agent": "hunter", "session": "s", "action": "search", "at": AT}
 
+STORABLE = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+SAFE = 2.0**53
 scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.text(max_size=300), st.floats(-1e300, 1e300)
+    st.none(), st.booleans(), st.integers(-(2**63) + 1, 2**63 - 1), st.text(STORABLE, max_size=300),
+    st.floats(-1e300, 1e300),
 )  # fmt: skip
 
 
@@ -60,7 +63,7 @@ def test_the_time_zone_must_be_known():
         checked(**(GOOD | {"at": AT.replace(tzinfo=None)}))
 
 
-@given(st.dictionaries(st.text(max_size=120), scalars, max_size=80))
+@given(st.dictionaries(st.text(STORABLE, max_size=120), scalars, max_size=80))
 def test_contexts_are_bounded_and_keep_the_types_of_their_values(context: dict[str, Any]):
     kept = checked(**GOOD, context=context).context
     assert len(kept) <= 40
@@ -71,9 +74,28 @@ def test_contexts_are_bounded_and_keep_the_types_of_their_values(context: dict[s
             assert type(value) is type(context[name])
 
 
-@given(st.text(min_size=1).filter(str.strip), st.floats(0, 1e300), st.floats(-1e300, 1e300))
+@given(st.text(STORABLE, min_size=1).filter(str.strip), st.floats(0, SAFE), st.floats(-SAFE, SAFE))
 def test_texts_are_cut_and_numbers_kept(text: str, cost: float, reward: float):
     one = checked(agent=text, session=text, action=text, at=AT, cost=cost, reward=reward, duration_s=cost)
     assert text.startswith(one.agent)
     assert len(one.agent) <= 80
     assert (one.cost, one.reward, one.duration_s) == (cost, reward, cost)
+
+
+def test_texts_keep_nothing_that_a_database_refuses() -> None:
+    found = checked(**GOOD | {"action": "a\0b\ud800"}, context={"k\0": "v\0\udfff", "e": "é"})
+    assert (found.action, found.context) == ("ab?", {"k": "v?", "e": "é"})
+    with pytest.raises(ValueError, match="action must be a text"):
+        checked(**GOOD | {"action": "\0"})
+
+
+def test_what_comes_back_from_a_database_as_another_number_is_changed_first() -> None:
+    context = checked(**GOOD, context={"serial": 10**30, "large": 2**63 - 1, "zero": -0.0}).context
+    assert context == {"serial": str(10**30), "large": 2**63 - 1, "zero": 0.0}
+    assert math.copysign(1, float(context["zero"] or 0.0)) == 1
+
+
+@pytest.mark.parametrize("name", ["reward", "cost", "duration_s"])
+def test_numbers_whose_sum_could_be_infinite_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is too large a number to add up: 1e"):
+        checked(**GOOD, **{name: 1e308})
