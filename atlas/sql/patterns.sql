@@ -66,7 +66,8 @@ SELECT p.id, p.type, p.signature, p.statement, p.conditions, p.action, p.data, p
     coalesce(e.sum_reward, 0) AS sum_reward, e.last_seen, coalesce(e.sites, 0) AS sites, coalesce(e.days, 0) AS days
 FROM patterns AS p
 LEFT JOIN (
-    SELECT pattern_id, sum(pos)::bigint AS pos, sum(neg)::bigint AS neg, sum(sum_reward) AS sum_reward,
+    SELECT pattern_id, least(sum(pos), 9007199254740992)::bigint AS pos,
+        least(sum(neg), 9007199254740992)::bigint AS neg, sum(sum_reward) AS sum_reward,
         max(last_seen) AS last_seen, count(DISTINCT node)::integer AS sites, count(DISTINCT day)::integer AS days
     FROM pattern_evidence
     WHERE $2::text[] IS NULL OR pattern_id = ANY ($2::text[])

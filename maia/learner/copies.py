@@ -7,6 +7,8 @@ a pattern change only if the copy's are newer. What an operator forgot, here or 
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +20,7 @@ from atlas.conflicts import retry_conflicts
 from maia.errors import MaiaError
 from maia.learner.observing import Pseudonymizing
 from maia.learning import forms, snapshots
+from maia.learning.admission import FOREIGN_COUNT, fault_of
 from maia.learning.evidence import Evidence, EvidenceKey, EvidenceRow
 from maia.learning.forms import FormError
 from maia.learning.importance import Importance
@@ -25,8 +28,13 @@ from maia.learning.patterns import Pattern
 from maia.learning.snapshots import Remembered, Snapshot, SnapshotError, Tombstone
 from maia.views.patterns import columns_of, pattern_of
 
+logger = logging.getLogger(__name__)
+
 _NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST: Final = {"statement": 2_000, "action": 200}
+_SITE: Final = re.compile(r"(?:import-)?[0-9a-f]{16}")
+"""What we call sites ourselves."""
+_LONGEST_JSON: Final = 200_000
 _CLOCKS_DIFFER: Final = timedelta(days=1)
 
 
@@ -55,6 +63,10 @@ class Merged:
 async def present(dao: PatternsDAO, settings: LearnerSettings, now: datetime) -> Snapshot:
     """Everything that is known now, forgotten patterns included, as a copy."""
     patterns = {each.id: _remembered(each) async for each in dao.all_patterns()}
+    for id_ in [id_ for id_, each in patterns.items() if each.pattern.id != id_]:
+        # It would make the whole copy unreadable.
+        logger.error("pattern %s is not that of its signature, and left out of copies", id_)
+        del patterns[id_]
     evidence = {_key(row): _row(row) async for row in dao.all_evidence()}
     first_day = _oldest(settings, now).date()
     return Snapshot(
@@ -66,7 +78,9 @@ async def present(dao: PatternsDAO, settings: LearnerSettings, now: datetime) ->
 
 
 async def merge(dao: PatternsDAO, settings: LearnerSettings, copy: Snapshot, now: datetime) -> Merged:
-    """Merge a copy into the database, all of it or nothing."""
+    """Merge a copy into the database, all of it or nothing; CopyRefused if it holds what can't be stored."""
+    if fault := fault_of(copy):
+        raise CopyRefused(fault)
     oldest = _oldest(settings, now).date()
     copies = [
         _copy(id_, each, now)
@@ -112,17 +126,29 @@ def copy_of_files(bodies: Mapping[str, bytes], name: str) -> Snapshot:
 def checked(copy: Snapshot, pseudonyms: Pseudonymizing, now: datetime) -> Snapshot:
     """A copy from outside, ready to merge; CopyRefused if it holds what must not be stored.
 
-    That is personal data for which this site would have pseudonyms, texts that are too long, and evidence
-    from the future, which would never expire.
+    That is what no copy may hold, personal data for which this site would have pseudonyms, texts that are too
+    long, and evidence from the future, which would never expire.
     """
+    if fault := fault_of(copy, FOREIGN_COUNT):
+        raise CopyRefused(fault)
     patterns = {}
+    latest = now + _CLOCKS_DIFFER
     for id_, each in copy.patterns.items():
         if odd := _fault(each.pattern, pseudonyms):
             raise CopyRefused(f"the pattern {id_} can't be stored here: {odd}")
-        statement = pseudonyms.text(each.pattern.statement)
-        patterns[id_] = replace(each, pattern=replace(each.pattern, statement=statement))
-    latest = now + _CLOCKS_DIFFER
+        statement = pseudonyms.text(each.pattern.statement)[: _LONGEST["statement"]]
+        importance = each.importance
+        if importance is not None and importance.at > latest:
+            # It would never pay rent.
+            importance = replace(importance, at=now)
+        patterns[id_] = replace(
+            each, pattern=replace(each.pattern, statement=statement), importance=importance
+        )
     for key, row in copy.evidence.items():
+        if not _SITE.fullmatch(key.node) and pseudonyms.text(key.node) != key.node:
+            raise CopyRefused(
+                f"the site {key.node[:40]!r} is named after an address, a key or other personal data"
+            )
         if key.day > latest.date() or row.last_seen > latest:
             raise CopyRefused(
                 f"the evidence of the pattern {key.pattern_id} is from {key.day}, which is yet to come: "
@@ -137,10 +163,13 @@ def _fault(pattern: Pattern, pseudonyms: Pseudonymizing) -> str | None:
             return f"its {name} is longer than {longest:,} characters"
     said = {
         "signature": pattern.signature,
-        "conditions": {condition.field: condition.value for condition in pattern.conditions},
+        "conditions": [{condition.field: condition.value} for condition in pattern.conditions],
         "action": pattern.action,
         "data": pattern.data,
     }
+    for name, value in said.items():
+        if len(forms.compact(value)) > _LONGEST_JSON:
+            return f"its {name} is longer than {_LONGEST_JSON:,} characters"
     cleaned = pseudonyms.context(said)
     for name, value in said.items():
         if cleaned.get(name) != value:

@@ -56,7 +56,7 @@ _LONGEST_TAG_BYTES: Final = 1 << 22
 _DEEPEST_TAG: Final = 100
 _LARGEST_EVENT: Final = 1 << 22
 _LARGEST_TRACE: Final = 1 << 24
-"""Characters of a trace's events that are kept until its end, where attributes of the trace may still come."""
+"""Characters of a trace's events that are kept until its end, as attributes of the trace may still come."""
 _SHOWN: Final = 200
 _DEEPEST: Final = 4
 

@@ -16,6 +16,7 @@ from datetime import UTC, date, datetime
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from maia.learning.admission import MOST_REWARD, fault_of_value
 from maia.learning.evidence import FLAT, Counts, Evidence, EvidenceKey, EvidenceRow, Prior
 from maia.learning.known_patterns import KnownPattern, known
 from maia.learning.patterns import Condition, Operator, Pattern, PatternType
@@ -242,9 +243,9 @@ def _row_of(each: KnownPattern) -> dict[str, Any]:
         "type": pattern.type.value,
         "statement": pattern.statement,
         "action": pattern.action,
-        "conditions": _compact([asdict(condition) for condition in pattern.conditions]),
-        "signature": _compact(pattern.signature),
-        "data": _compact(pattern.data),
+        "conditions": compact([asdict(condition) for condition in pattern.conditions]),
+        "signature": compact(pattern.signature),
+        "data": compact(pattern.data),
         "pos": counts.pos,
         "neg": counts.neg,
         "reward": counts.reward,
@@ -283,7 +284,8 @@ def _written(value: object) -> bytes:
     return text.encode() + b"\n"
 
 
-def _compact(value: object) -> str:
+def compact(value: object) -> str:
+    """The value as JSON with sorted keys in as little space as possible."""
     return json.dumps(
         value,
         sort_keys=True,
@@ -310,14 +312,18 @@ def _parsed(body: bytes, name: str, limit: int | None = _MAX_BYTES) -> Any:
     if limit is not None and len(body) > limit:
         raise FormError(f"{name} is larger than {limit:,} bytes")
     try:
-        return json.loads(
-            body.decode(),
+        found = json.loads(
+            body.decode("utf-8-sig"),
             object_pairs_hook=_without_repeats,
             parse_float=_finite,
             parse_constant=_no_constant,
         )
+        if rb"\ud" in body.lower():
+            # Written as two escapes, a character is whole; one of them alone is none.
+            json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise FormError(f"{name} is no JSON: {error}") from error
+    return found
 
 
 def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -385,6 +391,8 @@ class _Reader:
         value = members["value"]
         if isinstance(value, (dict, list)):
             raise self._wrong(f"{where}.value", "must be a text, number, boolean or null")
+        if fault := fault_of_value(value):
+            raise self._wrong(f"{where}.value", fault)
         field = self._text("field", members, where)
         operator = self._choice("operator", members, Operator, where)
         try:
@@ -404,7 +412,7 @@ class _Reader:
 
     def _reward(self, members: Mapping[str, Any], where: str) -> float:
         reward = members["reward"]
-        if isinstance(reward, bool) or not isinstance(reward, (int, float)) or abs(reward) > _MAX_COUNT:
+        if isinstance(reward, bool) or not isinstance(reward, (int, float)) or abs(reward) > MOST_REWARD:
             raise self._wrong(where, "must be a number")
         return float(reward)
 
@@ -435,6 +443,8 @@ class _Reader:
         found = self._found[where]
         if not isinstance(found, dict):
             raise self._wrong(where, "must be an object")
+        if fault := fault_of_value(found):
+            raise self._wrong(where, fault)
         return found
 
     def _text(self, key: str, members: Mapping[str, Any], where: str = "") -> str:

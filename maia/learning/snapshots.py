@@ -43,7 +43,8 @@ _START: Final = struct.Struct("<8sHI")
 _HEADER_SUM, _TOTAL_SUM, _BLOCK_SUM = 16, 32, 16
 _ID_BYTES: Final = 16
 _MAX_HEADER: Final = 1 << 20
-_MAX_BLOCK: Final = 1 << 31
+_MAX_BLOCKS: Final = 1 << 31
+"""Bytes of all blocks together, decompressed."""
 _LEVEL: Final = 6
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY: Final = _EPOCH.date().toordinal()
@@ -130,14 +131,25 @@ def write(snapshot: Snapshot) -> bytes:
 
 def read(snapshot: bytes) -> Snapshot:
     """The snapshot in these bytes; SnapshotError says what is damaged, before anything of it is returned."""
-    header, start = _header_of(snapshot)
-    blocks = _verified_blocks(snapshot, header["blocks"], start)
-    total = blake2b(snapshot[:-_TOTAL_SUM], digest_size=_TOTAL_SUM).digest()
-    if total != snapshot[-_TOTAL_SUM:]:
-        raise SnapshotError("the snapshot's total checksum is wrong")
     try:
+        header, start = _header_of(snapshot)
+        blocks = _verified_blocks(snapshot, header["blocks"], start)
+        total = blake2b(snapshot[:-_TOTAL_SUM], digest_size=_TOTAL_SUM).digest()
+        if total != snapshot[-_TOTAL_SUM:]:
+            raise SnapshotError("the snapshot's total checksum is wrong")
         return _Columns(header, blocks).snapshot()
-    except (KeyError, IndexError, TypeError, ValueError, OverflowError, msgpack.UnpackException) as error:
+    except SnapshotError:
+        raise
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        AttributeError,
+        RecursionError,
+        msgpack.UnpackException,
+    ) as error:
         raise SnapshotError(f"the snapshot is whole but makes no sense: {error!r}") from error
 
 
@@ -326,13 +338,15 @@ def _verified_blocks(
     snapshot: bytes, directory: Sequence[tuple[str, int, int, bytes]], start: int
 ) -> dict[str, bytes]:
     blocks: dict[str, bytes] = {}
+    if sum(max(raw_length, 0) for _, _, raw_length, _ in directory) > _MAX_BLOCKS:
+        raise SnapshotError(f"the snapshot would need more than {_MAX_BLOCKS >> 30} GiB of memory")
     decompressor = zstandard.ZstdDecompressor()
     for name, length, raw_length, digest in directory:
         body = snapshot[start : start + length]
         start += length
         if start > len(snapshot) - _TOTAL_SUM:
             raise SnapshotError(f"the snapshot is cut off in its block {name}")
-        if blake2b(body, digest_size=_BLOCK_SUM).digest() != digest or raw_length > _MAX_BLOCK:
+        if blake2b(body, digest_size=_BLOCK_SUM).digest() != digest:
             raise SnapshotError(f"the snapshot's block {name} is damaged")
         blocks[name] = _decompressed(decompressor, name, body, raw_length)
     if start != len(snapshot) - _TOTAL_SUM:

@@ -22,11 +22,14 @@ from atlas.testing import NOON, SettingsFactory
 from atlas.vault import Vault
 from maia.cycle.agent import run
 from maia.learner import archive, copies, exporting
+from maia.learner.advising import make_suggestions
 from maia.learner.copies import CopyRefused
 from maia.learner.cycle import Learner, pseudonyms_of
+from maia.learner.housekeeping import keep_within_limits
 from maia.learner.knowledge import content_of
 from maia.learning import forms, snapshots
-from maia.learning.evidence import EvidenceKey, EvidenceRow
+from maia.learning.evidence import Counts, EvidenceKey, EvidenceRow
+from maia.learning.importance import Importance
 from maia.learning.patterns import Condition, Operator, Pattern, PatternType
 from maia.learning.snapshots import Remembered, Snapshot
 
@@ -405,3 +408,100 @@ class TestKeepingAfterACycle:
         await steps(atlas, clock)
         statistics = await run(Learner, atlas)
         assert (statistics["commits"], statistics["snapshots"], statistics["failed_copies"]) == (1, 1, 0)
+
+
+class TestHostileCopies:
+    """Files that somebody else wrote."""
+
+    @staticmethod
+    def exported(tool: str = "rockets", **changes: Any) -> dict[str, Any]:
+        found = pattern(tool)
+        row = EvidenceRow(3, 1, 2.0, NOON, 1)
+        known = forms.known([(found, Counts(3, 1, 2.0, NOON))])
+        document: dict[str, Any] = json.loads(forms.export(known, {EvidenceKey(found.id, "ours", DAY): row}))
+        one, evidence = document["patterns"][0], document["evidence"][0]
+        for name, value in changes.items():
+            (evidence if name in evidence else one)[name] = value
+        one["id"] = evidence["pattern"] = Pattern(found.type, one["signature"], "x").id
+        return document
+
+    async def usable(self, atlas: Atlas) -> None:
+        """Everything that a learner's cycle does with what is known."""
+        await know(atlas, FEEDS, pos=1, neg=1)
+        await keep_within_limits(dao(atlas), atlas.settings.learner, NOON, [FEEDS.id])
+        await make_suggestions(atlas)
+        await archive.take(atlas, full=True)
+        await archive.restore(atlas)
+        files = await exporting.files_of(atlas)
+        copies.copy_of_files(files, "folder")
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"pos": 2**63 - 1}, {"neg": 2**63 - 1}, {"version": 2**63 - 1},
+            {"last_seen": "0001-01-01T00:00:00Z"}, {"node": "a\0b"},
+            {"node": "\ud800"}, {"node": "ann@example.org"}, {"node": "192.0.2.1"},
+            {"statement": "\0"}, {"action": "\0"}, {"signature": {"tool": "a\0b"}},
+            {"signature": {"tool": -0.0}}, {"signature": {"tool": 10**30}}, {"data": {"x": 10**400}},
+            {"data": {"deep": json.loads("[" * 400 + "]" * 400)}}, {"data": {"long": "x" * 300_000}},
+            {"conditions": [{"field": "x", "operator": ">", "value": 10**400}]},
+            {
+                "conditions": [
+                    {"field": "ip", "operator": "=", "value": "192.0.2.1"},
+                    {"field": "ip", "operator": "!=", "value": "x"},
+                ]
+            },
+        ],
+    )  # fmt: skip
+    async def test_are_refused_and_all_goes_on(self, atlas: Atlas, changes: dict[str, Any]) -> None:
+        await know(atlas, FEEDS, SEARCH)
+        before = await counts(atlas)
+        with pytest.raises(CopyRefused):
+            await import_(atlas, json.dumps(self.exported(**changes)).encode())
+        assert await counts(atlas) == before
+        await self.usable(atlas)
+
+    async def test_a_counter_near_the_end_does_not_stop_our_own(self, atlas: Atlas) -> None:
+        await know(atlas, FEEDS)
+        site = (await dao(atlas).site()).node
+        for node in (site, "other", "third"):
+            await import_(atlas, json.dumps(self.exported("feeds", node=node, pos=10**12)).encode())
+        await self.usable(atlas)
+        assert (await counts(atlas))[FEEDS.id][0] == 3 * 10**12 + 1
+
+    async def test_half_of_a_character_is_a_fault_of_the_file(self, atlas: Atlas) -> None:
+        body = json.dumps(self.exported()).replace("rockets find", "\\ud800 find").encode()
+        with pytest.raises(CopyRefused, match="is no JSON"):
+            await import_(atlas, body)
+
+    async def test_a_mark_of_the_byte_order_is_none(self, atlas: Atlas) -> None:
+        body = b"\xef\xbb\xbf" + json.dumps(self.exported()).encode()
+        assert (await import_(atlas, body)).changed_patterns == 1
+
+    async def test_importance_from_the_future_pays_rent(self, atlas: Atlas) -> None:
+        importance = Importance(1e6, 1e6, NOON + timedelta(days=9999))
+        body = snapshots.write(Snapshot(NOON, {FEEDS.id: Remembered(FEEDS, importance=importance)}))
+        await import_(atlas, body)
+        [known] = await dao(atlas).known()
+        assert known.attended_at == NOON
+
+    async def test_a_snapshot_with_signed_nonsense_is_refused(self, atlas: Atlas) -> None:
+        await know(atlas, FEEDS)
+        row = EvidenceRow(1, 1, 1.0, NOON, 1)
+        for odd in (replace(row, pos=-1), replace(row, sum_reward=float("nan")), replace(row, version=-7)):
+            body = snapshots.write(
+                Snapshot(NOON, {FEEDS.id: Remembered(FEEDS)}, {EvidenceKey(FEEDS.id, "x", DAY): odd})
+            )
+            with pytest.raises(CopyRefused):
+                await import_(atlas, body)
+
+    async def test_a_pattern_that_is_not_its_signatures_does_not_spoil_the_copies(
+        self, atlas: Atlas, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await know(atlas, FEEDS)
+        await dao(atlas).store([replace(new_pattern(SEARCH), id="0" * 32)])
+        await archive.take(atlas, full=True)
+        assert f"pattern {'0' * 32} is not that of its signature" in caplog.text
+        await wipe(atlas)
+        await archive.restore(atlas)
+        assert [*await texts(atlas)] == [FEEDS.id]

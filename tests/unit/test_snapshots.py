@@ -13,6 +13,7 @@ from typing import Any
 
 import msgpack
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -367,3 +368,39 @@ FIRST_VERSION = (
     "%uWa>wJ-f37{LGlKtMo}lJf2C#10ND3JM+o0000000000D77#BAQ)8u03ZPg0ssL3G#~;fwJ-f300961jb9HE<c0(ZEiM=q|NR`U"
     "8;&`Tw0g)q2C&FSKMm+X"
 )
+
+
+def signed(header: object, blocks: bytes = b"") -> bytes:
+    """A file whose checksums are right, whatever its header says."""
+    packed = header if isinstance(header, bytes) else msgpack.packb(header)
+    start = struct.pack("<8sHI", b"\x89PLPAT\r\n", 1, len(packed)) + packed
+    whole = start + blake2b(start, digest_size=16).digest() + blocks
+    return whole + blake2b(whole, digest_size=32).digest()
+
+
+def bombs(count: int, size: int) -> bytes:
+    """A small file whose blocks are large once they are decompressed."""
+    body = zstandard.ZstdCompressor(write_content_size=True).compress(bytes(size))
+    entry = [len(body), size, blake2b(body, digest_size=16).digest()]
+    return signed({"blocks": [[f"b{n}", *entry] for n in range(count)]}, body * count)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"", b"\xc1", b"\x93\x01", [], None, {}, {"blocks": None}, {"blocks": 3}, {"blocks": [1]},
+        {"blocks": [["ids", "1", 2, b""]]},
+        {"blocks": [["ids", -5, 0, blake2b(b"", digest_size=16).digest()]]},
+        {"blocks": [[[], 0, 0, b""]]}, {"blocks": [["ids", 0, "many", b""]]}, {"blocks": []},
+    ],
+)  # fmt: skip
+def test_a_signed_header_that_makes_no_sense_is_refused(header: object) -> None:
+    with pytest.raises(SnapshotError):
+        read(signed(header))
+
+
+def test_a_file_that_would_fill_the_memory_is_refused_before_it_does() -> None:
+    bomb = bombs(300, 1 << 23)
+    assert len(bomb) < 1 << 20
+    with pytest.raises(SnapshotError, match="more than 2 GiB of memory"):
+        read(bomb)
