@@ -20,7 +20,7 @@ from atlas.conflicts import retry_conflicts
 from maia.errors import MaiaError
 from maia.learner.observing import Pseudonymizing
 from maia.learning import forms, snapshots
-from maia.learning.admission import FOREIGN_COUNT, fault_of
+from maia.learning.admission import FOREIGN_COUNT, LONGEST, fault_of
 from maia.learning.evidence import Evidence, EvidenceKey, EvidenceRow
 from maia.learning.forms import FormError
 from maia.learning.importance import Importance
@@ -31,7 +31,6 @@ from maia.views.patterns import columns_of, pattern_of
 logger = logging.getLogger(__name__)
 
 _NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LONGEST: Final = {"statement": 2_000, "action": 200}
 _SITE: Final = re.compile(r"(?:import-)?[0-9a-f]{16}")
 """What we call sites ourselves."""
 _LONGEST_JSON: Final = 200_000
@@ -136,7 +135,7 @@ def checked(copy: Snapshot, pseudonyms: Pseudonymizing, now: datetime) -> Snapsh
     for id_, each in copy.patterns.items():
         if odd := _fault(each.pattern, pseudonyms):
             raise CopyRefused(f"the pattern {id_} can't be stored here: {odd}")
-        statement = pseudonyms.text(each.pattern.statement)[: _LONGEST["statement"]]
+        statement = pseudonyms.text(each.pattern.statement)[: LONGEST["statement"]]
         importance = each.importance
         if importance is not None and importance.at > latest:
             # It would never pay rent.
@@ -158,9 +157,6 @@ def checked(copy: Snapshot, pseudonyms: Pseudonymizing, now: datetime) -> Snapsh
 
 
 def _fault(pattern: Pattern, pseudonyms: Pseudonymizing) -> str | None:
-    for name, longest in _LONGEST.items():
-        if len(getattr(pattern, name) or "") > longest:
-            return f"its {name} is longer than {longest:,} characters"
     said = {
         "signature": pattern.signature,
         "conditions": [{condition.field: condition.value} for condition in pattern.conditions],

@@ -6,13 +6,15 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, Protocol, Self, TypeVar
 
+from atlas.adapters.dao import json_text
 from atlas.adapters.patterns import Alarm as StoredAlarm
 from atlas.adapters.patterns import Model, NewEvidence, PatternContent
 from atlas.errors import ConfigError
+from maia.learning.admission import MOST_COUNT, MOST_REWARD, fault_of_pattern
 from maia.learning.detector import ENTRY_POINTS, Alarm, Detector, MeasurementDetector, Reads
 from maia.learning.detectors import BUILT_IN
 from maia.learning.evidence import Counts
@@ -56,6 +58,8 @@ def _class_of(point: EntryPoint) -> DetectorClass:
     loaded = point.load()
     if not (isinstance(loaded, type) and issubclass(loaded, Detector)):
         raise TypeError(f"{point.value} is no class of detectors")
+    # What it must have besides.
+    _ = loaded.name, loaded.reads, loaded.version
     return loaded
 
 
@@ -115,8 +119,8 @@ class Knowledge:
     async def learn(self, inputs: Sequence[Any], reads: Reads) -> Learnt:
         """Teach the detectors that read such inputs; returns what they found.
 
-        A detector that raises is left out from then on, with an error in the log, so that one that is broken
-        doesn't keep the others from learning.
+        A detector that raises, or finds what can't be stored, is left out from then on, with an error in the
+        log, so that one that is broken doesn't keep the others from learning.
         """
         findings: list[Finding] = []
         alarms: list[Alarm] = []
@@ -125,9 +129,10 @@ class Knowledge:
             await asyncio.sleep(0)
             with self._leaving_out(detector):
                 detector.observe(inputs)
-                findings += detector.patterns()
-                if isinstance(detector, MeasurementDetector):
-                    alarms += detector.alarms()
+                found = [_checked(each) for each in detector.patterns()]
+                raised = detector.alarms() if isinstance(detector, MeasurementDetector) else []
+                findings += found
+                alarms += raised
                 self._observations[detector.name] = self._observations.get(detector.name, 0) + len(inputs)
         return Learnt(combined(findings), alarms)
 
@@ -137,7 +142,7 @@ class Knowledge:
         for detector in self._working(reads):
             learnt = self._observations.get(detector.name, 0)
             with self._leaving_out(detector):
-                made.append(Model(_PREFIX + detector.name, detector.version, detector.state(), learnt))
+                made.append(Model(_PREFIX + detector.name, detector.version, _state_of(detector), learnt))
         return made
 
     @property
@@ -185,6 +190,30 @@ def restored_model(of: type[S], model: Model | None) -> S:
     except StateError as error:
         logger.error("%s; it starts anew", error, extra={"action": "state_damaged"})
         return of()
+
+
+def _state_of(detector: Detector[Any]) -> bytes:
+    state = detector.state()
+    if not isinstance(state, bytes):
+        raise TypeError(f"its state is {type(state).__name__}, not bytes")
+    return state
+
+
+def _checked(finding: Finding) -> Finding:
+    """The finding; ValueError, TypeError or DataRefused if it can't be stored as it is."""
+    pattern = finding.pattern
+    # JSON has no NaN: among the figures it becomes null.
+    if fault := fault_of_pattern(replace(pattern, data={})):
+        raise ValueError(f"it found a pattern of type {pattern.type}, but {fault}")
+    json_text(dict(pattern.data))
+    # A signature without canonical form makes no id.
+    _ = pattern.id
+    for day, counts in finding.evidence.items():
+        if max(counts.pos, counts.neg) > MOST_COUNT or not abs(counts.reward) <= MOST_REWARD:
+            raise ValueError(f"its evidence of {day} is beyond all bounds: {counts}")
+        if counts.last_seen is not None and counts.last_seen.tzinfo is None:
+            raise ValueError(f"its evidence of {day} was seen at an instant without time zone")
+    return finding
 
 
 def alarms_to_store(alarms: Iterable[Alarm]) -> list[StoredAlarm]:

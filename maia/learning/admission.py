@@ -13,11 +13,13 @@ from itertools import chain
 from typing import Any, Final
 
 from maia.learning.evidence import EvidenceKey, EvidenceRow
+from maia.learning.patterns import Pattern
 from maia.learning.snapshots import Remembered, Snapshot
 
 DEEPEST: Final = 20
 """How deeply objects and arrays may be nested."""
 MOST_REWARD: Final = 1e100
+LONGEST: Final[Mapping[str, int]] = {"statement": 2_000, "action": 200}
 
 MOST_COUNT: Final = 2**53
 FOREIGN_COUNT: Final = 10**12
@@ -76,12 +78,12 @@ def _has_negative_zero(value: object) -> bool:
 
 def _of_patterns(patterns: Mapping[str, Remembered]) -> Iterator[str]:
     for id_, each in patterns.items():
-        if fault := _fault_of_pattern(each) or _fault_of_keeping(each):
+        if fault := fault_of_pattern(each.pattern) or _fault_of_keeping(each):
             yield f"the pattern {id_} can't be stored: {fault}"
 
 
-def _fault_of_pattern(each: Remembered) -> str | None:
-    pattern = each.pattern
+def fault_of_pattern(pattern: Pattern) -> str | None:
+    """What can't be stored of a pattern as it is; None if all of it can."""
     if len(pattern.conditions) > _MOST_CONDITIONS:
         return f"it has more than {_MOST_CONDITIONS} conditions"
     said: dict[str, Any] = {
@@ -93,6 +95,9 @@ def _fault_of_pattern(each: Remembered) -> str | None:
     }
     if fault := _first(_named(name, fault_of_value(value)) for name, value in said.items()):
         return fault
+    for name, longest in LONGEST.items():
+        if len(said[name] or "") > longest:
+            return f"its {name} is longer than {longest:,} characters"
     if not pattern.statement.strip() or (pattern.action is not None and not pattern.action.strip()):
         return "its statement or action is empty"
     # A database has one zero only, so that the id would be another.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import asyncpg
+import numpy as np
 import pytest
 from pydantic import SecretStr
 
@@ -18,12 +20,13 @@ from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.db import Database, Transaction
 from atlas.errors import DatabaseUnavailable
-from atlas.testing import SettingsFactory, ThrowAwayServer, throw_away_server
+from atlas.testing import NOON, SettingsFactory, ThrowAwayServer, throw_away_server
 from maia.learner import knowledge
 from maia.learning.detector import ObservationDetector
 from maia.learning.detectors.failure_modes import FailureModes
+from maia.learning.evidence import Counts
 from maia.learning.observations import Observation
-from maia.learning.patterns import Finding, PatternType
+from maia.learning.patterns import Finding, Pattern, PatternType
 from maia.learning.states import pack
 from tests.integration.conftest import MountSmall
 from tests.integration.test_cannot_store import fill_up
@@ -256,6 +259,71 @@ class TestBrokenDetectors:
         install(None)
         assert knowledge.detector_classes(["broken"]) == knowledge.detector_classes()
         assert [each.getMessage()[:15] for each in caplog.records] == ["detector broken"]
+
+
+def found(signature: Mapping[str, Any] | None = None, data: Any = None, **counted: Any) -> Finding:
+    statement, action = counted.pop("statement", "said"), counted.pop("action", None)
+    pattern = Pattern(PatternType.FAILURE_MODE, signature or {"x": 1}, statement, (), action, data or {})
+    return Finding(pattern, {NOON.date(): Counts(**{"pos": 1, "last_seen": NOON} | counted)})
+
+
+class TestUnstorableFindings:
+    @pytest.mark.parametrize(
+        "finding",
+        [
+            "a word",
+            found({"x": float("nan")}),
+            found({"x": np.int64(3)}),
+            found({"x": "a\0"}),
+            found(MappingProxyType({"x": 1})),
+            found({"x": 10**30}),
+            found(statement=""),
+            found(statement="x" * 2001),
+            found(action="x" * 201),
+            found(data={"x": {1, 2}}),
+            found(pos=2**63),
+            found(reward=float("inf")),
+            found(last_seen=NOON.replace(tzinfo=None)),
+        ],
+    )
+    async def test_their_detector_is_left_out(
+        self,
+        atlas: Atlas,
+        clock: FixedClock,
+        caplog: pytest.LogCaptureFixture,
+        install: Install,
+        finding: Any,
+    ) -> None:
+        class Faulty(WithoutState):
+            def patterns(self) -> list[Finding]:
+                return [finding]
+
+            def state(self) -> bytes:
+                return pack(self.name, self.version, None)
+
+        install(Faulty)
+        await failing_nights(atlas, clock, 5)
+        assert (await learn(atlas))["outcome"] == "done"
+        assert await evidence(atlas)
+        assert caplog.text.count("detector broken failed and is left out now") == 1
+        assert await dao(atlas).models(["detector.broken"]) == {}
+
+    async def test_a_state_that_is_a_text_is_none(
+        self, atlas: Atlas, clock: FixedClock, caplog: pytest.LogCaptureFixture, install: Install
+    ) -> None:
+        class Textual(WithoutState):
+            def state(self) -> Any:
+                return "text"
+
+        install(Textual)
+        await failing_nights(atlas, clock, 1)
+        assert (await learn(atlas))["outcome"] == "done"
+        assert "its state is str, not bytes" in caplog.text
+
+    def test_a_class_without_a_name_is_no_detector(self, install: Install) -> None:
+        expected = knowledge.detector_classes()
+        install(type("Nameless", (ObservationDetector,), {}))
+        assert knowledge.detector_classes() == expected
 
 
 @pytest.fixture
