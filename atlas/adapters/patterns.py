@@ -8,6 +8,7 @@ from datetime import date, datetime
 from typing import Any, Literal
 
 from atlas.adapters.dao import DAO, json_text
+from atlas.clock import SystemClock
 from atlas.errors import LeaseLost
 from atlas.queries import clean_text
 
@@ -310,11 +311,14 @@ class PatternsDAO(DAO):
     async def expire(self, before: datetime) -> int:
         """Delete evidence, alarms and tombstones from before, and forget what has no evidence left.
 
-        Returns how many patterns that were.
+        They must be that old by the database's clock too, unless our clock is a virtual one. Returns how many
+        patterns that were.
         """
-        await self._executor.execute("patterns.expire_evidence", before.date())
-        await self._executor.execute("patterns.expire_alarms", before)
-        await self._executor.execute("patterns.expire_tombstones", before)
+        is_virtual = not isinstance(self._clock, SystemClock)
+        kept = None if is_virtual else self._clock.now() - before
+        await self._executor.execute("patterns.expire_evidence", before.date(), kept)
+        await self._executor.execute("patterns.expire_alarms", before, kept)
+        await self._executor.execute("patterns.expire_tombstones", before, kept)
         rows = await self._executor.fetch("patterns.without_evidence")
         return await self.forget([row["id"] for row in rows], "learner") if rows else 0
 

@@ -167,8 +167,9 @@ FROM unnest($1::text[], $2::float8[], $3::float8[]) AS new (id, sti, lti)
 WHERE p.id = new.id;
 
 -- name: expire_evidence
--- Delete evidence of days before $1.
-DELETE FROM pattern_evidence WHERE day < $1;
+-- Delete evidence of days before $1 and, if $2 is given, older than that by the database's clock too.
+DELETE FROM pattern_evidence
+WHERE day < least($1::date, ((clock_timestamp() - $2::interval) AT TIME ZONE 'UTC')::date);
 
 -- name: without_evidence
 -- Patterns that are neither pinned nor forgotten and have no evidence left.
@@ -177,8 +178,10 @@ WHERE forgotten_at IS NULL AND NOT pinned AND NOT EXISTS (SELECT FROM pattern_ev
 ORDER BY id;
 
 -- name: expire_tombstones
--- Delete what the learner forgot before $1. What an operator forgot stays known as such.
-DELETE FROM patterns WHERE forgotten_by = 'learner' AND forgotten_at < $1;
+-- Delete what the learner forgot before $1 and, if $2 is given, longer ago than that by the database's clock too. What an
+-- operator forgot stays known as such.
+DELETE FROM patterns
+WHERE forgotten_by = 'learner' AND forgotten_at < least($1::timestamptz, clock_timestamp() - $2::interval);
 
 -- name: models
 -- The states of the models $1.
@@ -227,8 +230,8 @@ SELECT series, at, kind, value, score, detail FROM series_alarms
 WHERE at >= $1 AND ($2::text IS NULL OR series = $2) ORDER BY at DESC, series, kind LIMIT $3;
 
 -- name: expire_alarms
--- Delete alarms before $1.
-DELETE FROM series_alarms WHERE at < $1;
+-- Delete alarms before $1 and, if $2 is given, older than that by the database's clock too.
+DELETE FROM series_alarms WHERE at < least($1::timestamptz, clock_timestamp() - $2::interval);
 
 -- name: suggest
 -- Make or renew the suggestion with key $1: category $2, text $3, command $4, evidence $5, as of $6. One that people closed

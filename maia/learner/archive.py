@@ -91,7 +91,9 @@ async def is_due(atlas: Atlas) -> bool:
     last = await _dao(atlas).cursor(_CURSOR, _NEVER)
     if last == _NEVER:
         return await _dao(atlas).count_known() > 0
-    return atlas.clock.now() - datetime.fromisoformat(last) >= timedelta(hours=interval_h)
+    passed = atlas.clock.now() - datetime.fromisoformat(last)
+    # A last one that is yet to come was taken while the clock was ahead.
+    return passed >= timedelta(hours=interval_h) or passed < timedelta(0)
 
 
 async def take(atlas: Atlas, *, full: bool = False) -> Taken:
@@ -105,7 +107,9 @@ async def take(atlas: Atlas, *, full: bool = False) -> Taken:
     base = None if full else await _base(atlas, known)
     snapshot = whole if base is None else snapshots.difference(base[1], base[0], whole)
     body = snapshots.write(snapshot)
-    taken = _new(now, snapshots.id_of(body), None if base is None else base[0])
+    # Later than the last one, by whatever clock that was taken: it is found by its instant.
+    at = max(now, known[-1].at + timedelta(microseconds=1)) if known else now
+    taken = _new(at, snapshots.id_of(body), None if base is None else base[0])
     await atlas.vault.store(taken.name, body)
     await _remember(dao, now)
     old = _too_old([*known, taken], now - timedelta(days=atlas.settings.learner.max_retention_days))

@@ -131,15 +131,18 @@ class Forecasting:
         now = self.atlas.clock.now()
         position = await self.patterns.cursor(FORECAST, _position(now - _OLDEST, ""))
         begun, oldest = _instant_and_id(position), (now - _OLDEST, "")
+        if begun > (now, _LAST_ID):
+            # The clock was ahead. What was forecast then is forecast again.
+            begun = oldest
         if anew:
             async for page, _ in self._pages(oldest, begun):
                 await self._store_again(forecaster, page)
         async for page, reached in self._pages(max(begun, oldest), (now, _LAST_ID)):
             if page or reached[0] == now:
                 # Samples that are stored late have a second chance: what is forecast again is the same.
-                end = max(_instant_and_id(position), min(reached, (now - _LATE, _LAST_ID)))
-                await self._store(forecaster, page, position, _position(*end))
-                position = _position(*end)
+                begun = max(begun, min(reached, (now - _LATE, _LAST_ID)))
+                await self._store(forecaster, page, position, _position(*begun))
+                position = _position(*begun)
 
     async def _pages(
         self, reached: tuple[datetime, str], end: tuple[datetime, str]

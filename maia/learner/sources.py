@@ -31,7 +31,6 @@ CURVE_AGE: Final = timedelta(days=8)
 _LATE: Final = timedelta(minutes=10)
 """No transaction stores a sample later than this after it was taken."""
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_LAST_ID: Final = "~"
 _LEAST_POINTS: Final = 3
 _JUDGED_AFTER: Final = timedelta(days=3)
 """Videos found on a day are a day old by the end of the next, and judged at the latest on the third."""
@@ -206,11 +205,8 @@ class Curves(Source):
             return Page((), position, 0, is_last=True)
         stored = await dao.grown(after, until, CURVE_AGE, limit)
         is_last = len(stored) < limit
-        end = (
-            f"{until.isoformat()} {_LAST_ID}"
-            if is_last
-            else _position(stored[-1].born_at, stored[-1].video_id)
-        )
+        # Not up to the present: if a clock was ahead once, that would be far beyond all videos to come.
+        end = _position(stored[-1].born_at, stored[-1].video_id) if stored else position
         curves = [
             ViewCurve(each.video_id, each.born_at, each.ages_h, each.views, each.category_id)
             for each in stored
@@ -240,7 +236,8 @@ class Yields(Source):
         days = sorted({row.pacific_day for row in rows})
         taken = days[: max(1, limit // _ARMS)]
         is_last = len(taken) == len(days)
-        end = until if is_last else taken[-1]
+        # Not up to the present, as for curves.
+        end = taken[-1] if taken else after
         inputs = [
             judged_day(row.arm, bucket, row.pacific_day, units, row.growing)
             for row in rows

@@ -211,6 +211,22 @@ class TestForecasts:
         await store_samples(sql, "late", [(NOON - HOUR, 10), (NOON - HOUR / 30, 100)])
         assert (await forecast(atlas)).videos == 1
 
+    async def test_go_on_after_the_clock_was_ahead(
+        self, atlas: Atlas, clock: FixedClock, sql: Any, dao: ForecastsDAO
+    ) -> None:
+        await store_video(sql, "one")
+        clock.advance(365 * DAY)
+        await store_samples(sql, "one", [(clock.now() - DAY, 10), (clock.now(), 100)])
+        assert (await forecast(atlas)).videos == 1
+        clock.advance(-365 * DAY)
+        await store_video(sql, "two")
+        await store_samples(sql, "two", [(NOON - HOUR, 10), (NOON, 100)])
+        assert (await forecast(atlas)).videos == 1
+        clock.advance(HOUR)
+        # Late samples have one more chance.
+        assert [(await forecast(atlas)).videos for _ in range(2)] == [1, 0]
+        assert sorted(await dao.of_videos(["one", "two"])) == ["one", "two"]
+
     async def test_a_kill_between_pages_loses_and_repeats_nothing(
         self, atlas: Atlas, clock: FixedClock, sql: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:

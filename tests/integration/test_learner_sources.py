@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime, timedelta
+from typing import Any
+
 import pytest
 
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
+from atlas.testing import NOON
 from maia.cycle.agent import run
 from maia.cycle.outcome import Progress
 from maia.learner import sources
 from maia.learner.cycle import Learner, pseudonyms_of
-from maia.learner.sources import Acts, Figures, Page
+from maia.learner.sources import Acts, Curves, Figures, Page, Yields
+from tests.growth import HOUR, store_samples, store_video
 from tests.integration.test_learner import failing_nights, record_steps
 
 pytestmark = pytest.mark.integration
@@ -83,3 +88,48 @@ class TestProgress:
         of_events = [(each.done, each.claimed) for each in told if each.text.endswith("events")]
         assert of_events == [(100, STEPS), (200, STEPS), (STEPS, STEPS)]
         assert all(len(each.text) < 40 for each in told)
+
+
+class TestClocks:
+    """A clock was ahead for one cycle, by a year."""
+
+    async def test_curves_are_read_again_once_the_clock_is_right(
+        self, atlas: Atlas, clock: FixedClock, sql: Any
+    ) -> None:
+        async def published(id_: str, at: datetime) -> None:
+            await store_video(sql, id_, published_at=at, discovered_at=at)
+            await store_samples(sql, id_, [(at + n * HOUR, 100 * n) for n in range(1, 6)])
+
+        source = Curves(atlas)
+        await published("before", NOON - timedelta(days=20))
+        clock.advance(timedelta(days=365))
+        first = await source.read(source.start, 10)
+        assert [each.video_id for each in first.inputs] == ["before"]
+        assert (await source.read(first.end, 10)).end == first.end
+        clock.advance(timedelta(days=-365))
+        await published("after", NOON)
+        clock.advance(timedelta(days=9))
+        second = await source.read(first.end, 10)
+        assert [each.video_id for each in second.inputs] == ["after"]
+        assert (await source.read(second.end, 10)).read == 0
+
+    async def test_what_arms_brought_is_read_again_once_the_clock_is_right(
+        self, atlas: Atlas, clock: FixedClock, sql: Any
+    ) -> None:
+        async def brought(day: date) -> None:
+            await sql.execute(
+                "INSERT INTO discovery_yields (pacific_day, arm, asks, units, found) "
+                "VALUES ($1, 'trending', 10, 10, 5)",
+                day,
+            )
+
+        source = Yields(atlas)
+        await brought(NOON.date() - timedelta(days=20))
+        clock.advance(timedelta(days=365))
+        first = await source.read(source.start, 100)
+        clock.advance(timedelta(days=-365))
+        await brought(NOON.date())
+        clock.advance(timedelta(days=9))
+        second = await source.read(first.end, 100)
+        assert [len(first.inputs), len(second.inputs)] == [1, 1]
+        assert (await source.read(second.end, 100)).read == 0

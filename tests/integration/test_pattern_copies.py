@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ import asyncpg
 import pytest
 from dulwich.repo import Repo
 
-from atlas.adapters.patterns import NewEvidence, PatternsDAO, StoredEvidence
-from atlas.clock import FixedClock
+from atlas.adapters.patterns import Alarm, NewEvidence, PatternsDAO, StoredEvidence
+from atlas.clock import FixedClock, SystemClock
 from atlas.composition import Atlas
 from atlas.config import Settings
+from atlas.db import Database
 from atlas.errors import VaultUnavailable
 from atlas.testing import NOON, SettingsFactory
 from atlas.vault import Vault
@@ -505,3 +506,40 @@ class TestHostileCopies:
         await wipe(atlas)
         await archive.restore(atlas)
         assert [*await texts(atlas)] == [FEEDS.id]
+
+
+class TestClocks:
+    async def test_snapshots_are_taken_and_found_after_the_clock_was_ahead(
+        self, atlas: Atlas, clock: FixedClock
+    ) -> None:
+        await know(atlas, FEEDS)
+        clock.advance(timedelta(days=365))
+        ahead = await archive.take(atlas)
+        clock.advance(timedelta(days=-365))
+        assert await archive.is_due(atlas)
+        await know(atlas, SEARCH)
+        right = await archive.take(atlas)
+        assert not await archive.is_due(atlas)
+        found = await archive.stored(atlas)
+        assert [each.name for each in found] == [ahead.snapshot.name, right.snapshot.name]
+        assert right.snapshot.base == ahead.snapshot.id
+        await wipe(atlas)
+        assert len((await archive.restore(atlas)).chain) == 2
+        assert sorted(await counts(atlas)) == sorted([FEEDS.id, SEARCH.id])
+
+    async def test_nothing_expires_by_a_clock_that_is_ahead_of_the_databases(
+        self, database: Database, settings_factory: SettingsFactory
+    ) -> None:
+        class Ahead(SystemClock):
+            def now(self) -> datetime:
+                return super().now() + timedelta(days=400)
+
+        now = SystemClock().now()
+        for clock, kept in ((Ahead(), True), (SystemClock(), True), (FixedClock(now + timedelta(99)), False)):
+            ours = PatternsDAO(database, clock=clock, settings=settings_factory())
+            await ours.store([new_pattern(FEEDS)])
+            await ours.count([NewEvidence(FEEDS.id, now.date() - timedelta(days=9), 3, 1, 1.0, now)])
+            await ours.add_alarms([Alarm("cpu", now - timedelta(days=9), "anomaly", 1.0, 1.0, "odd")])
+            await ours.expire(clock.now() - timedelta(days=90))
+            assert (len(await ours.known()) == 1) is kept
+            assert (len(await ours.alarms(now - timedelta(days=99))) == 1) is kept
