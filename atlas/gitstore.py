@@ -119,21 +119,22 @@ class GitStore:
 
     @contextmanager
     def _wrapped_errors(self, action: str) -> Iterator[None]:
-        from dulwich.errors import (
-            FileFormatException,
-            GitProtocolError,
-            NotGitRepository,
-            ObjectFormatException,
-        )
+        from dulwich.errors import NotGitRepository
 
         try:
             yield
+        except GitError:
+            raise
         except NotGitRepository as error:
             raise GitError(
                 f"{self.path} is not empty and no bare Git repository: name another folder"
             ) from error
-        except (OSError, KeyError, FileFormatException, ObjectFormatException, GitProtocolError) as error:
+        except OSError as error:
             raise GitError(f"cannot {action} the Git repository {self.path}: {error}") from error
+        except Exception as error:
+            # Of a damaged repository dulwich raises anything, from AssertionError to zlib.error.
+            reason = f"{type(error).__name__}: {error}; it may be damaged: git fsck says more"
+            raise GitError(f"cannot {action} the Git repository {self.path}: {reason}") from error
 
     # In a thread
 

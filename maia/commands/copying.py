@@ -280,8 +280,12 @@ def _copy_of(from_: str) -> Snapshot:
 
 
 def _files_in(folder: Path) -> Mapping[str, bytes]:
-    """The files of patterns in a folder, by their paths in it."""
-    return {f"{each.parent.name}/{each.name}": each.read_bytes() for each in folder.glob("*/*.json")}
+    """The files of patterns in a folder, by their paths in it; not what a killed export began to write."""
+    return {
+        f"{each.parent.name}/{each.name}": each.read_bytes()
+        for each in folder.glob("*/[!.]*.json")
+        if not each.parent.name.startswith(".")
+    }
 
 
 def _said(merged: Merged) -> str:

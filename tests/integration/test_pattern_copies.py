@@ -21,6 +21,7 @@ from atlas.db import Database
 from atlas.errors import VaultUnavailable
 from atlas.testing import NOON, SettingsFactory
 from atlas.vault import Vault
+from maia.commands import copying
 from maia.cycle.agent import run
 from maia.learner import archive, copies, exporting
 from maia.learner.advising import make_suggestions
@@ -190,6 +191,21 @@ class TestExportAndImport:
     async def test_other_files_are_refused(self, atlas: Atlas, body: bytes) -> None:
         with pytest.raises(CopyRefused, match=r"copy\.json"):
             await import_(atlas, body)
+
+    async def test_what_a_killed_export_left_in_a_folder_is_passed_over(
+        self, atlas: Atlas, tmp_path: Path
+    ) -> None:
+        await know(atlas, FEEDS, SEARCH)
+        exporting.write_folder(tmp_path, await exporting.files_of(atlas))
+        cut = tmp_path / "tool_usage" / f".{'0' * 32}.json"
+        cut.write_bytes(b'{"format": 1,')
+        (tmp_path / ".git").mkdir()
+        (tmp_path / ".git" / "x.json").write_bytes(b"no pattern")
+        copy = copying._copy_of(str(tmp_path))
+        assert sorted(copy.patterns) == sorted([FEEDS.id, SEARCH.id])
+        exporting.write_folder(tmp_path, await exporting.files_of(atlas))
+        assert not cut.exists()
+        assert (tmp_path / ".git" / "x.json").exists()
 
     async def test_a_folder_holds_exactly_what_is_known(self, atlas: Atlas, tmp_path: Path) -> None:
         await know(atlas, FEEDS, SEARCH)

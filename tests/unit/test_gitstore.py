@@ -410,3 +410,25 @@ def test_hashes_are_those_of_git() -> None:
     for body in (b"", b"hello\n", bytes(1000)):
         _, bodies = gitstore._planned({"x": body})
         assert list(bodies) == [Blob.from_string(body).id]
+
+
+@pytest.mark.parametrize("pattern", ["*.pack", "*.idx", "main", "config"])
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 40, b"7f" * 20])
+async def test_of_a_damaged_repository_no_other_error_comes(
+    tmp_path: Path, pattern: str, damage: bytes
+) -> None:
+    store = GitStore(tmp_path / "a.git")
+    for number in range(3):
+        await commit(store, FILES | {"top": b"%d" % number})
+    for each in store.path.rglob(pattern):
+        each.chmod(0o644)
+        each.write_bytes(damage)
+    refused = []
+    for work in (lambda: store.read("main"), lambda: commit(store, {"new": b"1"})):
+        try:
+            await work()
+        except GitError as error:
+            refused.append(str(error))
+    assert all(str(store.path) in each for each in refused)
+    # An empty configuration is one, too.
+    assert refused or (pattern, damage) == ("config", b"")
