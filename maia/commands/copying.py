@@ -95,9 +95,9 @@ def import_(
     """Add the patterns of an export or a snapshot to what is known here.
 
     Counts stay those of the site that counted them, so importing the same again changes nothing, and neither
-    does importing one's own export. Patterns that are only counted in all, as in a folder or in Git, are kept
-    under a site named after their contents. What you forgot stays forgotten. If anything in the file is
-    wrong, nothing of it is imported.
+    does importing one's own export. Of patterns that are only counted in all, as in a folder or in Git, what
+    exceeds the counts here is added, under a site named after their contents. What you forgot stays
+    forgotten. If anything in the file is wrong, nothing of it is imported.
     """
 
     async def merge(atlas: Atlas) -> Merged:

@@ -1,20 +1,21 @@
 """Copies of what was learnt: read whole from the database, and merged into it without counting twice.
 
 A copy is a `Snapshot`, whether it comes from the vault, from a file that was exported, or from a folder like
-those in Git. Merging one only ever adds: counters go up to the copy's if those are higher, and the texts of
-a pattern change only if the copy's are newer. What an operator forgot, here or in the copy, stays forgotten.
+those in Git. Merging one only ever adds: counters go up to the copy's if those are higher, what it only has
+sums of goes up to the sums, and the texts of a pattern change only if the copy's are newer. What an operator
+forgot, here or in the copy, stays forgotten.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from atlas.adapters.patterns import PatternCopy, PatternsDAO, StoredEvidence
+from atlas.adapters.patterns import PatternCopy, PatternsDAO, StoredEvidence, StoredPattern
 from atlas.config import LearnerSettings
 from atlas.conflicts import retry_conflicts
 from maia.errors import MaiaError
@@ -97,11 +98,28 @@ async def merge(dao: PatternsDAO, settings: LearnerSettings, copy: Snapshot, now
     async for trial in retry_conflicts():
         with trial:
             async with dao.transaction() as ours:
+                new = [*_not_known(rows, await ours.known())] if copy.counted_in_all else rows
                 changed = await ours.merge_patterns(copies)
-                raised = await ours.merge_evidence(rows, oldest)
+                raised = await ours.merge_evidence(new, oldest)
                 kept = await ours.forgotten_by_operator(living)
     too_old = sum(row.day < oldest for row in rows)
     return Merged(len(living), len(rows), len(changed), raised, len(kept), too_old)
+
+
+def _not_known(sums: Iterable[StoredEvidence], known: Iterable[StoredPattern]) -> Iterator[StoredEvidence]:
+    """By how much sums exceed what is known: that may be in them, as in one's own or earlier copies."""
+    here = {each.id: each for each in known}
+    for row in sums:
+        ours = here.get(row.pattern_id)
+        if ours is None:
+            yield row
+        elif row.pos > ours.pos or row.neg > ours.neg:
+            yield replace(
+                row,
+                pos=max(row.pos - ours.pos, 0),
+                neg=max(row.neg - ours.neg, 0),
+                sum_reward=row.sum_reward - ours.sum_reward,
+            )
 
 
 def copy_of(body: bytes, name: str) -> Snapshot:
@@ -182,7 +200,7 @@ def _of_export(export: forms.Export) -> Snapshot:
         each.id: Remembered(each.pattern, each.pinned, created_at=latest, updated_at=latest)
         for each in export.patterns
     }
-    return Snapshot(latest or _NEVER, patterns, export.evidence)
+    return Snapshot(latest or _NEVER, patterns, export.evidence, counted_in_all=export.counted_in_all)
 
 
 def _oldest(settings: LearnerSettings, now: datetime) -> datetime:

@@ -71,10 +71,11 @@ def document(patterns: Iterable[KnownPattern]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """Patterns with the rows of their evidence: who counted them, and on which day."""
+    """Patterns with the rows of their evidence: who counted them on which day, or only how much in all."""
 
     patterns: Sequence[KnownPattern]
     evidence: Evidence
+    counted_in_all: bool = False
 
 
 def export(patterns: Iterable[KnownPattern], evidence: Evidence) -> bytes:
@@ -130,7 +131,8 @@ def from_export(body: bytes, name: str = "patterns") -> Export:
 def counted_elsewhere(patterns: Sequence[KnownPattern]) -> Export:
     """Patterns without rows as if a site of its own had counted them, each on the day it was last seen.
 
-    The site's name is a hash of the patterns, so that the same ones are never counted twice.
+    The site's name is a hash of the patterns, so that the same ones are never counted twice. Later states of
+    them have another, so that whoever merges them must leave out what is known already.
     """
     node = f"import-{blake2b(document(patterns), digest_size=8).hexdigest()}"
     evidence = {
@@ -140,7 +142,7 @@ def counted_elsewhere(patterns: Sequence[KnownPattern]) -> Export:
         for each in patterns
         if each.last_seen is not None and each.support
     }
-    return Export(patterns, evidence)
+    return Export(patterns, evidence, counted_in_all=True)
 
 
 def from_json(body: bytes, name: str = "pattern", prior: Prior = FLAT) -> KnownPattern:

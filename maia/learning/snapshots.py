@@ -84,6 +84,7 @@ class Snapshot:
 
     An increment names its base and holds only what changed since. `removed` are the ids of patterns that are
     gone altogether, and evidence of days before `first_day` had expired by then; both go from the base, too.
+    A copy that is `counted_in_all` has sums for evidence, of which nobody knows who counted them.
     """
 
     created_at: datetime
@@ -92,6 +93,7 @@ class Snapshot:
     base: str | None = None
     removed: frozenset[str] = frozenset()
     first_day: date | None = None
+    counted_in_all: bool = False
 
 
 def is_snapshot(body: bytes) -> bool:

@@ -135,8 +135,30 @@ class TestExportAndImport:
         await know(atlas, FEEDS, pos=2, neg=0)
         for changed in (1, 0):
             assert (await import_(atlas, body)).changed_evidence == changed
-        assert await counts(atlas) == {FEEDS.id: (32, 1)}
+        # It may hold the two that are known here.
+        assert await counts(atlas) == {FEEDS.id: (30, 1)}
         assert len({row.node for row in await rows(atlas) if row.node.startswith("import-")}) == 1
+
+    async def test_of_sums_nothing_is_counted_twice(self, atlas: Atlas) -> None:
+        """Those of a folder that is imported week after week, and one's own."""
+        bodies = []
+        for day in (DAY - timedelta(days=14), DAY - timedelta(days=7), DAY):
+            await know(atlas, FEEDS, pos=10, neg=1, day=day)
+            bodies.append(await exporting.files_of(atlas))
+        before = await rows(atlas)
+
+        async def merge_all() -> None:
+            for files in bodies:
+                copy = copies.copy_of_files(files, "folder")
+                await copies.merge(dao(atlas), atlas.settings.learner, copy, NOON)
+
+        await merge_all()
+        assert await rows(atlas) == before
+        await wipe(atlas)
+        for _ in range(2):
+            await merge_all()
+            [found] = await dao(atlas).known()
+            assert (found.pos, found.neg, found.sum_reward) == (30, 3, 37.5)
 
     async def test_what_the_operator_forgot_stays_forgotten(self, atlas: Atlas) -> None:
         await know(atlas, FEEDS, SEARCH)
