@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -48,6 +49,7 @@ _FAILURES: Final = DENIALS | {
     "cancelled", "canceled",
 }  # fmt: skip
 _REQUIRED: Final = ("session", "action")
+_SEPARATOR: Final = re.compile(r"(?i:sep)=([^\"\r\n])\s*")
 _NUMBERS: Final = ("reward", "cost", "duration_s")
 _QUOTED_LINES: Final = 100
 _QUOTED_CHARACTERS: Final = 1 << 20
@@ -124,11 +126,13 @@ def parse_jsonl(lines: Iterable[bytes | str], columns: Mapping[str, str] | None 
 def parse_csv(lines: Iterable[bytes | str], columns: Mapping[str, str] | None = None) -> Iterator[Parsed]:
     """One event for each row below the header; separated by comma, semicolon, tab or bar, as the header is.
 
+    A first line such as `sep=;`, which spreadsheets write, says it too.
+
     Without a column for session or action there is one `Malformed` for the header, and nothing else.
     """
     header: list[str] = []
     guessed: Mapping[str, str] = {}
-    separator = ","
+    separator = ""
     for number, text, problem in _csv_records(lines):
         try:
             if problem:
@@ -136,7 +140,10 @@ def parse_csv(lines: Iterable[bytes | str], columns: Mapping[str, str] | None = 
             if not text.strip():
                 continue
             if not header:
-                separator = max(",;\t|", key=text.count)
+                if said := _SEPARATOR.fullmatch(text):
+                    separator = said[1]
+                    continue
+                separator = separator or max(",;\t|", key=text.count)
                 header = _cells(text, separator)
                 guessed = guess_columns(header, columns)
                 _require(guessed)

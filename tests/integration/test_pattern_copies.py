@@ -538,7 +538,7 @@ class TestHostileCopies:
         self, atlas: Atlas, caplog: pytest.LogCaptureFixture
     ) -> None:
         await know(atlas, FEEDS)
-        await dao(atlas).store([replace(new_pattern(SEARCH), id="0" * 32)])
+        await dao(atlas).store([replace(content_of(SEARCH), id="0" * 32)])
         await archive.take(atlas, full=True)
         assert f"pattern {'0' * 32} is not that of its signature" in caplog.text
         await wipe(atlas)

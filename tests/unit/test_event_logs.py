@@ -367,3 +367,10 @@ def test_an_open_quote_before_long_lines_is_given_up_soon() -> None:
     first, second = islice(parse_csv(lines()), 2)
     assert (type(first), type(second)) == (Malformed, LoggedEvent)
     assert len(taken) < 12
+
+
+@pytest.mark.parametrize("separator", [";", ",", "\t", "|", ":"])
+def test_a_spreadsheets_first_line_says_the_separator(separator: str) -> None:
+    lines = [f"sep={separator}\r\n", f"case{separator}activity\r\n", f"1{separator}a,;|b\r\n"]
+    rows = list(parse_csv(lines if separator in "\t:" else [each.replace("a,;|b", "a") for each in lines]))
+    assert [(each.session, each.action[0]) for each in rows if isinstance(each, LoggedEvent)] == [("1", "a")]
