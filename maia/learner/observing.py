@@ -45,6 +45,7 @@ _MOST_FIELDS: Final = 37
 _LONGEST_NAME: Final = 80
 _LONGEST_TEXT: Final = 200
 _MOST_REMEMBERED: Final = 5_000
+_SOME_NUMBER: Final = 123_456
 _MOST_EXACT: Final = 2.0**53
 
 Template = Callable[[str], str]
@@ -89,15 +90,29 @@ class Remembered:
             else:
                 if kind is not int and value is not None and not _is_finite(value):
                     raise Malformed(f"context.{name} must be a text, a finite number, a boolean or null")
-                known = fields.get((name, None)) or self._remember(name, None)
-                cleaned[known[0]] = value
+                known = fields.get((name, None)) or self._remember_number(name)
+                cleaned[known[0]] = value if known[1] is None else self._without_secret(name, value)
         return cleaned
 
-    def _remember(self, name: str, value: str | None) -> tuple[str, Scalar]:
+    def _remember_number(self, name: str) -> tuple[str, Scalar]:
+        """The field's name, and whether its numbers are secrets: None if not."""
+        [(kept, clean)] = self._pseudonyms.context({name: _SOME_NUMBER}).items()
+        known = str(kept)[:_LONGEST_NAME], None if clean == _SOME_NUMBER else str(clean)
+        return self._keep(name, None, known)
+
+    def _without_secret(self, name: str, value: Scalar) -> Scalar:
+        [clean] = self._pseudonyms.context({name: value}).values()
+        found: Scalar = clean
+        return found
+
+    def _remember(self, name: str, value: str) -> tuple[str, Scalar]:
+        [(kept, clean)] = self._pseudonyms.context({name: value}).items()
+        known = str(kept)[:_LONGEST_NAME], str(clean)[:_LONGEST_TEXT]
+        return self._keep(name, value, known)
+
+    def _keep(self, name: str, value: str | None, known: tuple[str, Scalar]) -> tuple[str, Scalar]:
         if len(self._fields) >= _MOST_REMEMBERED:
             self._fields.clear()
-        [(kept, clean)] = self._pseudonyms.context({name: value}).items()
-        known = str(kept)[:_LONGEST_NAME], None if clean is None else str(clean)[:_LONGEST_TEXT]
         self._fields[name, value] = known
         return known
 

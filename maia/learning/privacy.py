@@ -33,6 +33,8 @@ Kind = Literal["ip", "uuid", "mail", "key"]
 _SHORTEST_KEY: Final = 16
 _LONGEST_KEY: Final = 64
 _SHORTEST_SECRET: Final = 20
+_SMALLEST_SECRET: Final = 1_000
+"""A smaller number is none, even if its field is called a password: it may say how many there are."""
 _UUID_LENGTH: Final = 36
 _GROUPS: Final = 8
 """Of an IPv6 address; the last two may be written as an IPv4 address."""
@@ -104,6 +106,11 @@ _CALLED_HASH: Final = re.compile(
     re.IGNORECASE,
 )
 _SECRET_FIELD: Final = re.compile(rf"(?:.*[_.-])?(?:{_TELLING_NAMES})s?", re.IGNORECASE)
+_NUMERIC_SECRET_FIELD: Final = re.compile(
+    r"(?:.*[_.-])?(?:(?:api|access|secret|private)[_-]?key|(?:client[_-]?)?secret|passw(?:or)?d|passphrase"
+    r"|pwd)",
+    re.IGNORECASE,
+)
 _VERSION_FIELD: Final = re.compile(r".*version.*", re.IGNORECASE)
 _PAGE_TOKEN: Final = re.compile(r"(?:.*[_.-])?(?:next|prev|previous)?[_-]?page[_-]?tokens?", re.IGNORECASE)
 
@@ -125,7 +132,7 @@ class Pseudonyms:
     def context(self, value: Any) -> Any:
         """The value without personal data: mappings (keys too) and sequences at any depth, and texts in them.
 
-        Numbers, booleans, None and dates stay; other objects become texts.
+        Numbers that aren't called passwords or keys, booleans, None and dates stay; other objects become texts.
         """
         return self._clean(value, "")
 
@@ -155,7 +162,7 @@ class Pseudonyms:
         if isinstance(value, str):
             return self.text(value, called=called)
         if value is None or isinstance(value, (bool, int, float, date, time, timedelta)):
-            return value
+            return value if not _is_secret_number(value, called) else self.pseudonym("key", str(value))
         if isinstance(value, Mapping):
             return self._mapping(value)
         if isinstance(value, (bytes, bytearray)):
@@ -281,6 +288,16 @@ def _is_suspect(text: str) -> bool:
 def _names_secret(called: str) -> bool:
     """Whether a field of this name holds a secret, whatever it looks like."""
     return _SECRET_FIELD.fullmatch(called) is not None and not _PAGE_TOKEN.fullmatch(called)
+
+
+def _is_secret_number(value: object, called: str) -> bool:
+    """Whether a number is a password or key by its field's name; of tokens and cookies there may be so many."""
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and abs(value) >= _SMALLEST_SECRET
+        and _NUMERIC_SECRET_FIELD.fullmatch(called) is not None
+    )
 
 
 def _is_called(match: re.Match[str], names: re.Pattern[str]) -> bool:

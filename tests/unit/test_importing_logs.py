@@ -11,6 +11,7 @@ import pytest
 
 from maia.learner.importing import LogImport
 from maia.learning.observations import Observation
+from maia.learning.privacy import Pseudonyms
 
 AT = datetime(2026, 11, 2, 12, tzinfo=UTC)
 
@@ -155,3 +156,12 @@ def test_an_event_of_no_believable_time_is_refused(at: datetime, reason: str) ->
     log = LogImport(Initials(), now=AT)
     assert len(list(log.observations([Record(), Record(at=at), Record(at=AT + timedelta(days=1))]))) == 2
     assert log.refused == {reason: 1}
+
+
+def test_a_password_of_digits_is_one() -> None:
+    secret = {"db.password": 12345678, "api_key": 9876543210, "PWD": 4711.5}
+    kept = {"max_tokens": 4096, "password": True, "passwords": 5000, "secret": 3, "cookie": 1_000_000}
+    [found] = LogImport(Pseudonyms(b"k" * 32)).observations([Record(attributes=secret | kept)])
+    assert {name: found.context[name] for name in kept} == kept
+    for name in secret:
+        assert str(found.context[name]).startswith("key-")
