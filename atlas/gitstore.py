@@ -316,10 +316,11 @@ class GitStore:
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
         staged = self.path.with_name(f".{self.path.name}.{uuid4().hex}")
-        Repo.init_bare(staged, mkdir=True, default_branch=branch.encode()).close()
         try:
+            Repo.init_bare(staged, mkdir=True, default_branch=branch.encode()).close()
             staged.replace(self.path)
         except OSError as error:
+            # Or each try on a full disk would leave one.
             shutil.rmtree(staged, ignore_errors=True)
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise

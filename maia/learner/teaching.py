@@ -320,10 +320,12 @@ def _parsed(log: Log, file: BinaryIO) -> Iterator[Parsed]:
 
 def _digest(log: Log, on_bytes: OnBytes | None) -> str:
     """The hash of what the file holds; LogUnreadable if it is damaged, or a line is too long to be one."""
-    if not log.path.is_file():
-        raise LogUnreadable(f"{log.path} is {'no regular file' if log.path.exists() else 'not there'}")
     digest, since_newline = blake2b(digest_size=16), 0
     try:
+        if not log.path.is_file():
+            raise LogUnreadable(
+                f"{log.path} is {'no regular file: it is read twice' if log.path.exists() else 'not there'}"
+            )
         with _opened(log.path) as (file, report):
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)

@@ -132,7 +132,8 @@ class Pseudonyms:
     def context(self, value: Any) -> Any:
         """The value without personal data: mappings (keys too) and sequences at any depth, and texts in them.
 
-        Numbers that aren't called passwords or keys, booleans, None and dates stay; other objects become texts.
+        Numbers, booleans, None and dates stay, except for numbers that are called passwords or keys. Other
+        objects become texts.
         """
         return self._clean(value, "")
 
@@ -291,7 +292,7 @@ def _names_secret(called: str) -> bool:
 
 
 def _is_secret_number(value: object, called: str) -> bool:
-    """Whether a number is a password or key by its field's name; of tokens and cookies there may be so many."""
+    """Whether a number is a secret by its field's name; of tokens and cookies there may be so many."""
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)

@@ -290,3 +290,10 @@ async def test_what_a_log_taught_can_be_restored_from_a_snapshot(atlas: Atlas, t
     await archive.restore(atlas)
     assert await evidence(atlas) == before
     copies.checked(copies.copy_of(exported, "export"), await pseudonyms_of(atlas), NOON)
+
+
+async def test_a_path_that_cannot_be_is_no_log(atlas: Atlas, tmp_path: Path) -> None:
+    with pytest.raises(LogUnreadable, match="File name too long"):
+        await teach(atlas, log(tmp_path / f"{'a' * 300}.jsonl"))
+    with pytest.raises(LogUnreadable, match="no regular file"):
+        await teach(atlas, Log.of(tmp_path, "jsonl", {}))

@@ -432,3 +432,17 @@ async def test_of_a_damaged_repository_no_other_error_comes(
     assert all(str(store.path) in each for each in refused)
     # An empty configuration is one, too.
     assert refused or (pattern, damage) == ("config", b"")
+
+
+async def test_a_repository_that_cannot_be_created_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, **options: Any) -> Repo:
+        path.mkdir()
+        (path / "HEAD.lock").touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Repo, "init_bare", full)
+    with pytest.raises(GitError, match="No space left"):
+        await commit(GitStore(tmp_path / "a.git"), FILES)
+    assert list(tmp_path.iterdir()) == []
