@@ -376,12 +376,14 @@ class Database(_Runner):
 async def _cancel_on_loss(connection: Connection, name: str) -> AsyncIterator[None]:
     task = asyncio.current_task()
     assert task is not None
-    cancelling, lost = task.cancelling(), False
+    cancelling, lost, over = task.cancelling(), False, False
 
     def cancel(_: Any) -> None:
         nonlocal lost
-        lost = True
-        task.cancel()
+        # The driver schedules this call: by then the body may have ended, for which nobody must be cancelled.
+        if not over:
+            lost = True
+            task.cancel()
 
     connection.add_termination_listener(cancel)
     try:
@@ -390,7 +392,12 @@ async def _cancel_on_loss(connection: Connection, name: str) -> AsyncIterator[No
         if lost and task.uncancel() <= cancelling:
             raise DatabaseUnavailable(f"the lock {name!r} was lost with its connection") from None
         raise
+    except BaseException:
+        if lost:
+            task.uncancel()
+        raise
     finally:
+        over = True
         connection.remove_termination_listener(cancel)
 
 

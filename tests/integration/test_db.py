@@ -567,6 +567,29 @@ async def test_a_lock_is_free_after_its_block(database: Database) -> None:
                 assert not second
 
 
+async def test_a_lock_lost_as_its_block_ends_cancels_nobody() -> None:
+    class Losing:
+        """A connection whose loss is reported as the driver does: by a call that is scheduled."""
+
+        def add_termination_listener(self, listener: Any) -> None:
+            self.listener = listener
+
+        def remove_termination_listener(self, listener: Any) -> None:
+            assert listener is self.listener
+
+    connection = Losing()
+    for error in (None, DatabaseUnavailable("the server is gone")):
+        with suppress(DatabaseUnavailable):
+            async with db._cancel_on_loss(connection, "moon"):  # type: ignore[arg-type]  # stands for one
+                asyncio.get_running_loop().call_soon(connection.listener, connection)
+                if error:
+                    raise error
+        await asyncio.sleep(0.01)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+
+
 async def test_a_lock_lost_with_its_connection_stops_the_work(database: Database) -> None:
     with pytest.raises(DatabaseUnavailable, match="'moon' was lost with its connection"):
         async with database.only_one("moon") as alone:
