@@ -575,7 +575,7 @@ class TestClocks:
         now = SystemClock().now()
         for clock, kept in ((Ahead(), True), (SystemClock(), True), (FixedClock(now + timedelta(99)), False)):
             ours = PatternsDAO(database, clock=clock, settings=settings_factory())
-            await ours.store([new_pattern(FEEDS)])
+            await ours.store([content_of(FEEDS)])
             await ours.count([NewEvidence(FEEDS.id, now.date() - timedelta(days=9), 3, 1, 1.0, now)])
             await ours.add_alarms([Alarm("cpu", now - timedelta(days=9), "anomaly", 1.0, 1.0, "odd")])
             await ours.expire(clock.now() - timedelta(days=90))
