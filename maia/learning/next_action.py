@@ -18,7 +18,7 @@ and on the longest context known. Memory is bounded: rare contexts and followers
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp, log, sqrt
 from operator import itemgetter, mul
@@ -58,11 +58,16 @@ _MOST_SESSIONS: Final = 10_000
 _MOST_ATTRIBUTES: Final = 8
 _MOST_NAMES: Final = 64
 
-_SKIP, _BAG, _ATTRIBUTE, _FADED, _REPEAT = 10, 30, 40, 50, 60
+_SKIP, _BAG, _ATTRIBUTE, _FADED, _REPEAT = 10, 20, 30, 40, 50
 """Kinds of contexts and of evidence; below 10 it's the number of the last actions."""
-_FIRST_WEIGHTS: Final = {_SKIP: 0.6, _BAG: 0.6, _FADED: 0.1, _ATTRIBUTE: 0.075, _REPEAT: 0.0}
+_FIRST_WEIGHTS: Final[Mapping[int | str, float]] = {
+    _SKIP: 0.6,
+    _BAG: 0.6,
+    _ATTRIBUTE: 0.075,
+    _FADED: 0.1,
+    _REPEAT: 0.0,
+}
 _SUFFIX_WEIGHT: Final = 0.15
-_ORDERS: Final = range(1, WINDOW + 1)
 _FADES: Final = (1, 2)
 """The contexts whose counts also fade."""
 
@@ -148,7 +153,7 @@ class _Weight:
 
 
 class _Scored:
-    """The candidates' scores, and the evidence that each weight was multiplied with."""
+    """The candidates, and the pieces of evidence about them, each with its weight."""
 
     __slots__ = ("actions", "evidence", "keys", "lifts", "weights")
 
@@ -159,7 +164,7 @@ class _Scored:
         self.keys: list[Key] = []
         self.weights: list[_Weight] = []
         self.evidence: list[list[float]] = []
-        """For each weight how much it moves each candidate's score."""
+        """For each weight what it is multiplied with in each candidate's score."""
 
     def of_counts(self, counts: Mapping[str, float], discount: float, unit: float) -> list[float]:
         """For each candidate the log of how much likelier it is here than overall, 0 if it never followed."""
@@ -263,7 +268,7 @@ class NextAction:
     def predict(
         self, history: Sequence[str], k: int = 5, attributes: Mapping[str, Scalar] | None = None
     ) -> list[Prediction]:
-        """The `k` likeliest next actions, END among them; nothing if nothing was learnt.
+        """The `k` likeliest next actions, eight at most, END among them; nothing if nothing was learnt.
 
         `history` ends with the last action; no more than the last five are used. `attributes` are what is
         known now, such as those of the last event.
@@ -298,12 +303,12 @@ class NextAction:
         """The model that `state` returned; raises ValueError if it is damaged or of another version."""
         try:
             plain = zstandard.ZstdDecompressor().decompressobj().decompress(state)
-            version, general, all_, contexts, weights, sessions = msgpack.unpackb(plain)
-            max_contexts, max_actions, names, listed = general
+            version, *parts = msgpack.unpackb(plain)
         except (zstandard.ZstdError, ValueError, TypeError) as error:
             raise ValueError("not a state of NextAction") from error
         if version != _VERSION:
             raise ValueError(f"state of version {version}, expected {_VERSION}")
+        (max_contexts, max_actions, names, listed), all_, contexts, weights, sessions = parts
         model = cls(max_contexts, max_actions)
         model._names = dict.fromkeys(names)
         model._listed = listed
@@ -335,13 +340,14 @@ class NextAction:
         found = list(map(contexts.get, keys))
         if self._all.total:
             self._descend(self._score(recent, keys, found), action)
-        for key, context in zip(keys, found, strict=True):
-            if context is None:
+        for key, known in zip(keys, found, strict=True):
+            if known is None:
                 contexts[key] = action
-                continue
-            if isinstance(context, str):
-                context = contexts[key] = _Context.after(context, fades=key[0] in _FADES)
-            context.add(action, _MOST_FOLLOWERS)
+            elif isinstance(known, str):
+                context = contexts[key] = _Context.after(known, fades=key[0] in _FADES)
+                context.add(action, _MOST_FOLLOWERS)
+            else:
+                known.add(action, _MOST_FOLLOWERS)
         self._all.add(action, self.max_actions)
         if len(contexts) > self.max_contexts:
             self._forget_contexts()
@@ -378,17 +384,14 @@ class NextAction:
             else:
                 counted.append((key, context))
                 _add_top(near if kind == 1 else longer, context)
-                if kind in _ORDERS:
+                if kind != _ATTRIBUTE:
                     order = len(key) - 1
         scored = self._candidates(near, longer)
         for key, context in counted:
             self._add_counts(scored, key, context, order)
         self._add(scored, (_SKIP, order), scored.of_shares([near.get(each, 0.0) for each in scored.actions]))
         self._add(scored, (_BAG, order), scored.of_shares(_shares(bags, scored.actions)))
-        for distance, action in enumerate(recent):
-            if action in scored.actions:
-                repeated = [1.0 if each == action else 0.0 for each in scored.actions]
-                self._add(scored, (_REPEAT, distance), repeated)
+        self._add_repeats(scored, recent)
         return scored
 
     def _candidates(self, near: Mapping[str, float], longer: dict[str, float]) -> _Scored:
@@ -423,6 +426,14 @@ class NextAction:
             self._add(scored, (kind, bucket, order), evidence)
         if faded:
             self._add(scored, (_FADED, kind, bucket), faded)
+
+    def _add_repeats(self, scored: _Scored, recent: tuple[str, ...]) -> None:
+        """Add that a candidate has just come, for each of the last actions."""
+        actions = scored.actions
+        for distance, action in enumerate(recent):
+            if action in actions:
+                repeated = [1.0 if each == action else 0.0 for each in actions]
+                self._add(scored, (_REPEAT, distance), repeated)
 
     def _add(self, scored: _Scored, key: Key, evidence: list[float]) -> None:
         """Add a piece of evidence with its weight."""

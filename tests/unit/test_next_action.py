@@ -10,7 +10,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maia.learning.next_action import END, NextAction
+from maia.learning.next_action import END, NextAction, _Context
 
 SESSIONS = st.lists(st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=8), max_size=12)
 
@@ -107,6 +107,26 @@ def test_the_attributes_of_the_last_event_are_kept_for_its_session() -> None:
     assert model.predict_session("asked", 1)[0].action == "by Bob"
 
 
+def test_names_the_likeliest_of_many_followers() -> None:
+    model = NextAction()
+    for number in range(400):
+        model.learn(["start", f"action {number % 40}"])
+    for _ in range(60):
+        model.learn(["start", "action 33"])
+    predictions = model.predict(["start"], 100)
+    assert predictions[0].action == "action 33"
+    assert 5 <= len(predictions) <= 8
+
+
+def test_leaves_a_share_for_what_has_never_come() -> None:
+    usual, endless = NextAction(), NextAction()
+    for number in range(400):
+        usual.learn(["start", f"action {number % 4}"])
+        endless.learn(["start", f"action {number}"])
+    assert sum(each.probability for each in usual.predict(["start"], 8)) > 0.95
+    assert 0.4 < sum(each.probability for each in endless.predict(["start"], 8)) < 0.6, "every other was new"
+
+
 def test_knows_nothing_at_first() -> None:
     assert NextAction().predict(["a"]) == []
     assert NextAction().predict_session("s") == []
@@ -148,6 +168,29 @@ def test_a_restored_model_has_the_same_future(before: list[list[str]], after: li
     assert restored.predict(["a", "b"]) == model.predict(["a", "b"])
     assert restored.predict_session("session 1") == model.predict_session("session 1")
     assert restored.state() == model.state()
+
+
+@given(st.lists(st.integers(0, 30).map(str), max_size=300), st.sampled_from([10, 20, 100]))
+def test_the_most_frequent_followers_are_at_hand(actions: list[str], most: int) -> None:
+    context = _Context()
+    for action in actions:
+        context.add(action, most)
+        highest = sorted(context.counts.values(), reverse=True)[:8]
+        assert sorted((context.top or context.counts).values(), reverse=True) == highest
+        assert all(context.counts[each] == count for each, count in context.top.items())
+        assert len(context.counts) <= most
+    assert context.total == len(actions)
+
+
+def test_a_context_seen_once_survives_in_a_state() -> None:
+    model = NextAction()
+    model.learn(["a", "b", "c"])
+    restored = NextAction.from_state(model.state())
+    assert restored.contexts == model.contexts
+    for each in (model, restored):
+        each.learn(["a", "b", "d"])
+    assert restored.predict(["a", "b"]) == model.predict(["a", "b"])
+    assert {each.action for each in restored.predict(["a", "b"], 2)} == {"c", "d"}
 
 
 def test_memory_is_bounded() -> None:
@@ -204,7 +247,7 @@ def test_refuses_no_memory(kind: dict[str, int]) -> None:
         b"nonsense",
         zstandard.compress(b"\xc1"),
         zstandard.compress(msgpack.packb([1])),
-        zstandard.compress(msgpack.packb([99, [1, 1, []], [], [], [], []])),
+        zstandard.compress(msgpack.packb([99, [1, 1, [], 1.0], [], [], [], []])),
         NextAction().state()[:-3],
     ],
 )
