@@ -13,7 +13,8 @@ counts that fade, so that the model follows a process that changes.
 The weights are learnt online: before an event is counted, it is predicted, and if it is a candidate, the
 weights take a step down the gradient of the log loss among the candidates, as in the mixing of PAQ
 (Mahoney, 2005), with the step sizes of AdaGrad. They depend on the kind of context, on how often it was seen,
-and on the longest context known. Memory is bounded: rare contexts and followers are forgotten first.
+on the length of the history and on the longest context known. Memory is bounded: rare contexts and followers
+are forgotten first.
 """
 
 from __future__ import annotations
@@ -387,10 +388,11 @@ class NextAction:
                 if kind != _ATTRIBUTE:
                     order = len(key) - 1
         scored = self._candidates(near, longer)
+        depth = len(recent) * 10 + order
         for key, context in counted:
-            self._add_counts(scored, key, context, order)
-        self._add(scored, (_SKIP, order), scored.of_shares([near.get(each, 0.0) for each in scored.actions]))
-        self._add(scored, (_BAG, order), scored.of_shares(_shares(bags, scored.actions)))
+            self._add_counts(scored, key, context, depth)
+        self._add(scored, (_SKIP, depth), scored.of_shares([near.get(each, 0.0) for each in scored.actions]))
+        self._add(scored, (_BAG, depth), scored.of_shares(_shares(bags, scored.actions)))
         self._add_repeats(scored, recent)
         return scored
 
@@ -406,7 +408,7 @@ class NextAction:
         whole = self._all.total + _PRIOR_COUNT * len(counts) + 1.0
         return _Scored(actions, [whole / (counts.get(action, 0) + _PRIOR_COUNT) for action in actions])
 
-    def _add_counts(self, scored: _Scored, key: Key, context: _Found, order: int) -> None:
+    def _add_counts(self, scored: _Scored, key: Key, context: _Found, depth: int) -> None:
         """Add what a context's counts say, and what its fading counts say."""
         kind = key[0]
         if isinstance(context, str):
@@ -423,7 +425,7 @@ class NextAction:
         if kind == _ATTRIBUTE:
             self._add(scored, (kind, key[1], len(key), bucket), evidence)
         else:
-            self._add(scored, (kind, bucket, order), evidence)
+            self._add(scored, (kind, bucket, depth), evidence)
         if faded:
             self._add(scored, (_FADED, kind, bucket), faded)
 
