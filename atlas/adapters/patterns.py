@@ -75,6 +75,8 @@ class PatternCopy(_KeptPattern):
 
     forgotten_at: datetime | None = None
     forgotten_by: ForgottenBy | None = None
+    remembered_at: datetime | None = None
+    """When an operator last let it be learnt again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +255,9 @@ class PatternsDAO(DAO):
     async def merge_patterns(self, copies: Sequence[PatternCopy]) -> list[str]:
         """Merge copies of patterns, with distinct ids, and return the ids that changed.
 
-        Later versions replace earlier ones. Any copy revives what the learner forgot; what an operator forgot
-        stays forgotten. A pattern that a copy's operator forgot loses its evidence.
+        In whatever order copies are merged, the same stays. Later versions replace earlier ones; any living
+        copy revives what the learner forgot; and what an operator forgot, here or there, stays forgotten and
+        loses its evidence, until an operator remembers it.
         """
         changed: list[str] = []
         for i in _starts(copies):
@@ -276,6 +279,7 @@ class PatternsDAO(DAO):
             [each.attended_at for each in copies],
             [each.forgotten_at for each in copies],
             [each.forgotten_by for each in copies],
+            [each.remembered_at for each in copies],
         )
         return [row["id"] for row in rows]
 
@@ -294,7 +298,7 @@ class PatternsDAO(DAO):
 
     async def remember(self, ids: Sequence[str]) -> int:
         """Let new evidence bring back patterns that an operator forgot; returns how many there were."""
-        return await self._executor.execute("patterns.remember", [*ids])
+        return await self._executor.execute("patterns.remember", [*ids], self._clock.now())
 
     async def importances(self, ids: Iterable[str] | None = None) -> list[StoredImportance]:
         """How important the patterns that are not forgotten are, all or some of them, by their ids."""

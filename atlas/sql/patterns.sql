@@ -95,7 +95,7 @@ FROM pattern_evidence WHERE pattern_id = ANY ($1::text[]) ORDER BY pattern_id, d
 -- name: all_patterns
 -- The patterns with ids after $1, forgotten ones included, at most $2.
 SELECT id, type, signature, statement, conditions, action, data, created_at, updated_at, version, pinned, sti, lti,
-    attended_at, forgotten_at, forgotten_by
+    attended_at, forgotten_at, forgotten_by, remembered_at
 FROM patterns WHERE id > $1 ORDER BY id LIMIT $2;
 
 -- name: all_evidence
@@ -105,25 +105,60 @@ FROM pattern_evidence WHERE (pattern_id, node, day) > ($1, $2, $3::date) ORDER B
 
 -- name: merge_patterns
 -- Merge copies of patterns: ids $1, types $2, signatures $3, statements $4, conditions $5, actions $6, data $7, created at $8,
--- updated at $9, versions $10, pinned $11, importance $12 and $13 as of $14, forgotten at $15 by $16. A later version replaces an
--- earlier one, and any revives what the learner forgot; what an operator forgot stays so. Returns the ids that changed.
+-- updated at $9, versions $10, pinned $11, importance $12 and $13 as of $14, forgotten at $15 by $16, remembered at $17. In
+-- whatever order copies come, the same stays: of texts the latest; of an operator's forgetting and remembering the later act;
+-- and what the learner forgot, any living copy revives. Returns the ids that changed.
 INSERT INTO patterns AS p (id, type, signature, statement, conditions, action, data, created_at, updated_at, version, pinned,
-    sti, lti, attended_at, forgotten_at, forgotten_by)
+    sti, lti, attended_at, forgotten_at, forgotten_by, remembered_at)
 SELECT id, type, signature::jsonb, statement, conditions::jsonb, action, data::jsonb, created_at, updated_at, version, pinned,
-    sti, lti, attended_at, forgotten_at, forgotten_by
+    sti, lti, attended_at, forgotten_at, forgotten_by, remembered_at
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
     $9::timestamptz[], $10::bigint[], $11::boolean[], $12::float8[], $13::float8[], $14::timestamptz[], $15::timestamptz[],
-    $16::text[])
+    $16::text[], $17::timestamptz[])
     AS new (id, type, signature, statement, conditions, action, data, created_at, updated_at, version, pinned, sti, lti,
-        attended_at, forgotten_at, forgotten_by)
+        attended_at, forgotten_at, forgotten_by, remembered_at)
 ORDER BY id COLLATE "C"
 ON CONFLICT (id) DO UPDATE
-SET statement = excluded.statement, conditions = excluded.conditions, action = excluded.action, data = excluded.data,
-    updated_at = excluded.updated_at, pinned = excluded.pinned, forgotten_at = excluded.forgotten_at,
-    forgotten_by = excluded.forgotten_by,
-    version = CASE WHEN p.version < excluded.version THEN excluded.version ELSE p.version + 1 END
-WHERE p.forgotten_by IS DISTINCT FROM 'operator'
-    AND (p.version < excluded.version OR (p.forgotten_by = 'learner' AND excluded.forgotten_by IS NULL))
+SET (statement, conditions, action, data, updated_at, version, pinned) = (
+        SELECT later.statement, later.conditions, later.action, later.data, later.updated_at, later.version, later.pinned
+        FROM (VALUES
+            (p.statement, p.conditions, p.action, p.data, p.updated_at, p.version, p.pinned),
+            (excluded.statement, excluded.conditions, excluded.action, excluded.data, excluded.updated_at, excluded.version,
+                excluded.pinned)
+        ) AS later (statement, conditions, action, data, updated_at, version, pinned)
+        ORDER BY later.version DESC, later.updated_at DESC, later.statement COLLATE "C" DESC,
+            later.conditions::text COLLATE "C" DESC, coalesce(later.action, '') COLLATE "C" DESC,
+            later.data::text COLLATE "C" DESC, later.pinned DESC
+        LIMIT 1
+    ),
+    (forgotten_at, forgotten_by) = (
+        SELECT
+            CASE
+                WHEN acts.forgot >= coalesce(acts.remembered, acts.forgot) THEN acts.forgot
+                WHEN p.forgotten_by = 'learner' AND excluded.forgotten_by IS NOT NULL THEN p.forgotten_at
+            END,
+            CASE
+                WHEN acts.forgot >= coalesce(acts.remembered, acts.forgot) THEN 'operator'
+                WHEN p.forgotten_by = 'learner' AND excluded.forgotten_by IS NOT NULL THEN 'learner'
+            END
+        FROM (VALUES (
+            greatest(
+                CASE WHEN p.forgotten_by = 'operator' THEN p.forgotten_at END,
+                CASE WHEN excluded.forgotten_by = 'operator' THEN excluded.forgotten_at END
+            ),
+            greatest(p.remembered_at, excluded.remembered_at)
+        )) AS acts (forgot, remembered)
+    ),
+    remembered_at = greatest(p.remembered_at, excluded.remembered_at)
+WHERE (excluded.version, excluded.updated_at, excluded.statement COLLATE "C", excluded.conditions::text COLLATE "C",
+        coalesce(excluded.action, '') COLLATE "C", excluded.data::text COLLATE "C", excluded.pinned)
+    > (p.version, p.updated_at, p.statement COLLATE "C", p.conditions::text COLLATE "C",
+        coalesce(p.action, '') COLLATE "C", p.data::text COLLATE "C", p.pinned)
+    OR excluded.remembered_at > coalesce(p.remembered_at, '-infinity')
+    OR (p.forgotten_by = 'learner' AND excluded.forgotten_by IS NULL)
+    OR (p.forgotten_by = 'operator' AND excluded.forgotten_by IS NULL AND excluded.remembered_at > p.forgotten_at)
+    OR (excluded.forgotten_by = 'operator' AND excluded.forgotten_at >= coalesce(p.remembered_at, '-infinity')
+        AND (p.forgotten_by IS DISTINCT FROM 'operator' OR excluded.forgotten_at > p.forgotten_at))
 RETURNING id;
 
 -- name: clear_forgotten
@@ -143,7 +178,7 @@ WHERE id = ANY ($1::text[]) AND forgotten_at IS NULL AND pinned <> $2;
 -- name: forget
 -- Forget the patterns $1 as of $2, on behalf of $3: their evidence goes, a tombstone stays.
 WITH buried AS (
-    UPDATE patterns SET forgotten_at = $2, forgotten_by = $3, pinned = false, version = version + 1
+    UPDATE patterns SET forgotten_at = greatest($2, remembered_at), forgotten_by = $3, pinned = false, version = version + 1
     WHERE id = ANY ($1::text[]) AND forgotten_at IS NULL
     RETURNING id
 ), cleared AS (
@@ -152,8 +187,10 @@ WITH buried AS (
 SELECT count(*) FROM buried;
 
 -- name: remember
--- Let evidence revive the patterns $1, though an operator forgot them.
-UPDATE patterns SET forgotten_by = 'learner', version = version + 1 WHERE id = ANY ($1::text[]) AND forgotten_by = 'operator';
+-- Let evidence revive the patterns $1 as of $2, though an operator forgot them.
+UPDATE patterns
+SET forgotten_by = 'learner', remembered_at = greatest($2, forgotten_at + interval '1 microsecond'), version = version + 1
+WHERE id = ANY ($1::text[]) AND forgotten_by = 'operator';
 
 -- name: importances
 -- The importance, when it was last written, of the patterns $1 (NULL: all) that are not forgotten.

@@ -3,7 +3,8 @@
 A copy is a `Snapshot`, whether it comes from the vault, from a file that was exported, or from a folder like
 those in Git. Merging one only ever adds: counters go up to the copy's if those are higher, what it only has
 sums of goes up to the sums, and the texts of a pattern change only if the copy's are newer. What an operator
-forgot, here or in the copy, stays forgotten.
+forgot, here or in the copy, stays forgotten, unless an operator let it be learnt again later. In whatever
+order copies are merged, the same comes of it.
 """
 
 from __future__ import annotations
@@ -221,6 +222,7 @@ def _remembered(stored: PatternCopy) -> Remembered:
         stored.created_at,
         stored.updated_at,
         tombstone,
+        stored.remembered_at,
     )
 
 
@@ -237,6 +239,7 @@ def _copy(id_: str, each: Remembered, now: datetime) -> PatternCopy:
         attended_at=importance.at,
         forgotten_at=None if each.forgotten is None else each.forgotten.at,
         forgotten_by=None if each.forgotten is None else "operator",
+        remembered_at=each.remembered_at,
     )
 
 

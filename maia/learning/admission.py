@@ -108,7 +108,8 @@ def _fault_of_keeping(each: Remembered) -> str | None:
     """What is wrong with what isn't said by the pattern, but known of it."""
     if not 1 <= each.version <= _MOST_VERSION:
         return f"its version is {each.version}"
-    instants = [each.created_at, each.updated_at, None if each.forgotten is None else each.forgotten.at]
+    forgotten_at = None if each.forgotten is None else each.forgotten.at
+    instants = [each.created_at, each.updated_at, forgotten_at, each.remembered_at]
     if (importance := each.importance) is not None:
         instants.append(importance.at)
         if not (0 <= importance.sti <= _MOST_IMPORTANCE and 0 <= importance.lti <= _MOST_IMPORTANCE):

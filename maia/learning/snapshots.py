@@ -36,7 +36,7 @@ from maia.learning.patterns import Condition, Operator, Pattern, PatternType
 A = TypeVar("A")
 T = TypeVar("T")
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 _MAGIC: Final = b"\x89PLPAT\r\n"
 _START: Final = struct.Struct("<8sHI")
@@ -76,6 +76,8 @@ class Remembered:
     created_at: datetime | None = None
     updated_at: datetime | None = None
     forgotten: Tombstone | None = None
+    remembered_at: datetime | None = None
+    """When an operator last let it be learnt again: earlier tombstones of operators no longer count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +236,7 @@ def _pattern_blocks(patterns: Mapping[str, Remembered], index: Mapping[str, int]
         "patterns.forgotten_at": _instants(
             [each.forgotten.at if each.forgotten else None for _, each in rows]
         ),
+        "patterns.remembered_at": _instants([each.remembered_at for _, each in rows]),
         "patterns.forgotten_by": _texts([each.forgotten.by if each.forgotten else None for _, each in rows]),
         "importance.sti": _numbers([each.sti for each in valued], "f8"),
         "importance.lti": _numbers([each.lti for each in valued], "f8"),
@@ -366,7 +369,7 @@ def _decompressed(decompressor: zstandard.ZstdDecompressor, name: str, body: byt
 
 
 class _Columns:
-    """Turns verified blocks of version 1 back into a snapshot."""
+    """Turns verified blocks back into a snapshot."""
 
     def __init__(self, header: Mapping[str, Any], blocks: Mapping[str, bytes]) -> None:
         self._header, self._blocks = header, blocks
@@ -399,16 +402,17 @@ class _Columns:
             self._instants("patterns.created_at"),
             self._instants("patterns.updated_at"),
             self._tombstones(),
+            self._remembered_at(),
             strict=True,
         )
         read: dict[str, Remembered] = {}
-        for nth, pattern, pinned, valued, version, created_at, updated_at, forgotten in rows:
+        for nth, pattern, pinned, valued, version, created_at, updated_at, forgotten, remembered_at in rows:
             id_ = self._ids[nth]
             if pattern.id != id_:
                 raise ValueError(f"the pattern {id_} has the signature of {pattern.id}")
             importance = next(importances) if valued else None
             read[id_] = Remembered(
-                pattern, bool(pinned), importance, version, created_at, updated_at, forgotten
+                pattern, bool(pinned), importance, version, created_at, updated_at, forgotten, remembered_at
             )
         return read
 
@@ -431,6 +435,11 @@ class _Columns:
     def _tombstones(self) -> list[Tombstone | None]:
         rows = zip(self._instants("patterns.forgotten_at"), self._texts("patterns.forgotten_by"), strict=True)
         return [None if at is None else Tombstone(at, by) for at, by in rows]
+
+    def _remembered_at(self) -> list[datetime | None]:
+        # Format version 1 did not have it.
+        known = "patterns.remembered_at" in self._blocks
+        return self._instants("patterns.remembered_at") if known else [None] * len(self._tombstones())
 
     def _importances(self) -> list[Importance]:
         rows = zip(

@@ -15,6 +15,7 @@ from atlas.adapters.patterns import (
     Model,
     NewEvidence,
     PatternContent,
+    PatternCopy,
     PatternsDAO,
     StoredEvidence,
     StoredPattern,
@@ -132,6 +133,80 @@ class TestMerging:
 
 def latest(rows: Sequence[StoredEvidence]) -> list[StoredEvidence]:
     return list({(row.node, row.day): row for row in rows}.values())
+
+
+def copy_of(statement: str, version: int, **kept: Any) -> PatternCopy:
+    content = pattern(statement=statement)
+    fields = {name: getattr(content, name) for name in PatternContent.__dataclass_fields__}
+    times = {"created_at": NOON, "updated_at": NOON, "attended_at": NOON}
+    return PatternCopy(
+        **fields, **times, version=version, pinned=kept.pop("pinned", False), sti=0, lti=0, **kept
+    )
+
+
+class TestMergingPatterns:
+    """Copies of one pattern from several sites, of which operators forgot and remembered it."""
+
+    COPIES = (
+        copy_of("first", 1),
+        copy_of("one site's text", 3),
+        copy_of("another site's text", 3, pinned=True),
+        copy_of("first", 2, forgotten_at=NOON + timedelta(hours=1), forgotten_by="operator"),
+        copy_of("first", 9, forgotten_at=NOON + timedelta(hours=3), forgotten_by="operator"),
+        copy_of("first", 4, remembered_at=NOON + timedelta(hours=2)),
+        copy_of("first", 5, remembered_at=NOON + timedelta(hours=4)),
+    )
+
+    async def test_any_order_and_repetition_end_the_same(self, dao: PatternsDAO, sql: Any) -> None:
+        rng = random.Random(9)
+        for _ in range(60):
+            copies = rng.sample(self.COPIES, rng.randint(2, len(self.COPIES)))
+            ends = set()
+            for _ in range(3):
+                await sql.execute("TRUNCATE patterns CASCADE")
+                for each in rng.sample(copies, len(copies)) + rng.sample(copies, 2):
+                    await dao.merge_patterns([each])
+                [end] = [each async for each in dao.all_patterns()]
+                ends.add((end.statement, end.version, end.pinned, end.forgotten_at, end.forgotten_by))
+                assert await dao.merge_patterns(copies[:1]) == [], "what was merged changes nothing again"
+            assert len(ends) == 1, (copies, ends)
+
+    @pytest.mark.parametrize(
+        ("copies", "is_forgotten"),
+        [
+            ((1, 3), True),
+            ((3, 1), True),
+            ((4, 6), False),
+            ((6, 4), False),
+            ((5, 4), True),
+            ((5, 3), False),
+            ((4, 3, 2), True),
+            ((3, 4), True),
+        ],
+    )
+    async def test_of_an_operators_acts_the_later_one_holds(
+        self, dao: PatternsDAO, copies: tuple[int, ...], is_forgotten: bool
+    ) -> None:
+        for nth in copies:
+            await dao.merge_patterns([self.COPIES[nth]])
+        assert (await dao.known() == []) is is_forgotten
+
+    async def test_forgetting_and_remembering_are_in_order_though_the_clock_jumps_back(
+        self, dao: PatternsDAO, clock: FixedClock
+    ) -> None:
+        await dao.store([pattern()])
+        await dao.forget([A], "operator")
+        [dead] = [each async for each in dao.all_patterns()]
+        clock.advance(timedelta(hours=-5))
+        await dao.remember([A])
+        await dao.store([pattern()])
+        [alive] = [each async for each in dao.all_patterns()]
+        assert await dao.merge_patterns([dead]) == []
+        assert alive.forgotten_at is None
+        await dao.forget([A], "operator")
+        [buried] = [each async for each in dao.all_patterns()]
+        assert buried.forgotten_at == alive.remembered_at
+        assert await dao.merge_patterns([alive]) == []
 
 
 class TestForgetting:

@@ -233,9 +233,9 @@ def with_version(version: int) -> bytes:
 
 
 def test_newer_versions_are_refused() -> None:
-    assert with_version(1) == WRITTEN
-    with pytest.raises(SnapshotError, match="has format version 2; this version reads up to 1: upgrade"):
-        read(with_version(2))
+    assert with_version(2) == WRITTEN
+    with pytest.raises(SnapshotError, match="has format version 3; this version reads up to 2: upgrade"):
+        read(with_version(3))
     with pytest.raises(SnapshotError, match="impossible format version 0"):
         read(with_version(0))
 
@@ -247,6 +247,11 @@ def test_a_whole_file_that_makes_no_sense_is_refused() -> None:
         blocks = WRITTEN[at:-32] if "blocks" not in change else b""
         with pytest.raises(SnapshotError, match="makes no sense"):
             read(sealed(WRITTEN[:10] + struct.pack("<I", len(packed)) + packed, blocks))
+
+
+def test_when_a_pattern_was_remembered_is_kept() -> None:
+    told = replace(FULL, patterns={SEASON.id: Remembered(SEASON, remembered_at=NOW)}, evidence={})
+    assert read(write(told)) == told
 
 
 def test_the_first_version_is_read_for_ever() -> None:
