@@ -18,6 +18,7 @@ from maia.learning.admission import MOST_COUNT, MOST_REWARD, fault_of_pattern
 from maia.learning.detector import ENTRY_POINTS, Alarm, Detector, MeasurementDetector, Reads
 from maia.learning.detectors import BUILT_IN
 from maia.learning.evidence import Counts
+from maia.learning.observations import storable
 from maia.learning.patterns import Finding, Pattern, combined
 from maia.learning.states import NewerState, StateError
 from maia.views.patterns import columns_of
@@ -237,4 +238,6 @@ def to_store(findings: Iterable[Finding]) -> tuple[list[PatternContent], list[Ne
 
 def content_of(pattern: Pattern, id_: str | None = None) -> PatternContent:
     """A pattern as it is stored."""
-    return PatternContent(**columns_of(pattern, id_))
+    columns = columns_of(pattern, id_)
+    kept: dict[str, Any] = {name: storable(value) for name, value in columns.items()}
+    return PatternContent(**kept)

@@ -24,6 +24,10 @@ _MAX_TEXT: Final = 200
 _MAX_AMOUNT: Final = 2.0**53
 """Numbers up to here add up over any number of observations without becoming infinite."""
 _MOST_INTEGER: Final = 2**63
+_LARGE_FLOAT: Final = 1e16
+"""From there on, floats are whole numbers and are written with an exponent."""
+_LEAST_INTEGER: Final = -(2**63)
+_LARGEST_INTEGER: Final = 2**64 - 1
 _NOTHING: Final[Mapping[str, Scalar]] = MappingProxyType({})
 
 
@@ -77,6 +81,39 @@ class ViewCurve:
     category_id: int | None = None
 
 
+def storable(value: object) -> object:
+    """The value as it comes back from the database, so that what is learnt is what is stored.
+
+    Text loses NUL and lone surrogates. JSON in PostgreSQL keeps neither the sign of zero nor that a large
+    whole number was a float, and whole numbers of more than 64 bits come back as floats.
+    """
+    match value:
+        case bool():
+            return value
+        case str():
+            return _storable_text(value)
+        case int() | float():
+            return _storable_number(value)
+        case Mapping():
+            return {_storable_text(str(name)): storable(each) for name, each in value.items()}
+        case list() | tuple():
+            return [storable(each) for each in value]
+    return value
+
+
+def _storable_text(text: str) -> str:
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _storable_number(value: float) -> float:
+    if -_LARGE_FLOAT < value < _LARGE_FLOAT or not math.isfinite(value):
+        return abs(value) if value == 0 else value
+    whole = int(value)
+    return whole if _LEAST_INTEGER <= whole <= _LARGEST_INTEGER else float(value)
+
+
 def checked(
     *,
     agent: object,
@@ -110,17 +147,10 @@ def checked(
 
 
 def _text(name: str, value: object, most: int) -> str:
-    text = _storable(value) if isinstance(value, str) else ""
+    text = _storable_text(value) if isinstance(value, str) else ""
     if not text.strip():
         raise ValueError(f"{name} must be a text that is not empty")
     return text[:most]
-
-
-def _storable(text: str) -> str:
-    """The text without NUL and halves of characters, which no database keeps: patterns are known by texts."""
-    if text.isascii():
-        return text.replace("\0", "")
-    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _number(name: str, value: object, least: float = -math.inf) -> float:
@@ -136,14 +166,14 @@ def _number(name: str, value: object, least: float = -math.inf) -> float:
 def _checked_context(context: Mapping[str, object]) -> dict[str, Scalar]:
     kept: dict[str, Scalar] = {}
     for name in sorted(map(str, context))[:_MAX_FIELDS]:
-        short = _storable(name)[:_MAX_NAME]
+        short = _storable_text(name)[:_MAX_NAME]
         kept[short] = _scalar(short, context[name])
     return kept
 
 
 def _scalar(name: str, value: object) -> Scalar:
     if isinstance(value, str):
-        return _storable(value)[:_MAX_TEXT]
+        return _storable_text(value)[:_MAX_TEXT]
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):

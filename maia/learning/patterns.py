@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -11,9 +12,11 @@ from enum import StrEnum
 from typing import Final, Self
 
 from maia.learning.evidence import Counts
-from maia.learning.observations import Scalar
+from maia.learning.observations import Scalar, storable
 
 _ID_BYTES: Final = 16
+_MAYBE_STORED_OTHERWISE: Final = re.compile(r"\\u0000|[\ud800-\udfff]|e\+|-0\.0|\d{19}")
+"""Finds in JSON what `storable` may change. It costs as much as the hash, and is hardly ever needed."""
 
 
 class PatternType(StrEnum):
@@ -140,11 +143,17 @@ class Pattern:
 
 
 def pattern_id(type_: PatternType, signature: Mapping[str, object]) -> str:
-    """32 hexadecimal digits, equal for equal signatures wherever and whenever they are found."""
-    text = json.dumps(
+    """32 hexadecimal digits, equal for equal signatures wherever, whenever and from whatever copy."""
+    text = _canonical(type_, signature)
+    if _MAYBE_STORED_OTHERWISE.search(text):
+        text = _canonical(type_, storable(signature))
+    return hashlib.blake2b(text.encode(), digest_size=_ID_BYTES).hexdigest()
+
+
+def _canonical(type_: PatternType, signature: object) -> str:
+    return json.dumps(
         [type_.value, signature], sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
-    return hashlib.blake2b(text.encode(), digest_size=_ID_BYTES).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from maia.learner.knowledge import content_of
 from maia.learning import forms, snapshots
 from maia.learning.evidence import Counts, EvidenceKey, EvidenceRow
 from maia.learning.importance import Importance
-from maia.learning.patterns import Condition, Operator, Pattern, PatternType
+from maia.learning.patterns import Condition, Operator, Pattern, PatternType, pattern_id
 from maia.learning.snapshots import Remembered, Snapshot
 
 pytestmark = pytest.mark.integration
@@ -581,3 +581,17 @@ class TestClocks:
             await ours.expire(clock.now() - timedelta(days=90))
             assert (len(await ours.known()) == 1) is kept
             assert (len(await ours.alarms(now - timedelta(days=99))) == 1) is kept
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "nul\0in", "\ud83d\ude00", "lone \udc00", -0.0, 1.0, 1e15, 1e16, 123e17, 1.5e17, -1e22, 1e22, 1e300,
+        1e-7, 5e-324, 2**53 + 1, 2**63 - 1, 2**64 - 1, 2**64, -(2**70), 0.1 + 0.2, True, None,
+    ],
+)  # fmt: skip
+async def test_a_pattern_has_the_same_id_however_its_signature_is_stored(atlas: Atlas, value: object) -> None:
+    odd = Pattern(PatternType.TOOL_USAGE, {"tool": value, "those": [{"value": value}]}, "odd")
+    await know(atlas, odd)
+    [stored] = await dao(atlas).known()
+    assert pattern_id(PatternType.TOOL_USAGE, stored.signature) == odd.id
