@@ -353,7 +353,7 @@ def _over(what: str, value: float | None, limit: float, unit: str) -> str | None
     if value is None or value < limit:
         return None
     shown = f" {unit}" if unit else ""
-    return f"{what} at {value:.3g}{shown}, {limit:g}{shown} or more"
+    return f"{what} at {value:.3g}{shown} (limit {limit:g}{shown})"
 
 
 # Storing samples

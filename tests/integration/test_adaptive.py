@@ -37,8 +37,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("without_waits")]
 ARMS = {"search:slices": "search", "search:any": "search", "search:date": "search", "uploads": "general"}
 GROWING = {"search:slices": 2, "search:any": 40, "search:date": 10, "uploads": 5}
 DAY = timedelta(days=1)
-HOT = HostPressure(hot=True, reasons=("temperature at 90 °C, 85 °C or more",))
-BUSY = HostPressure(busy=True, reasons=("load per processor at 4, 1.5 or more",))
+HOT = HostPressure(hot=True, reasons=("temperature at 90 °C (limit 85 °C)",))
+BUSY = HostPressure(busy=True, reasons=("load per processor at 4 (limit 1.5)",))
 Opening = Callable[..., AbstractAsyncContextManager[Atlas]]
 
 

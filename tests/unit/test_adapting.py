@@ -17,8 +17,8 @@ from maia.cycle.adapting import (
 )
 from maia.maintenance.monitor import HostPressure
 
-BUSY_HOST = HostPressure(busy=True, reasons=("load per processor at 4, 1.5 or more",))
-HOT_HOST = HostPressure(hot=True, busy=True, reasons=("temperature at 90 °C, 85 °C or more",))
+BUSY_HOST = HostPressure(busy=True, reasons=("load per processor at 4 (limit 1.5)",))
+HOT_HOST = HostPressure(hot=True, busy=True, reasons=("temperature at 90 °C (limit 85 °C)",))
 ON_BATTERY = HostPressure(on_battery=True, reasons=("on battery, 40 % left",))
 
 

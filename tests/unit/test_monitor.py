@@ -177,11 +177,11 @@ class TestPressure:
     @pytest.mark.parametrize(
         ("figures", "reason"),
         [
-            ({"cpu_percent": 97.0}, "processors at 97 %, 90 % or more"),
-            ({"cpus": 4.0, "load_5": 8.0}, "load per processor at 2, 1.5 or more"),
-            ({"memory_percent": 95.5}, "memory at 95.5 %, 90 % or more"),
-            ({"swap_percent": 50.0}, "swap at 50 %, 50 % or more"),
-            ({"disk_percent": 99.0}, "disk at 99 %, 95 % or more"),
+            ({"cpu_percent": 97.0}, "processors at 97 % (limit 90 %)"),
+            ({"cpus": 4.0, "load_5": 8.0}, "load per processor at 2 (limit 1.5)"),
+            ({"memory_percent": 95.5}, "memory at 95.5 % (limit 90 %)"),
+            ({"swap_percent": 50.0}, "swap at 50 % (limit 50 %)"),
+            ({"disk_percent": 99.0}, "disk at 99 % (limit 95 %)"),
         ],
     )
     def test_is_busy_for_a_reason(self, figures: dict[str, float], reason: str) -> None:
@@ -192,7 +192,7 @@ class TestPressure:
     def test_heat_and_battery_are_told_apart(self) -> None:
         found = pressure(self.sample(temperature_c=91.0, on_battery=True, battery_percent=33.0))
         assert (found.hot, found.busy, found.on_battery) == (True, False, True)
-        assert found.reasons == ("temperature at 91 °C, 85 °C or more", "on battery, 33 % left")
+        assert found.reasons == ("temperature at 91 °C (limit 85 °C)", "on battery, 33 % left")
 
     def test_the_limits_can_be_others(self) -> None:
         limits = PressureLimits(cpu_percent=10.0)
