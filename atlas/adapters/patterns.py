@@ -13,6 +13,7 @@ from atlas.errors import LeaseLost
 from atlas.queries import clean_text
 
 ForgottenBy = Literal["operator", "learner"]
+AlarmKind = Literal["anomaly", "threshold", "change_point"]
 _ROWS_AT_ONCE = 1_000
 
 
@@ -132,7 +133,7 @@ class Alarm:
 
     series: str
     at: datetime
-    kind: Literal["anomaly", "threshold", "change_point"]
+    kind: AlarmKind
     value: float
     score: float
     detail: str
@@ -381,9 +382,17 @@ class PatternsDAO(DAO):
             [clean_text(alarm.detail) for alarm in alarms],
         )
 
-    async def alarms(self, since: datetime, *, series: str | None = None, limit: int = 1_000) -> list[Alarm]:
+    async def alarms(
+        self,
+        since: datetime,
+        *,
+        series: str | None = None,
+        kind: AlarmKind | None = None,
+        limit: int = 1_000,
+    ) -> list[Alarm]:
         """The alarms since an instant, newest first."""
-        return [Alarm(**row) for row in await self._executor.fetch("patterns.alarms", since, series, limit)]
+        rows = await self._executor.fetch("patterns.alarms", since, series, kind, limit)
+        return [Alarm(**row) for row in rows]
 
     async def suggest(
         self, key: str, category: str, text: str, *, command: str | None, evidence: Mapping[str, Any]

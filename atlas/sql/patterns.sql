@@ -262,9 +262,10 @@ FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::float8[], $5::float8[
 ON CONFLICT (series, at, kind) DO NOTHING;
 
 -- name: alarms
--- At most $3 alarms since $1, of the series $2 (NULL: all), newest first.
+-- At most $4 alarms since $1, of the series $2 and the kind $3 (NULL: all), newest first.
 SELECT series, at, kind, value, score, detail FROM series_alarms
-WHERE at >= $1 AND ($2::text IS NULL OR series = $2) ORDER BY at DESC, series, kind LIMIT $3;
+WHERE at >= $1 AND ($2::text IS NULL OR series = $2) AND ($3::text IS NULL OR kind = $3)
+ORDER BY at DESC, series, kind LIMIT $4;
 
 -- name: expire_alarms
 -- Delete alarms before $1 and, if $2 is given, older than that by the database's clock too.

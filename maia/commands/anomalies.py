@@ -23,6 +23,7 @@ app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
 _WIDEST_PLOT: Final = 140
 _MOST_PLOTS: Final = 3
+_LARGE: Final = 1e4
 
 
 @app.command()
@@ -71,38 +72,42 @@ def anomalies(
     begin = parse_since(since, "--since")
 
     async def look(atlas: Atlas) -> tuple[Anomalies, list[Series]]:
-        from dataclasses import replace
-
         from maia.agents import AGENTS
         from maia.views import anomalies as view
 
         agents = [agent.name for agent in AGENTS]
 
         start = begin if isinstance(begin, datetime) else atlas.clock.now() - begin
-        found = await view.anomalies(atlas, start, series=series)
-        if kind is not None:
-            found = replace(found, alarms=tuple(alarm for alarm in found.alarms if alarm.kind == kind))
-        drawn = [*found.by_series()][:_MOST_PLOTS] if plot or png is not None else []
-        return found, [await view.series(atlas, name, found, agents) for name in drawn]
+        found = await view.anomalies(atlas, start, series=series, kind=kind)
+        drawn = [] if not plot and png is None else [series] if series else [*found.by_series()]
+        return found, [await view.series(atlas, name, found, agents) for name in drawn[:_MOST_PLOTS]]
 
     found, drawn = with_atlas(look)
     if png is not None:
         _save(found, drawn, png)
     if as_json:
-        from maia.views.words import plain
-
-        print_json(plain(found) | ({"series": [plain(each) for each in drawn]} if drawn else {}))
+        _print_json(found, drawn, limit)
         return
-    _print(found, limit)
+    _print(found, limit, series)
     if plot:
         for each in drawn:
             _print_plot(each)
 
 
-def _print(found: Anomalies, limit: int) -> None:
+def _print_json(found: Anomalies, drawn: Sequence[Series], limit: int) -> None:
+    from maia.views.words import plain
+
+    shown = plain(found) | {"total": len(found.alarms), "alarms": [*map(plain, found.alarms[:limit])]}
+    print_json(shown | ({"series": [plain(each) for each in drawn]} if drawn else {}))
+
+
+def _print(found: Anomalies, limit: int, series: str | None = None) -> None:
     if not found.alarms:
+        begin = as_text(found.since)
         print_text(
-            f"Nothing was odd since {as_text(found.since)}: the learner watches as it runs (maia learner)."
+            f"Nothing was odd since {begin}: the learner watches as it runs (maia learner)."
+            if series is None
+            else f"There was no alarm of a series called {series!r} since {begin}: maia anomalies lists all."
         )
         return
     print_table(
@@ -111,7 +116,7 @@ def _print(found: Anomalies, limit: int) -> None:
             Column("what", 16, wraps=True),
         ),
         [
-            (alarm.at, alarm.series, alarm.kind.replace("_", " "), f"{alarm.value:.4g}", alarm.detail)
+            (alarm.at, alarm.series, alarm.kind.replace("_", " "), _figure(alarm.value), alarm.detail)
             for alarm in found.alarms[:limit]
         ],
         title=f"Alarms since {as_text(found.since)}",
@@ -120,12 +125,18 @@ def _print(found: Anomalies, limit: int) -> None:
         print_text(f"{limit:,} of {len(found.alarms):,} alarms; -n shows more.")
 
 
+def _figure(value: float) -> str:
+    from maia.commands.plots import compact
+
+    return f"{value:.4g}" if abs(value) < _LARGE else compact(value)
+
+
 def _print_plot(each: Series) -> None:
     from maia.commands.plots import chart_plot, print_plot
 
     out = console()
     if len(each.values) < 2:
-        print_text(f"{each.name}: its values are not stored any more.")
+        print_text(f"{each.name}: no values of it are stored for that time.")
         return
     marks = [alarm.at for alarm in each.alarms]
     print_plot(out, chart_plot([_chart(each)], min(out.width, _WIDEST_PLOT) - 1, marks))
@@ -135,7 +146,7 @@ def _print_plot(each: Series) -> None:
 def _chart(each: Series) -> Chart:
     from maia.commands.plots import Chart
 
-    return Chart.of(each.name, each.at, each.values)
+    return Chart.of(each.name, each.at, each.values, [alarm.at for alarm in each.alarms])
 
 
 def _save(found: Anomalies, drawn: Sequence[Series], png: Path) -> None:
@@ -145,12 +156,10 @@ def _save(found: Anomalies, drawn: Sequence[Series], png: Path) -> None:
     if not plotted:
         print_text("There is nothing to draw.", stderr=True)
         return
-    marks = [alarm.at for each in plotted for alarm in each.alarms]
     save_charts(
         [_chart(each) for each in plotted],
         png,
         title="Alarms",
-        subtitle=f"since {as_text(found.since)}",
-        marks=marks,
+        subtitle=f"since {as_text(found.since)}; a dashed line is an alarm",
     )
     print_text(f"The plot is in {png}.", stderr=True)

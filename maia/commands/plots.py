@@ -89,19 +89,30 @@ def _bar(rate: float, most: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Counts over time, oldest first: seconds since 1970 and the counts, NaN where one is hidden."""
+    """Counts over time, oldest first: seconds since 1970 and the counts, NaN where one is hidden.
+
+    A picture has a line at each of the chart's `marks`.
+    """
 
     title: str
     at_s: Floats
     values: Floats
+    marks: tuple[datetime, ...] = ()
 
     @classmethod
-    def of(cls, title: str, at: Sequence[datetime], values: Sequence[float | None]) -> Chart:
+    def of(
+        cls,
+        title: str,
+        at: Sequence[datetime],
+        values: Sequence[float | None],
+        marks: Sequence[datetime] = (),
+    ) -> Chart:
         """From columns with None for NULL."""
         return cls(
             title,
             np.array([instant.timestamp() for instant in at], np.float64),
             np.array(values, np.float64),
+            tuple(marks),
         )
 
 
@@ -324,11 +335,9 @@ def save_png(
     _save(path, lambda figure: _draw(figure, curve, title, subtitle, marks, band))
 
 
-def save_charts(
-    charts: Sequence[Chart], path: Path, *, title: str, subtitle: str, marks: Sequence[datetime] = ()
-) -> None:
+def save_charts(charts: Sequence[Chart], path: Path, *, title: str, subtitle: str) -> None:
     """Write charts as a PNG, one above the other; PlotError as in `save_png`."""
-    _save(path, lambda figure: _draw_charts(figure, charts, title, subtitle, marks))
+    _save(path, lambda figure: _draw_charts(figure, charts, title, subtitle))
 
 
 def _save(path: Path, draw: Callable[[Figure], None]) -> None:
@@ -381,15 +390,13 @@ def _draw_band(axes: Axes, band: Band) -> None:
     axes.legend(loc="upper left", frameon=False, fontsize=8)
 
 
-def _draw_charts(
-    figure: Figure, charts: Sequence[Chart], title: str, subtitle: str, marks: Sequence[datetime]
-) -> None:
+def _draw_charts(figure: Figure, charts: Sequence[Chart], title: str, subtitle: str) -> None:
     every = figure.subplots(len(charts), 1, sharex=True, squeeze=False)[:, 0].tolist()
     for axes, chart, colour in zip(every, charts, cycle(_PICTURE_COLOURS), strict=False):
         at = [datetime.fromtimestamp(instant, UTC) for instant in chart.at_s.tolist()]
         axes.plot(at, chart.values, color=colour, linewidth=1.6, marker=".", markersize=_marker_size(len(at)))
-        axes.set_ylabel(chart.title)
-        _style(axes, marks)
+        axes.set_ylabel(chart.title, parse_math=False)
+        _style(axes, chart.marks)
     _date_axis(every[-1], [datetime.fromtimestamp(s, UTC) for s in _span(charts[0].at_s)])
     _caption(figure, every[0], title, subtitle, "Times are UTC.")
 

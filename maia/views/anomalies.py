@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from datetime import datetime
 
-    from atlas.adapters.patterns import Alarm
+    from atlas.adapters.patterns import Alarm, AlarmKind
     from atlas.composition import Atlas
 
 _POINTS: Final = 400
 _MOST_CYCLES: Final = 10_000
+_MOST_ALARMS: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +44,18 @@ class Anomalies:
 
 
 async def anomalies(
-    atlas: Atlas, since: datetime, *, series: str | None = None, limit: int = 1000
+    atlas: Atlas, since: datetime, *, series: str | None = None, kind: AlarmKind | None = None
 ) -> Anomalies:
-    """The alarms since an instant, of all series or of one."""
+    """The alarms since an instant, of all series and kinds or of one."""
     from atlas.adapters.patterns import PatternsDAO
 
     dao = PatternsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-    return Anomalies(since, atlas.clock.now(), tuple(await dao.alarms(since, series=series, limit=limit)))
+    alarms = await dao.alarms(since, series=series, kind=kind, limit=_MOST_ALARMS)
+    return Anomalies(since, atlas.clock.now(), tuple(alarms))
 
 
 async def series(atlas: Atlas, name: str, found: Anomalies, agents: Collection[str]) -> Series:
-    """A series over the time of the alarms found, thinned to what a plot can show.
+    """A series over the time of the alarms found, thinned to what a plot can show, and what was odd in it.
 
     It is a figure of one of the `agents`, or else of a host.
     """
@@ -63,6 +65,8 @@ async def series(atlas: Atlas, name: str, found: Anomalies, agents: Collection[s
     else:
         points = await _of_host(atlas, source, metric, found)
     alarms = tuple(alarm for alarm in found.alarms if alarm.series == name)
+    if points:
+        points = sorted({**dict(points), **{alarm.at: alarm.value for alarm in alarms}}.items())
     return Series(name, tuple(at for at, _ in points), tuple(value for _, value in points), alarms)
 
 

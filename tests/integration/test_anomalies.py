@@ -6,9 +6,11 @@ from datetime import timedelta
 
 import pytest
 
+from atlas.adapters.patterns import Alarm, AlarmKind, PatternsDAO
 from atlas.adapters.telemetry import HostSample, TelemetryDAO
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
+from atlas.testing import NOON
 from maia.commands.anomalies import _print, _print_plot
 from maia.cycle.agent import run
 from maia.learner.cycle import Learner
@@ -76,3 +78,35 @@ async def test_alarms_are_of_one_series_or_none(atlas: Atlas, clock: FixedClock)
         "north load_1"
     }
     assert (await anomalies(atlas, clock.now())).alarms == ()
+
+
+def alarm(minutes: int, series_name: str = "north cpu_percent", kind: AlarmKind = "anomaly") -> Alarm:
+    return Alarm(series_name, NOON - minutes * MINUTE, kind, 99.0, 0.9, "odd")
+
+
+async def raise_alarms(atlas: Atlas, alarms: list[Alarm]) -> None:
+    await PatternsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).add_alarms(alarms)
+
+
+async def test_a_rare_kind_is_found_behind_many_alarms_of_another(atlas: Atlas) -> None:
+    shifted = alarm(3000, kind="change_point")
+    await raise_alarms(atlas, [*(alarm(n) for n in range(1500)), shifted])
+    since = NOON - timedelta(days=7)
+    assert (await anomalies(atlas, since, kind="change_point")).alarms == (shifted,)
+    assert len((await anomalies(atlas, since)).alarms) == 1501
+
+
+async def test_no_alarm_disappears_from_a_thinned_plot(atlas: Atlas, clock: FixedClock) -> None:
+    for n in range(1000):
+        await atlas.events.append("hunter.cycle", {"new": 5000 if n == 777 else n % 3}, agent="hunter")
+        if n == 777:
+            spike = Alarm("hunter new", clock.now(), "anomaly", 5000.0, 0.9, "odd")
+        clock.advance(MINUTE)
+    await raise_alarms(atlas, [spike])
+    found = await anomalies(atlas, clock.now() - timedelta(days=2))
+
+    drawn = await series(atlas, "hunter new", found, AGENTS)
+
+    assert len(drawn.values) <= 401
+    assert (spike.at, 5000.0) in zip(drawn.at, drawn.values, strict=True)
+    assert list(drawn.at) == sorted(set(drawn.at))
