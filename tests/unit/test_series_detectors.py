@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -217,6 +218,33 @@ class TestTruths:
         assert any(begins <= alarm.at <= begins + 50 * MINUTE for alarm in alarms)
         assert len(alarms) <= 8
         assert counts.pos >= 1
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_what_moves_slowly_follows_no_week(self, seed: int) -> None:
+        noise, value, walk = random.Random(seed), 50.0, []
+        for _ in range(6 * 24 * 60):
+            value += 0.001 * (50.0 - value) + noise.gauss(0, 0.5)
+            walk.append(value)
+        assert learn(SeasonalProfiles(), series(lambda n: walk[n], len(walk), every=1)) == []
+
+    @pytest.mark.parametrize("seed", [2, 5, 10])
+    def test_noise_has_no_shifts(self, seed: int) -> None:
+        detector = ChangePoints()
+        learn(detector, series(lambda _: 20.0, 20 * 24 * 60, every=1, seed=seed))
+        assert detector.alarms() == []
+
+    @pytest.mark.parametrize("every", [1, 30])
+    def test_a_shift_of_what_follows_the_day_is_told_in_levels_that_were_there(self, every: int) -> None:
+        detector, a_day = ChangePoints(), 24 * 60 // every
+
+        def level(n: int) -> float:
+            return 20 + 15 * math.sin(2 * math.pi * n / a_day) + (6 if n > 17 * a_day else 0)
+
+        learn(detector, series(level, 21 * a_day, every=every))
+        [shift] = [alarm.detail for alarm in detector.alarms()]
+        before, after = map(float, re.findall(r"[\d.]+", shift))
+        assert after - before == pytest.approx(6, abs=1.5)
+        assert 4 < before < after < 42
 
     def test_a_shift_for_good_is_found_with_both_levels(self) -> None:
         detector = ChangePoints()

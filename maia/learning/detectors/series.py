@@ -204,7 +204,7 @@ class SeasonalProfiles(_SeriesDetector[_Week]):
         follower = self._followers.get(series)
         if follower is None:
             return {}
-        usual = [follower.profile.usual(_hour_s(hour)) for hour in range(HOURS_PER_WEEK)]
+        usual = [follower.profile.of_hour(hour) for hour in range(HOURS_PER_WEEK)]
         known = [(each.median, hour) for hour, each in enumerate(usual) if each is not None]
         (low, low_hour), (high, high_hour) = min(known), max(known)
         return {
@@ -213,11 +213,6 @@ class SeasonalProfiles(_SeriesDetector[_Week]):
             "lowest_hour": _hour_name(low_hour),
             "lowest": _three_digits(low),
         }
-
-
-def _hour_s(hour_of_week: int) -> float:
-    """An instant at that hour of the week: 1970 began on a Thursday."""
-    return (4 * 24 + hour_of_week) * 3600.0
 
 
 def _hour_name(hour_of_week: int) -> str:
@@ -344,8 +339,10 @@ class Anomalies(_SeriesDetector[_Oddness]):
 class _Shift:
     """A series' change detector, how far each hour of the week is off the level, and the change to prove.
 
-    The detector is fed means of a few values, less that rhythm: a rhythm is no shift, and neighbours in time
-    are too alike for a test that takes them for independent.
+    The detector is fed means of a few values, less what is usual at their hour by earlier weeks: a rhythm is
+    no shift, and neighbours in time are too alike for a test that takes them for independent. So its levels
+    are levels above the usual ones; `rhythm` sums up the usual ones since the change, and `told` has the
+    levels before and after the last shift that was proven, as people see them.
     """
 
     detector: ChangeDetector
@@ -355,6 +352,8 @@ class _Shift:
     later: float = 0.0
     before: float = 0.0
     after: float = 0.0
+    rhythm: float = 0.0
+    told: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def begin(cls) -> Self:
@@ -363,14 +362,17 @@ class _Shift:
     def state(self) -> dict[str, Any]:
         return {
             "detector": self.detector.state(), "profile": self.profile.state(), "block": list(self.block),
-            "numbers": [self.waits, self.later, self.before, self.after],
+            "numbers": [self.waits, self.later, self.before, self.after, self.rhythm],
+            "told": list(self.told),
         }  # fmt: skip
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         detector = ChangeDetector.from_state(state["detector"])
         profile = WeekProfile.from_state(state["profile"])
-        return cls(detector, profile, list(state["block"]), *state["numbers"])
+        shift = cls(detector, profile, list(state["block"]), *state["numbers"])
+        shift.told = tuple(state.get("told", shift.told))
+        return shift
 
 
 _SHIFTS: Final = ChangeSettings(least_shift=2.0, points_between_false_alarms=100_000.0)
@@ -396,10 +398,15 @@ class ChangePoints(_SeriesDetector[_Shift]):
     def _follow(self, follower: _Shift, measured: Measurement) -> None:
         at_s, level = measured.at.timestamp(), follower.detector.level
         usual = follower.profile.usual(at_s)
-        rhythm = usual.median if usual is not None and usual.values >= _BLOCK else 0.0
+        if usual is None:
+            # Nothing is known of this hour, so a value tells as much of the rhythm as of a shift.
+            follower.profile.observe(at_s, measured.value - (level or 0.0))
+            return
         if level is not None:
             follower.profile.observe(at_s, measured.value - level)
-        follower.block.append(measured.value - rhythm)
+        if follower.waits:
+            follower.rhythm += usual.median
+        follower.block.append(measured.value - usual.median)
         if len(follower.block) == _BLOCK:
             self._judge(follower, sum(follower.block) / _BLOCK, measured)
             follower.block.clear()
@@ -412,7 +419,7 @@ class ChangePoints(_SeriesDetector[_Shift]):
                 self._prove(follower, measured)
         change = follower.detector.update(mean)
         if change is not None:
-            follower.waits, follower.later = self._proof, 0.0
+            follower.waits, follower.later, follower.rhythm = self._proof, 0.0, 0.0
             follower.before, follower.after = change.level_before, change.level_after
 
     def _prove(self, follower: _Shift, measured: Measurement) -> None:
@@ -420,14 +427,18 @@ class ChangePoints(_SeriesDetector[_Shift]):
         holds = abs(mean - after) < abs(mean - before)
         self._count(measured, "up" if after > before else "down", holds=holds)
         if holds:
-            detail = f"the level went from {_three_digits(before):g} to {_three_digits(after):g}"
-            self._alarm(measured, "change_point", 1.0, detail)
+            usual = follower.rhythm / (self._proof * _BLOCK)
+            follower.told = before + usual, mean + usual
+            before, after = map(_three_digits, follower.told)
+            self._alarm(measured, "change_point", 1.0, f"the level went from {before:g} to {after:g}")
 
     def _pattern(self, series: str, direction: str) -> Pattern:
         follower = self._followers.get(series)
         data: dict[str, object] = {}
-        if follower is not None and (follower.after > follower.before) == (direction == "up"):
-            data = {"before": _three_digits(follower.before), "after": _three_digits(follower.after)}
+        if follower is not None:
+            before, after = follower.told
+            if before != after and (after > before) == (direction == "up"):
+                data = {"before": _three_digits(before), "after": _three_digits(after)}
         return Pattern(
             PatternType.CHANGE_POINT,
             {"series": series, "direction": direction},
