@@ -36,6 +36,8 @@ _TIME_LABEL_COLUMNS: Final = 14
 _ROWS_A_LABEL: Final = 3
 _LEAST_COLUMNS: Final = 20
 _TITLE_CELLS: Final = 84
+_LABEL_CELLS: Final = 70
+"""How many letters of the usual size fit beside all charts of a picture, one above the other."""
 _VIEWS_ROWS, _VELOCITY_ROWS = 10, 8
 _COLOURS: Final = ("cyan", "green")
 _PICTURE_COLOURS: Final = ("#1f5fa8", "#c8553d")
@@ -395,7 +397,8 @@ def _draw_charts(figure: Figure, charts: Sequence[Chart], title: str, subtitle: 
     for axes, chart, colour in zip(every, charts, cycle(_PICTURE_COLOURS), strict=False):
         at = [datetime.fromtimestamp(instant, UTC) for instant in chart.at_s.tolist()]
         axes.plot(at, chart.values, color=colour, linewidth=1.6, marker=".", markersize=_marker_size(len(at)))
-        axes.set_ylabel(chart.title, parse_math=False)
+        room = _LABEL_CELLS / (len(charts) * max(len(chart.title), 1))
+        axes.set_ylabel(chart.title, parse_math=False, fontsize=min(10.0, 10.0 * room))
         _style(axes, chart.marks)
     _date_axis(every[-1], [datetime.fromtimestamp(s, UTC) for s in _span(charts[0].at_s)])
     _caption(figure, every[0], title, subtitle, "Times are UTC.")

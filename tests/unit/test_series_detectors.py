@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from maia.learning.anomalies import ASPECTS
 from maia.learning.detector import Alarm, Detector, MeasurementDetector
 from maia.learning.detectors import BUILT_IN
 from maia.learning.detectors.archetypes import VelocityArchetypes
-from maia.learning.detectors.series import Anomalies, ChangePoints, SeasonalProfiles, Thresholds
+from maia.learning.detectors.series import _WHY_ODD, Anomalies, ChangePoints, SeasonalProfiles, Thresholds
 from maia.learning.evidence import Counts
 from maia.learning.observations import Measurement, ViewCurve
 from maia.learning.patterns import Finding
@@ -245,6 +246,18 @@ class TestTruths:
         before, after = map(float, re.findall(r"[\d.]+", shift))
         assert after - before == pytest.approx(6, abs=1.5)
         assert 4 < before < after < 42
+
+    def test_each_aspect_of_oddness_is_told_in_words(self) -> None:
+        assert set(_WHY_ODD) == set(ASPECTS)
+        detector = Anomalies()
+        learn(detector, series(lambda n: 30.0 if n != 4000 else 6e7, 4010))
+        [alarm] = [each for each in detector.alarms() if each.value > 1e6]
+        assert alarm.detail in _WHY_ODD.values()
+
+    def test_large_levels_are_told_without_an_exponent(self) -> None:
+        detector = ChangePoints()
+        learn(detector, series(lambda n: 2e6 if n < 2000 else 6e6, 4000))
+        assert [alarm.detail for alarm in detector.alarms()] == ["the level went from 2,000,000 to 6,000,000"]
 
     def test_a_shift_for_good_is_found_with_both_levels(self) -> None:
         detector = ChangePoints()

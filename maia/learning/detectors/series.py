@@ -296,6 +296,16 @@ class _Oddness:
         return cls(AnomalyDetector.from_state(state["detector"]), state["waits"], state["odd"])
 
 
+_WHY_ODD: Final[Mapping[str, str]] = {
+    "record": "beyond all that was seen before",
+    "record for the time of day": "beyond all that was seen before at this time of day",
+    "time of day": "unusual for the time of day",
+    "activity": "it rises and falls more, or less, than it used to",
+    "level": "its mean of late is unusual",
+}
+"""What an alarm says, by the aspect that spoke for it most."""
+
+
 class Anomalies(_SeriesDetector[_Oddness]):
     """When a series is odd. An alarm is proven if three or more of the ten values after it stick out, too."""
 
@@ -314,9 +324,9 @@ class Anomalies(_SeriesDetector[_Oddness]):
         score = follower.detector.update(measured.at.timestamp(), measured.value)
         if follower.detector.is_alarm(score):
             evidence = follower.detector.evidence
-            most = max(evidence, key=lambda aspect: evidence[aspect]) if evidence else "value"
-            detail = f"{_three_digits(measured.value):g} is odd by its {most}"
-            self._alarm(measured, "anomaly", min(score, 1.0), detail)
+            most = max(evidence, key=lambda aspect: evidence[aspect]) if evidence else ""
+            why = _WHY_ODD.get(most, "unlike what came before")
+            self._alarm(measured, "anomaly", min(score, 1.0), why)
             if not follower.waits:
                 follower.waits, follower.odd = self._proof, 0
         elif follower.waits:
@@ -429,8 +439,8 @@ class ChangePoints(_SeriesDetector[_Shift]):
         if holds:
             usual = follower.rhythm / (self._proof * _BLOCK)
             follower.told = before + usual, mean + usual
-            before, after = map(_three_digits, follower.told)
-            self._alarm(measured, "change_point", 1.0, f"the level went from {before:g} to {after:g}")
+            detail = "the level went from {} to {}".format(*map(_plain, follower.told))
+            self._alarm(measured, "change_point", 1.0, detail)
 
     def _pattern(self, series: str, direction: str) -> Pattern:
         follower = self._followers.get(series)
@@ -450,3 +460,9 @@ class ChangePoints(_SeriesDetector[_Shift]):
 def _three_digits(value: float) -> float:
     """Rounded, so that a figure that hardly moves doesn't make a pattern new."""
     return float(f"{value:.3g}")
+
+
+def _plain(value: float) -> str:
+    """Three digits for people, without an exponent unless the number is tiny."""
+    rounded = _three_digits(value)
+    return f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:g}"
