@@ -195,10 +195,15 @@ def _about_hosts(patterns: Iterable[Believed]) -> Iterable[Advice]:
 
 
 def _about_tools(patterns: Iterable[Believed]) -> Iterable[Advice]:
-    """Tools that bring far more for the same task. The hunter's arms are left out: its plan sees to them."""
+    """Tools that bring far more for the same task. The hunter's arms are left out: its plan sees to them.
+
+    Actions without a common goal are no alternatives, so there is no advice about them.
+    """
     tasks: defaultdict[tuple[str, ...], list[Believed]] = defaultdict(list)
     for each in patterns:
-        if each.type == PatternType.TOOL_USAGE and each.signature.get("agent") not in (DISCOVERY, "hunter"):
+        has_task = each.signature.get("task") is not None
+        of_plan = each.signature.get("agent") in (DISCOVERY, "hunter")
+        if each.type == PatternType.TOOL_USAGE and has_task and not of_plan:
             tasks[tuple(str(each.signature.get(name)) for name in _TASK)].append(each)
     found: dict[tuple[object, ...], Advice] = {}
     # What holds everywhere comes first, and isn't said again of some contexts.
@@ -214,7 +219,7 @@ def _about_tools(patterns: Iterable[Believed]) -> Iterable[Advice]:
 def _tool(best: Believed, worst: Believed) -> Advice:
     agent, task, name = (best.signature.get(field) for field in ("agent", "task", "field"))
     good, poor = best.signature.get("tool"), worst.signature.get("tool")
-    whom = f"{who(str(agent))}'s {task}" if task else who(str(agent))
+    whom = f"{who(str(agent))}'s {task}"
     where = in_words(_conditions(best))
     return Advice(
         f"{KEY_PREFIX}tool {best.id}",

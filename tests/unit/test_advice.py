@@ -97,9 +97,18 @@ def test_a_tool_that_brings_far_more_is_preferred_in_the_same_context_only():
     assert advice(patterns=[tool("a", 3.0), tool("b", 2.0)]) == []
 
 
+def test_actions_without_a_common_goal_are_no_alternatives():
+    def action(name: str, mean: float, task: str | None) -> Believed:
+        said = {"agent": "tracker", "task": task, "field": "action", "tool": name, "conditions": []}
+        return pattern("tool_usage", said, mean_reward=mean)
+
+    assert advice(patterns=[action("feed_counts", 160.0, None), action("channels", 12.0, None)]) == []
+    assert len(advice(patterns=[action("feeds", 160.0, "find"), action("charts", 12.0, "find")])) == 1
+
+
 def test_advice_on_tools_names_its_context_and_is_not_repeated_for_each():
     def tool(name: str, mean: float, conditions: Sequence[object] = ()) -> Believed:
-        said = {"agent": "imported", "task": None, "field": "action", "tool": name}
+        said = {"agent": "imported", "task": "find", "field": "action", "tool": name}
         return pattern("tool_usage", {**said, "conditions": [*conditions]}, mean_reward=mean)
 
     night, day = (plain((Condition("night", Operator.EQUALS, value),)) for value in (True, False))
@@ -107,7 +116,9 @@ def test_advice_on_tools_names_its_context_and_is_not_repeated_for_each():
     at_night = [tool("a", 3.0, night), tool("b", 1.0, night)]
     by_day = [tool("b", 9.0, day), tool("a", 1.0, day)]
     general, by_day_only = (each.text for each in advice(patterns=[*at_night, *by_day, *everywhere]))
-    assert general == "For the imported log, the action a brings far more for its cost than b: prefer it."
+    assert (
+        general == "For the imported log's find, the action a brings far more for its cost than b: prefer it."
+    )
     assert "the action b brings far more for its cost than a when night = false" in by_day_only
 
 
