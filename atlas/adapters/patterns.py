@@ -406,8 +406,12 @@ class PatternsDAO(DAO):
         """The suggestions that nobody has closed, newest first."""
         return [Suggestion(**row) for row in await self._executor.fetch("patterns.suggestions")]
 
+    async def withdraw_suggestion(self, key: str) -> bool:
+        """Take back a suggestion that no longer holds, so that it returns when it holds again."""
+        return bool(await self._executor.execute("patterns.withdraw_suggestion", key))
+
     async def close_suggestion(self, key: str) -> bool:
-        """Close a suggestion; whether there was one to close."""
+        """Close a suggestion on behalf of people; whether there was one to close."""
         return bool(await self._executor.execute("patterns.close_suggestion", key, self._clock.now()))
 
 

@@ -286,6 +286,10 @@ WHERE s.text <> excluded.text OR s.evidence <> excluded.evidence;
 SELECT id, key, category, text, command, evidence, made_at, updated_at FROM suggestions
 WHERE closed_at IS NULL ORDER BY updated_at DESC, id DESC;
 
+-- name: withdraw_suggestion
+-- Delete the suggestion with key $1, unless people closed it: what they closed stays known as such.
+DELETE FROM suggestions WHERE key = $1 AND closed_at IS NULL;
+
 -- name: close_suggestion
 -- Close the suggestion with key $1 as of $2.
 UPDATE suggestions SET closed_at = $2 WHERE key = $1 AND closed_at IS NULL;

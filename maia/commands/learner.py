@@ -100,7 +100,7 @@ def _conclusion(scores: ForecastScores) -> str:
         if scores.is_cut
         else f"{scores.checked:,} forecasts were checked since {begin}."
         if scores.checked
-        else f"No forecast was checked since {begin}: each is when a day or a week has passed."
+        else f"No forecast was checked since {begin}: that is done once its day or week has passed."
     )
     due = "" if scores.first_due_at is None else f", the first due at {as_text(scores.first_due_at)}"
     off = sum(each.is_off for each in scores.scores)
@@ -110,4 +110,5 @@ def _conclusion(scores: ForecastScores) -> str:
         if judged
         else ""
     )
-    return f"{checked}{kept} {scores.waiting:,} wait for what comes{due}."
+    waiting = f"{scores.waiting:,} wait for what comes{due}." if scores.waiting else "None is waiting."
+    return f"{checked}{kept} {waiting}"

@@ -371,7 +371,7 @@ def _print_details(details: PatternDetails) -> None:
     out.print(Text(_marked(believed), style="bold"))
     grid = Table.grid(padding=(0, 2))
     for name, value in _facts(believed):
-        grid.add_row(Text(name, style="dim"), Text(value))
+        grid.add_row(Text(name, style="dim"), Text(value, overflow="fold"))
     out.print(grid)
     out.print()
     if details.evidence:

@@ -101,9 +101,9 @@ def _print_feeds(feeds: FeedsState, now: datetime) -> None:
 def _print_calls(calls: Calibration) -> None:
     if calls.succeeded is None:
         return
-    text = f"Calls in the last 24 h: {calls.succeeded:.1%} of {calls.calls:,} succeeded"
+    text = f"Calls in the last 24 h: {100 * calls.succeeded:.1f} % of {calls.calls:,} succeeded"
     if calls.expected is not None:
-        text += f", {calls.expected:.1%} were expected to"
+        text += f", {100 * calls.expected:.1f} % were expected to"
     if calls.likeliest_failure is not None:
         text += f"; most failures are of class {calls.likeliest_failure}"
     print_text(f"{text}\n")

@@ -1,4 +1,4 @@
-"""Turns what is known into suggestions for people, and closes those that no longer hold."""
+"""Turns what is known into suggestions for people, and withdraws those that no longer hold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from atlas.composition import Atlas
 from atlas.config import LearnerSettings
 from maia.agents import AGENTS, intervals_s
 from maia.cycle.adapting import TURN
-from maia.learning.advice import KEY_PREFIX, AgentCycles, Believed, advise
+from maia.learning.advice import KEY_PREFIX, Advice, AgentCycles, Believed, advise
 from maia.learning.evidence import Prior, confidence
 from maia.learning.patterns import PatternType
 
@@ -22,17 +22,13 @@ _TYPES: Final = (PatternType.TOOL_USAGE, PatternType.FAILURE_MODE, PatternType.S
 
 
 async def make_suggestions(atlas: Atlas) -> int:
-    """Make or renew the suggestions that hold now, and close the learner's others; returns how many hold."""
+    """Make or renew the suggestions that hold now, and withdraw the learner's others; returns how many hold.
+
+    If the settings want none, none holds.
+    """
     dao = PatternsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
     settings = atlas.settings
-    known = [_believed(each, settings.learner) for each in await dao.known(_TYPES)]
-    found = advise(
-        [await _cycles(atlas, agent.name) for agent in AGENTS],
-        known,
-        least_confidence=settings.learner.confidence_threshold,
-        intervals_s=settings.agents.intervals_s,
-        arms_off=settings.discovery.off,
-    )
+    found = await _advice(atlas, dao) if settings.learner.suggestions else []
     async with dao.transaction() as joined:
         for each in found:
             await joined.suggest(
@@ -41,8 +37,20 @@ async def make_suggestions(atlas: Atlas) -> int:
         held = {each.key for each in found}
         for old in await joined.suggestions():
             if old.key.startswith(KEY_PREFIX) and old.key not in held:
-                await joined.close_suggestion(old.key)
+                await joined.withdraw_suggestion(old.key)
     return len(found)
+
+
+async def _advice(atlas: Atlas, dao: PatternsDAO) -> list[Advice]:
+    settings = atlas.settings
+    known = [_believed(each, settings.learner) for each in await dao.known(_TYPES)]
+    return advise(
+        [await _cycles(atlas, agent.name) for agent in AGENTS],
+        known,
+        least_confidence=settings.learner.confidence_threshold,
+        intervals_s=settings.agents.intervals_s,
+        arms_off=settings.discovery.off,
+    )
 
 
 async def _cycles(atlas: Atlas, agent: str) -> AgentCycles:

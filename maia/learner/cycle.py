@@ -173,8 +173,8 @@ class LearnerCycle(Cycle[LearnerStatistics]):
             if has_learnt:
                 await self.step("judge", "patterns", self._judge)
                 await self.step("forecast", "views", self._forecast)
-                if self.learner.settings.suggestions:
-                    await self.step("advise", "suggestions", self._advise)
+                # Also where none are wanted: those that were made before are withdrawn.
+                await self.step("advise", "suggestions", self._advise)
                 self.claimed = max(self.claimed, 1)
             keeping = await self._to_keep(has_learnt=has_learnt)
             for what, keep in keeping.items():

@@ -8,7 +8,7 @@ quality is of forecasts made before the outcome was known.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Final
@@ -209,12 +209,38 @@ def _forecasts_of(
 ) -> tuple[Snapshots, dict[float, _Columns]]:
     """What is known of the videos, and their forecasts by how far ahead they look."""
     snapshots = snapshots_of(page)
-    return snapshots, {
+    each_alone = {
         horizon_h: _Columns.of(
             forecaster.forecast(snapshots, horizon_h), forecaster.knows_spread(snapshots, horizon_h)
         )
         for horizon_h in HORIZONS_H
     }
+    return snapshots, _growing(each_alone)
+
+
+def _growing(columns: Mapping[float, _Columns]) -> dict[float, _Columns]:
+    """The forecasts with those for a later hour raised to those for an earlier one: views only grow.
+
+    Each horizon is learnt by itself, so that of a video that hardly moves a later one may come out lower.
+    """
+    grown: dict[float, _Columns] = {}
+    last: _Columns | None = None
+    for horizon_h, made in sorted(columns.items()):
+        grown[horizon_h] = last = made if last is None else _no_lower(made, last)
+    return grown
+
+
+def _no_lower(made: _Columns, earlier: _Columns) -> _Columns:
+    return replace(
+        made,
+        low=[*map(_higher, made.low, earlier.low)],
+        median=[*map(max, made.median, earlier.median)],
+        high=[*map(_higher, made.high, earlier.high)],
+    )
+
+
+def _higher(later: float | None, earlier: float | None) -> float | None:
+    return later if later is None or earlier is None else max(later, earlier)
 
 
 def _to_store(page: Sequence[ToForecast], columns: Mapping[float, _Columns]) -> list[StoredForecast]:

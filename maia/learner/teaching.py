@@ -90,6 +90,8 @@ class Log:
         """The log, its format by the file's name unless it is said; LogUnreadable if that says nothing."""
         if format_ is None:
             suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+            if suffix not in _SUFFIXES and not path.exists():
+                raise LogUnreadable(f"{path} is not there")
             if suffix not in _SUFFIXES:
                 formats = ", ".join(get_args(LogFormat))
                 raise LogUnreadable(

@@ -150,6 +150,7 @@ def test_copies_bring_back_what_was_lost_but_not_what_was_forgotten(maia: Maia) 
         (("patterns", "restore"), 1, "there is no snapshot"),
         (("learn", "--from", "missing.csv"), 1, "missing.csv is not there"),
         (("learn", "--from", "x.xes", "--at", "time"), 2, "leave out --at"),
+        (("learn", "--from", "missing"), 1, "missing is not there"),
         (("learn", "--from", "jobs.jsonl"), 1, "no row can be used"),
     ],
 )

@@ -282,6 +282,21 @@ class TestSuggestions:
             await atlas.events.append_many([busy] * 60, agent="tracker", session="s")
             assert await make_suggestions(atlas) == 0
             assert (await status(atlas, ["tracker"])).suggestions == ()
+            await atlas.events.append_many([idle] * 500, agent="tracker", session="s")
+            assert await make_suggestions(atlas) == 1
+            (again,) = (await status(atlas, ["tracker"])).suggestions
+            assert again.text == shown.text
+
+    async def test_those_made_before_go_when_they_are_switched_off(self, opening: Opening) -> None:
+        idle = ("tracker.cycle", {"outcome": "idle"})
+        async with opening() as atlas:
+            await atlas.events.append_many([idle] * 60, agent="tracker", session="s")
+            await run(Learner, atlas)
+            assert len((await status(atlas, ["tracker"])).suggestions) == 1
+        async with opening(learner={"suggestions": False}) as atlas:
+            await atlas.events.append_many([idle] * 60, agent="tracker", session="s")
+            await run(Learner, atlas)
+            assert (await status(atlas, ["tracker"])).suggestions == ()
 
     async def test_an_operators_closing_is_respected(self, opening: Opening) -> None:
         idle = ("tracker.cycle", {"outcome": "idle"})

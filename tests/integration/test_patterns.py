@@ -227,7 +227,10 @@ class TestForgetting:
         await dao.count([counted()])
         assert await dao.known() == []
 
+        assert await dao.beginning_with(A[:4]) == []
+        assert await dao.beginning_with(A[:4], forgotten=True) == [A]
         assert await dao.remember([A]) == 1
+        assert await dao.beginning_with(A[:4], forgotten=True) == []
         await dao.store([pattern()])
         assert (await only(dao)).support == 0
 

@@ -262,12 +262,15 @@ async def test_progress_goes_by_the_bytes_of_the_file(atlas: Atlas, tmp_path: Pa
     assert shown[-1] == (size, size)
 
 
-def test_the_name_tells_the_format() -> None:
+def test_the_name_tells_the_format(tmp_path: Path) -> None:
     for name, format_ in {"a.jsonl": "jsonl", "A.CSV.GZ": "csv", "x.xes": "xes", "b.tsv.gz": "csv"}.items():
         assert log(Path(name)).format == format_
     assert Log.of(Path("log.txt"), "csv", {}).format == "csv"
+    with pytest.raises(LogUnreadable, match=r"log\.txt\.gz is not there"):
+        log(tmp_path / "log.txt.gz")
+    (tmp_path / "log.txt.gz").touch()
     with pytest.raises(LogUnreadable, match="--format"):
-        log(Path("log.txt.gz"))
+        log(tmp_path / "log.txt.gz")
 
 
 async def test_what_a_log_taught_can_be_restored_from_a_snapshot(atlas: Atlas, tmp_path: Path) -> None:
