@@ -32,10 +32,14 @@ SPEED = 360
 """A virtual day takes four minutes, an hour ten seconds."""
 
 INTERVAL_S = 10
+LEARNER_INTERVAL_S = 60
+"""A quarter of a virtual day: often enough for forecasts and first patterns within minutes."""
 UNITS_A_DAY = 2_000
 
 _SETTINGS = {
-    "PLEIADES_AGENTS__INTERVALS_S": json.dumps({"hunter": INTERVAL_S, "tracker": INTERVAL_S}),
+    "PLEIADES_AGENTS__INTERVALS_S": json.dumps(
+        {"hunter": INTERVAL_S, "tracker": INTERVAL_S, "learner": LEARNER_INTERVAL_S}
+    ),
     "PLEIADES_QUOTA__LIMITS__SEARCH": str(UNITS_A_DAY),
 }
 _KEPT = ("HOST", "PLEIADES_PREFECT__PORT", "PLEIADES_METRICS__PORT", "PLEIADES_LOG__JSON_LINES")

@@ -50,6 +50,7 @@ _WIDE: Final = 120
 _FLEXIBLE: Final[dict[str, int]] = {"title": 3, "channel": 2}
 """The columns that are cut to fit, and their shares of the width that the others leave."""
 _LEAST_WIDTH: Final = 8
+_GROWTH: Final = "growth"
 _CSV: Final = (
     "rank", "video_id", "title", "channel_id", "channel_title", "category_id", "published_at", "duration_s",
     "state", "zone", "sampled_at", "views", "velocity", "acceleration", "relative_velocity", "viral_score",
@@ -221,32 +222,55 @@ def _table(board: Leaderboard, width: int) -> Table:
     from rich.table import Table
 
     wide = width >= _WIDE
-    headings, rows = _headings(board, wide=wide), list(_rows(board, wide=wide))
+    headings, rows = _fitting(_headings(board, wide=wide), list(_rows(board, wide=wide)), width)
     table = Table(
         title=_headline(board), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
         show_edge=False, pad_edge=False, padding=(0, 1, 0, 0),
     )  # fmt: skip
     for heading, cells in zip(headings, _widths(headings, rows, width), strict=True):
-        figures = heading not in ("video", *_FLEXIBLE, headings[-1])
+        is_growth = heading.startswith(_GROWTH)
+        figures = heading not in ("video", *_FLEXIBLE) and not is_growth
         table.add_column(
             heading, width=cells, no_wrap=True, overflow="ellipsis", justify="right" if figures else "left",
-            style="green" if heading == headings[-1] else None,
+            style="green" if is_growth else None,
         )  # fmt: skip
     for row in rows:
         table.add_row(*row)
     return table
 
 
-def _widths(headings: Sequence[str], rows: Sequence[Sequence[str | Text]], width: int) -> list[int]:
-    """The width each column needs; titles and channels share what the others leave."""
+def _fitting(
+    headings: list[str], rows: list[list[str | Text]], width: int
+) -> tuple[list[str], list[list[str | Text]]]:
+    """The columns for which there is room: rather no sparkline, and no views, than cut numbers."""
+    for name in (_GROWTH, "views"):
+        if _left(headings, rows, width) >= _LEAST_WIDTH:
+            break
+        place = next(n for n, heading in enumerate(headings) if heading.startswith(name))
+        headings = headings[:place] + headings[place + 1 :]
+        rows = [row[:place] + row[place + 1 :] for row in rows]
+    return headings, rows
+
+
+def _left(headings: Sequence[str], rows: Sequence[Sequence[str | Text]], width: int) -> int:
+    """How many cells titles and channels have to share."""
+    needed = _needed(headings, rows)
+    fixed = sum(cells for cells, heading in zip(needed, headings, strict=True) if heading not in _FLEXIBLE)
+    return width - fixed - 2 * (len(headings) - 1)
+
+
+def _needed(headings: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> list[int]:
     from rich.cells import cell_len
 
-    needed = [
+    return [
         max(cell_len(str(cell)) for cell in (heading, *column))
         for heading, *column in zip(headings, *rows, strict=True)
     ]
-    fixed = sum(cells for cells, heading in zip(needed, headings, strict=True) if heading not in _FLEXIBLE)
-    left = width - fixed - 2 * (len(headings) - 1)
+
+
+def _widths(headings: Sequence[str], rows: Sequence[Sequence[str | Text]], width: int) -> list[int]:
+    """The width each column needs; titles and channels share what the others leave."""
+    needed, left = _needed(headings, rows), _left(headings, rows, width)
     shares = sum(_FLEXIBLE.get(heading, 0) for heading in headings)
     return [
         min(cells, max(left * _FLEXIBLE[heading] // shares, _LEAST_WIDTH)) if heading in _FLEXIBLE else cells
@@ -258,7 +282,7 @@ def _headings(board: Leaderboard, *, wide: bool) -> list[str]:
     about = ("channel", "age") if wide else ()
     span = span_text((board.now - board.growth_since).total_seconds() / 3600)
     figures = [heading for heading, _ in _figures(board, wide=wide)]
-    return ["#", "video", "title", *about, "views", *figures, f"growth, {span}"]
+    return ["#", "video", "title", *about, "views", *figures, f"{_GROWTH}, {span}"]
 
 
 def _rows(board: Leaderboard, *, wide: bool) -> Iterator[list[str | Text]]:

@@ -127,6 +127,13 @@ class TestTop:
         assert "1" in told.split()
         assert told.rstrip().endswith("█")
 
+    def test_no_number_is_cut_where_there_is_little_room(self, grown: dict[str, str]) -> None:
+        lines = plain(on_a_terminal(grown, 44, "top", "-n", "3", "--by", "score")).splitlines()
+        assert max(map(cell_len, lines)) <= 44
+        told = next(line for line in lines if "grown-00001" in line)
+        assert told.count("…") <= 1
+        assert "growth" not in plain(on_a_terminal(grown, 44, "top", "-n", "3"))
+
     def test_wrong_usage_says_what_is_right(self, environment: dict[str, str]) -> None:
         for arguments, hint in (
             (("--by", "views"), "velocity"), (("--window", "long"), "90m, 24h, 7d or 2w"),

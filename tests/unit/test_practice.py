@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+import json
+
+from maia.agents import AGENTS, intervals_s
+from maia.commands.practice import _SETTINGS, SPEED
+
+
+def test_every_agent_is_seen_at_work_within_minutes() -> None:
+    paces = intervals_s(json.loads(_SETTINGS["PLEIADES_AGENTS__INTERVALS_S"]))
+    assert set(paces) == {agent.name for agent in AGENTS}
+    assert max(paces.values()) * SPEED <= 86_400
