@@ -96,9 +96,10 @@ class _Numbers:
     def column(self, field: str, contexts: Sequence[Mapping[str, Scalar]]) -> list[int]:
         """The number of each context's value of a field."""
         known = self._of_field.setdefault(field, {})
-        values = [context[field] for context in contexts]
         # The type belongs to a value, because 1 and True are equal.
-        typed = [value if type(value) is str else (type(value), value) for value in values]
+        typed = [
+            value if type(value := context[field]) is str else (type(value), value) for context in contexts
+        ]
         for new in [each for each in dict.fromkeys(typed) if each not in known]:
             key = _key(field, new[1] if isinstance(new, tuple) else new)
             known[new] = self.keys.setdefault(key, len(self.keys))

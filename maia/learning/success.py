@@ -43,14 +43,15 @@ _SHARE_OF_BATCH: Final = 8
 """A batch has at most this fraction of the outcomes learnt before: early on, weights change quickly."""
 _CLASSES_OF_BATCH: Final = 48
 """Failures of a batch from which the classes are learnt; of more, evenly many throughout the batch."""
-_AFTERWARDS: Final = frozenset({"error"})
-"""Fields of an observation's context that are known only afterwards."""
+_AFTERWARDS: Final = "error"
+"""The field of an observation's context that is known only afterwards."""
 
 
 def known_before(agent: str, action: str, context: Mapping[str, Scalar], at: datetime) -> dict[str, Scalar]:
     """What is known before an action: its context without an error, who does what, and when (UTC)."""
-    known = {name: value for name, value in context.items() if name not in _AFTERWARDS}
-    return known | {"agent": agent, "action": action, "hour": at.hour, "weekday": at.weekday()}
+    known = {**context, "agent": agent, "action": action, "hour": at.hour, "weekday": at.weekday()}
+    known.pop(_AFTERWARDS, None)
+    return known
 
 
 class Outcome(NamedTuple):

@@ -29,6 +29,8 @@ from maia.cycle.outcome import Progress
 from maia.learner import observing
 from maia.learner.cycle import Learner, LearnerCycle
 from maia.learner.knowledge import DetectorClass, detector_classes
+from maia.learner.outcomes import Outcomes
+from maia.learning.templates import FailureTemplates
 
 SINCE = """
 SELECT id, at, kind, agent, node, session, payload FROM events
@@ -129,6 +131,9 @@ def time_stages(stages: Stages, detectors: list[DetectorClass]) -> None:
     """Count separately what each part of a cycle spends."""
     stages.time(EventLog, "since", "read and decode events")
     stages.time(observing.Observer, "observations", "make observations")
+    stages.time(FailureTemplates, "template", "templates of failures")
+    stages.time(Outcomes, "learn", "success and failure classes")
+    stages.time(Outcomes, "models", "pack states")
     for each in detectors:
         for method in ("observe", "patterns"):
             stages.time(each, method, f"detector {each.name}")
