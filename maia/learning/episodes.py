@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta
 from typing import Final
 
 from maia.learning.detectors.significance import Screen, fisher_greater
+from maia.learning.detectors.success_paths import ENDS
 from maia.learning.detectors.task_sequences import LAST_ACTIONS
 from maia.learning.detectors.wording import coarse, of_ten, who
 from maia.learning.evidence import Counts
@@ -25,8 +26,6 @@ from maia.learning.frequent import (
 from maia.learning.observations import Observation
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
 
-ENDS: Final = "cycle"
-"""The action that ends an agent's piece of work."""
 PAUSE: Final = timedelta(hours=1)
 """What comes after a longer pause belongs to another piece of work."""
 
@@ -76,9 +75,11 @@ class Episodes:
             if known is None:
                 known = self._open[key] = _Open(each.at, each.at, [])
             known.last = max(known.last, each.at)
-            if not known.actions or known.actions[-1] != each.action:
+            ends = each.action == ENDS
+            # That it ends would be told of every action that is done before.
+            if not ends and (not known.actions or known.actions[-1] != each.action):
                 known.actions.append(each.action)
-            if each.action == ENDS or len(known.actions) >= _LONGEST_EPISODE:
+            if ends or len(known.actions) >= _LONGEST_EPISODE:
                 self._complete_one(key)
 
     def complete(self, now: datetime) -> list[Episode]:

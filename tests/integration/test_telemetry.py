@@ -492,7 +492,7 @@ class TestCommand:
         ]
         tower = shown["hosts"][1]
         assert tower["latest"]["processes"][0]["name"] == "postgres"
-        assert tower["pressure"]["reasons"] == ["processors at 95 %, 90 % or more"]
+        assert tower["pressure"]["reasons"] == ["processors at 95 % (limit 90 %)"]
         assert sum(point["samples"] for point in tower["series"]) == 60
         assert len(tower["series"]) <= 24
         assert ("videos.list", 7) in {(line["name"], line["count"]) for line in shown["usage"]}

@@ -306,7 +306,7 @@ class TestStatus:
         _print_calls(view.calls)
         printed = capsys.readouterr().out
         assert printed == (
-            "Calls in the last 24 h: 50.0% of 4 succeeded, 60.0% were expected to; "
+            "Calls in the last 24 h: 50.0 % of 4 succeeded, 60.0 % were expected to; "
             "most failures are of class vault\n\n"
         )
 

@@ -48,7 +48,7 @@ def made_up(n: int, seed: int = 3) -> Iterator[Episode]:
 
 class TestEpisodes:
     def test_a_cycle_ends_an_episode_and_repetitions_count_once(self) -> None:
-        assert gathered(acts("aab.bba.")) == ["a b cycle", "b a cycle"]
+        assert gathered(acts("aab.bba.")) == ["a b", "b a"]
 
     def test_a_long_pause_ends_an_episode(self) -> None:
         assert gathered(acts("ab"), acts("c", DAY + PAUSE + 3 * MINUTE)) == ["a b", "c"]
@@ -67,12 +67,12 @@ class TestEpisodes:
             for pair in zip(acts("ab."), acts("cd.", session="t"), acts("ef.", agent="tracker"), strict=True)
             for each in pair
         ]
-        assert gathered(both) == ["a b cycle", "c d cycle", "e f cycle"]
+        assert gathered(both) == ["a b", "c d", "e f"]
 
     def test_memory_is_bounded_by_actions_and_the_latest_stay(self) -> None:
         assert gathered(*(acts(f"{at}ab.", session=str(at)) for at in range(9)), most=8) == [
-            "7 a b cycle",
-            "8 a b cycle",
+            "7 a b",
+            "8 a b",
         ]
 
 

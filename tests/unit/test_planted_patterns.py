@@ -169,6 +169,42 @@ def test_a_path_that_raises_success_is_found():
     assert confidence(counts.pos, counts.neg) > 0.8
 
 
+def rewarded(seed: int, count: int) -> list[Observation]:
+    """Sessions that all end well, and bring more after `search`, if that succeeded."""
+    drawn = random.Random(seed)
+    made = []
+    for number in range(count):
+        found = drawn.random() < 0.5
+        steps = [("feeds", "success", drawn.random()), ("charts", "success", drawn.random())]
+        steps.insert(drawn.randrange(2), ("search", "success" if found else "network", 3.0 * found))
+        steps.append(("cycle", "success", 0.0))
+        for at, (action, outcome, reward) in enumerate(steps):
+            at_s = 1800.0 * number + at
+            made.append(step(at_s, action, outcome, session=f"s{number}", reward=reward, goal="find"))
+    return made
+
+
+def test_a_path_that_brings_more_than_usual_is_found():
+    found = learn(SuccessPaths(), rewarded(1, 2000))
+    one = only(found, path=["search"])
+    assert one.pattern.signature["success"] == "reward"
+    assert one.pattern.statement.startswith("the hunter's sessions for find bring more than usual ")
+    assert one.pattern.data["rate"] > 0.9
+    assert one.pattern.data["base_rate"] < 0.1
+    assert all("search" in each.pattern.action for each in found.values())
+
+
+def test_rewards_that_follow_no_path_tell_of_none():
+    drawn = random.Random(8)
+    made = []
+    for number in range(2000):
+        actions = drawn.sample(("feeds", "charts", "search", "uploads"), 3)
+        for at, action in enumerate(actions):
+            reward = drawn.expovariate(1.0)
+            made.append(step(1800.0 * number + at, action, session=f"s{number}", reward=reward))
+    assert learn(SuccessPaths(), made) == {}
+
+
 def test_paths_of_a_session_keep_its_order():
     assert paths_in(("a", "b", "a")) == [
         ("a",), ("b",), ("a", "b"), ("a", "a"), ("b", "a"), ("a", "b", "a"),

@@ -1,9 +1,9 @@
-"""Success paths: which actions, in this order, make it likelier that a session ends well."""
+"""Success paths: which actions, in this order, make it likelier that a session ends well or brings much."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
 from datetime import datetime, timedelta
 from itertools import combinations
 from typing import Any, ClassVar, Final, Self
@@ -19,25 +19,70 @@ from maia.learning.patterns import Condition, Finding, Operator, Pattern, Patter
 from maia.learning.states import pack, unpack
 
 LONGEST_PATH: Final = 3
+ENDS: Final = "cycle"
+"""The action that says how an agent's cycle went as a whole."""
 _KEPT_STEPS: Final = 6
 _REMEMBERED_PATHS: Final = 5000
+_STRATA: Final = 1000
+_REWARD: Final = "reward"
+
+
+_LEAST_SESSIONS: Final = 20
+"""So many sessions must have told what is usual before others are compared with it."""
+_LEAST_RATE: Final = 0.01
+_RARE: Final = 0.05
+"""If fewer sessions end badly, or well, their ends tell little."""
 
 
 @dataclass(slots=True)
 class Session:
-    """A session so far: its first and last steps without repetition, and how its last one went."""
+    """A session so far: its first and last steps without repetition, and how it went."""
 
     steps: list[str]
     succeeded: bool
     last_at: datetime
     goal: str
+    reward: float = 0.0
+    done: list[str] = field(default_factory=list)
+    """The same of those steps that succeeded."""
+
+
+@dataclass(slots=True)
+class _Usual:
+    """How sessions for a goal usually end: the share that ends well, and the median reward, both running."""
+
+    sessions: int = 0
+    well: float = 1.0
+    reward: float = 0.0
+    spread: float = 0.0
+    is_rewarded: bool = False
+
+    def is_more(self, reward: float) -> bool | None:
+        """Whether that is more than usual; None where their ends tell more, or nothing is known yet."""
+        ends_tell = _RARE <= self.well <= 1 - _RARE
+        known = self.is_rewarded and not ends_tell and self.sessions >= _LEAST_SESSIONS
+        return reward > self.reward if known else None
+
+    def observe(self, reward: float, *, well: bool) -> None:
+        """Learn from a session; the more there were, the more slowly."""
+        self.sessions += 1
+        self.is_rewarded |= reward > 0
+        rate, off = max(_LEAST_RATE, 1 / self.sessions), reward - self.reward
+        self.well += rate * (well - self.well)
+        if self.sessions == 1:
+            self.reward = reward
+            return
+        self.spread += rate * (abs(off) - self.spread)
+        self.reward += 3 * rate * self.spread * ((off > 0) - (off < 0))
 
 
 class SuccessPaths(ObservationDetector):
     """Compares sessions that took a path (up to three actions in order, others between) with the others.
 
     A session has ended when nothing came for `idle_h` by the observations' own clock, or when too many others
-    came since. How its last step went is how it ended.
+    came since. How its last step went is how it ended; that a cycle came to its end says nothing of that.
+    Where nearly all sessions for a goal end alike but have rewards, it is compared whether they brought more
+    than usual, by the steps that succeeded.
     """
 
     name: ClassVar[str] = "success_paths"
@@ -46,6 +91,7 @@ class SuccessPaths(ObservationDetector):
     def __init__(self, capacity: int = 10_000, sessions: int = 5000, idle_h: float = 6.0) -> None:
         self._contrasts = Contrasts(capacity)
         self._sessions: Recent[Session] = Recent(sessions)
+        self._usual: Recent[_Usual] = Recent(_STRATA)
         self._idle = timedelta(hours=idle_h)
         self._now: datetime | None = None
         self._paths: dict[tuple[str, ...], list[Item]] = {}
@@ -54,7 +100,8 @@ class SuccessPaths(ObservationDetector):
         if not batch:
             return
         for key, members in by_session(batch).items():
-            self._go_on(key, members)
+            if told := [each for each in members if each.action != ENDS or not each.succeeded]:
+                self._go_on(key, told)
         latest = latest_of(batch)
         self._now = latest if self._now is None else max(self._now, latest)
         self._end_sessions(self._now - self._idle)
@@ -64,12 +111,11 @@ class SuccessPaths(ObservationDetector):
         session = self._sessions.pop(key)
         if session is None:
             session = Session([], True, members[0].at, "")
-        steps = session.steps
         for each in members:
-            if not steps or steps[-1] != each.action:
-                steps.append(each.action)
-                if len(steps) > _KEPT_STEPS:
-                    del steps[_KEPT_STEPS // 2]
+            session.reward += each.reward
+            _add_step(session.steps, each.action)
+            if each.succeeded:
+                _add_step(session.done, each.action)
         last = members[-1]
         if last.at >= session.last_at:
             session.last_at = last.at
@@ -81,14 +127,25 @@ class SuccessPaths(ObservationDetector):
         ended = [(key, session) for key, session in self._sessions.items() if session.last_at < before]
         for key, _ in ended:
             self._sessions.pop(key)
-        by_stratum: dict[tuple[int, Stratum], list[Session]] = {}
-        for key, session in ended + self._sessions.trim():
-            at = (session.last_at.toordinal(), (key[0], session.goal))
-            by_stratum.setdefault(at, []).append(session)
+        by_stratum: dict[tuple[int, Stratum], list[tuple[Session, list[str], bool]]] = {}
+        for (agent, _), session in ended + self._sessions.trim():
+            goal = (agent, session.goal)
+            usual = self._usual.pop(goal) or _Usual()
+            is_more = usual.is_more(session.reward)
+            usual.observe(session.reward, well=session.succeeded)
+            self._usual.put(goal, usual)
+            day = session.last_at.toordinal()
+            if is_more is not None:
+                told = (session, session.done, is_more)
+                by_stratum.setdefault((day, (*goal, _REWARD)), []).append(told)
+            else:
+                told = (session, session.steps, session.succeeded)
+                by_stratum.setdefault((day, goal), []).append(told)
+        self._usual.trim()
         for day, stratum in sorted(by_stratum, key=lambda at: at[0]):
             members = by_stratum[day, stratum]
-            last_seen = max(session.last_at for session in members)
-            records = [(self._paths_of(tuple(each.steps)), each.succeeded) for each in members]
+            last_seen = max(session.last_at for session, _, _ in members)
+            records = [(self._paths_of(tuple(steps)), well) for _, steps, well in members]
             self._contrasts.add(stratum, day, last_seen, records)
 
     def _paths_of(self, steps: tuple[str, ...]) -> list[Item]:
@@ -106,18 +163,27 @@ class SuccessPaths(ObservationDetector):
     def state(self) -> bytes:
         content = [
             self._contrasts.content(), self._sessions.content(_packed), self._idle / timedelta(hours=1),
-            None if self._now is None else micros(self._now),
+            None if self._now is None else micros(self._now), self._usual.content(astuple),
         ]  # fmt: skip
         return pack(self.name, self.version, content)
 
     @classmethod
     def from_state(cls, state: bytes) -> Self:
-        contrasts, sessions, idle_h, now = unpack(cls.name, cls.version, state)
+        contrasts, sessions, idle_h, now, *later = unpack(cls.name, cls.version, state)
         made = cls(idle_h=idle_h)
         made._contrasts = Contrasts.from_content(contrasts)
         made._sessions = Recent.from_content(sessions, _unpacked)
         made._now = None if now is None else instant(now)
+        for usual in later:
+            made._usual = Recent.from_content(usual, lambda row: _Usual(*row))
         return made
+
+
+def _add_step(steps: list[str], action: str) -> None:
+    if not steps or steps[-1] != action:
+        steps.append(action)
+        if len(steps) > _KEPT_STEPS:
+            del steps[_KEPT_STEPS // 2]
 
 
 def paths_in(steps: Sequence[str]) -> list[Item]:
@@ -127,25 +193,31 @@ def paths_in(steps: Sequence[str]) -> list[Item]:
 
 
 def _packed(session: Session) -> list[Any]:
-    return [session.steps, session.succeeded, micros(session.last_at), session.goal]
+    return [
+        session.steps, session.succeeded, micros(session.last_at), session.goal, session.reward, session.done,
+    ]  # fmt: skip
 
 
 def _unpacked(row: list[Any]) -> Session:
-    steps, succeeded, at, goal = row
-    return Session(steps, succeeded, instant(at), goal)
+    steps, succeeded, at, goal, *later = row
+    return Session(steps, succeeded, instant(at), goal, *later)
 
 
 def _pattern(key: Key, table: Table) -> Pattern:
-    (agent, goal), path = key
+    (agent, goal, *by_reward), path = key
     conditions = [Condition("agent", Operator.EQUALS, agent)]
+    signature: dict[str, object] = {"agent": agent, "goal": goal or None, "path": list(path)}
     if goal:
         conditions.append(Condition("goal", Operator.EQUALS, goal))
+    if by_reward:
+        signature["success"] = _REWARD
     way = ", then ".join(path)
     toward = f" for {goal}" if goal else ""
+    well = "bring more than usual" if by_reward else "end well"
     return Pattern(
         PatternType.SUCCESS_PATH,
-        {"agent": agent, "goal": goal or None, "path": list(path)},
-        f"{who(agent)}'s sessions{toward} end well {likelier(table.lift)} after {way}",
+        signature,
+        f"{who(agent)}'s sessions{toward} {well} {likelier(table.lift)} after {way}",
         tuple(conditions),
         action=way,
         data=rates_of(table),
