@@ -16,6 +16,7 @@ from maia.learning.patterns import PatternType
 if TYPE_CHECKING:
     from atlas.adapters.patterns import PatternsDAO
     from atlas.composition import Atlas
+    from maia.learner.sequences import NextSteps
     from maia.learning.importance import Use
     from maia.learning.observations import Scalar
     from maia.views.patterns import Advice, BelievedPattern, Matches, PatternDetails
@@ -236,6 +237,50 @@ def recommend(
         print_text(found.reason or "")
 
 
+@app.command("next")
+def next_(
+    actions: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ACTION…", help="What was done, the last one last; no more than the last five count."
+        ),
+    ],
+    agent: Annotated[
+        str | None,
+        typer.Option(
+            "--agent",
+            metavar="NAME",
+            help="Whose actions these are. [default: who did the last one most often]",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict what probably comes next after some actions, wherever in a session they are.
+
+    This is learnt from the logs of `maia learn --from`, and from what you do: the agent is then `operator`.
+    In JSON, an action that is null is the end of the session. For example:
+
+    - `maia patterns next "Take in charge ticket" Wait`
+    - `maia patterns next seed --agent operator --json`
+    """
+
+    async def look(atlas: Atlas) -> NextSteps:
+        from maia.learner.cycle import pseudonyms_of
+        from maia.learner.sequences import next_steps
+
+        named = (await pseudonyms_of(atlas)).text
+        return await next_steps(_dao(atlas), [named(each) for each in actions], agent and named(agent))
+
+    found = with_atlas(look)
+    if as_json:
+        print_json(found)
+    elif found.reason:
+        print_text(found.reason)
+    else:
+        _print_next(found)
+
+
 @app.command()
 def pin(ids: Ids, as_json: AsJson = False) -> None:
     """Keep patterns, however unimportant they become."""
@@ -360,6 +405,22 @@ def _print_advice(found: Advice) -> None:
             for each in found.actions
         ],
     )  # fmt: skip
+
+
+def _print_next(found: NextSteps) -> None:
+    print_table(
+        (Column("next action", 24, wraps=True), "probability", ""),
+        [
+            (
+                "(the session ends)" if each.action is None else each.action,
+                f"{each.probability:.1%}", "█" * round(each.probability * _BAR),
+            )
+            for each in found.next
+        ],
+    )  # fmt: skip
+    print_text(f"Learnt from {_several(found.observations, 'action')} of the agent {found.agent}.")
+    if found.never_seen:
+        print_text(f"It was never seen to do {', '.join(map(repr, found.never_seen))}.")
 
 
 def _print_details(details: PatternDetails) -> None:

@@ -33,6 +33,7 @@ from maia.learner.forecasting import Forecasting
 from maia.learner.housekeeping import keep_within_limits
 from maia.learner.knowledge import DetectorClass, Knowledge, Learnt, detector_classes
 from maia.learner.outcomes import MODELS, TEMPLATES, classify_new_templates
+from maia.learner.sequences import NEXT_ACTIONS
 from maia.learner.sources import Acts, Curves, Figures, HostMetrics, Page, Source, Yields
 from maia.learner.storing import store_learnt
 from maia.learning.detector import Reads
@@ -181,7 +182,7 @@ class LearnerCycle(Cycle[LearnerStatistics]):
                 await self.step("keep", what, partial(self._keep, what, keep))
 
     async def _learn_all(self, batch_size: int) -> None:
-        names = [*Knowledge.model_names(self.learner.detectors), TEMPLATES, *MODELS]
+        names = [*Knowledge.model_names(self.learner.detectors), TEMPLATES, *MODELS, *NEXT_ACTIONS]
         models = await self.dao.models(names)
         sources: list[Source] = [
             Acts(self.atlas, self.learner.pseudonyms, models),

@@ -19,6 +19,7 @@ from maia.discovery.plan import bucket_of, units_spent
 from maia.learner import observing
 from maia.learner.knowledge import restored_model
 from maia.learner.outcomes import TEMPLATES, Outcomes
+from maia.learner.sequences import Sequences
 from maia.learning.detector import Reads
 from maia.learning.observations import Measurement, Observation, ViewCurve
 from maia.learning.priors import judged_day
@@ -130,15 +131,17 @@ class Acts(_EventSource):
         self._templates, self._texts = restored_model(FailureTemplates, templates), 0
         self._seen = templates.observations if templates else 0
         self._observer = observing.Observer(pseudonyms, self._template)
+        self._sequences = Sequences(models)
 
     def inputs(self, events: Sequence[Event]) -> Sequence[Observation]:
         observations = self._observer.observations(events)
         self._outcomes.learn(observations)
+        self._sequences.learn_acts(observations)
         return observations
 
     def models(self) -> list[Model]:
-        """What was learnt of outcomes, and the templates of failures, if there was any."""
-        models = self._outcomes.models()
+        """What was learnt of outcomes, of operators' next actions and of failures' templates, if anything."""
+        models = [*self._outcomes.models(), *self._sequences.models()]
         if self._texts:
             seen = self._seen + self._texts
             models.append(Model(TEMPLATES, _TEMPLATES_VERSION, self._templates.state(), seen))

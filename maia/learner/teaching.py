@@ -27,6 +27,7 @@ from maia.learner.cycle import LOCK, pseudonyms_of
 from maia.learner.housekeeping import keep_within_limits
 from maia.learner.importing import LogImport
 from maia.learner.knowledge import Knowledge, Learnt, detector_classes
+from maia.learner.sequences import NEXT_ACTIONS, Sequences
 from maia.learner.storing import store_learnt
 from maia.learning.event_logs import Malformed, Parsed, parse_csv, parse_jsonl, parse_xes
 from maia.learning.evidence import Counts
@@ -215,16 +216,17 @@ class _Lesson:
 
     async def _learn(self, reader: _Reader, source: str, skipped: int) -> None:
         classes = detector_classes(self._atlas.settings.learner.off)
-        models = await self._dao.models(Knowledge.model_names(classes))
-        knowledge = Knowledge.restore(classes, models)
+        models = await self._dao.models([*Knowledge.model_names(classes), *NEXT_ACTIONS])
+        knowledge, sequences = Knowledge.restore(classes, models), Sequences(models)
         position = str(skipped)
         pages = reader.pages(self._atlas.settings.learner.batch_size, skipped)
         for number, page in enumerate(pages, 1):
             if not reader.observations and not skipped:
                 continue
             learnt = await knowledge.learn(page, "observations") if page else Learnt()
+            await sequences.learn_log(source, page)
             findings = self._kept(learnt.findings)
-            states = knowledge.models("observations") if page else []
+            states = [*knowledge.models("observations"), *sequences.models()] if page else []
             end = str(skipped + reader.rows)
             stored = await store_learnt(self._dao, source, position, end, Learnt(findings), states)
             position = end
@@ -234,7 +236,10 @@ class _Lesson:
             if number % _PAGES_BETWEEN_JUDGEMENTS == 0:
                 await self._judge()
         if reader.observations or skipped:
-            await self._dao.move_cursor(source, position, f"{position} {_ALL}")
+            await sequences.end_log(source)
+            await store_learnt(
+                self._dao, source, position, f"{position} {_ALL}", Learnt(), sequences.models()
+            )
         else:
             # With other columns named, the same file may be readable.
             await self._dao.reset_cursors([source])

@@ -35,7 +35,7 @@ Key: TypeAlias = tuple[int | str, ...]
 END: Final = "<end>"
 """What follows the last action of a session that has ended."""
 _START: Final = "<start>"
-_VERSION: Final = 2
+STATE_VERSION: Final = 2
 
 WINDOW: Final = 5
 """How many actions are looked back at."""
@@ -234,13 +234,25 @@ class NextAction:
         """How many actions were learnt from, ends included."""
         return self._all.total
 
+    @property
+    def open_sessions(self) -> tuple[str, ...]:
+        """The sessions that `update` has been told of and that haven't ended, the quietest first."""
+        return tuple(self._sessions)
+
+    def count(self, action: str) -> int:
+        """How often an action was learnt; 0 also for a rare one that is forgotten."""
+        return self._all.counts.get(action, 0)
+
     def update(self, session: str, action: str, attributes: Mapping[str, Scalar] | None = None) -> None:
-        """Learn a session's next action; `attributes` are this event's and help to predict the next."""
+        """Learn a session's next action; `attributes` are this event's and help to predict the next.
+
+        Of too many open sessions, the one that was quiet longest is taken to have ended.
+        """
         known = self._sessions.pop(session, None) or _Session()
         self._learn(known.recent, action, known.attributes)
         self._sessions[session] = _Session((action, *known.recent[: WINDOW - 1]), dict(attributes or {}))
         if len(self._sessions) > _MOST_SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
+            self.end(next(iter(self._sessions)))
 
     def end(self, session: str) -> None:
         """Learn that a session has ended, and forget it; nothing happens if it is unknown."""
@@ -267,14 +279,21 @@ class NextAction:
             self._learn(recent, END, known)
 
     def predict(
-        self, history: Sequence[str], k: int = 5, attributes: Mapping[str, Scalar] | None = None
+        self,
+        history: Sequence[str],
+        k: int = 5,
+        attributes: Mapping[str, Scalar] | None = None,
+        *,
+        from_start: bool = True,
     ) -> list[Prediction]:
         """The `k` likeliest next actions, eight at most, END among them; nothing if nothing was learnt.
 
         `history` ends with the last action; no more than the last five are used. `attributes` are what is
-        known now, such as those of the last event.
+        known now, such as those of the last event. Without `from_start`, nothing is known of what came before
+        the history; otherwise a short one is a session's beginning.
         """
-        return self._likeliest(tuple(history[: -WINDOW - 1 : -1]), k, attributes or {})
+        recent = tuple(history[: -WINDOW - 1 : -1])
+        return self._likeliest(recent, k, attributes or {}, from_start=from_start)
 
     def predict_session(self, session: str, k: int = 5) -> list[Prediction]:
         """The `k` likeliest next actions of a session that `update` has been told of."""
@@ -286,7 +305,7 @@ class NextAction:
         return zstandard.ZstdCompressor(level=3).compress(
             msgpack.packb(
                 [
-                    _VERSION,
+                    STATE_VERSION,
                     [self.max_contexts, self.max_actions, list(self._names), self._listed],
                     self._all.packed(),
                     [
@@ -307,8 +326,8 @@ class NextAction:
             version, *parts = msgpack.unpackb(plain)
         except (zstandard.ZstdError, ValueError, TypeError) as error:
             raise ValueError("not a state of NextAction") from error
-        if version != _VERSION:
-            raise ValueError(f"state of version {version}, expected {_VERSION}")
+        if version != STATE_VERSION:
+            raise ValueError(f"state of version {version}, expected {STATE_VERSION}")
         (max_contexts, max_actions, names, listed), all_, contexts, weights, sessions = parts
         model = cls(max_contexts, max_actions)
         model._names = dict.fromkeys(names)
@@ -322,11 +341,13 @@ class NextAction:
         return model
 
     def _likeliest(
-        self, recent: tuple[str, ...], k: int, attributes: Mapping[str, Scalar]
+        self, recent: tuple[str, ...], k: int, attributes: Mapping[str, Scalar], *, from_start: bool = True
     ) -> list[Prediction]:
         if not self._all.total:
             return []
         keys = self._keys(recent, attributes)
+        if not from_start:
+            keys = [key for key in keys if _START not in key]
         scored = self._score(recent, keys, map(self._contexts.get, keys))
         pairs = zip(scored.probabilities(), scored.actions, strict=True)
         ranked = sorted(pairs, key=itemgetter(0), reverse=True)[:k]

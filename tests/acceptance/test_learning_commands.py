@@ -100,6 +100,24 @@ def test_a_log_teaches_and_its_patterns_match_and_advise(maia: Maia) -> None:
     assert "No pattern has a condition" in maia("patterns", "match", "colour=red").stdout
 
 
+def test_what_was_done_tells_what_comes_next(maia: Maia) -> None:
+    assert "No sequence of actions has been learnt yet" in maia("patterns", "next", "feeds").stdout
+    maia(*LEARN, "--agent", "ann@example.org")
+    shown = maia("patterns", "next", "sing", "feeds").stdout
+    assert shown.index("search") < shown.index("(the session ends)")
+    assert "Learnt from 1,167 actions of the agent mail-" in shown
+    assert "It was never seen to do 'sing'." in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+    found = maia.json("patterns", "next", "feeds", "search", "--agent", "ann@example.org")
+    assert (found["observations"], found["reason"], len(found["next"])) == (1_167, None, 3)
+    assert {each["action"] for each in found["next"]} == {"feeds", "search", None}
+    assert sum(each["probability"] for each in found["next"]) == pytest.approx(1, abs=0.02)
+    assert maia.json("patterns", "next", "sing")["next"] == []
+    assert "What 'bob' does was not learnt" in maia("patterns", "next", "feeds", "--agent", "bob").stdout
+    assert "Missing argument 'ACTION" in maia("patterns", "next", status=2).stderr
+
+
 async def test_patterns_are_paid_for_being_matched(maia: Maia, sql: Any) -> None:
     maia(*LEARN)
     before = await importance(sql)

@@ -17,6 +17,7 @@ from maia.learner import outcomes
 from maia.learner.cycle import LOCK, Learner
 from maia.learner.llama import LlamaError, StatisticalFailures
 from maia.learner.outcomes import CLASSES, MOST_CLASSIFIED, TEMPLATES, classify_new_templates
+from maia.learner.sequences import next_steps
 from maia.learner.sources import Acts
 from maia.learning.failure_classes import BY_REASON, FailureClasses
 from maia.learning.success import SuccessPredictor, known_before
@@ -199,6 +200,24 @@ class TestOneAtATime:
         with pytest.raises(LeaseLost):
             await learn(atlas)
         assert await dao(atlas).known() == []
+
+
+async def test_next_actions_are_learnt_of_operators_alone_and_across_commands(
+    atlas: Atlas, clock: FixedClock
+) -> None:
+    await failing_nights(atlas, clock, 1)
+    for day in range(20):
+        for action, things in (("seed", 3), ("watch", 2), ("pin", 1)):
+            acts = [("operator.act", {"action": action, "context": {}})] * things
+            await atlas.events.append_many(acts, agent="operator", session=f"{day} {action}")
+        if day == 9:
+            await learn(atlas)
+    await learn(atlas)
+    await learn(atlas)
+    found = await next_steps(dao(atlas), ["seed"])
+    assert found.agents == {"operator": 60}, "a command counts once, and no agent's step does"
+    assert found.next[0].action == "watch"
+    assert (await next_steps(dao(atlas), ["watch", "pin"])).next[0].action == "seed"
 
 
 async def predictor(atlas: Atlas) -> tuple[SuccessPredictor, int]:

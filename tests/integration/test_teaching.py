@@ -21,6 +21,7 @@ from maia.learner import archive, copies
 from maia.learner.cycle import LOCK, Learner, pseudonyms_of
 from maia.learner.exporting import known_with_evidence
 from maia.learner.knowledge import Knowledge, detector_classes
+from maia.learner.sequences import next_steps
 from maia.learner.teaching import LearnerBusy, Log, LogUnreadable, preview, teach
 from maia.learning import forms
 from tests.interference import database_lost_at_third_page
@@ -128,6 +129,49 @@ async def test_an_interrupted_import_resumes_and_learns_nothing_twice(atlas: Atl
     await wipe(atlas)
     await teach(atlas, log(path))
     assert await evidence(atlas) == in_two_runs
+
+
+async def test_next_actions_are_learnt_once_with_the_ends_of_sessions(atlas: Atlas, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "runs.jsonl", events())
+    with database_lost_at_third_page():
+        await teach(atlas, log(path))
+    await teach(atlas, log(path))
+    in_two_runs = await next_steps(dao(atlas), ["search"])
+    assert in_two_runs.agents == {"imported": ROWS + ROWS // 6}
+    assert [each.action for each in in_two_runs.next][:2] == ["feeds", None]
+    assert 0.5 < in_two_runs.next[0].probability < 0.8
+
+    await teach(atlas, log(path))
+    assert await next_steps(dao(atlas), ["search"]) == in_two_runs
+
+    await wipe(atlas)
+    await teach(atlas, log(path))
+    assert await next_steps(dao(atlas), ["search"]) == in_two_runs
+
+
+async def test_next_actions_are_those_of_the_agent_who_is_asked_for(atlas: Atlas, tmp_path: Path) -> None:
+    assert "No sequence of actions" in str((await next_steps(dao(atlas), ["search"])).reason)
+    await teach(atlas, log(jsonl(tmp_path / "runs.jsonl", events())))
+    deploys = [
+        {"case": n // 2, "activity": ("build", "deploy")[n % 2], "timestamp": NOON.isoformat()}
+        for n in range(80)
+    ]
+    await teach(atlas, Log.of(jsonl(tmp_path / "ci.jsonl", deploys), None, {}, "ci"))
+
+    found = await next_steps(dao(atlas), ["build"])
+    assert (found.agent, found.observations, found.next[0].action) == ("ci", 120, "deploy")
+    assert (await next_steps(dao(atlas), ["build", "search"])).never_seen == ["build"]
+
+    nobody = await next_steps(dao(atlas), ["sing"])
+    assert (nobody.agent, nobody.next) == (None, ())
+    assert nobody.reason == (
+        "No agent was seen to do 'sing'. Known are: ci (120 actions), imported (700 actions)."
+    )
+    never = await next_steps(dao(atlas), ["search"], "ci")
+    assert never.reason is not None
+    assert never.reason.startswith("ci was never seen to do 'search', but often: ")
+    stranger = await next_steps(dao(atlas), ["search"], "eve")
+    assert str(stranger.reason).startswith("What 'eve' does was not learnt. Known are: ci (120 actions)")
 
 
 async def test_rows_that_cannot_be_used_are_counted_and_the_first_ones_named(
