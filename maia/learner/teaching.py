@@ -15,14 +15,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from functools import partial
 from hashlib import blake2b
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, TypeAlias, cast, get_args
 
 from atlas.adapters.patterns import PatternsDAO
 from atlas.composition import Atlas
 from maia.errors import MaiaError
+from maia.learner.collection import without_collection
 from maia.learner.cycle import LOCK, pseudonyms_of
 from maia.learner.housekeeping import keep_within_limits
 from maia.learner.importing import LogImport
@@ -218,31 +220,46 @@ class _Lesson:
         classes = detector_classes(self._atlas.settings.learner.off)
         models = await self._dao.models([*Knowledge.model_names(classes), *NEXT_ACTIONS])
         knowledge, sequences = Knowledge.restore(classes, models), Sequences(models)
+        learn = partial(self._learn_page, knowledge, sequences, source)
         position = str(skipped)
         pages = reader.pages(self._atlas.settings.learner.batch_size, skipped)
-        for number, page in enumerate(pages, 1):
-            if not reader.observations and not skipped:
-                continue
-            learnt = await knowledge.learn(page, "observations") if page else Learnt()
-            await sequences.learn_log(source, page)
-            findings = self._kept(learnt.findings)
-            states = [*knowledge.models("observations"), *sequences.models()] if page else []
-            end = str(skipped + reader.rows)
-            stored = await store_learnt(self._dao, source, position, end, Learnt(findings), states)
-            position = end
-            self._proven |= stored.proven
-            self._new += stored.new
-            self._changed += stored.changed
+        for number in count(1):
+            with without_collection():
+                page = next(pages, None)
+                if page is not None and (reader.observations or skipped):
+                    position = await learn(page, position, str(skipped + reader.rows))
+            if page is None:
+                break
             if number % _PAGES_BETWEEN_JUDGEMENTS == 0:
                 await self._judge()
         if reader.observations or skipped:
-            await sequences.end_log(source)
-            await store_learnt(
-                self._dao, source, position, f"{position} {_ALL}", Learnt(), sequences.models()
-            )
+            with without_collection():
+                await sequences.end_log(source)
+            end = f"{position} {_ALL}"
+            await store_learnt(self._dao, source, position, end, Learnt(), sequences.models())
         else:
             # With other columns named, the same file may be readable.
             await self._dao.reset_cursors([source])
+
+    async def _learn_page(
+        self,
+        knowledge: Knowledge,
+        sequences: Sequences,
+        source: str,
+        page: Sequence[Observation],
+        start: str,
+        end: str,
+    ) -> str:
+        """Learn and store a page of the log, which may be empty; returns the position after it."""
+        learnt = await knowledge.learn(page, "observations") if page else Learnt()
+        await sequences.learn_log(source, page)
+        findings = self._kept(learnt.findings)
+        states = [*knowledge.models("observations"), *sequences.models()] if page else []
+        stored = await store_learnt(self._dao, source, start, end, Learnt(findings), states)
+        self._proven |= stored.proven
+        self._new += stored.new
+        self._changed += stored.changed
+        return end
 
     def _kept(self, findings: Iterable[Finding]) -> list[Finding]:
         """The findings, with evidence of days beyond the retention as if counted today, or it would go."""
