@@ -40,7 +40,7 @@ PANELS = {
         "breakouts": "Show videos that grew far more than expected, or wait for new ones.",
         "status": "Show the search queue, the sampling schedule, today's quota and the last cycles.",
         "plan": "Show how the hunter divides today's quota, why, and what came of yesterday's.",
-        "patterns": "List, explain, match, copy, pin and forget what the learner has learnt.",
+        "patterns": "List, explain, match, predict, copy and forget what the learner has learnt.",
         "keys": "Show today's API quota: units used and left, and the state of each key.",
         "anomalies": "Show where host metrics or the agents' figures were odd, too high, or shifted.",
         "export": "Write samples, videos or channels to a file or a bucket, as Parquet or CSV.",
