@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol
 
 from atlas.events import Event
 from maia.agents import AGENTS
-from maia.learning.observations import SUCCESS, Observation, Scalar
+from maia.learning.observations import CYCLE, SUCCESS, Observation, Scalar
 from maia.youtube.categories import CATEGORIES
 
 ACT: Final = "operator.act"
@@ -190,7 +190,7 @@ class Observer:
             Observation(
                 _agent(event),
                 _session(event),
-                "cycle",
+                CYCLE,
                 at,
                 SUCCESS if outcome == _DONE else outcome,
                 context,

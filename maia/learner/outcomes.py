@@ -18,7 +18,7 @@ from maia.cycle.expectations import SUCCESS_MODEL
 from maia.learner.knowledge import restored_model
 from maia.learner.llama import LlamaError, LlamaFailures, StatisticalFailures, failure_backend
 from maia.learning.failure_classes import BY_REASON, FailureClasses
-from maia.learning.observations import SUCCESS, Observation
+from maia.learning.observations import CYCLE, SUCCESS, Observation
 from maia.learning.success import Outcome, SuccessPredictor, known_before
 from maia.learning.templates import FailureClass, FailureClassifier, FailureTemplates, class_of_reason
 
@@ -33,7 +33,6 @@ MOST_CLASSIFIED: Final = 20
 """How many new templates a cycle classifies."""
 _EXAMPLES: Final = 16
 _VERSION: Final = 1
-_CYCLE: Final = "cycle"
 _AGENTS: Final = frozenset(agent.name for agent in AGENTS)
 
 
@@ -52,7 +51,7 @@ class Outcomes:
         outcomes: list[Outcome] = []
         told: dict[tuple[str, FailureClass], None] = {}
         for each in observations:
-            if each.agent not in _AGENTS or each.action == _CYCLE:
+            if each.agent not in _AGENTS or each.action == CYCLE:
                 continue
             failure_class = None if each.outcome == SUCCESS else class_of_reason(each.outcome)
             if failure_class is FailureClass.INTERRUPTED:

@@ -13,7 +13,6 @@ from datetime import date, datetime, timedelta
 from typing import Final
 
 from maia.learning.detectors.significance import Screen, fisher_greater
-from maia.learning.detectors.success_paths import ENDS
 from maia.learning.detectors.task_sequences import LAST_ACTIONS
 from maia.learning.detectors.wording import coarse, of_ten, who
 from maia.learning.evidence import Counts
@@ -23,7 +22,7 @@ from maia.learning.frequent import (
     frequent_sequences,
     without_contained,
 )
-from maia.learning.observations import Observation
+from maia.learning.observations import CYCLE, Observation
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
 
 PAUSE: Final = timedelta(hours=1)
@@ -75,7 +74,7 @@ class Episodes:
             if known is None:
                 known = self._open[key] = _Open(each.at, each.at, [])
             known.last = max(known.last, each.at)
-            ends = each.action == ENDS
+            ends = each.action == CYCLE
             # That it ends would be told of every action that is done before.
             if not ends and (not known.actions or known.actions[-1] != each.action):
                 known.actions.append(each.action)

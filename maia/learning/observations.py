@@ -18,6 +18,9 @@ SUCCESS: Final = "success"
 IMPORTED: Final = "imported"
 """The agent of what was read from a log of somebody else's."""
 
+CYCLE: Final = "cycle"
+"""The action that sums up an agent's cycle at its end: not a step of its own."""
+
 _MAX_FIELDS: Final = 40
 _MAX_NAME: Final = 80
 _MAX_TEXT: Final = 200

@@ -14,13 +14,11 @@ from maia.learning.detectors.failure_modes import likelier, rates_of
 from maia.learning.detectors.grouping import Recent, by_session, goal_of, latest_of
 from maia.learning.detectors.tallies import instant, micros
 from maia.learning.detectors.wording import who
-from maia.learning.observations import SUCCESS, Observation
+from maia.learning.observations import CYCLE, SUCCESS, Observation
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
 from maia.learning.states import pack, unpack
 
 LONGEST_PATH: Final = 3
-ENDS: Final = "cycle"
-"""The action that says how an agent's cycle went as a whole."""
 _KEPT_STEPS: Final = 6
 _REMEMBERED_PATHS: Final = 5000
 _STRATA: Final = 1000
@@ -100,7 +98,7 @@ class SuccessPaths(ObservationDetector):
         if not batch:
             return
         for key, members in by_session(batch).items():
-            if told := [each for each in members if each.action != ENDS or not each.succeeded]:
+            if told := [each for each in members if each.action != CYCLE or not each.succeeded]:
                 self._go_on(key, told)
         latest = latest_of(batch)
         self._now = latest if self._now is None else max(self._now, latest)

@@ -14,7 +14,7 @@ from maia.learning.detectors.significance import Screen, fisher_greater
 from maia.learning.detectors.tallies import Tallies, frozen
 from maia.learning.detectors.wording import about as figure
 from maia.learning.detectors.wording import coarse, in_words, who
-from maia.learning.observations import Observation
+from maia.learning.observations import CYCLE, Observation
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
 from maia.learning.states import pack, unpack
 
@@ -57,6 +57,8 @@ class ToolUsage(ObservationDetector):
         uses: dict[tuple[Task, str, int], dict[str, list[float]]] = {}
         last_seen: dict[int, datetime] = {}
         for each in batch:
+            if each.action == CYCLE:
+                continue
             task, tool = _task_and_tool(each)
             day = each.at.toordinal()
             last_seen[day] = each.at
