@@ -46,7 +46,8 @@ def test_the_image_is_small_and_tells_what_it_is(engine: Engine, base: str, imag
     described = engine.inspect(image)
     own_bytes = described["Size"] - engine.inspect(base)["Size"]
     print(f"{own_bytes / 1e6:.0f} MB beside the base")
-    assert own_bytes + SLIM_BYTES < 500_000_000
+    # SciPy, which the learner needs, is a quarter of it.
+    assert own_bytes + SLIM_BYTES < 600_000_000
     labels = described["Labels"]
     assert labels["org.opencontainers.image.title"] == "Pleiades"
     assert labels["org.opencontainers.image.revision"] == "0123abc"
