@@ -1,7 +1,11 @@
-"""Running means of many sequences at once, each outcome moving its own sequence's a little towards itself."""
+"""Running estimates: of a median, and of the means of many sequences at once.
+
+Each value moves the estimate a little towards itself.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -10,6 +14,25 @@ from maia.learning.velocity import Floats, Integers
 
 _RADIX: Final = 2**16
 """Below it, NumPy sorts by radix, in linear time."""
+
+
+@dataclass(slots=True)
+class RunningMedian:
+    """About the median of the values so far, and their mean distance from it."""
+
+    median: float = 0.0
+    spread: float = 0.0
+    values: int = 0
+
+    def observe(self, value: float, least_rate: float) -> None:
+        """Learn from a value; the more there were, the more slowly, but never more so than at this rate."""
+        self.values += 1
+        if self.values == 1:
+            self.median = value
+            return
+        rate, off = max(least_rate, 1 / self.values), value - self.median
+        self.spread += rate * (abs(off) - self.spread)
+        self.median += 3 * rate * self.spread * ((off > 0) - (off < 0))
 
 
 class Sequences(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
 
@@ -20,6 +20,7 @@ from maia.learning.detectors.tallies import Tallies
 from maia.learning.observations import Measurement
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
 from maia.learning.profiles import HOURS_PER_WEEK, WeekProfile
+from maia.learning.running import RunningMedian
 from maia.learning.states import pack, unpack
 from maia.learning.thresholds import Crossing, ThresholdDetector, ThresholdSettings
 
@@ -128,34 +129,20 @@ class _Week:
     """A series' profile, and the median that it has to beat."""
 
     profile: WeekProfile
-    median: float = 0.0
-    spread: float = 0.0
-    values: int = 0
+    flat: RunningMedian = field(default_factory=RunningMedian)
 
     def observe(self, at_s: float, value: float) -> None:
-        """Learn from a value; the median follows more slowly the more values there were."""
+        """Learn from a value."""
         self.profile.observe(at_s, value)
-        self.values += 1
-        rate = max(_MEMORY, 1 / self.values)
-        off = value - self.median
-        if self.values == 1:
-            self.median = value
-            return
-        self.spread += rate * (abs(off) - self.spread)
-        self.median += 3 * rate * self.spread * ((off > 0) - (off < 0))
+        self.flat.observe(value, _MEMORY)
 
     def state(self) -> dict[str, Any]:
-        return {
-            "profile": self.profile.state(),
-            "median": self.median,
-            "spread": self.spread,
-            "values": self.values,
-        }
+        return {"profile": self.profile.state(), **asdict(self.flat)}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         profile = WeekProfile.from_state(state["profile"])
-        return cls(profile, state["median"], state["spread"], state["values"])
+        return cls(profile, RunningMedian(state["median"], state["spread"], state["values"]))
 
 
 class SeasonalProfiles(_SeriesDetector[_Week]):
@@ -177,8 +164,12 @@ class SeasonalProfiles(_SeriesDetector[_Week]):
     def _follow(self, follower: _Week, measured: Measurement) -> None:
         at_s, value = measured.at.timestamp(), measured.value
         usual = follower.profile.usual(at_s)
-        if usual is not None and usual.values >= self._least_values and follower.values >= self._least_before:
-            ours, flat = abs(value - usual.median), abs(value - follower.median)
+        if (
+            usual is not None
+            and usual.values >= self._least_values
+            and follower.flat.values >= self._least_before
+        ):
+            ours, flat = abs(value - usual.median), abs(value - follower.flat.median)
             if ours != flat:
                 self._count(measured, "", holds=ours < flat)
         follower.observe(at_s, value)

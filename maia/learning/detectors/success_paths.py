@@ -16,6 +16,7 @@ from maia.learning.detectors.tallies import instant, micros
 from maia.learning.detectors.wording import who
 from maia.learning.observations import CYCLE, SUCCESS, Observation
 from maia.learning.patterns import Condition, Finding, Operator, Pattern, PatternType
+from maia.learning.running import RunningMedian
 from maia.learning.states import pack, unpack
 
 LONGEST_PATH: Final = 3
@@ -49,29 +50,21 @@ class Session:
 class _Usual:
     """How sessions for a goal usually end: the share that ends well, and the median reward, both running."""
 
-    sessions: int = 0
     well: float = 1.0
-    reward: float = 0.0
-    spread: float = 0.0
     is_rewarded: bool = False
+    reward: RunningMedian = field(default_factory=RunningMedian)
 
     def is_more(self, reward: float) -> bool | None:
         """Whether that is more than usual; None where their ends tell more, or nothing is known yet."""
         ends_tell = _RARE <= self.well <= 1 - _RARE
-        known = self.is_rewarded and not ends_tell and self.sessions >= _LEAST_SESSIONS
-        return reward > self.reward if known else None
+        known = self.is_rewarded and not ends_tell and self.reward.values >= _LEAST_SESSIONS
+        return reward > self.reward.median if known else None
 
     def observe(self, reward: float, *, well: bool) -> None:
         """Learn from a session; the more there were, the more slowly."""
-        self.sessions += 1
+        self.reward.observe(reward, _LEAST_RATE)
         self.is_rewarded |= reward > 0
-        rate, off = max(_LEAST_RATE, 1 / self.sessions), reward - self.reward
-        self.well += rate * (well - self.well)
-        if self.sessions == 1:
-            self.reward = reward
-            return
-        self.spread += rate * (abs(off) - self.spread)
-        self.reward += 3 * rate * self.spread * ((off > 0) - (off < 0))
+        self.well += max(_LEAST_RATE, 1 / self.reward.values) * (well - self.well)
 
 
 class SuccessPaths(ObservationDetector):
@@ -161,7 +154,7 @@ class SuccessPaths(ObservationDetector):
     def state(self) -> bytes:
         content = [
             self._contrasts.content(), self._sessions.content(_packed), self._idle / timedelta(hours=1),
-            None if self._now is None else micros(self._now), self._usual.content(astuple),
+            None if self._now is None else micros(self._now), self._usual.content(_packed_usual),
         ]  # fmt: skip
         return pack(self.name, self.version, content)
 
@@ -173,7 +166,7 @@ class SuccessPaths(ObservationDetector):
         made._sessions = Recent.from_content(sessions, _unpacked)
         made._now = None if now is None else instant(now)
         for usual in later:
-            made._usual = Recent.from_content(usual, lambda row: _Usual(*row))
+            made._usual = Recent.from_content(usual, _unpacked_usual)
         return made
 
 
@@ -188,6 +181,15 @@ def paths_in(steps: Sequence[str]) -> list[Item]:
     """All paths of up to three of these steps, each once."""
     found = (path for length in range(1, LONGEST_PATH + 1) for path in combinations(steps, length))
     return list(dict.fromkeys(found))
+
+
+def _packed_usual(usual: _Usual) -> list[Any]:
+    return [usual.well, usual.is_rewarded, *astuple(usual.reward)]
+
+
+def _unpacked_usual(row: list[Any]) -> _Usual:
+    well, is_rewarded, *reward = row
+    return _Usual(well, is_rewarded, RunningMedian(*reward))
 
 
 def _packed(session: Session) -> list[Any]:
