@@ -358,6 +358,11 @@ class PatternsDAO(DAO):
         position: str = rows[0]["position"]
         return position
 
+    async def cursors_beginning_with(self, prefix: str) -> dict[str, str]:
+        """How far the sources are learnt whose names begin so."""
+        rows = await self._executor.fetch("patterns.cursors_beginning_with", prefix)
+        return {row["source"]: row["position"] for row in rows}
+
     async def move_cursor(self, source: str, start: str, end: str) -> None:
         """Move a source's cursor in the transaction that stores what was learnt; LeaseLost if it moved."""
         moved = await self._executor.execute("patterns.move_cursor", source, start, end, self._clock.now())

@@ -241,6 +241,10 @@ DELETE FROM models WHERE name = ANY ($1::text[]);
 -- How far the sources $1 are learnt.
 SELECT source, position FROM learner_cursors WHERE source = ANY ($1::text[]);
 
+-- name: cursors_beginning_with
+-- How far the sources are learnt whose names begin with $1.
+SELECT source, position FROM learner_cursors WHERE starts_with(source, $1);
+
 -- name: begin_cursor
 -- Start to read source $1 at $2, if nobody has yet.
 INSERT INTO learner_cursors (source, position, updated_at) VALUES ($1, $2, $3) ON CONFLICT (source) DO NOTHING;

@@ -2,7 +2,8 @@
 
 The file is read twice: first to see that it is whole and to hash what it holds, then to learn from it in
 pages, as the learner's cycles do. The cursor goes by that hash, so that an interrupted import resumes, and
-neither a repeated one nor a renamed or compressed copy teaches anything twice.
+neither a repeated one nor a renamed or compressed copy teaches anything twice. Of a file to which lines were
+appended since, only these are learnt.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ _ROWS_BETWEEN_REPORTS: Final = 1_000
 _PAGES_BETWEEN_JUDGEMENTS: Final = 50
 _NOTHING_YET: Final = "0"
 _ALL: Final = "all"
+_IMPORT: Final = "import "
+"""With this the cursors of imports begin; the hash and the length of what the file holds follow."""
 
 
 class LogUnreadable(MaiaError):
@@ -146,7 +149,7 @@ class Taught(LogRead):
 async def preview(atlas: Atlas, log: Log, examples: int, on_bytes: OnBytes | None = None) -> Preview:
     """Read a log without learning from it."""
     reader = _Reader(log, await _importer(atlas, log), on_bytes)
-    _digest(log, None)
+    _contents(log, (), None)
     shown: list[Observation] = []
     first = last = None
     for page in reader.pages(1_000, 0):
@@ -192,8 +195,10 @@ class _Lesson:
         self._proven: set[str] = set()
 
     async def learn(self) -> Taught:
-        source = f"import {_digest(self._log, self._on_bytes)}"
-        position = await self._dao.cursor(source, _NOTHING_YET)
+        known = await self._dao.cursors_beginning_with(_IMPORT)
+        contents = _contents(self._log, known, self._on_bytes)
+        source = contents.source
+        position = await self._dao.cursor(source, _begun(contents, known))
         done, _, all_of_it = position.partition(" ")
         reader = _Reader(self._log, await _importer(self._atlas, self._log), self._on_bytes)
         if all_of_it:
@@ -342,9 +347,55 @@ def _parsed(log: Log, file: BinaryIO) -> Iterator[Parsed]:
             return parse_xes(iter(lambda: file.read(_CHUNK_BYTES), b""), log.columns)
 
 
-def _digest(log: Log, on_bytes: OnBytes | None) -> str:
-    """The hash of what the file holds; LogUnreadable if it is damaged, or a line is too long to be one."""
-    digest, since_newline = blake2b(digest_size=16), 0
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """The name of a file's cursor, and that of the longest known file that it begins with."""
+
+    source: str
+    grown_from: str | None
+
+
+def _begun(contents: _Contents, known: Mapping[str, str]) -> str:
+    """How far a file is learnt by way of what it was before it grew."""
+    # Cursors once were without a length.
+    without_length = contents.source.rpartition(" ")[0]
+    if without_length in known:
+        return known[without_length]
+    return known[contents.grown_from].partition(" ")[0] if contents.grown_from else _NOTHING_YET
+
+
+class _Hash:
+    """The hash of a file while it is read, compared with those of known files on the way."""
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._hash, self._length = blake2b(digest_size=16), 0
+        self._known = set(known)
+        lengths = {int(length) for name in self._known if (length := name.rpartition(" ")[2]).isdigit()}
+        self._lengths = sorted(lengths, reverse=True)
+        self.grown_from: str | None = None
+
+    @property
+    def source(self) -> str:
+        return f"{_IMPORT}{self._hash.hexdigest()} {self._length}"
+
+    def update(self, chunk: bytes) -> None:
+        view = memoryview(chunk)
+        while self._lengths and self._lengths[-1] <= self._length + len(view):
+            cut = self._lengths.pop() - self._length
+            self._add(view[:cut])
+            view = view[cut:]
+            if self.source in self._known:
+                self.grown_from = self.source
+        self._add(view)
+
+    def _add(self, part: memoryview) -> None:
+        self._hash.update(part)
+        self._length += len(part)
+
+
+def _contents(log: Log, known: Iterable[str], on_bytes: OnBytes | None) -> _Contents:
+    """What the file holds; LogUnreadable if it is damaged, or a line is too long to be one."""
+    hashed, since_newline = _Hash(known if log.format != "xes" else ()), 0
     try:
         if not log.path.is_file():
             raise LogUnreadable(
@@ -352,7 +403,7 @@ def _digest(log: Log, on_bytes: OnBytes | None) -> str:
             )
         with _opened(log.path) as (file, report):
             while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
+                hashed.update(chunk)
                 _, newline, after = chunk.rpartition(b"\n")
                 since_newline = len(after) + (0 if newline else since_newline)
                 if since_newline > _LONGEST_LINE_BYTES and log.format != "xes":
@@ -364,7 +415,7 @@ def _digest(log: Log, on_bytes: OnBytes | None) -> str:
                     on_bytes(0, report()[1])
     except (OSError, EOFError, zlib.error) as error:
         raise LogUnreadable(f"{log.path} can't be read: {_reason(error)}") from error
-    return digest.hexdigest()
+    return _Contents(hashed.source, hashed.grown_from)
 
 
 def _reason(error: Exception) -> str:

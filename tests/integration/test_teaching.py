@@ -115,6 +115,47 @@ async def test_the_same_content_teaches_once_whatever_its_name(atlas: Atlas, tmp
     assert await evidence(atlas) == before
 
 
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".jsonl.gz"])
+async def test_of_a_log_that_has_grown_only_what_is_new_is_learnt(
+    atlas: Atlas, tmp_path: Path, ending: str
+) -> None:
+    def written(rows: int) -> Path:
+        path = tmp_path / f"runs{ending}"
+        found = [{name: each[name] for name in ("case", "activity", "timestamp")} for each in events()[:rows]]
+        if ending == ".csv":
+            text = "case,activity,timestamp\n" + "".join(f"{','.join(each.values())}\n" for each in found)
+        else:
+            text = "".join(json.dumps(each) + "\n" for each in found)
+        path.write_bytes(gzip.compress(text.encode()) if ending.endswith(".gz") else text.encode())
+        return path
+
+    for rows in (150, 220):
+        assert (await teach(atlas, log(written(rows)))).skipped == (0 if rows == 150 else 150)
+    taught = await teach(atlas, log(written(ROWS)))
+
+    assert (taught.skipped, taught.observations, taught.already_learnt) == (220, ROWS - 220, False)
+    assert await observed(atlas) == {ROWS}
+    assert (await teach(atlas, log(written(220)))).already_learnt
+    in_three_parts = await evidence(atlas)
+    await wipe(atlas)
+    await teach(atlas, log(written(ROWS)))
+    assert (await evidence(atlas)).keys() == in_three_parts.keys()
+
+
+async def test_what_was_learnt_under_a_name_without_length_is_known(atlas: Atlas, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "runs.jsonl", events())
+    await teach(atlas, log(path))
+    [name] = await dao(atlas).cursors_beginning_with("import ")
+    before = await evidence(atlas)
+    connection = await asyncpg.connect(atlas.db.url_of())
+    try:
+        await connection.execute("UPDATE learner_cursors SET source = $1", name.rpartition(" ")[0])
+    finally:
+        await connection.close()
+    assert (await teach(atlas, log(path))).already_learnt
+    assert await evidence(atlas) == before
+
+
 async def test_an_interrupted_import_resumes_and_learns_nothing_twice(atlas: Atlas, tmp_path: Path) -> None:
     path = jsonl(tmp_path / "runs.jsonl", events())
     with database_lost_at_third_page():
