@@ -53,14 +53,16 @@ class Outcomes:
         for each in observations:
             if each.agent not in _AGENTS or each.action == CYCLE:
                 continue
-            failure_class = None if each.outcome == SUCCESS else class_of_reason(each.outcome)
-            if failure_class is FailureClass.INTERRUPTED:
-                continue
-            text = str(each.context.get("error") or "")
-            if failure_class is FailureClass.UNKNOWN:
-                failure_class = self._class_of(text)
-            elif failure_class is not None and text:
-                told[text, failure_class] = None
+            failure_class = None
+            if each.outcome != SUCCESS:
+                failure_class = class_of_reason(each.outcome)
+                if failure_class is FailureClass.INTERRUPTED:
+                    continue
+                text = str(each.context.get("error") or "")
+                if failure_class is FailureClass.UNKNOWN:
+                    failure_class = self._class_of(text)
+                elif failure_class is not None and text:
+                    told[text, failure_class] = None
             known = known_before(each.agent, each.action, each.context, each.at)
             outcomes.append(Outcome(known, failure_class is None, failure_class))
         self.predictor.learn_many(outcomes)

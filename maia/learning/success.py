@@ -28,7 +28,7 @@ from maia.learning.context_terms import Batch, batch_of, keys_of
 from maia.learning.log_odds import log_odds, log_odds_of, probabilities_of, probability
 from maia.learning.recalibration import Recalibration
 from maia.learning.states import pack, unpack
-from maia.learning.success_rates import Rates, learn_many
+from maia.learning.success_rates import Rates, columns_of, learn_many
 from maia.learning.velocity import Floats
 
 if TYPE_CHECKING:
@@ -327,22 +327,25 @@ class SuccessPredictor:
         )
         groups = [self._group(fields) for fields in batch.groups]
         succeeded = np.array([float(each.succeeded) for each in outcomes])
-        known = [self._values.get(key) for key in batch.keys]
-        raw = self._learn_weights_of(batch, groups, known, succeeded)
+        # What is new starts with the whole's rate before the batch.
+        values = [self._values.get(key) or Rates(self._whole.slow) for key in batch.keys]
+        columns = columns_of(values)
+        raw = self._learn_weights_of(batch, groups, columns, succeeded)
         self._recalibration.learn_many(raw, succeeded)
-        values = self._learn_values(batch, known, succeeded)
+        self._learn_values(batch, values, columns, succeeded)
         zeros = np.zeros(len(outcomes), dtype=np.intp)
-        learn_many([self._whole], zeros, succeeded, self.settings.slow, self.settings.quick)
+        steps = (self.settings.slow, self.settings.quick)
+        learn_many([self._whole], columns_of([self._whole]), zeros, succeeded, steps)
         self._learn_classes(batch, groups, values, outcomes)
 
     def _learn_weights_of(
-        self, batch: Batch, groups: Sequence[_Group], known: Sequence[Rates | None], succeeded: Floats
+        self, batch: Batch, groups: Sequence[_Group], rates: Floats, succeeded: Floats
     ) -> Floats:
         """Learn the weights from errors of predictions before the batch; returns their log-odds."""
         whole, own, rate = self._whole, self._whole_group, self.settings.learning_rate
         base = log_odds(whole.slow)
         quick_base = log_odds(whole.quick) - base
-        slow, quick = (sizes[batch.value] for sizes in self._sizes(known, base))
+        slow, quick = (sizes[batch.value] for sizes in self._sizes(rates, base))
         weights = [(group.slow.value, group.quick.value) for group in groups]
         of_group = np.array(weights).reshape(-1, 2)[batch.group]
         of_terms = of_group[:, 0] * slow + of_group[:, 1] * quick
@@ -357,28 +360,22 @@ class SuccessPredictor:
         move_all([group.quick for group in groups], batch.group, of_terms * quick, rate)
         return raw
 
-    def _sizes(self, known: Sequence[Rates | None], base: float) -> tuple[Floats, Floats]:
+    def _sizes(self, rates: Floats, base: float) -> tuple[Floats, Floats]:
         """What the rates of each value say, in log-odds: the slow one, and how the quick one differs."""
-        rate, back_off = self._whole.slow, self.settings.back_off
-        rates = np.array(
-            [(rate, rate, 0) if each is None else (each.slow, each.quick, each.count) for each in known]
-        )
-        slow, quick, counts = rates.reshape(-1, 3).T
-        trust = counts / (counts + back_off)
+        rate, (slow, quick, counts) = self._whole.slow, rates
+        trust = counts / (counts + self.settings.back_off)
         slow = log_odds_of(rate + trust * (slow - rate))
         return slow - base, log_odds_of(rate + trust * (quick - rate)) - slow
 
-    def _learn_values(self, batch: Batch, known: Sequence[Rates | None], succeeded: Floats) -> list[Rates]:
-        """Learn the outcomes into the rates of their values, as if one after the other.
-
-        A new value starts with the whole's rate before the batch.
-        """
-        values = [each or Rates(self._whole.slow) for each in known]
-        learn_many(values, batch.value, succeeded[batch.row], self.settings.slow, self.settings.quick)
+    def _learn_values(
+        self, batch: Batch, values: Sequence[Rates], columns: Floats, succeeded: Floats
+    ) -> None:
+        """Learn the outcomes into the rates of their values, as if one after the other."""
+        steps = (self.settings.slow, self.settings.quick)
+        learn_many(values, columns, batch.value, succeeded[batch.row], steps)
         for key, each in zip(batch.keys, values, strict=True):
             self._values.pop(key, None)
             self._values[key] = each
-        return values
 
     def _learn_classes(
         self, batch: Batch, groups: Sequence[_Group], values: Sequence[Rates], outcomes: Sequence[Outcome]

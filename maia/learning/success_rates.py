@@ -50,21 +50,27 @@ class Rates:
         return rates
 
 
-def learn_many(rates: Sequence[Rates], of: Integers, outcomes: Floats, slow: float, quick: float) -> None:
-    """Let rates learn outcomes as if one after the other; `of` says for each outcome whose it is."""
+def columns_of(rates: Sequence[Rates]) -> Floats:
+    """The slow rates, the quick ones, and the counts."""
+    return np.array([(each.slow, each.quick, each.count) for each in rates], float).reshape(-1, 3).T
+
+
+def learn_many(
+    rates: Sequence[Rates], columns: Floats, of: Integers, outcomes: Floats, steps: tuple[float, float]
+) -> None:
+    """Let rates, whose `columns` these are, learn outcomes as if one after the other.
+
+    `of` says for each outcome whose it is; `steps` are the least weight in the slow rate and that in the
+    quick one.
+    """
     sequences = Sequences.by(of, len(rates))
-    slows, quicks, counts = _columns(rates)
+    slows, quicks, counts = columns
     learnt = counts[sequences.of] + sequences.place
-    slow_steps = np.maximum(1 / (learnt + 2), slow)
-    quick_steps = np.full(len(learnt), quick)
+    slow_steps = np.maximum(1 / (learnt + 2), steps[0])
+    quick_steps = np.full(len(learnt), steps[1])
     outcomes = outcomes[sequences.order]
     slows = mean_after(sequences, slows, slow_steps, outcomes)
     quicks = mean_after(sequences, quicks, quick_steps, outcomes)
     counts = (counts + sequences.lengths).astype(int)
     for each, *after in zip(rates, counts.tolist(), slows.tolist(), quicks.tolist(), strict=True):
         each.count, each.slow, each.quick = after
-
-
-def _columns(rates: Sequence[Rates]) -> Floats:
-    """The slow rates, the quick ones, and the counts."""
-    return np.array([(each.slow, each.quick, each.count) for each in rates], float).reshape(-1, 3).T

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maia.learning.success_rates import Rates, learn_many
+from maia.learning.success_rates import Rates, columns_of, learn_many
 
 
 def of(rates: Rates) -> tuple[float, ...]:
@@ -30,7 +30,7 @@ def test_many_outcomes_are_learnt_as_one_after_the_other(outcomes: list[tuple[in
         for place, succeeded in outcomes:
             one[place].learn(float(succeeded), 0.05, 0.15)
         places, successes = np.array(outcomes, float).reshape(-1, 2).T
-        learn_many(many, places.astype(np.intp), successes, 0.05, 0.15)
+        learn_many(many, columns_of(many), places.astype(np.intp), successes, (0.05, 0.15))
     for ours, theirs in zip(many, one, strict=True):
         assert of(ours) == pytest.approx(of(theirs))
 
