@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _NAME: Final = "success"
 _VERSION: Final = 1
-_LEAST_BATCH, _MOST_BATCH = 8, 4096
+_LEAST_BATCH, _MOST_BATCH = 8, 8192
 _SHARE_OF_BATCH: Final = 8
 """A batch has at most this fraction of the outcomes learnt before: early on, weights change quickly."""
 _CLASSES_OF_BATCH: Final = 48
