@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
 from atlas.adapters.patterns import PatternsDAO, StoredEvidence
 from atlas.composition import Atlas
+from atlas.conflicts import retry_conflicts
 from maia.learner import observing
 from maia.learner.knowledge import to_store
 from maia.learning.episodes import Episodes, episode_sequences
@@ -32,14 +34,19 @@ async def analyse_episodes(
         position, read = events[-1].id, read + len(events)
         if on_read is not None:
             on_read(read, round(read * end / position))
-    patterns, evidence = to_store(episode_sequences(episodes.complete(atlas.clock.now())))
+    # It takes long where there is much: meanwhile, whoever wants the process to stop is heard.
+    found = await asyncio.to_thread(episode_sequences, episodes.complete(atlas.clock.now()))
+    patterns, evidence = to_store(found)
     dao = PatternsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
     node = (await dao.site()).node
     rows = [
         StoredEvidence(each.pattern_id, node, each.day, each.pos, each.neg, each.reward, each.last_seen, 1)
         for each in evidence
     ]
-    async with dao.transaction() as ours:
-        changed = await ours.store(patterns)
-        await ours.merge_evidence(rows)
+    changed: dict[str, bool] = {}
+    async for trial in retry_conflicts():
+        with trial:
+            async with dao.transaction() as ours:
+                changed = await ours.store(patterns)
+                await ours.merge_evidence(rows)
     return changed
