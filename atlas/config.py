@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
-from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
 from pydantic import (
@@ -23,7 +22,6 @@ from pydantic import (
     AliasChoices,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -35,6 +33,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from atlas import paths, places, sources
 from atlas.errors import ConfigError, EmptyKeyRing
 from atlas.keypool import RINGS, ApiKey, KeyPool, RingName, parse_key_pool
+from atlas.maintainer_settings import MaintainerSettings
+from atlas.setting_types import Fraction, Group, HttpUrl, Instant, Patterns, SecretHttpUrl, Texts, Urls
 
 __all__ = ["BUCKETS", "RINGS", "ApiKey", "Bucket", "RingName", "Settings", "load", "settings"]
 
@@ -42,57 +42,11 @@ Bucket = Literal["search", "stats", "general"]
 BUCKETS: tuple[Bucket, ...] = ("search", "stats", "general")
 
 
-def _aware(instant: datetime) -> datetime:
-    if instant.tzinfo is None:
-        raise ValueError("an instant needs a time zone, such as 2026-11-21T08:00:00Z")
-    return instant.astimezone(UTC)
-
-
-def _http_url(text: str) -> str:
-    try:
-        url = urlsplit(text)
-        _ = url.port
-    except ValueError:
-        url = urlsplit("")
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError("must be a URL such as https://host or http://127.0.0.1:8780")
-    return text
-
-
-def _secret_http_url(secret: SecretStr) -> SecretStr:
-    _http_url(secret.get_secret_value())
-    return secret
-
-
 def _regions(codes: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(places.region_code, codes)))
 
 
 _ARM = re.compile(r"[a-z]+(:[a-z]+)?")
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Instant = Annotated[datetime, AfterValidator(_aware)]
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(sources.listed())]
-# A comma within {2,3} belongs to the expression, and [a-z] is one.
-Patterns = Annotated[
-    tuple[str, ...], BeforeValidator(sources.listed(r",(?!\d*\})", json_begins=r"\[\s*[\"\]]"))
-]
-# A comma within a URL belongs to it.
-Urls = Annotated[
-    tuple[SecretStr, ...], BeforeValidator(sources.listed(r"[,\s]+(?=[A-Za-z][A-Za-z0-9+.-]*://)"))
-]
-
-
-class Group(BaseModel):
-    """A group of settings: frozen, strict about names, and without NaN and infinity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _text_is_json(cls, value: Any) -> Any:
-        return sources.grouped(value)
 
 
 class DatabaseSettings(Group):
@@ -617,7 +571,7 @@ class NotifierSettings(Group):
 class NetworkSettings(Group):
     """How the YouTube client, the vault and alerts reach the internet."""
 
-    proxy: Annotated[SecretStr, AfterValidator(_secret_http_url)] | None = Field(
+    proxy: SecretHttpUrl | None = Field(
         default=None,
         examples=["http://proxy.example:3128"],
         description="HTTP proxy for all connections except to this machine, such as http://proxy.example:3128.",
@@ -774,6 +728,8 @@ class Settings(BaseSettings):
         default_factory=_default_node_id,
         min_length=1,
         max_length=100,
+        # It stands in alerts and logs, in which a line of its own could pass for one of ours.
+        pattern=r"^[^\p{C}\p{Zl}\p{Zp}]+$",
         validation_alias=AliasChoices("NODE_ID", "node_id"),
         description="Name of this machine in leases and events.",
     )
@@ -805,6 +761,7 @@ class Settings(BaseSettings):
     )
     tracker: TrackerSettings = Field(default=TrackerSettings(), description="The tracker.")
     learner: LearnerSettings = Field(default=LearnerSettings(), description="The learner.")
+    maintainer: MaintainerSettings = Field(default=MaintainerSettings(), description="The maintainer.")
     privacy: PrivacySettings = Field(default=PrivacySettings(), description="Privacy.")
     network: NetworkSettings = Field(default=NetworkSettings(), description="The network.")
     vault: VaultSettings = Field(default=VaultSettings(), description="Object storage.")

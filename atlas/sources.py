@@ -104,7 +104,9 @@ class _EnvFile(_DeferringSource, DotEnvSettingsSource):
 
 
 class _Secrets(_DeferringSource, NestedSecretsSettingsSource):
-    pass
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        """The files' contents by name; an empty file sets nothing, as an empty variable doesn't."""
+        return {name: value for name, value in super()._load_env_vars().items() if value}
 
 
 def check_env_file() -> None:

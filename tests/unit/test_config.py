@@ -96,6 +96,7 @@ def test_one_name_of_a_nested_group_leaves_its_other_defaults(environment: Envir
             "PLEIADES_HUNTER__BATCH_SIZE: must be at least 1, such as PLEIADES_HUNTER__BATCH_SIZE=10",
         ),
         ("PLEIADES_HUNTER__BATCH_SIZE", "1001", "must be at most 1,000, such as"),
+        ("PLEIADES_MAINTAINER__HEALTH__GRACE_S", "1e300", "must be at most 31,622,400, such as"),
         ("PLEIADES_HUNTER__BATCH_SIZE", "many", "must be a whole number, such as"),
         ("PLEIADES_HUNTER__LEASE_S", "0", "must be more than 0, such as PLEIADES_HUNTER__LEASE_S=300"),
         ("PLEIADES_HUNTER", "quick", "PLEIADES_HUNTER: is a group: set its names one by one"),
@@ -134,6 +135,7 @@ def test_one_name_of_a_nested_group_leaves_its_other_defaults(environment: Envir
         ("PLEIADES_YOUTUBE__BASE_URL", "localhost:8780", "must be a URL such as https://host"),
         ("PLEIADES_YOUTUBE__BASE_URL", "http://[::1", "must be a URL such as https://host"),
         ("NODE_ID", "n" * 101, "NODE_ID: must be no longer than 100 characters"),
+        ("NODE_ID", "a\nNext: b", "NODE_ID: is not of the right form"),
         ("PLEIADES_CLOCK__START", "2026-01-01T00:00:00Z", "needs both start and anchor"),
         ("PLEIADES_CLOCK__START", "2026-01-01T00:00:00", "an instant needs a time zone"),
         ("PLEIADES_QUOTA__SHARES__ARCHEOLOGY__SEARCH", "0.1", "'search' add up to 1.1, more than 1"),
@@ -367,6 +369,12 @@ def test_a_value_of_the_environment_is_named_by_its_variable_alone(environment: 
 def test_an_env_file_that_is_none_is_named(tmp_path: Path, content: bytes, problem: str) -> None:
     (tmp_path / ".env").write_bytes(content)
     assert problem in refusal()
+
+
+def test_an_empty_secret_sets_nothing(environment: Environment, tmp_path: Path) -> None:
+    (tmp_path / "database_url").write_text("\n")
+    environment(PLEIADES_SECRETS_DIR=str(tmp_path))
+    assert load().database_url is None
 
 
 def test_a_secret_that_is_no_text_is_named(environment: Environment, tmp_path: Path) -> None:
