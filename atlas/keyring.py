@@ -28,6 +28,7 @@ from atlas.clock import pacific_day, pacific_midnight
 from atlas.config import BUCKETS, RINGS, Bucket, QuotaSettings, RingName
 from atlas.errors import ConfigError, RingClosed
 from atlas.pacing import LENDER, Allowance, loan
+from atlas.recovery import Backoff
 
 if TYPE_CHECKING:
     from atlas.composition import Atlas
@@ -369,8 +370,8 @@ class KeyRing:
         if not (failed_too_often or probe_failed):
             return None
         first_s = self._quota.open_s
-        rest_s = first_s * 2 ** min(key["openings"], 30)
-        return self._clock.now() + timedelta(seconds=min(rest_s, max(first_s, _LONGEST_REST_S)))
+        rests = Backoff(first_s=first_s, longest_s=max(first_s, _LONGEST_REST_S))
+        return self._clock.now() + timedelta(seconds=rests.pause_s(key["openings"]))
 
     # Reading
 

@@ -1,7 +1,8 @@
 """Send alerts to people through Apprise, each only once even if several processes raise it.
 
 A failure to send is logged and never disturbs the caller. Quoted text, such as a video's title, can't mention
-anyone in the chat that receives it.
+anyone in the chat that receives it. All URLs are sent to at the same time, so that a slow one delays no
+other, and one that keeps failing is left out for a while.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from atlas import foreign
 from atlas.config import NotifierSettings
 from atlas.db import Database
 from atlas.errors import ConfigError, DatabaseError
+from atlas.recovery import Backoff, CircuitBreaker, Permit, TokenBucket
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,11 @@ _APPRISE_TYPES: dict[Level, str] = {"info": "INFO", "warning": "WARNING", "error
 _LONGEST_KEY = 200
 _CLAIM_S = 60
 _DATABASE_TIMEOUT_S = 3
+_URL_TIMEOUT_S = 60
+_FAILURES_TO_OPEN = 3
+_PAUSES = Backoff(first_s=60, longest_s=1800, jitter="equal")
+# About what Discord accepts from a web hook: 5 messages in 2 s.
+_RATE_PER_S, _BURST = 2.5, 20
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
 
@@ -44,24 +51,44 @@ class Alert:
     body: str
     level: Level
     key: str
+    is_recovery: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class _Permit:
+class UrlTest:
+    """Whether a message reached the URL at this position, counted from 1; `reason` says why it did not."""
+
+    number: int
+    service: str | None
+    reached: bool
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
     # None if the database could not be reached.
     token: UUID | None
     held_back: int
 
 
+class _Url:
+    """A URL's circuit and pace, in this process."""
+
+    def __init__(self) -> None:
+        self.circuit = CircuitBreaker(failures=_FAILURES_TO_OPEN, pauses=_PAUSES, probe_s=2 * _URL_TIMEOUT_S)
+        self.pace = TokenBucket(rate_per_s=_RATE_PER_S, burst=_BURST)
+
+
 class Notifier:
     """Sends alerts to the configured URLs, the same alert only once per cool-down across all processes.
 
-    While the database can't be reached, only this object remembers what it has sent.
+    While the database can't be reached, or without one, only this object remembers what it has sent.
     """
 
-    def __init__(self, db: Database, settings: NotifierSettings) -> None:
+    def __init__(self, db: Database | None, settings: NotifierSettings) -> None:
         self._db, self._settings = db, settings
         self._cooling_since: dict[str, float] = {}
+        self._urls = [_Url() for _ in settings.urls]
 
     async def notify(
         self, title: str, body: str, *, level: Level = "warning", key: str | None = None
@@ -76,6 +103,25 @@ class Notifier:
         except Exception as error:  # noqa: BLE001 - the work goes on whatever happens to an alert
             logger.error("Alert %r could not be sent: %s", title, self._redacted(repr(error)))
             return False
+
+    async def deliver(self, title: str, body: str, *, level: Level, is_recovery: bool = False) -> bool:
+        """Log and send a message without a cool-down: its caller sees to it that it is not repeated.
+
+        Returns False if it was to be sent and reached no URL, so that it should be delivered later. With
+        `is_recovery`, `level` is that of what is over.
+        """
+        try:
+            alert = Alert(title, body, level, "", is_recovery)
+            self._log(alert, body)
+            return not self._wants(alert) or await self._send(alert, body)
+        except Exception as error:  # noqa: BLE001 - the work goes on whatever happens to an alert
+            logger.error("Alert %r could not be sent: %s", title, self._redacted(repr(error)))
+            return False
+
+    async def test(self, title: str, body: str) -> list[UrlTest]:
+        """Send a message to every URL, whatever its level and its circuit, and tell which accepted it."""
+        alert = Alert(title, body, "info", "")
+        return await asyncio.gather(*(self._test_url(nth, alert) for nth in range(len(self._urls))))
 
     async def check(self) -> None:
         """Raise ConfigError if Apprise can't use a URL; the message gives its position, never the URL."""
@@ -98,15 +144,25 @@ class Notifier:
             if claim.held_back
             else alert.body
         )
-        logger.log(_LOG_LEVELS[alert.level], "%s: %s", alert.title, body)
-        wanted = _LOG_LEVELS[alert.level] >= _LOG_LEVELS[self._settings.level] and bool(self._settings.urls)
-        reached = wanted and await asyncio.to_thread(self._send, alert, body)
+        self._log(alert, body)
+        wanted = self._wants(alert)
+        reached = wanted and await self._send(alert, body)
         await self._settle(alert, claim, self._settings.cool_down_s if reached or not wanted else 0)
         return reached
 
-    async def _claim(self, alert: Alert) -> _Permit | None:
+    def _log(self, alert: Alert, body: str) -> None:
+        level = logging.INFO if alert.is_recovery else _LOG_LEVELS[alert.level]
+        logger.log(level, "%s: %s", alert.title, body)
+
+    def _wants(self, alert: Alert) -> bool:
+        """Whether alerts of its level are sent, rather than only logged."""
+        return bool(self._urls) and _LOG_LEVELS[alert.level] >= _LOG_LEVELS[self._settings.level]
+
+    async def _claim(self, alert: Alert) -> _Claim | None:
         """Ask for the right to send this alert now; None during its cool-down."""
         token = uuid4()
+        if self._db is None:
+            return self._claim_here(alert)
         try:
             async with asyncio.timeout(_DATABASE_TIMEOUT_S):
                 row = await self._db.fetchrow(
@@ -114,17 +170,20 @@ class Notifier:
                 )
         except (DatabaseError, TimeoutError) as error:
             logger.warning("Alerts are deduplicated only within this process: %r", error)
-            cooling_since = self._cooling_since.get(alert.key, -math.inf)
-            free = time.monotonic() - cooling_since >= self._settings.cool_down_s
-            return _Permit(None, 0) if free else None
+            return self._claim_here(alert)
         assert row is not None
-        return _Permit(token, row["held_back"]) if row["granted"] else None
+        return _Claim(token, row["held_back"]) if row["granted"] else None
 
-    async def _settle(self, alert: Alert, claim: _Permit, cool_down_s: float) -> None:
+    def _claim_here(self, alert: Alert) -> _Claim | None:
+        cooling_since = self._cooling_since.get(alert.key, -math.inf)
+        free = time.monotonic() - cooling_since >= self._settings.cool_down_s
+        return _Claim(None, 0) if free else None
+
+    async def _settle(self, alert: Alert, claim: _Claim, cool_down_s: float) -> None:
         """Start the cool-down; 0 lets the next alert be sent at once."""
         if cool_down_s:
             self._cooling_since[alert.key] = time.monotonic()
-        if claim.token is None:
+        if claim.token is None or self._db is None:
             return
         try:
             async with asyncio.timeout(_DATABASE_TIMEOUT_S):
@@ -132,22 +191,63 @@ class Notifier:
         except (DatabaseError, TimeoutError) as error:
             logger.warning("Only this process knows the cool-down of alert %r: %r", alert.title, error)
 
-    def _send(self, alert: Alert, body: str) -> bool:
-        """Send to every URL; True if at least one accepted it."""
-        reached = [self._send_to(nth, alert, body) for nth in range(len(self._settings.urls))]
-        return any(reached)
+    async def _send(self, alert: Alert, body: str) -> bool:
+        """Send to every URL whose circuit permits it; True if at least one accepted it.
 
-    def _send_to(self, nth: int, alert: Alert, body: str) -> bool:
+        An error that reached nobody so is sent to the others too: late is better than never.
+        """
+        permits = [(nth, url.circuit.admit()) for nth, url in enumerate(self._urls)]
+        admitted = [(nth, permit) for nth, permit in permits if permit is not None]
+        reached = await asyncio.gather(*(self._send_to(nth, alert, body, permit) for nth, permit in admitted))
+        if any(reached):
+            return True
+        rest = [nth for nth, permit in permits if permit is None]
+        if rest and alert.level != "error":
+            which = ", ".join(str(nth + 1) for nth in rest)
+            logger.warning("Alert %r was not sent to URL %s, which fails all the time", alert.title, which)
+            return False
+        return any(await asyncio.gather(*(self._send_to(nth, alert, body) for nth in rest)))
+
+    async def _send_to(self, nth: int, alert: Alert, body: str, permit: Permit | None = None) -> bool:
+        """Send to one URL at its pace, and log why that failed; `permit` learns how it went."""
+        try:
+            await self._urls[nth].pace.acquire()
+            refusal = await self._refusal_of(nth, alert, body)
+        except BaseException:
+            if permit is not None:
+                permit.release()
+            raise
+        if refusal is None:
+            if permit is not None:
+                permit.succeed()
+            return True
+        if permit is not None:
+            permit.fail()
+        logger.error("Alert %r did not reach URL %d of the notifier: %s", alert.title, nth + 1, refusal)
+        return False
+
+    async def _test_url(self, nth: int, alert: Alert) -> UrlTest:
+        refusal = await self._refusal_of(nth, alert, alert.body)
+        plugin = self._plugin(nth)
+        service = None if plugin is None else str(plugin.service_name)
+        return UrlTest(nth + 1, service, refusal is None, refusal)
+
+    async def _refusal_of(self, nth: int, alert: Alert, body: str) -> str | None:
+        """Send to one URL; None if it accepted the alert, or else why not, without any part of the URL."""
+        try:
+            async with asyncio.timeout(_URL_TIMEOUT_S):
+                return await asyncio.to_thread(self._post_or_say_why, nth, alert, body)
+        except TimeoutError:
+            return f"no answer within {_URL_TIMEOUT_S} s"
+
+    def _post_or_say_why(self, nth: int, alert: Alert, body: str) -> str | None:
         with _apprise_log.collected() as reasons:
             try:
                 reached = self._post(nth, alert, body)
             except Exception as error:  # noqa: BLE001 - any of a hundred services; the other URLs still get theirs
                 reached = False
                 reasons.append(repr(error))
-        if not reached:
-            reason = self._redacted("; ".join(reasons)) or "no reason given"
-            logger.error("Alert %r did not reach URL %d of the notifier: %s", alert.title, nth + 1, reason)
-        return reached
+        return None if reached else self._redacted("; ".join(reasons)) or "no reason given"
 
     def _post(self, nth: int, alert: Alert, body: str) -> bool:
         plugin = self._plugin(nth)
@@ -156,7 +256,8 @@ class Notifier:
         apprise = _apprise()
         service = apprise.Apprise()
         service.add(plugin)
-        kind = getattr(apprise.NotifyType, _APPRISE_TYPES[alert.level])
+        name = "SUCCESS" if alert.is_recovery else _APPRISE_TYPES[alert.level]
+        kind = getattr(apprise.NotifyType, name)
         return bool(
             service.notify(
                 title=foreign.chat(foreign.one_line(alert.title)),

@@ -20,12 +20,13 @@ from atlas.config import NotifierSettings
 from atlas.db import Database
 from atlas.errors import ConfigError
 from atlas.notifier import Notifier
+from atlas.recovery import CircuitBreaker
 from atlas.testing import RecordingNotifier, SettingsFactory, ThrowAwayServer
 
 pytestmark = pytest.mark.integration
 
 
-def sender(database: Database, *urls: str, **settings: Any) -> Notifier:
+def sender(database: Database | None, *urls: str, **settings: Any) -> Notifier:
     return Notifier(database, NotifierSettings(urls=tuple(SecretStr(url) for url in urls), **settings))
 
 
@@ -128,6 +129,88 @@ class TestSending:
         assert [alert["title"] for alert in recording_notifier.alerts] == ["t"]
 
 
+class TestDeadUrls:
+    """URLs that keep failing are left out for a while."""
+
+    @pytest.fixture(autouse=True)
+    def now(self, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+        """Moves the clock of circuits by hand."""
+        now = SimpleNamespace(s=0.0)
+
+        class Circuit(CircuitBreaker):
+            def __init__(self, **options: Any) -> None:
+                super().__init__(**options, clock=lambda: now.s, chance=lambda: 0.0)
+
+        monkeypatch.setattr(notifier, "CircuitBreaker", Circuit)
+        return now
+
+    async def test_a_url_that_keeps_failing_is_tried_again_after_a_pause(
+        self, recording_notifier: RecordingNotifier, now: SimpleNamespace, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        one = sender(None, recording_notifier.url)
+        recording_notifier.status = 503
+        assert [await one.deliver("t", "b", level="warning") for _ in range(5)] == [False] * 5
+        assert len(recording_notifier.alerts) == 3
+        assert "was not sent to URL 1, which fails all the time" in caplog.text
+
+        recording_notifier.status = 200
+        now.s = 29.9
+        assert not await one.deliver("t", "b", level="warning")
+        now.s = 30
+        assert await one.deliver("t", "b", level="warning")
+        assert await one.deliver("t", "b", level="warning")
+
+    async def test_an_error_that_would_reach_nobody_is_sent_all_the_same(
+        self, recording_notifier: RecordingNotifier
+    ) -> None:
+        one = sender(None, recording_notifier.url)
+        recording_notifier.status = 503
+        for _ in range(3):
+            assert not await one.deliver("t", "b", level="error")
+        recording_notifier.status = 200
+        assert await one.deliver("t", "b", level="error")
+        assert not await one.deliver("t", "b", level="warning")
+
+    async def test_a_url_that_never_answers_delays_no_other(
+        self, recording_notifier: RecordingNotifier, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        both = sender(None, "json://127.0.0.1/", recording_notifier.url)
+        post, other_has_it = both._post, threading.Event()
+
+        def hang(nth: int, alert: notifier.Alert, body: str) -> bool:
+            if nth == 0:
+                return not other_has_it.wait(30)
+            sent = post(nth, alert, body)
+            other_has_it.set()
+            return sent
+
+        monkeypatch.setattr(both, "_post", hang)
+        assert await both.deliver("t", "b", level="error")
+
+    async def test_a_recovery_arrives_as_success_and_counts_by_the_level_of_what_is_over(
+        self, recording_notifier: RecordingNotifier
+    ) -> None:
+        strict = sender(None, recording_notifier.url, level="error")
+        assert await strict.deliver("over", "b", level="error", is_recovery=True)
+        assert await strict.deliver("over", "b", level="warning", is_recovery=True)
+        assert [(alert["title"], alert["type"]) for alert in recording_notifier.alerts] == [
+            ("over", "success")
+        ]
+
+    async def test_each_url_can_be_tested(
+        self, recording_notifier: RecordingNotifier, closed_port: int
+    ) -> None:
+        urls = (recording_notifier.url, f"json://s3cretUser:x@127.0.0.1:{closed_port}/", "nonsense://s3cret")
+        good, dead, unknown = await sender(None, *urls, level="error").test("t", "b")
+
+        assert good == notifier.UrlTest(1, "JSON", reached=True)
+        assert (dead.number, dead.service, dead.reached) == (2, "JSON", False)
+        assert dead.reason
+        assert (unknown.number, unknown.service, unknown.reached) == (3, None, False)
+        assert "s3cret" not in repr((good, dead, unknown))
+        assert len(recording_notifier.alerts) == 1
+
+
 class TestCoolDown:
     async def test_of_many_processes_one_sends(
         self, settings_factory: SettingsFactory, recording_notifier: RecordingNotifier
@@ -203,7 +286,7 @@ class TestCoolDown:
         sending = threading.Event()
         release = threading.Event()
         dying = sender(database, recording_notifier.url)
-        monkeypatch.setattr(dying, "_send", lambda alert, body: sending.set() or release.wait())
+        monkeypatch.setattr(dying, "_post", lambda nth, alert, body: sending.set() or release.wait())
         task = asyncio.create_task(dying.notify("t", "b"))
         await asyncio.to_thread(sending.wait)
         task.cancel()
@@ -264,14 +347,14 @@ class TestWithoutDatabase:
         url = own_postgres.dsn_of(own_postgres.create_database())
         async with Database.open(settings_factory(database_url=SecretStr(url))) as database:
             each = sender(database, recording_notifier.url)
-            send = each._send
+            post = each._post
 
-            def send_and_stop(alert: notifier.Alert, body: str) -> bool:
-                sent = send(alert, body)
+            def post_and_stop(nth: int, alert: notifier.Alert, body: str) -> bool:
+                sent = post(nth, alert, body)
                 own_postgres.stop()
                 return sent
 
-            monkeypatch.setattr(each, "_send", send_and_stop)
+            monkeypatch.setattr(each, "_post", post_and_stop)
             assert await each.notify("t", "b")
             assert not await each.notify("t", "b")
             own_postgres.start()
@@ -325,7 +408,7 @@ class TestNothingGetsOut:
         self, database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         each = sender(database, "json://127.0.0.1/")
-        monkeypatch.setattr(each, "_send", lambda alert, body: {}["no"])
+        monkeypatch.setattr(each, "_log", lambda alert, body: {}["no"])
 
         assert not await each.notify("t", "b")
         assert "Alert 't' could not be sent: KeyError('no')" in caplog.text
