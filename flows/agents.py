@@ -6,18 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Coroutine
+from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 from prefect import Flow, flow
 from pydantic import Field
 
+from atlas import config
 from atlas.config import Settings
 from flows import artifacts, runs
 from flows.context import OnProgress, caller_context, flow_context
 from flows.liveness import signs_of_life
 from flows.steps import as_task
 from maia.agents import AGENTS, AgentRecord
-from maia.cycle.agent import run
+from maia.cycle.agent import outages_reported, run
 
 Count = Annotated[int, Field(ge=1)]
 Options = Annotated[
@@ -37,7 +39,7 @@ def flow_of(agent: AgentRecord) -> Flow[..., Coroutine[Any, Any, Any]]:
         agent.check_options(options or ())
         return await _run(agent, batch_size, cycles, options or ())
 
-    work = run_with_options if agent.options else run_agent
+    work = run_with_options if agent.options or agent.choices else run_agent
     work.__name__ = work.__qualname__ = agent.name
     work.__doc__ = agent.about
     return flow(
@@ -50,9 +52,14 @@ def flow_of(agent: AgentRecord) -> Flow[..., Coroutine[Any, Any, Any]]:
 
 
 async def _run(agent: AgentRecord, batch_size: int | None, cycles: int, options: Collection[str] = ()) -> Any:
-    async with flow_context() as (atlas, on_progress), signs_of_life(atlas.settings):
+    implementation = agent.load()
+    async with (
+        outages_reported(implementation, config.settings),
+        flow_context() as (atlas, on_progress),
+        signs_of_life(atlas.settings),
+    ):
         statistics = await run(
-            agent.load(),
+            implementation,
             atlas,
             batch_size=batch_size,
             cycles=cycles,
@@ -78,7 +85,9 @@ async def run_here(
     Returns and raises what `maia.cycle.agent.run_directly` does, and Prefect's own errors if the server
     fails.
     """
-    async with caller_context(settings, on_progress):
+    async with AsyncExitStack() as stack:
+        async with outages_reported(agent.load(), settings):
+            await stack.enter_async_context(caller_context(settings, on_progress))
         parameters: dict[str, Any] = {"batch_size": batch_size, "cycles": cycles}
         if options:
             parameters["options"] = sorted(options)

@@ -18,8 +18,9 @@ class AgentRecord:
 
     `about` describes it in a line, `items` names what a batch contains, `ring` is the ring whose quota it
     spends (None: it makes no calls), `interval_s` the default interval between runs in seconds, and
-    `implementation` the import path of its class. `tables` names further tables that its runs leave, and
-    `options` what a run can be asked to do differently, with a sentence of help.
+    `implementation` the import path of its class. `tables` names further tables that its runs leave.
+    `options` are what a run can be asked to do differently, and `choices` those that come with a list of
+    values, as in `only=health,cleanup`; each with a sentence of help.
     """
 
     name: str
@@ -30,6 +31,7 @@ class AgentRecord:
     implementation: str
     tables: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, str] = field(default_factory=dict)
 
     def load(self) -> type[Agent[Any]]:
         """Import the agent's class."""
@@ -38,12 +40,15 @@ class AgentRecord:
         return found
 
     def check_options(self, options: Collection[str]) -> None:
-        """ConfigError if the agent doesn't have one of the options."""
-        if unknown := sorted(set(options) - self.options.keys()):
+        """ConfigError if the agent doesn't have one of the options, or it should come with values."""
+        for option in options:
+            name, has_values, _ = option.partition("=")
+            if name in self.choices if has_values else name in self.options:
+                continue
             from atlas.errors import ConfigError
 
-            known = ", ".join(self.options) or "none"
-            raise ConfigError(f"the {self.name} has no option {unknown[0]!r}; its options: {known}")
+            known = ", ".join([*self.options, *(f"{each}=…" for each in self.choices)]) or "none"
+            raise ConfigError(f"the {self.name} has no option {option!r}; its options: {known}")
 
 
 AGENTS: tuple[AgentRecord, ...] = (
@@ -75,6 +80,16 @@ AGENTS: tuple[AgentRecord, ...] = (
             "full": "Also search the whole history for sequences, and forecast the last week's videos again.",
             "force": "Judge, forecast and advise again, even if there is nothing new to learn.",
         },
+    ),
+    AgentRecord(
+        name="maintainer",
+        about="Watch over everything: health, alerts, clean-up, backups, updates and reports.",
+        items="duties",
+        ring=None,
+        interval_s=300,
+        implementation="maia.maintainer.cycle:Maintainer",
+        options={"apply": "Take the actions that are planned, of every kind, instead of only showing them."},
+        choices={"only": "Run these duties now, such as health,cleanup, whether or not they are due."},
     ),
 )
 """Every agent, in the order in which they are shown. To add an agent, add its record here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from importlib import import_module
@@ -63,7 +63,7 @@ def command_of(agent: AgentRecord) -> typer.Typer:
             bool, typer.Option("--direct", help="Run without Prefect: faster, but no history.")
         ] = False,
         as_json: AsJson = False,
-        **options: bool,
+        **options: bool | str | None,
     ) -> None:
         with cycle_progress(_text) as on_progress:
             statistics = run_agent(
@@ -73,7 +73,9 @@ def command_of(agent: AgentRecord) -> typer.Typer:
                 cycles,
                 direct=direct,
                 on_progress=on_progress,
-                options=[name for name, wanted in options.items() if wanted],
+                options=[
+                    name if value is True else f"{name}={value}" for name, value in options.items() if value
+                ],
             )
         conclude(agent, statistics, as_json=as_json)
 
@@ -83,7 +85,7 @@ def command_of(agent: AgentRecord) -> typer.Typer:
     )
     about = "\n\n".join([agent.about, *also])
     name = "run" if further else agent.name
-    app.command(name=name, help=_HELP.format(about=about))(_with_options(run, agent.options))
+    app.command(name=name, help=_HELP.format(about=about))(_with_options(run, agent))
     for name, command in further.items():
         app.command(name=name)(command)
     return app
@@ -105,12 +107,19 @@ def _first_line(command: Callable[..., Any]) -> str:
     return line[:1].lower() + line[1:]
 
 
-def _with_options(run: Callable[..., None], options: Mapping[str, str]) -> Callable[..., None]:
-    """The function with a flag for each option in place of `**options`, for Typer to read."""
-    flags = {name: Annotated[bool, typer.Option(f"--{name}", help=help_)] for name, help_ in options.items()}
-    hints = get_type_hints(run, include_extras=True) | flags
+def _with_options(run: Callable[..., None], agent: AgentRecord) -> Callable[..., None]:
+    """The function with a parameter for each of the agent's options in place of `**options`, for Typer."""
+    flags: dict[str, Any] = {
+        name: Annotated[bool, typer.Option(f"--{name}", help=help_)] for name, help_ in agent.options.items()
+    }
+    choices: dict[str, Any] = {
+        name: Annotated[str | None, typer.Option(f"--{name}", metavar="NAME,…", help=help_)]
+        for name, help_ in agent.choices.items()
+    }
+    hints = get_type_hints(run, include_extras=True) | flags | choices
     *own, _ = inspect.signature(run).parameters.values()
-    added = [inspect.Parameter(name, own[0].kind, default=False) for name in flags]
+    defaults = [*dict.fromkeys(flags, False).items(), *dict.fromkeys(choices, None).items()]
+    added = [inspect.Parameter(name, own[0].kind, default=default) for name, default in defaults]
     parameters = [each.replace(annotation=hints[each.name]) for each in (*own[:-1], *added, own[-1])]
 
     @wraps(run)

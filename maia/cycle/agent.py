@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from atlas.composition import Atlas
 from atlas.config import Settings
-from atlas.errors import ConfigError
+from atlas.errors import AtlasError, CannotStore, ConfigError, DatabaseUnavailable, EmbeddedServerError
 from maia.cycle import adapting, sessions
 from maia.cycle.cycle import Cycle, OnProgress, Stats
 from maia.cycle.outcome import Outcome
@@ -37,6 +37,8 @@ class Agent(ABC, Generic[Stats]):
 
     name: ClassVar[str]
     statistics: type[Stats]
+    adapts_to_host: ClassVar[bool] = True
+    """Whether it does less while the host is hot, busy or on battery."""
 
     def __init__(self, atlas: Atlas, step: StepRunner = plain) -> None:
         self.atlas, self.step = atlas, step
@@ -70,6 +72,14 @@ class Agent(ABC, Generic[Stats]):
     def summary(statistics: Mapping[str, Any]) -> str:
         """What the cycles did, in a sentence or two."""
 
+    def configure(self, options: Collection[str]) -> None:
+        """Take in what this run is asked to do differently; ConfigError if a value makes no sense."""
+        self.options = frozenset(options)
+
+    @classmethod
+    async def report_outage(cls, settings: Settings, error: AtlasError) -> None:
+        """Tell people that the database could not be reached; most agents leave that to the maintainer."""
+
     @classmethod
     async def highlights(cls, atlas: Atlas, limit: int) -> Sequence[Highlight]:
         """The videos to show people after a run; none by default."""
@@ -91,16 +101,18 @@ class Agent(ABC, Generic[Stats]):
         """
         cycle = self.new_cycle(number, on_progress)
         self.is_free = batch_size is None
-        if batch_size is None:
+        if batch_size is None and self.adapts_to_host:
             found = await adapting.host_pressure(self.atlas)
             batch_size = adapting.sized_for_host(self.batch_size, found, cycle.adaptation)
-        return await cycle.run(batch_size)
+        return await cycle.run(self.batch_size if batch_size is None else batch_size)
 
     async def sit_out(self) -> Stats | None:
         """Sit out a turn of the schedule if the host is hot or on battery, unless the last one was sat out.
 
         So the interval doubles. Returns None if the agent should work.
         """
+        if not self.adapts_to_host:
+            return None
         found = await adapting.host_pressure(self.atlas)
         if not (found.hot or found.on_battery) or await self._sat_out():
             return None
@@ -135,7 +147,7 @@ async def run(
     if cycles < 1 or (batch_size is not None and batch_size < 1):
         raise ConfigError(f"batch_size ({batch_size}) and cycles ({cycles}) must be at least 1")
     async with agent.open(atlas, step) as opened:
-        opened.options = frozenset(options)
+        opened.configure(options)
         if scheduled and (sat_out := await opened.sit_out()) is not None:
             nothing: dict[str, Any] = sat_out.as_dict()
             return nothing
@@ -163,7 +175,18 @@ async def run_directly(
             agent, atlas, batch_size=batch_size, cycles=cycles, options=options, on_progress=on_progress
         )
 
-    return await directly(settings, work)
+    async with outages_reported(agent, settings):
+        return await directly(settings, work)
+
+
+@asynccontextmanager
+async def outages_reported(agent: type[Agent[Any]], settings: Settings) -> AsyncIterator[None]:
+    """Let the agent report that the database could not be reached; the error is raised all the same."""
+    try:
+        yield
+    except (DatabaseUnavailable, CannotStore, EmbeddedServerError) as error:
+        await agent.report_outage(settings, error)
+        raise
 
 
 async def directly(settings: Settings, work: Callable[[Atlas], Awaitable[T]]) -> T:

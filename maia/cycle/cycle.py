@@ -124,6 +124,8 @@ class Cycle(ABC, Generic[Stats]):
 
     idle = "there is nothing to do"
     """The detail to report if there was nothing to do."""
+    needs_free_disk = True
+    """Whether it would only do harm on a disk that is nearly full."""
 
     def __init__(self, agent: Agent[Any], number: int = 1, on_progress: OnProgress | None = None) -> None:
         self.agent, self.atlas, self.step = agent, agent.atlas, agent.step
@@ -156,7 +158,8 @@ class Cycle(ABC, Generic[Stats]):
     async def _run(self, batch_size: int) -> Stats:
         try:
             await check_clock(self.atlas, CLOCK_TOLERANCE)
-            check_free_disk(self.atlas)
+            if self.needs_free_disk:
+                check_free_disk(self.atlas)
             await self._work(batch_size)
             await self._conclude()
         except BaseException as error:
@@ -201,6 +204,10 @@ class Cycle(ABC, Generic[Stats]):
         """The kinds and payloads of the events that are written together with the cycle's own."""
         return [(f"{self.agent.name}.step", step) for step in self._steps]
 
+    def _payload(self, statistics: Stats) -> dict[str, Any]:
+        """The payload of the cycle's event."""
+        return statistics.as_dict()
+
     def _finished(self) -> Stats:
         if self.claimed == 0:
             return self._statistics(Outcome.IDLE, self.idle)
@@ -239,7 +246,7 @@ class Cycle(ABC, Generic[Stats]):
 
     async def _record(self, statistics: Stats) -> None:
         """Log the outcome, and write it to the database as an event, after the events of the steps."""
-        name, payload = self.agent.name, statistics.as_dict()
+        name, payload = self.agent.name, self._payload(statistics)
         logging.getLogger(f"maia.{name}").info(
             "%s (%s)",
             self._summary(statistics),

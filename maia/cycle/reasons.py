@@ -7,6 +7,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from atlas.errors import (
+    BackupError,
     CannotStore,
     ConfigError,
     DatabaseError,
@@ -82,7 +83,7 @@ _REASONS: tuple[tuple[_Test, SkipReason], ...] = (
     (_is_page_token_error, SkipReason.PAGE_TOKEN),
     ((BadRequest, Gone), SkipReason.BAD_REQUEST),
     (Transient, SkipReason.NETWORK),
-    (VaultError, SkipReason.VAULT),
+    ((VaultError, BackupError), SkipReason.VAULT),
     (LeaseLost, SkipReason.LEASE_LOST),
     (CannotStore, SkipReason.STORAGE),
     (DatabaseError, SkipReason.DATABASE),

@@ -97,6 +97,11 @@ class TestHelp:
         assert f"maia.commands.{module}" in finished.stderr.splitlines()
         assert loaded.isdisjoint({"prefect", "asyncpg", "aiohttp"})
 
+    def test_the_maintainer_loads_no_client_before_it_calls_anybody(self) -> None:
+        code = "import sys, maia.maintainer.cycle; print(*sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert {"aiohttp", "atlas.backups"}.isdisjoint(done.stdout.split())
+
     def test_an_agent_may_have_further_commands(self) -> None:
         learner, hunter = cli.load_command("learner"), cli.load_command("hunter")
         assert set(learner.commands) == {"run", "score"}
