@@ -11,8 +11,12 @@ import signal
 import sys
 from collections.abc import Sequence
 
+PID = "MAIA_UP_PID"
+"""The variable that tells a child from its descendants, which inherit it, but have other ids."""
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
 
 
 def main() -> None:
@@ -22,6 +26,7 @@ def main() -> None:
         # The parent may have died before prctl took effect.
         if os.getppid() != int(parent):
             raise SystemExit(1)
+    os.environ[PID] = str(os.getpid())
     os.execvp(command[0], command)  # noqa: S606 - running it is the purpose
 
 
@@ -30,10 +35,14 @@ def leashed(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(int(signal.SIGTERM)), *command]
 
 
-def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent dies, so that none gets lost."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+def adopt_orphans(adopts: bool = True) -> bool:
+    """Be the parent of descendants whose own parent dies, or no longer; returns whether it was before."""
+    if sys.platform != "linux":
+        return False
+    library, before = ctypes.CDLL(None), ctypes.c_int(0)
+    library.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before))
+    library.prctl(_PR_SET_CHILD_SUBREAPER, int(adopts))
+    return bool(before.value)
 
 
 if __name__ == "__main__":

@@ -21,17 +21,20 @@ from typing import Any
 
 import psutil
 
+from atlas.recovery import Backoff
 from maia.errors import MaiaError
+from maia.maintenance.children import MARK, marks
 from maia.stack import leash
+from maia.stack.watchdog import Pulse
 
 logger = logging.getLogger(__name__)
 
-MARK = "MAIA_UP"
 LONGEST_PAUSE_S = 30.0
 
 _POLL_S = 0.1
 _REAP_S = 1.0
 _KILL_GRACE_S = 1.0
+_PULSE_LIMIT_S = 60.0
 _CHUNK_BYTES = 1 << 16
 
 Report = Callable[[str, Mapping[str, Any]], None]
@@ -55,13 +58,19 @@ class Policy:
     restart_s: float = 1.0
     stable_s: float = 60.0
 
+    @property
+    def pauses(self) -> Backoff:
+        """The pauses before restarts."""
+        return Backoff(first_s=self.restart_s, longest_s=max(self.restart_s, LONGEST_PAUSE_S))
+
 
 @dataclass(frozen=True, slots=True)
 class Child:
     """A program to keep running.
 
     It is ready when `ready` says so or, if that is None, when it has printed its first line. Children of a
-    higher tier depend on those of a lower one, and are stopped first.
+    higher tier depend on those of a lower one, and are stopped first. `check` is a URL that answers while it
+    runs; if it doesn't, the maintainer may end the child, so that it is started again.
     """
 
     name: str
@@ -70,6 +79,7 @@ class Child:
     ready: Callable[[], Awaitable[bool]] | None = None
     tier: int = 0
     restarts: bool = True
+    check: str | None = None
 
 
 class Supervisor:
@@ -81,12 +91,14 @@ class Supervisor:
         self._keepers: list[_Keeper] = []
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._hurry = asyncio.Event()
+        self.pulse = Pulse("the supervision of the processes", _PULSE_LIMIT_S)
+        """Beats while children are watched."""
 
     @classmethod
     @asynccontextmanager
     async def open(cls, policy: Policy, report: Report) -> AsyncIterator[Supervisor]:
         """Open a supervisor, which stops all its children at the end of the block."""
-        leash.adopt_orphans()
+        adopted_before = leash.adopt_orphans()
         supervisor = cls(policy, report)
         reaper = asyncio.create_task(supervisor._reap_orphans())
         try:
@@ -100,6 +112,8 @@ class Supervisor:
                 except asyncio.CancelledError:
                     supervisor._hurry.set()
             reaper.cancel()
+            # Whoever adopts must also reap.
+            leash.adopt_orphans(adopted_before)
             if supervisor._failed.done():
                 supervisor._failed.exception()
 
@@ -160,6 +174,7 @@ class Supervisor:
         """Collect the exit status of adopted processes, which would otherwise stay zombies."""
         before: set[int] = set()
         while True:
+            self.pulse.beat()
             zombies = {child.pid for child in psutil.Process().children() if _is_zombie(child)}
             # Leave asyncio's own children to asyncio: it collects them within one round.
             for pid in zombies & before:
@@ -203,7 +218,7 @@ class _Keeper:
                     f"gave up on {self.child.name} after {self._restarts} restarts in a row: it ended "
                     f"{_how_it_ended(status)}"
                 )
-            pause_s = min(self._policy.restart_s * 2**self._restarts, LONGEST_PAUSE_S)
+            pause_s = self._policy.pauses.pause_s(self._restarts)
             self._restarts += 1
             details = {"name": self.child.name, "restart": self._restarts, "in_s": pause_s}
             self._report("restarting", {**details, "reason": _how_it_ended(status)})
@@ -236,7 +251,7 @@ class _Keeper:
     async def _spawn(self, stdout: int) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             *leash.leashed(self.child.command),
-            env={**self.child.environment, MARK: self._mark},
+            env={**self.child.environment, **marks(self.child.name, self._mark, self.child.check)},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=stdout,
             start_new_session=True,
