@@ -1,0 +1,257 @@
+"""The rules for work: what counts as wrong with queues, quota, agents, duties, and what answers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from typing import Final
+
+from atlas.adapters.health import VaultQueue
+from atlas.clock import next_reset, pacific_day, pacific_midnight
+from atlas.keyring import KeyState, LedgerLine
+from maia.maintenance.findings import Component, Finding, Severity
+from maia.maintenance.health_terms import (
+    UNREACHABLE,
+    Answer,
+    Basis,
+    Queues,
+    ServiceCondition,
+    ServiceState,
+    Watched,
+)
+from maia.maintenance.wording import shortened, span_text
+
+_LEAST_BURNT_UNITS: Final = 50
+_CONDITIONS: Final = {
+    ServiceCondition.FAILED: "has failed",
+    ServiceCondition.UNHEALTHY: "fails its check",
+}
+_VAULT_PATIENCE: Final = timedelta(hours=1)
+
+
+# Queues and the ledger
+
+
+def queue_findings(queues: Queues, basis: Basis) -> Iterator[Finding]:
+    """Zones that lag, claims that nobody took over, and many parked topics."""
+    limits = basis.limits
+    for zone in queues.zones:
+        yield from basis.too_high(
+            Finding(
+                component=Component.QUEUES,
+                check="lag",
+                subject=zone.zone,
+                severity=Severity.WARNING,
+                text=f"Samples of {zone.zone} videos are {span_text(zone.lag_h * 3600)} late, "
+                f"{zone.lag_h / zone.interval_h:.1f} of their intervals.",
+                value=zone.lag_h / zone.interval_h,
+                limit=limits.lag_intervals,
+                command="maia status",
+            )
+        )
+    for agent, count in queues.expired.items():
+        yield from basis.too_high(
+            Finding(
+                component=Component.QUEUES,
+                check="expired_leases",
+                subject=agent,
+                severity=Severity.WARNING,
+                text=f"{count:,} claims of the {agent} expired within the last hour, and nobody has taken "
+                "them over: its processes die at work, and none goes on.",
+                value=count,
+                limit=limits.expired_leases,
+                command=f"maia {agent} --direct",
+            )
+        )
+    yield from basis.too_high(
+        Finding(
+            component=Component.QUEUES,
+            check="parked",
+            severity=Severity.WARNING,
+            text=f"{queues.parked:,} topics are parked, as they failed again and again.",
+            value=queues.parked,
+            limit=limits.parked_topics,
+            command="maia queue list --status parked",
+        )
+    )
+
+
+def ledger_findings(lines: Sequence[LedgerLine], basis: Basis) -> Iterator[Finding]:
+    """Buckets that YouTube closed, keys that do not work, and rings that spend far ahead of the pace."""
+    closed: dict[tuple[str, str], LedgerLine] = {}
+    for line in lines:
+        if line.closed_until is not None and line.closed_until > basis.now:
+            closed.setdefault((line.project, line.bucket), line)
+        yield from _burn(line, basis)
+    for (project, bucket), line in closed.items():
+        yield Finding(
+            component=Component.LEDGER,
+            check="closed",
+            subject=f"{project}/{bucket}",
+            severity=Severity.WARNING,
+            text=f"YouTube closed the bucket {bucket} of {project} until {line.closed_until:%Y-%m-%d %H:%M} "
+            f"UTC: {shortened(line.reason or 'no reason given')}",
+            command="maia keys",
+        )
+    yield from _keys(lines)
+
+
+def _burn(line: LedgerLine, basis: Basis) -> Iterator[Finding]:
+    """Units that a ring spent, as a multiple of what its pace has released by now."""
+    begins, ends = pacific_midnight(pacific_day(basis.now)), next_reset(basis.now)
+    passed = (basis.now - begins) / (ends - begins)
+    released = line.ring_limit * min(1.0, passed + basis.burst)
+    spent = line.used + line.reserved
+    if spent < _LEAST_BURNT_UNITS or released < 1:
+        return
+    yield from basis.too_high(
+        Finding(
+            component=Component.LEDGER,
+            check="burn",
+            subject=f"{line.project}/{line.bucket}/{line.ring}",
+            severity=Severity.WARNING,
+            text=f"The ring {line.ring} has spent {spent:,} units of {line.bucket}, {spent / released:.1f} "
+            f"times what an even pace has released by now ({released:,.0f}).",
+            value=spent / released,
+            limit=basis.limits.burn,
+            command="maia keys",
+        )
+    )
+
+
+def _keys(lines: Sequence[LedgerLine]) -> Iterator[Finding]:
+    keys = {key.fingerprint: key for line in lines for key in line.keys}
+    disabled = [key for key in keys.values() if key.state is KeyState.DISABLED]
+    for key in disabled:
+        none_left = all(other.state is KeyState.DISABLED for other in keys.values())
+        yield Finding(
+            component=Component.LEDGER,
+            check="key",
+            subject=key.fingerprint,
+            severity=Severity.ERROR if none_left else Severity.WARNING,
+            text=f"The API key {key.fingerprint} is disabled: {shortened(key.reason or 'no reason given')}",
+            command=f"maia keys --enable {key.fingerprint}",
+        )
+
+
+# What should succeed again and again: agents and duties
+
+
+def agent_findings(agents: Iterable[Watched], basis: Basis) -> Iterator[Finding]:
+    """Agents without a good cycle for too long: dead-man switches with a period and a grace."""
+    for agent in agents:
+        late = overdue(agent, basis)
+        if late is None:
+            continue
+        how = f" The last one: {shortened(agent.last)}" if agent.last else ""
+        ever = (
+            f"The {agent.name} has had no good cycle for {span_text(late)}"
+            if agent.good_at
+            else f"The {agent.name} has never completed a cycle in {span_text(late)}"
+        )
+        yield Finding(
+            component=Component.AGENTS,
+            check="silent",
+            subject=agent.name,
+            severity=Severity.ERROR if agent.good_at else Severity.WARNING,
+            text=f"{ever}; one is due every {span_text(agent.period_s)}.{how}",
+            value=late.total_seconds(),
+            limit=allowed(agent, basis).total_seconds(),
+            command=f"maia {agent.name} --direct",
+        )
+
+
+def duty_findings(duties: Iterable[Watched], basis: Basis) -> Iterator[Finding]:
+    """Duties of the maintainer that were not done for too long, or that failed the last time."""
+    for duty in duties:
+        late = overdue(duty, basis)
+        if late is None and duty.last is None:
+            continue
+        done = f"was last done {span_text(late)} ago" if late and duty.good_at else "was never done"
+        yield Finding(
+            component=Component.MAINTENANCE,
+            check="failed" if late is None else "overdue",
+            subject=duty.name,
+            severity=Severity.WARNING,
+            text=f"The duty {duty.name} failed: {shortened(duty.last or '')}"
+            if late is None
+            else f"The duty {duty.name} {done}; it is due every {span_text(duty.period_s)}."
+            + (f" The last run failed: {shortened(duty.last)}" if duty.last else ""),
+            value=None if late is None else late.total_seconds(),
+            limit=allowed(duty, basis).total_seconds(),
+            command=f"maia maintainer --only {duty.name}",
+        )
+
+
+def overdue(watched: Watched, basis: Basis) -> timedelta | None:
+    """How long ago it last succeeded, if that is too long ago; if it never did, since it could have.
+
+    A success that lies in the future, because a clock was set back, counts as one just now.
+    """
+    began = watched.good_at or watched.since
+    if began is None:
+        return None
+    age = basis.now - began
+    return age if age > allowed(watched, basis) else None
+
+
+def allowed(watched: Watched, basis: Basis) -> timedelta:
+    """How long it may take from one success to the next."""
+    return timedelta(seconds=watched.period_s * basis.limits.missed_runs) + basis.grace
+
+
+# What answers, or does not
+
+
+def prefect_findings(answer: Answer) -> Iterator[Finding]:
+    """Whether Prefect's server answers."""
+    if not answer.ok:
+        yield Finding(
+            component=Component.PREFECT,
+            check=UNREACHABLE,
+            severity=Severity.ERROR,
+            text=f"Prefect's server does not answer: {shortened(answer.text)}",
+            command="maia doctor",
+        )
+
+
+def vault_findings(
+    answer: Answer | None, queue: VaultQueue | None, basis: Basis, *, required: bool
+) -> Iterator[Finding]:
+    """Whether the vault answers, and whether objects wait for it for long."""
+    if answer is not None and not answer.ok:
+        yield Finding(
+            component=Component.VAULT,
+            check=UNREACHABLE,
+            severity=Severity.ERROR if required else Severity.WARNING,
+            text=f"The vault does not answer: {shortened(answer.text)}",
+            command="maia doctor",
+        )
+    if queue is None or queue.oldest_at is None or not queue.objects:
+        return
+    age = basis.now - queue.oldest_at
+    yield from basis.too_high(
+        Finding(
+            component=Component.VAULT,
+            check="waiting",
+            severity=Severity.WARNING,
+            text=f"{queue.objects:,} objects wait for the vault, the oldest for {span_text(age)}.",
+            value=age.total_seconds(),
+            limit=_VAULT_PATIENCE.total_seconds() * basis.speed,
+            command="maia doctor",
+        )
+    )
+
+
+def service_findings(services: Iterable[ServiceState]) -> Iterator[Finding]:
+    """Units, containers and processes that failed, or that run but fail their check."""
+    for service in services:
+        if service.condition in _CONDITIONS:
+            yield Finding(
+                component=Component.SERVICES,
+                check=service.condition.value,
+                subject=service.name,
+                severity=Severity.ERROR,
+                text=f"{service.name} {_CONDITIONS[service.condition]}: {shortened(service.text)}",
+                command=service.command,
+            )
