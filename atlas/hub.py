@@ -7,6 +7,7 @@ import builtins
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
@@ -64,6 +65,9 @@ class HubStore:
     async def folders(self, folder: str) -> builtins.list[str]:
         tree = await self._with_retries(self._tree, folder, False)
         return [path.rpartition("/")[2] for path, is_file in tree if not is_file]
+
+    async def modified(self, folder: str) -> Mapping[str, datetime]:
+        return await self._with_retries(self._modified, folder)
 
     async def check(self) -> None:
         await self._with_retries(self._info)
@@ -181,6 +185,18 @@ class HubStore:
             return [(entry.path, isinstance(entry, hub.RepoFile)) for entry in entries]
         except hub.errors.EntryNotFoundError:
             return []
+
+    def _modified(self, folder: str) -> Mapping[str, datetime]:
+        hub = _hub()
+        try:
+            entries = self._api().list_repo_tree(
+                self.dataset, folder or None, recursive=True, expand=True, repo_type="dataset"
+            )
+            return {
+                entry.path: entry.last_commit.date for entry in entries if isinstance(entry, hub.RepoFile)
+            }
+        except hub.errors.EntryNotFoundError:
+            return {}
 
     def _info(self) -> None:
         self._api().repo_info(self.dataset, repo_type="dataset")

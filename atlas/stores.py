@@ -6,11 +6,13 @@ import asyncio
 import builtins
 import errno
 import os
+import re
 import stat
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar, assert_never
@@ -26,6 +28,7 @@ Changes = Mapping[str, bytes | None]
 T = TypeVar("T")
 
 _INCOMING = ".incoming"
+_STAGED = re.compile(r"[0-9a-f]{32}(-\d+)?")
 _ABANDONED_AFTER_S = 3600
 _BUFFER_BYTES = 1 << 20
 _FILES_AT_ONCE = 100
@@ -68,6 +71,10 @@ class Store(Destination, Protocol):
         """Names of the folders directly inside a folder, without its path."""
         ...
 
+    async def modified(self, folder: str) -> Mapping[str, datetime]:
+        """When each object below a folder was last written, by the store's own clock."""
+        ...
+
     async def check(self) -> None:
         """Raise VaultError if the store can't be reached."""
         ...
@@ -77,12 +84,12 @@ class Store(Destination, Protocol):
         ...
 
 
-def store_of(settings: Settings, db: Database) -> Store:
-    """The store that the settings choose, without connecting to it."""
+def store_of(settings: Settings, db: Database, *, mode: int = 0o666) -> Store:
+    """The store that the settings choose, without connecting to it; `mode` is that of files in a folder."""
     vault = settings.vault
     match settings.vault_provider:
         case "file":
-            return FileStore(vault.path or settings.data_folder / "vault")
+            return FileStore(vault.path or settings.data_folder / "vault", mode=mode)
         case "huggingface":
             assert settings.hf_dataset_id is not None
             assert settings.hf_token is not None
@@ -102,8 +109,9 @@ class FileStore:
     could tear a file. Bodies are staged in `.incoming`, whose leftovers later processes clear away.
     """
 
-    def __init__(self, root: Path, label: str = "the vault") -> None:
-        self.root, self._label = root, label
+    def __init__(self, root: Path, label: str = "the vault", *, mode: int = 0o666) -> None:
+        """`mode` is the one of new files, of which the umask takes away."""
+        self.root, self._label, self._mode = root, label, mode
         self._swept = False
         self._syncers = ThreadPoolExecutor(_SYNCS_AT_ONCE, "vault-sync")
 
@@ -129,6 +137,9 @@ class FileStore:
 
     async def folders(self, folder: str) -> builtins.list[str]:
         return await self._call("list", self._folders, folder)
+
+    async def modified(self, folder: str) -> Mapping[str, datetime]:
+        return await self._call("list", self._modified, folder)
 
     async def check(self) -> None:
         await self._call("write", self._check)
@@ -224,7 +235,7 @@ class FileStore:
     def _stage(self, path: str) -> int:
         for _ in range(_MAX_ATTEMPTS):
             try:
-                return os.open(path, _CREATE, 0o666)
+                return os.open(path, _CREATE, self._mode)
             except FileNotFoundError:
                 # The folder doesn't exist yet, or the process with the last staged file has removed it.
                 _make_folder(Path(path).parent)
@@ -260,10 +271,12 @@ class FileStore:
             return
         self._swept = True
         # A file that can't be removed only takes up space.
+        folder = self.root / _INCOMING
         with suppress(OSError):
-            for entry in os.scandir(self.root / _INCOMING):
+            for entry in [] if folder.is_symlink() else os.scandir(folder):
                 with suppress(OSError):
-                    if entry.stat().st_mtime < time.time() - _ABANDONED_AFTER_S:
+                    age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
+                    if _STAGED.fullmatch(entry.name) and age_s > _ABANDONED_AFTER_S:
                         Path(entry.path).unlink()
 
     def _read(self, name: str) -> bytes:
@@ -280,12 +293,25 @@ class FileStore:
             names += [str(within / name) for name in files]
         return names
 
+    def _modified(self, folder: str) -> Mapping[str, datetime]:
+        found = {}
+        for name in self._list(folder):
+            # It may be deleted meanwhile.
+            with suppress(FileNotFoundError):
+                found[name] = datetime.fromtimestamp((self.root / name).stat().st_mtime, UTC)
+        return found
+
     def _folders(self, folder: str) -> builtins.list[str]:
         try:
             entries = list(os.scandir(self.root / folder))
         except FileNotFoundError:
             return []
-        return [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+        # What a link leads to is somebody else's.
+        return [
+            entry.name
+            for entry in entries
+            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+        ]
 
     def _check(self) -> None:
         path = self.root / _INCOMING / uuid4().hex
@@ -393,6 +419,9 @@ class S3Store:
     async def folders(self, folder: str) -> builtins.list[str]:
         return await self._call(self._folders, folder)
 
+    async def modified(self, folder: str) -> Mapping[str, datetime]:
+        return await self._call(self._modified, folder)
+
     async def check(self) -> None:
         await self._call(self._check)
 
@@ -457,6 +486,10 @@ class S3Store:
     def _list(self, folder: str) -> builtins.list[str]:
         paths = self._fs().find(f"{self.root}/{folder}".rstrip("/"))
         return [path.removeprefix(f"{self.root}/") for path in paths]
+
+    def _modified(self, folder: str) -> Mapping[str, datetime]:
+        found = self._fs().find(f"{self.root}/{folder}".rstrip("/"), detail=True)
+        return {path.removeprefix(f"{self.root}/"): info["LastModified"] for path, info in found.items()}
 
     def _folders(self, folder: str) -> builtins.list[str]:
         try:

@@ -118,12 +118,19 @@ class Vault:
         return sorted(names)
 
     async def days(self) -> builtins.list[date]:
-        """The days with metadata in the store, sorted; retention goes through them."""
-        return sorted(
-            date.fromisoformat(folder)
-            for folder in await self._store.folders(_METADATA)
-            if re.fullmatch(r"\d{4}-\d{2}-\d{2}", folder)
-        )
+        """The days with metadata, stored or waiting, sorted; retention goes through them."""
+        folders = {*await self._store.folders(_METADATA)}
+        folders |= {row["day"] for row in await self._db.fetch("vault.waiting_days")}
+        return sorted(day for folder in folders if (day := day_of(folder)) is not None)
+
+    async def answers(self, day: date) -> Names:
+        """Sorted names of the raw answers of a day; whatever else lies in its folder is not ours."""
+        names = await self.list(f"{_METADATA}/{day}/")
+        return [name for name in names if is_answer(name.removeprefix(f"{_METADATA}/{day}/"))]
+
+    async def modified(self, folder: str) -> Mapping[str, datetime]:
+        """When each stored object below a folder was last written, by the store's own clock."""
+        return await self._store.modified(folder)
 
     async def delete(self, name: str) -> None:
         """Delete an object, stored or waiting, if it exists."""
@@ -283,6 +290,25 @@ def metadata_name(video_id: str, instant: datetime) -> str:
     return f"{_METADATA}/{instant.astimezone(UTC).date()}/{video_id}.json"
 
 
+def day_of(folder: str) -> date | None:
+    """The day of a folder of answers; None if it is not named like one."""
+    try:
+        day = date.fromisoformat(folder)
+    except ValueError:
+        return None
+    return day if str(day) == folder else None
+
+
+def is_answer(file: str) -> bool:
+    """Whether a file in the folder of a day is named like a raw answer."""
+    return file.endswith(".json") and _VIDEO_ID.fullmatch(file.removesuffix(".json")) is not None
+
+
+def is_name(name: str) -> bool:
+    """Whether an object of the vault can have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def _broken(error: VaultError) -> VaultBroken:
     return VaultBroken(f"PLEIADES_VAULT__REQUIRED is set, but the vault cannot store: {error}")
 
@@ -294,7 +320,7 @@ def _halves(objects: Changes) -> tuple[Changes, Changes]:
 
 
 def check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise InvalidObjectName(
             f"{name!r} cannot be an object's name: write segments of letters, digits, _, - and dots, none "
             "beginning with a dot, such as metadata/2026-11-02/dQw4w9WgXcQ.json"
