@@ -17,15 +17,19 @@ import numpy as np
 from atlas.extras import how_to_install
 from maia.errors import MaiaError
 from maia.views.curves import Band, Curve, Floats
+from maia.views.figures import bars_of, compact
 from maia.views.words import ATTRIBUTION
+
+__all__ = [
+    "Chart", "Panel", "PlotError", "TerminalPlot", "bars_of", "chart_plot", "compact", "print_plot",
+    "save_charts", "save_png", "terminal_plot",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from rich.console import Console
 
-_BARS: Final = "▁▂▃▄▅▆▇█"
-_NO_BAR: Final = " "
 _MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3600.0, 86400.0
 _TIME_STEPS_S: Final = tuple(
     unit * step
@@ -46,44 +50,10 @@ _WORLD_FONTS: Final = (
     "IPAexGothic", "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS",
     "Unifont",
 )  # fmt: skip
-_LARGE: Final = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 class PlotError(MaiaError):
     """The picture cannot be made."""
-
-
-def compact(value: float) -> str:
-    """A number in few characters, such as 950, 1.2k or −3.4M; a dash for NaN."""
-    if np.isnan(value):
-        return "–"
-    sign, size = "−" if value < 0 else "", abs(value)
-    for unit, letter in _LARGE:
-        # A number that would round up to 1000 of a unit is written in the next unit.
-        if size >= unit * 0.9995:
-            return f"{sign}{_three_figures(size / unit)}{letter}"
-    return f"{sign}{_three_figures(size)}"
-
-
-def _three_figures(size: float) -> str:
-    text = f"{size:.0f}" if size >= 99.95 else f"{size:.1f}" if size >= 9.995 else f"{size:.2f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-# Sparklines
-
-
-def bars_of(values: Sequence[float | None], most: float | None = None) -> str:
-    """A sparkline: `most` (the largest value) gets the highest bar, zero or less the lowest, None a blank."""
-    if most is None:
-        most = max((value for value in values if value is not None), default=0.0)
-    return "".join(_NO_BAR if value is None else _bar(value, most) for value in values)
-
-
-def _bar(rate: float, most: float) -> str:
-    if most <= 0 or rate <= 0:
-        return _BARS[0]
-    return _BARS[min(int(rate / most * len(_BARS)), len(_BARS) - 1)]
 
 
 # In the terminal
