@@ -324,8 +324,12 @@ class PatternsDAO(DAO):
         await self._executor.execute("patterns.expire_evidence", before.date(), kept)
         await self._executor.execute("patterns.expire_alarms", before, kept)
         await self._executor.execute("patterns.expire_tombstones", before, kept)
-        rows = await self._executor.fetch("patterns.without_evidence")
-        return await self.forget([row["id"] for row in rows], "learner") if rows else 0
+        ids = await self.without_evidence()
+        return await self.forget(ids, "learner") if ids else 0
+
+    async def without_evidence(self) -> list[str]:
+        """The ids of patterns that are neither pinned nor forgotten and have no evidence left."""
+        return [row["id"] for row in await self._executor.fetch("patterns.without_evidence")]
 
     # Detectors' states and cursors
 

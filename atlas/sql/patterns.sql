@@ -282,7 +282,9 @@ INSERT INTO suggestions AS s (key, category, text, command, evidence, made_at, u
 VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $6)
 ON CONFLICT (key) DO UPDATE
 SET text = excluded.text, command = excluded.command, evidence = excluded.evidence, updated_at = excluded.updated_at,
-    closed_at = CASE WHEN s.text = excluded.text THEN s.closed_at END
+    closed_at = CASE WHEN s.text = excluded.text THEN s.closed_at END,
+    closed_by = CASE WHEN s.text = excluded.text THEN s.closed_by END,
+    reason = CASE WHEN s.text = excluded.text THEN s.reason END
 WHERE s.text <> excluded.text OR s.evidence <> excluded.evidence;
 
 -- name: suggestions
