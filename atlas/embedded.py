@@ -98,6 +98,18 @@ class EmbeddedServer:
         async with self._turn():
             await self._stop(how)
 
+    async def stop_unless_used(self) -> bool:
+        """Stop the server, unless another process uses it; returns whether it is stopped."""
+        async with self._turn():
+            alone = self.home.try_lock("users", fcntl.LOCK_EX)
+            if alone is None:
+                return False
+            try:
+                await self._stop(signal.SIGINT)
+            finally:
+                os.close(alone)
+        return True
+
     async def restart(self, how: signal.Signals = signal.SIGINT) -> None:
         """Stop and start the server without letting another process in between."""
         async with self._turn():
@@ -389,6 +401,14 @@ class _PidFile:
             return Path(f"/proc/{self.pid}/cwd").readlink() == cluster
         except OSError:
             return False
+
+
+def listener_of(cluster: Path) -> tuple[int, Path] | None:
+    """The pid of the server that listens in a cluster, and its socket; None if none does."""
+    pid_file = _PidFile.read(cluster)
+    if pid_file is None or pid_file.socket_folder is None or not (pid := pid_file.listener_pid()):
+        return None
+    return pid, pid_file.socket_folder / SOCKET
 
 
 class _StallDetector:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maia.commands.terminal import AsJson, explain_long_wait, load_settings, print_line, print_text
+from maia.stack.watchdog import Questions, ServiceManager, keep_alive
 
 if TYPE_CHECKING:
     from atlas.composition import Atlas
@@ -26,6 +27,10 @@ logger = logging.getLogger(__name__)
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
 DATABASE_CHECK_S = 5.0
+LONGEST_ANSWER_S = 900.0
+"""How long the database may take to answer: an embedded server recovers before it does."""
+LONGEST_FAILURE_S = 120.0
+"""How long an embedded server may fail to start before everything is started anew."""
 
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not listened on
 
@@ -42,7 +47,8 @@ def up(
 
     Runs PostgreSQL (an embedded one unless DATABASE_URL is set), a Prefect server with its UI that uses the
     same PostgreSQL, every agent on its schedule, and the metrics. A process that dies is restarted; if it
-    keeps dying, everything stops with status 1. With --json, each line of stdout is an event.
+    keeps dying, everything stops with status 1. With --json, each line of stdout is an event. To run it as
+    a service: maia daemon install.
     """
     with ExitStack() as stack:
         practice = None
@@ -60,6 +66,7 @@ class _Stack:
         self.practice, self.as_json = practice, as_json
         self.settings = load_settings()
         self.began_s = time.monotonic()
+        self.manager = ServiceManager.of(os.environ)
         host = _LOOPBACK_OF.get(self.settings.host, self.settings.host)
         place = f"[{host}]" if ":" in host else host
         self.ui_url = f"http://{place}:{self.settings.prefect.port}"
@@ -86,6 +93,7 @@ class _Stack:
                 outer = await stack.enter_async_context(self._supervisor())
                 self.settings = await self.practice.serve(outer)
                 watched.append(outer)
+            self.manager.say("Opening the database")
             with explain_long_wait("Opening the database"):
                 atlas = await stack.enter_async_context(Atlas.open(self.settings))
             await check_clock(atlas, preflight.LARGEST_CLOCK_SKEW)
@@ -94,10 +102,15 @@ class _Stack:
                 await self.practice.prepare(atlas, f"{self.ui_url}/api")
             try:
                 async with self._supervisor() as inner:
-                    with explain_long_wait("Starting Prefect (the first start sets up its database)"):
+                    starting = "Starting Prefect (the first start sets up its database)"
+                    self.manager.say(starting)
+                    with explain_long_wait(starting):
                         await inner.start(*self._children(await _prefect_database(atlas)))
                     self._announce([flow.deployment for flow in agents])
-                    await _watch([*watched, inner], atlas)
+                    try:
+                        await _watch([*watched, inner], atlas, self.manager)
+                    finally:
+                        self.manager.tell(STOPPING=1, STATUS="Stopping")
             except ChildError as error:
                 await atlas.notifier.notify("maia up stopped", str(error), level="error")
                 raise
@@ -133,10 +146,15 @@ class _Stack:
                 (sys.executable, "-m", *environment.server_command(), *address),
                 for_server,
                 ready=self._answering(f"{self.ui_url}/api/health"),
+                check=f"{self.ui_url}/api/health",
             ),
             Child("agents", (*maia, "serve", "--json"), for_clients, tier=1),
-            Child("metrics", (*maia, "metrics", "--json"), for_clients, tier=1),
+            Child("metrics", (*maia, "metrics", "--json"), for_clients, tier=1, check=self._metrics_check()),
         )
+
+    def _metrics_check(self) -> str | None:
+        """The URL at which the metrics say that they are served; None on a port that nobody knows before."""
+        return self.metrics_url.removesuffix("/metrics") + "/health" if self.settings.metrics.port else None
 
     def _answering(self, url: str) -> Callable[[], Awaitable[bool]]:
         async def answers() -> bool:
@@ -153,6 +171,7 @@ class _Stack:
 
     def _announce(self, deployments: list[str]) -> None:
         took_s = time.monotonic() - self.began_s
+        self.manager.tell(READY=1, STATUS=f"Ready, with the UI at {self.ui_url}")
         urls = {"ui": self.ui_url, "api": f"{self.ui_url}/api", "metrics": self.metrics_url}
         if self.as_json:
             demo = {"environment_file": str(self.practice.environment_file)} if self.practice else {}
@@ -186,12 +205,20 @@ async def _prefect_database(atlas: Atlas) -> dict[str, str]:
     return {"PREFECT_API_DATABASE_CONNECTION_URL": dsn.sqlalchemy_url(url), **dsn.libpq_environment(url)}
 
 
-async def _watch(supervisors: Sequence[Supervisor], atlas: Atlas) -> None:
-    """Wait until a child keeps dying (ChildError), keep the database running, and sample the host."""
+async def _watch(supervisors: Sequence[Supervisor], atlas: Atlas, manager: ServiceManager) -> None:
+    """Wait until a child keeps dying (ChildError), keep the database running, and sample the host.
+
+    As long as all of that goes on, the service manager hears that this process is alive.
+    """
     from maia.maintenance.monitor import keep_sampling
 
+    # Starting anew would bring back an embedded server, but no other one.
+    failure_limit_s = LONGEST_FAILURE_S if atlas.settings.database_url is None else None
+    database = Questions("the database", LONGEST_ANSWER_S, failure_limit_s)
+    signs = [database.wrong, *(supervisor.pulse.wrong for supervisor in supervisors)]
     tasks = [asyncio.create_task(supervisor.watch()) for supervisor in supervisors]
-    tasks.append(asyncio.create_task(_keep_database_running(atlas)))
+    tasks.append(asyncio.create_task(_keep_database_running(atlas, database)))
+    tasks.append(asyncio.create_task(keep_alive(manager, signs)))
     if atlas.settings.monitoring.enabled:
         tasks.append(asyncio.create_task(keep_sampling(atlas)))
     try:
@@ -204,14 +231,15 @@ async def _watch(supervisors: Sequence[Supervisor], atlas: Atlas) -> None:
         await asyncio.wait(tasks)
 
 
-async def _keep_database_running(atlas: Atlas) -> None:
+async def _keep_database_running(atlas: Atlas, questions: Questions) -> None:
     """Ping the database regularly, as that restarts an embedded server that has died."""
     from atlas.errors import DatabaseError
 
     while True:
         await asyncio.sleep(DATABASE_CHECK_S)
         try:
-            await atlas.db.ping()
+            with questions.question():
+                await atlas.db.ping()
         except DatabaseError as error:
             logger.warning("the database does not answer: %s", error)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.units.machine import Machine
+from tests.units.machine import MAIA, Machine
 from tests.waiting import until
 
 NEEDED = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container", "nsenter": "util-linux"}
@@ -36,6 +36,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     try:
         made.install(folder)
         made.boot()
+        made.run(MAIA, "daemon", "install")
         made.run("sh", "-ec", DATABASE)
         made.run("sh", "-ec", EMULATOR)
         until(

@@ -1,9 +1,11 @@
-"""A Debian with systemd in a container, in which the units are installed as docs/deployment.md says."""
+"""A Debian with systemd in a container, in which Pleiades is installed as docs/deployment.md says."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,10 @@ from tests import packages
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-INCLUDED = "systemd,systemd-sysv,dbus,python3,python3-venv,ca-certificates,postgresql,procps"
+INCLUDED = (
+    "systemd,systemd-sysv,dbus,libpam-systemd,polkitd,python3,python3-venv,ca-certificates,postgresql,procps"
+)
+MAIA = "/opt/pleiades/bin/maia"
 # The newest whose systemd also boots where control groups are of the old kind.
 RELEASE = "bookworm"
 SETTINGS = {
@@ -56,11 +61,6 @@ class Machine:
 
     def _configure(self) -> None:
         etc = self.root / "etc"
-        units = ROOT / "deployments/systemd"
-        (etc / "sysusers.d").mkdir(exist_ok=True)
-        (etc / "sysusers.d/pleiades.conf").write_bytes((units / "sysusers.d/pleiades.conf").read_bytes())
-        for unit in (units / "system").iterdir():
-            (etc / "systemd/system" / unit.name).write_bytes(unit.read_bytes())
         (etc / "pleiades").mkdir(mode=0o700)
         for name, value in SECRETS.items():
             secret = etc / "pleiades" / name
@@ -94,13 +94,40 @@ class Machine:
 
     def run(self, *command: str, check: bool = True) -> str:
         """Run something within, as root; returns what it printed."""
-        leader = self._leader()
-        assert leader is not None
-        answer = subprocess.run(["nsenter", "-t", leader, "-a", *command], capture_output=True, text=True)
+        answer = self.attempt(*command)
         assert not check or answer.returncode == 0, (
             f"{command}: {answer.stdout[-2000:]}{answer.stderr[-2000:]}"
         )
         return answer.stdout
+
+    def attempt(self, *command: str, user: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run something within, as root or as another user, whatever comes of it."""
+        leader = self._leader()
+        assert leader is not None
+        as_user = ["runuser", "-u", user, "--"] if user else []
+        return subprocess.run(
+            ["nsenter", "-t", leader, "-a", *as_user, *command], capture_output=True, text=True
+        )
+
+    def maia(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of maia within, as root, without the services' settings."""
+        return self.attempt(MAIA, *words)
+
+    @contextmanager
+    def changed(self, unit: str, *lines: str) -> Iterator[None]:
+        """A block in which further lines apply to a unit."""
+        self.run("mkdir", "-p", f"/run/systemd/system/{unit}.d")
+        self.run(
+            "sh",
+            "-c",
+            f"cat > '/run/systemd/system/{unit}.d/test.conf' <<'END'\n" + "\n".join(lines) + "\nEND",
+        )
+        self.run("systemctl", "daemon-reload")
+        try:
+            yield
+        finally:
+            self.run("rm", "-r", f"/run/systemd/system/{unit}.d")
+            self.run("systemctl", "daemon-reload")
 
     def show(self, unit: str) -> dict[str, str]:
         """A unit's properties."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.units.machine import SECRETS, SETTINGS, Machine
+from tests.units.machine import MAIA, SECRETS, SETTINGS, Machine
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(1800)
@@ -20,12 +20,15 @@ urllib.request.urlopen(urllib.request.Request(url, data, {"Content-Type": "appli
 """
 GET = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=20).read().decode())"
 OFTEN = (
-    "[Timer]\nOnCalendar=\nOnCalendar=*:*:0/3\nRandomizedDelaySec=0\nFixedRandomDelay=no\nAccuracySec=1s\n"
-)
+    "[Timer]", "OnCalendar=", "OnCalendar=*:*:0/3", "RandomizedDelaySec=0", "FixedRandomDelay=no",
+    "AccuracySec=1s",
+)  # fmt: skip
 
 
 def maia(machine: Machine, *words: str) -> str:
-    return machine.run("env", f"DATABASE_URL={SECRETS['database_url']}", "/opt/pleiades/bin/maia", *words)
+    """A command with the services' user, database and data folder."""
+    settings = (f"DATABASE_URL={SECRETS['database_url']}", "PLEIADES_DATA_DIR=/var/lib/pleiades")
+    return machine.run("runuser", "-u", "pleiades", "--", "env", *settings, MAIA, *words)
 
 
 def cycles(machine: Machine) -> int:
@@ -84,16 +87,31 @@ def test_a_missing_secret_is_a_failure_that_names_it(machine: Machine) -> None:
 
 
 def test_the_timer_starts_cycle_after_cycle(machine: Machine) -> None:
-    folder = machine.root / "etc/systemd/system/pleiades-agent@hunter.timer.d"
-    folder.mkdir()
-    (folder / "often.conf").write_text(OFTEN)
-    machine.run("systemctl", "daemon-reload")
-    before = cycles(machine)
-    machine.run("systemctl", "enable", "--now", "pleiades-agent@hunter.timer")
-    try:
+    timer = "pleiades-agent@hunter.timer"
+    with machine.changed(timer, *OFTEN):
+        before = cycles(machine)
+        machine.run("systemctl", "start", timer)
         until("two cycles", lambda: cycles(machine) >= before + 2)
-    finally:
-        machine.run("systemctl", "disable", "--now", "pleiades-agent@hunter.timer")
+        machine.run("systemctl", "stop", timer)
+
+
+def test_the_maintainer_comes_more_often_than_the_others_and_may_take_longer(machine: Machine) -> None:
+    assert "*:00/5:00" in machine.show("pleiades-agent@maintainer.timer")["TimersCalendar"]
+    assert "*:00/10:00" in machine.show("pleiades-agent@hunter.timer")["TimersCalendar"]
+    assert machine.show("pleiades-agent@maintainer.service")["TimeoutStartUSec"] == "3h"
+    machine.run("systemctl", "start", "pleiades-agent@maintainer")
+    assert machine.show("pleiades-agent@maintainer")["Result"] == "success"
+
+
+def test_a_timer_backs_the_database_up(machine: Machine) -> None:
+    timer = "pleiades-backup.timer"
+    assert machine.show(timer)["Persistent"] == "yes"
+
+    with machine.changed(timer, *OFTEN):
+        machine.run("systemctl", "start", timer)
+        until("a backup", lambda: "Finished pleiades-backup.service" in machine.journal("pleiades-backup"))
+        machine.run("systemctl", "stop", timer)
+    assert json.loads(maia(machine, "backup", "list", "--json"))
 
 
 def test_metrics_come_back_after_a_crash(machine: Machine) -> None:
@@ -109,7 +127,7 @@ def test_metrics_come_back_after_a_crash(machine: Machine) -> None:
     assert machine.show("pleiades-metrics")["ActiveState"] == "inactive"
 
 
-def test_everything_runs_on_one_machine_and_comes_back_after_a_crash(machine: Machine) -> None:
+def test_everything_runs_on_one_machine_and_comes_back_after_a_crash_and_a_hang(machine: Machine) -> None:
     machine.set(SETTINGS | {"PLEIADES_AGENTS__INTERVALS_S": '{"hunter": 5, "tracker": 5}'})
     health, metrics = "http://127.0.0.1:4200/api/health", "http://127.0.0.1:9464/metrics"
 
@@ -117,15 +135,28 @@ def test_everything_runs_on_one_machine_and_comes_back_after_a_crash(machine: Ma
         told = answers(machine, metrics)
         return answers(machine, health) == "true\n" and 'pleiades_cycles_total{agent="hunter"' in told
 
-    machine.run("systemctl", "start", "pleiades")
-    try:
-        until("everything works", is_well, 600)
-        machine.run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "pleiades")
-        until("a restart", lambda: machine.show("pleiades")["NRestarts"] == "1")
-        until("everything works again", is_well, 600)
-    except AssertionError as failure:
-        raise AssertionError(f"{failure}\n{machine.journal('pleiades')[-6000:]}") from failure
-    finally:
-        machine.run("systemctl", "stop", "pleiades")
+    def end_and_expect(restarts: int, number: str) -> None:
+        machine.run("systemctl", "kill", "--kill-whom=main", f"--signal={number}", "pleiades")
+        until("a restart", lambda: machine.show("pleiades")["NRestarts"] == str(restarts))
+        until("everything is ready again", lambda: machine.show("pleiades")["ActiveState"] == "active", 600)
+
+    # With four signs of life in 12 seconds, 12 seconds without one are a hang.
+    with machine.changed("pleiades.service", "[Service]", "WatchdogSec=12", "RestartSec=1"):
+        try:
+            # Returns once everything is ready.
+            machine.run("systemctl", "start", "pleiades")
+            assert machine.show("pleiades")["StatusText"].startswith("Ready")
+            until("everything works", is_well, 600)
+            end_and_expect(1, "KILL")
+            until("everything works again", is_well, 600)
+            before = machine.journal("pleiades")
+            end_and_expect(2, "STOP")
+            since = machine.journal("pleiades").removeprefix(before)
+            assert "Failed with result 'watchdog'" in since
+            assert "Current thread" in since, "the stacks of the process that hung"
+        except AssertionError as failure:
+            raise AssertionError(f"{failure}\n{machine.journal('pleiades')[-6000:]}") from failure
+        finally:
+            machine.run("systemctl", "stop", "pleiades")
     assert machine.show("pleiades")["ActiveState"] == "inactive"
     assert machine.run("ps", "-u", "pleiades", "-o", "args=", check=False) == ""
