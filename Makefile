@@ -14,7 +14,7 @@ export PIP_ROOT_USER_ACTION := ignore
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-acceptance test-stack test-images test-units test-monitoring lint format bench docs constraints wheel clean
+.PHONY: help demo test coverage test-acceptance test-stack test-images test-units test-maintenance test-monitoring lint format bench docs constraints wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test-images: $(VENV)/.dev ## Build the image and run compose.yaml with podman; s
 
 test-units: $(VENV)/.dev ## Boot the systemd units in a Debian container; see docs/deployment.md
 	$(BIN)/python -m pytest -n 0 -v tests/units $(ARGS)
+
+test-maintenance: $(VENV)/.dev ## Kill backups, break updates, fill a disk; the last needs root
+	$(BIN)/python -m pytest -n 0 -v tests/maintenance $(ARGS)
 
 test-monitoring: $(VENV)/.dev ## Run every alert rule and dashboard query in Prometheus
 	$(BIN)/python -m pytest -n 0 -v tests/monitoring $(ARGS)

@@ -133,7 +133,8 @@ def check_free_disk(atlas: Atlas, min_free_bytes: int = MIN_FREE_BYTES) -> None:
     if free < min_free_bytes:
         raise CannotStore(
             f"{atlas.settings.data_folder} has only {free / 2**20:.0f} MiB of free disk left: free some "
-            "space, or set PLEIADES_DATA_DIR to a folder on another disk"
+            "space (maia system cleanup --only emergency --apply), or set PLEIADES_DATA_DIR to a folder on "
+            "another disk"
         )
 
 

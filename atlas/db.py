@@ -261,6 +261,19 @@ class Database(_Runner):
         found = await self._on_connection("migration", migrations.pending)
         return [migration.name for migration in found]
 
+    async def run_alone(self, command: str) -> None:
+        """Run a command such as VACUUM or REINDEX CONCURRENTLY outside any transaction, without a time limit.
+
+        It has a connection to itself, so that cancelling this cancels the command. Its text comes from the
+        database, which quoted the names in it.
+        """
+        label = command.partition(" ")[0]
+        async with self._dedicated(unlimited=True) as connection:
+            try:
+                await connection.execute(command)
+            except DRIVER_ERRORS as error:
+                raise _wrapped(label, error, closed=_is_closed(connection)) from error
+
     @asynccontextmanager
     async def only_one(self, name: str) -> AsyncIterator[bool]:
         """Try to take the lock `name`, which one process of this database can hold; yields whether it did.

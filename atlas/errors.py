@@ -1,6 +1,9 @@
 """The exceptions that Atlas raises.
 
 AtlasError
+├── BackupError              a backup cannot be made, read or restored
+│   ├── BackupDamaged        it is torn, tampered with or incomplete
+│   └── BackupRunning        another process is making one
 ├── ConfigError              settings are missing, malformed or contradict each other
 │   ├── ClockSkew            this machine's clock and the database's disagree
 │   └── EmptyKeyRing         a ring has no key to call with
@@ -33,6 +36,18 @@ class AtlasError(Exception):
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").split("\n")[0])
+
+
+class BackupError(AtlasError):
+    """The backup cannot be made, read or restored."""
+
+
+class BackupDamaged(BackupError):
+    """The backup is not what was written."""
+
+
+class BackupRunning(BackupError):
+    """Another process is making a backup: wait until it is done."""
 
 
 class ConfigError(AtlasError):

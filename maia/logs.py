@@ -143,7 +143,8 @@ def _secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     for keys in settings.key_pool.values():
         for key in keys:
             yield key.key.get_secret_value(), key.fingerprint
-    for url in (settings.database_url, settings.redis_url, *settings.notifier.urls):
+    ping_url = settings.maintainer.alerts.ping_url
+    for url in (settings.database_url, settings.redis_url, ping_url, *settings.notifier.urls):
         if url is not None:
             yield from _parts_of_url(url.get_secret_value())
     if settings.hf_token is not None:

@@ -172,9 +172,10 @@ class ForecastsDAO(DAO):
             self._clock.now(),
         )
 
-    async def settled(self, since: datetime, limit: int) -> list[SettledCheck]:
+    async def settled(self, since: datetime, limit: int, until: datetime | None = None) -> list[SettledCheck]:
         """Forecasts and what came, the latest first."""
-        return [SettledCheck(**row) for row in await self._executor.fetch("forecasts.settled", since, limit)]
+        rows = await self._executor.fetch("forecasts.settled", since, limit, until)
+        return [SettledCheck(**row) for row in rows]
 
     async def waiting(self) -> tuple[int, datetime | None]:
         """How many checks wait for what comes, and when the first is due."""

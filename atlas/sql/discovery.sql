@@ -90,13 +90,16 @@ ORDER BY pacific_day, arm;
 -- name: meet_videos
 -- Remember that arm $1 met the videos $2 at $3, crediting the topics $4 (one bigint[] literal per video); $5 are those that
 -- were stored for the first time now. Ages count from when a video was or will be on air. Returns how many of those are early.
+-- Videos that are deleted meanwhile are left out.
 WITH met AS (
     INSERT INTO video_sources (video_id, arm, met_at, topics, is_first, age_h)
     SELECT c.video_id, $1::text, $3::timestamptz, m.topics::bigint[], c.video_id = ANY ($5::text[]),
         greatest(0, extract(epoch FROM $3::timestamptz - c.born_at) / 3600)
     FROM unnest($2::text[], $4::text[]) AS m (video_id, topics)
-    JOIN video_clock AS c ON c.video_id = m.video_id
-    ORDER BY c.video_id
+    JOIN videos AS v ON v.id = m.video_id
+    JOIN video_clock AS c ON c.video_id = v.id
+    ORDER BY v.id
+    FOR KEY SHARE OF v
     ON CONFLICT DO NOTHING
     RETURNING is_early, topics
 ),

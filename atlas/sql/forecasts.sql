@@ -34,6 +34,7 @@ FROM unnest(
 ) AS new (video_id, made_at, views, day_low, day, day_high, day_top, week_low, week, week_high, week_top)
 JOIN videos AS v ON v.id = new.video_id
 ORDER BY new.video_id COLLATE "C"
+FOR KEY SHARE OF v
 ON CONFLICT (video_id) DO UPDATE
 SET made_at = excluded.made_at, views = excluded.views, day_low = excluded.day_low, day = excluded.day,
     day_high = excluded.day_high, day_top = excluded.day_top, week_low = excluded.week_low, week = excluded.week,
@@ -55,6 +56,7 @@ FROM unnest(
     AS new (video_id, made_at, horizon_h, due_at, age_class, views, low, expected, high, top, damped, nth)
 JOIN videos AS v ON v.id = new.video_id
 ORDER BY new.video_id COLLATE "C"
+FOR KEY SHARE OF v
 ON CONFLICT DO NOTHING;
 
 -- name: due_checks
@@ -99,10 +101,10 @@ FROM unnest($1::text[], $2::timestamptz[], $3::smallint[], $4::float8[]) AS know
 WHERE k.video_id = known.video_id AND k.made_at = known.made_at AND k.horizon_h = known.horizon_h;
 
 -- name: settled
--- The settled checks since $1 of which it is known what came, at most $2, the latest first.
+-- The checks settled in [$1, $3) of which it is known what came, at most $2, the latest first.
 SELECT horizon_h, age_class, made_at, views, low, expected, high, top, damped, actual, settled_at
 FROM forecast_checks
-WHERE settled_at >= $1 AND actual IS NOT NULL
+WHERE settled_at >= $1 AND ($3::timestamptz IS NULL OR settled_at < $3) AND actual IS NOT NULL
 ORDER BY settled_at DESC
 LIMIT $2;
 

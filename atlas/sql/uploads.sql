@@ -295,14 +295,16 @@ UPDATE feed_pace SET stale_s = stale_s + $2::real * ($1::real - stale_s);
 
 -- name: add_counts
 -- Keep the counts of feeds (ids $1, instants $2, views $3) of live videos that are at least $4 of an interval younger than
--- the video's last sample and differ from it, for the tracker.
+-- the video's last sample and differ from it, for the tracker. Videos that are deleted meanwhile are left out.
 INSERT INTO pending_counts (video_id, at, views)
 SELECT seen.id, seen.at, seen.views
 FROM unnest($1::text[], $2::timestamptz[], $3::bigint[]) AS seen (id, at, views)
-JOIN video_clock AS c ON c.video_id = seen.id
+JOIN videos AS v ON v.id = seen.id
+JOIN video_clock AS c ON c.video_id = v.id
 WHERE c.status = 'live' AND c.broadcast = 'none' AND c.last_views IS DISTINCT FROM seen.views
     AND (c.last_at IS NULL OR seen.at >= c.last_at + $4::double precision * c.interval_h * interval '1 hour')
 ORDER BY seen.id COLLATE "C", seen.at
+FOR KEY SHARE OF v
 ON CONFLICT DO NOTHING;
 
 -- name: walk_of

@@ -6,6 +6,10 @@ SELECT name, body FROM vault_refused WHERE name = ANY($1::text[]);
 -- The names of waiting objects that begin with $1, and whether they are to be deleted.
 SELECT name, body IS NULL AS deleted FROM vault_refused WHERE starts_with(name, $1);
 
+-- name: waiting_days
+-- The days, as text, whose metadata wait for the vault.
+SELECT DISTINCT split_part(name, '/', 2) AS day FROM vault_refused WHERE starts_with(name, 'metadata/') AND body IS NOT NULL;
+
 -- name: count_waiting
 -- The number of objects that wait for the vault.
 SELECT count(*) FROM vault_refused;

@@ -229,6 +229,18 @@ class ShowsByDefault(HasDefault):
     default = "show"
 
 
+class ListsByDefault(HasDefault):
+    """A group whose command `list` is meant when none of its commands is named."""
+
+    default = "list"
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # The help of all commands, rather than that of `list`.
+        if args and args[0] in ("--help", "-h"):
+            return TyperGroup.parse_args(self, ctx, args)
+        return super().parse_args(ctx, args)
+
+
 class ServesByDefault(HasDefault):
     """A group whose command `serve` is meant when none of its commands is named."""
 

@@ -191,6 +191,8 @@ def _default(value: Any) -> str:
             return f"`{str(value).lower()}`"
         case () | {}:
             return "empty"
+        case tuple():
+            return f"`{','.join(map(str, value))}`"
         case _ if value is ...:
             return "the host's name"
     return f"`{value}`"

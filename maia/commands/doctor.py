@@ -142,6 +142,7 @@ def _run_checks() -> Iterator[Check]:
     yield from _keys(settings)
     yield _clock(settings)
     yield _failure_texts(settings)
+    yield from _maintainer(settings)
     yield from _disk(settings)
     yield from run(_collect(_services(settings)))
 
@@ -289,6 +290,20 @@ def _failure_texts(settings: Settings) -> Check:
         return ok("failure texts", f"llama.cpp classifies them with {model}")
     remedy = "mend that, or unset PLEIADES_LEARNER__LLAMA_MODEL; until then the statistical back end serves"
     return warning("failure texts", problem, remedy)
+
+
+def _maintainer(settings: Settings) -> Iterator[Check]:
+    """Where alerts go, and what the maintainer may change by itself."""
+    if urls := len(settings.notifier.urls):
+        yield ok("alerts", f"sent to {urls} address{'' if urls == 1 else 'es'}; to try: maia alerts test")
+    else:
+        remedy = "set PLEIADES_NOTIFIER__URLS, then run maia alerts test"
+        yield warning("alerts", "only logged, as no address is set", remedy)
+    if allowed := settings.maintainer.apply:
+        yield ok("maintainer", f"may by itself: {', '.join(allowed)}")
+    else:
+        remedy = "allow it, for example PLEIADES_MAINTAINER__APPLY=backup,cleanup,partitions,vacuum,reindex"
+        yield warning("maintainer", "only shows what it would do: no backups, no clean-up", remedy)
 
 
 def _disk(settings: Settings) -> Iterator[Check]:

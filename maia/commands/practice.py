@@ -34,13 +34,23 @@ SPEED = 360
 INTERVAL_S = 10
 LEARNER_INTERVAL_S = 60
 """A quarter of a virtual day: often enough for forecasts and first patterns within minutes."""
+MAINTAINER_INTERVAL_S = 60
 UNITS_A_DAY = 2_000
 
 _SETTINGS = {
     "PLEIADES_AGENTS__INTERVALS_S": json.dumps(
-        {"hunter": INTERVAL_S, "tracker": INTERVAL_S, "learner": LEARNER_INTERVAL_S}
+        {
+            "hunter": INTERVAL_S,
+            "tracker": INTERVAL_S,
+            "learner": LEARNER_INTERVAL_S,
+            "maintainer": MAINTAINER_INTERVAL_S,
+        }
     ),
     "PLEIADES_QUOTA__LIMITS__SEARCH": str(UNITS_A_DAY),
+    # The updates of this machine are none of a demonstration's business.
+    "PLEIADES_MAINTAINER__OFF": "updates,upgrade",
+    # What lasts is told of again after hours of the demo's time, which are seconds.
+    "PLEIADES_MAINTAINER__ALERTS__RESEND_S": str(7 * 86_400),
 }
 _KEPT = ("HOST", "PLEIADES_PREFECT__PORT", "PLEIADES_METRICS__PORT", "PLEIADES_LOG__JSON_LINES")
 """The user's settings that apply to the demo too: where it listens, and how it logs."""

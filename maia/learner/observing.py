@@ -4,6 +4,7 @@
 |---|---|---|---|---|
 | `<agent>.step` | the agent | what the step did | what it is done for | units |
 | `<agent>.cycle` | the agent | `cycle` | new videos and samples | units |
+| `maintainer.action` | `maintainer` | `take restart`, … | 1 if it was done | 0 |
 | `operator.act` | `operator` | `seed`, `watch`, … | 0 | 0 |
 | `hunter.offer` | `offer` | `offer`, once for each category and channel | 0 | 0 |
 
@@ -28,9 +29,11 @@ from maia.learning.observations import CYCLE, SUCCESS, Observation, Scalar
 from maia.youtube.categories import CATEGORIES
 
 ACT: Final = "operator.act"
+TAKEN: Final = "maintainer.action"
 OFFER: Final = "hunter.offer"
 KINDS: Final = (
     *(f"{agent.name}.{what}" for agent in AGENTS if agent.name != "learner" for what in ("step", "cycle")),
+    TAKEN,
     ACT,
     OFFER,
 )
@@ -128,7 +131,11 @@ class Observer:
         """How many events of each kind were malformed."""
         self._pseudonyms, self._template = pseudonyms, template
         self._without_personal_data = Remembered(pseudonyms).context
-        self._readers: dict[str, _Reader | None] = {ACT: self._act, OFFER: self._offer}
+        self._readers: dict[str, _Reader | None] = {
+            ACT: self._act,
+            OFFER: self._offer,
+            TAKEN: self._step,
+        }
 
     def observations(self, events: Iterable[Event]) -> list[Observation]:
         """What the events tell, in their order; other kinds of events are passed over."""

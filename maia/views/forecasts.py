@@ -142,14 +142,16 @@ class ForecastScores:
     scores: tuple[ForecastScore, ...]
 
 
-async def forecast_scores(atlas: Atlas, since: timedelta | datetime) -> ForecastScores:
-    """How good the forecasts were that were compared with what came since an instant."""
+async def forecast_scores(
+    atlas: Atlas, since: timedelta | datetime, until: datetime | None = None
+) -> ForecastScores:
+    """How good the forecasts were that were compared with what came since an instant, or in a span."""
     from atlas.adapters.forecasts import ForecastsDAO
 
     now = atlas.clock.now()
     begin = since if isinstance(since, datetime) else now - since
     dao = ForecastsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-    checks = await dao.settled(begin, _MOST_CHECKS)
+    checks = await dao.settled(begin, _MOST_CHECKS, until)
     waiting, first_due_at = await dao.waiting()
     groups: dict[tuple[int, int], list[SettledCheck]] = {}
     for check in checks:
