@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from maia.logs import StderrHandler
 
 pytest_plugins = ["atlas.testing"]
 
@@ -23,6 +26,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 COVERAGE_DATA = Path(__file__).resolve().parent.parent / ".coverage.d"
+
+
+@pytest.fixture(autouse=True)
+def _logging_stays() -> Iterator[None]:
+    """Undo what a command that ran in this process did to logging, which later tests would see."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    for handler in [each for each in root.handlers if each not in handlers]:
+        if isinstance(handler, StderrHandler):
+            root.removeHandler(handler)
 
 
 # Innermost, so that it is done before pytest-cov combines the files.

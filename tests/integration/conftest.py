@@ -21,6 +21,7 @@ import stamina
 
 from atlas.clock import FixedClock
 from atlas.testing import NOON, ThrowAwayServer, throw_away_folder, throw_away_server
+from maia import cli
 from maia.emulator import Emulator
 from maia.emulator.catalogue import Catalogue
 from maia.emulator.synthesis import synthesize
@@ -203,3 +204,21 @@ def emulated(emulator: Emulator) -> dict[str, Any]:
         "quota": {"pacing": False},
         "youtube_api_key_pool_json": json.dumps([{"key": "demo-one", "project": "demo"}]),
     }
+
+
+@pytest.fixture
+def run_maia(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line in this process: returns its status, what it printed, and what it logged."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exited:
+            cli.main([*arguments])
+        told = capsys.readouterr()
+        return int(exited.value.code or 0), told.out, told.err
+
+    return run

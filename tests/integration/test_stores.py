@@ -17,6 +17,7 @@ import threading
 import urllib.request
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,9 @@ class FakeHub:
                     entries[directory] = {"type": "directory", "path": directory, "oid": "1" * 40, "size": 0}
             if len(parts) == 1 or request.query.get("recursive", "").lower() == "true":
                 entries[path] = self._file(path)
+                if request.query.get("expand", "").lower() == "true":
+                    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+                    entries[path]["lastCommit"] = {"id": "1" * 40, "title": "Store", "date": at}
         start = int(request.query.get("cursor", 0))
         page = list(entries.values())[start : start + self.page_size]
         headers = {}
@@ -281,6 +285,16 @@ class TestEveryStore:
         assert sorted(await store.folders("metadata")) == ["1", "2"]
         assert await store.folders("nothing") == []
 
+    async def test_tells_when_objects_were_written(self, store: Store) -> None:
+        began = datetime.now(UTC) - timedelta(seconds=2)
+        await store.write(dict.fromkeys(["exports/a.csv", "exports/deep/b.csv", "other/c.csv"], b"1"))
+
+        written = await store.modified("exports")
+        assert sorted(written) == ["exports/a.csv", "exports/deep/b.csv"]
+        for at in written.values():
+            assert began <= at <= datetime.now(UTC) + timedelta(seconds=2)
+        assert dict(await store.modified("nothing")) == {}
+
     async def test_an_empty_store_lists_nothing(self, store: Store) -> None:
         assert await store.list("") == []
         assert await store.folders("metadata") == []
@@ -409,14 +423,15 @@ class TestFileStore:
     async def test_leftovers_of_the_dead_are_swept_after_an_hour(self, file_store: FileStore) -> None:
         await file_store.check()
         incoming = file_store.root / ".incoming"
-        for name, age_s in (("old", 3700), ("new", 60)):
+        old, new = "0" * 32, f"{'1' * 32}-7"
+        for name, age_s in ((old, 3700), (new, 60), ("theirs", 3700)):
             (incoming / name).write_bytes(b"half")
             instant = incoming.stat().st_mtime - age_s
             os.utime(incoming / name, (instant, instant))
 
         await file_store.write({"a.json": b"1"})
 
-        assert [path.name for path in incoming.iterdir()] == ["new"]
+        assert {path.name for path in incoming.iterdir()} == {new, "theirs"}
         assert await file_store.list("") == ["a.json"]
 
     async def test_a_swept_stage_fails_the_write_and_nothing_else(

@@ -22,7 +22,9 @@ from maia.commands.config import every_setting
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMPOSE = ROOT / "docker/compose.yaml"
 KUBERNETES = ROOT / "deployments/kubernetes"
-UNITS = sorted((ROOT / "deployments/systemd").glob("*/*.service"))
+SYSTEMD = ROOT / "deployments/systemd"
+PRIVILEGED = SYSTEMD / "system/pleiades-privileged@.service"
+UNITS = sorted(unit for unit in SYSTEMD.glob("*/*.service") if unit != PRIVILEGED)
 EVERY = ROOT / "docker/every"
 ENTRYPOINT = ROOT / "docker/entrypoint"
 
@@ -256,6 +258,19 @@ def test_every_selector_finds_its_pods(folder: str) -> None:
             assert any(wanted.items() <= pod.items() for pod in labels), resource["metadata"]["name"]
 
 
+# The image
+
+
+def test_the_image_is_built_with_what_links_of_the_packages_lead_to() -> None:
+    context = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    steps = (ROOT / "docker/Dockerfile").read_text("utf-8").splitlines()
+    for package in ("atlas", "maia", "flows"):
+        for link in filter(Path.is_symlink, (ROOT / package).rglob("*")):
+            target = link.resolve().relative_to(ROOT).as_posix()
+            assert f"!{target}" in context
+            assert f"COPY {target} {target}" in steps
+
+
 # systemd
 
 
@@ -285,3 +300,44 @@ def test_neither_a_rate_limit_nor_being_stopped_is_a_failure(unit: Path) -> None
         assert service["Restart"] == "always"
         assert service["SuccessExitStatus"] == "143"
         assert service["RestartPreventExitStatus"] == "2 78"
+
+
+@pytest.mark.parametrize("scope", ["system", "user"])
+def test_everything_on_one_machine_is_watched_and_limited(scope: str) -> None:
+    service = read(SYSTEMD / scope / "pleiades.service")["Service"]
+    assert (service["Type"], service["WatchdogSec"]) == ("notify", "3min")
+    assert (service["MemoryMax"], service["CPUQuota"]) == ("4G", "200%")
+    assert service["NoNewPrivileges"] == "yes"
+    if scope == "system":
+        assert (service["ProtectSystem"], service["StateDirectory"]) == ("strict", "pleiades")
+
+
+def test_a_backup_that_was_missed_is_made_up_for() -> None:
+    for scope in ("system", "user"):
+        assert read(SYSTEMD / scope / "pleiades-backup.timer")["Timer"]["Persistent"] == "yes"
+
+
+def verbs_of_root() -> dict[str, list[list[str]]]:
+    verbs: dict[str, list[list[str]]] = {}
+    for line in (SYSTEMD / "privileged/privileged").read_text("utf-8").splitlines():
+        if line and not line.startswith("#"):
+            verb, *command = line.split()
+            verbs.setdefault(verb, []).append(command)
+    return verbs
+
+
+def test_polkit_and_root_allow_the_same_verbs() -> None:
+    rule = (SYSTEMD / "polkit/49-pleiades.rules").read_text("utf-8")
+    listed = re.search(r"var verbs = (\[[^]]*\])", rule)
+    assert listed is not None
+    assert yaml.safe_load(listed[1]) == list(verbs_of_root())
+    of_verbs = {folder.name for folder in (SYSTEMD / "system").glob("pleiades-privileged@?*.service.d")}
+    assert of_verbs <= {f"pleiades-privileged@{verb}.service.d" for verb in verbs_of_root()}
+
+
+def test_root_restarts_units_that_exist() -> None:
+    for verb, commands in verbs_of_root().items():
+        if verb.startswith("restart-"):
+            unit = verb.removeprefix("restart-") + ".service"
+            assert commands == [["/usr/bin/systemctl", "restart", unit]]
+            assert (SYSTEMD / "system" / unit).is_file()

@@ -95,7 +95,8 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         if words[0].startswith("-"):
             continue
         command, rest = command_of(words)
-        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        options = [(*each.opts, *each.secondary_opts) for each in command.params]
+        known = {option for names in options for option in names} | {"--help"}
         for option in (word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)):
             assert option in known, f"maia {' '.join(words)}: no option {option}"
 

@@ -12,7 +12,7 @@ import pytest
 
 from atlas import config
 from atlas.clock import Clock, FixedClock, SystemClock
-from atlas.testing import NOON
+from atlas.testing import NOON, IsolatedSettings
 from maia.commands import doctor
 from maia.learner import llama
 
@@ -109,3 +109,14 @@ def test_which_back_end_classifies_failures_is_said_without_loading_a_model(
     assert checked().verdict == "warning"
     assert "pip install" in checked().finding
     assert "[llama]" in checked().finding
+
+
+def test_it_tells_where_alerts_go_and_what_the_maintainer_may_do() -> None:
+    bare = [*doctor._maintainer(IsolatedSettings())]
+    assert [(each.subject, each.verdict) for each in bare] == [
+        ("alerts", "warning"),
+        ("maintainer", "warning"),
+    ]
+    settings = IsolatedSettings(notifier={"urls": ["json://h/x"]}, maintainer={"apply": ["backup"]})
+    alerts, maintainer = doctor._maintainer(settings)
+    assert (alerts.verdict, maintainer.finding) == ("ok", "may by itself: backup")

@@ -344,9 +344,9 @@ class TestOutage:
     def test_under_maia_up_a_restart_is_not_reported_again(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from maia.stack import supervisor
+        from maia.maintenance import children
 
-        monkeypatch.setenv(supervisor.MARK, "some-mark")
+        monkeypatch.setenv(children.MARK, "some-mark")
         logs.configure(settings(level="INFO"))
         logger = logging.getLogger("prefect.engine")
         self.fail(logger)

@@ -108,7 +108,7 @@ def test_an_image_from_elsewhere_needs_no_login(cycle: Any) -> None:
 def test_every_agent_runs_on_schedule_and_by_hand_never_twice_at_once() -> None:
     reused = named("agent")
     run: list[str] = []
-    for name in ("agents", "learner"):
+    for name in ("agents", "learner", "maintainer"):
         described = named(name)
         assert {"schedule", "workflow_dispatch"} == set(described[True])
         [job] = described["jobs"].values()
