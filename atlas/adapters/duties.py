@@ -69,6 +69,11 @@ class DutiesDAO(DAO):
         runs = [DutyRun(**row) for row in rows]
         return {(run.duty, run.node): run for run in runs}
 
+    async def last_done(self, duty: str) -> datetime | None:
+        """When a duty was last done, on any host."""
+        done_at: datetime | None = await self._executor.fetchval("duties.last_done", duty)
+        return done_at
+
     async def begin(self, duty: str, node: str, turn: datetime, *, asked: bool = False) -> datetime | None:
         """Begin a run for a turn, under the duty's lock; returns when it began, which `finish` wants to know.
 

@@ -20,6 +20,10 @@ FROM duty_runs
 WHERE node IN ('', $1)
 ORDER BY duty, node;
 
+-- name: last_done
+-- When duty $1 was last done on any host.
+SELECT max(done_at) FROM duty_runs WHERE duty = $1;
+
 -- name: begin
 -- Under the duty's lock: begin its run on node $2 for the turn $3 at $4, unless it was done for that turn meanwhile, or $5 runs
 -- for it have begun already. A person's wish ($6) always begins one.

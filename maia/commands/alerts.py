@@ -95,9 +95,7 @@ async def _looked_at(atlas: Atlas) -> datetime | None:
     """When health was last judged, on any host."""
     from atlas.adapters.duties import DutiesDAO
 
-    dao = DutiesDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-    ends = [each.done_at for each in (await dao.runs()).values() if each.duty == "health" and each.done_at]
-    return max(ends, default=None)
+    return await DutiesDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).last_done("health")
 
 
 @app.command()

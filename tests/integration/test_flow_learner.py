@@ -32,7 +32,7 @@ async def test_a_run_with_options_shows_its_steps(settings: Settings, sql: Any) 
     async with get_client() as client:
         flow_run = await last_run(client)
         assert flow_run.parameters["options"] == ["force"]
-        tasks = await task_runs(client, flow_run, 6)
+        tasks = await task_runs(client, flow_run, 9)
     assert {"learn", "judge", "forecast"} <= {task.name.split(" ")[0].split("-")[0] for task in tasks}
     assert await sql.fetchval("SELECT count(*) FROM events WHERE kind = 'learner.cycle'") == 1
 
