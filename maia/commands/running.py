@@ -28,13 +28,16 @@ if TYPE_CHECKING:
     from atlas.config import Settings
     from maia.cycle.outcome import Progress
 
-_HELP = """{about}
+_HELP: Final = """{about}
 
 Runs as a Prefect flow, on the server at PREFECT_API_URL or, if that is unset, on a temporary one.
-Exit statuses: 0 also if there is nothing to do or the quota is used up for now (it says until when); 69 if
-YouTube or the database can't be reached, or nothing can be stored; 75 if YouTube answers 429; 78 if an API
-key or a setting is wrong.
+{statuses}
 """
+_STATUSES: Final = """Exit statuses: 0 also if there is nothing to do; 1 if something failed; 69 if the
+database can't be reached or can't store; 78 if a setting is wrong."""
+_STATUSES_WITH_RING: Final = """Exit statuses: 0 also if there is nothing to do or the quota is used up for
+now (it says until when); 69 if YouTube or the database can't be reached, or nothing can be stored; 75 if
+YouTube answers 429; 78 if an API key or a setting is wrong."""
 
 _ALSO: Final = "`maia {agent}` alone means this. `maia {agent} {name}` does something else: {about}"
 
@@ -85,7 +88,8 @@ def command_of(agent: AgentRecord) -> typer.Typer:
     )
     about = "\n\n".join([agent.about, *also])
     name = "run" if further else agent.name
-    app.command(name=name, help=_HELP.format(about=about))(_with_options(run, agent))
+    statuses = _STATUSES_WITH_RING if agent.ring else _STATUSES
+    app.command(name=name, help=_HELP.format(about=about, statuses=statuses))(_with_options(run, agent))
     for name, command in further.items():
         app.command(name=name)(command)
     return app

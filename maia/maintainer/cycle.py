@@ -20,6 +20,7 @@ from typing import Any, Final
 from atlas.adapters.duties import DutiesDAO, RunState
 from atlas.composition import Atlas
 from atlas.config import Settings
+from atlas.db import Database
 from atlas.errors import AtlasError, CannotStore, ConfigError, DatabaseUnavailable
 from maia.cycle.agent import Agent
 from maia.cycle.cycle import Cycle, OnProgress, StepRecord
@@ -44,6 +45,7 @@ LIGHT_LOCK: Final = "maintainer"
 HEAVY_LOCK: Final = "maintainer heavy"
 _LOCK_PATIENCE_S: Final = 20.0
 _LOCK_POLL_S: Final = 0.5
+_PROBE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +107,12 @@ class Maintainer(Agent[MaintainerStatistics]):
     async def report_outage(cls, settings: Settings, error: AtlasError) -> None:
         from maia.maintainer import emergency
 
+        if isinstance(error, DatabaseUnavailable) and await _answers(settings):
+            logger.warning(
+                "a connection broke, but the database answers: %s", error, extra={"action": "no_outage"}
+            )
+            await ping(settings, failed=True)
+            return
         # Space first: it may be what the database lacks, and people are told how it stands then.
         await emergency.free_without_database(settings)
         await outage.report_outage(settings, error)
@@ -129,6 +137,16 @@ class Maintainer(Agent[MaintainerStatistics]):
         if statistics["detail"]:
             lines.append(statistics["detail"])
         return "\n".join(lines)
+
+
+async def _answers(settings: Settings) -> bool:
+    """Whether the database answers right now: a connection that broke is no outage yet."""
+    try:
+        async with asyncio.timeout(_PROBE_S), Database.open(settings) as database:
+            await database.ping()
+    except (AtlasError, TimeoutError):
+        return False
+    return True
 
 
 class MaintainerCycle(Cycle[MaintainerStatistics]):

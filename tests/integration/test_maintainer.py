@@ -11,11 +11,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from atlas.adapters.duties import MOST_ATTEMPTS, ChangedSchedule, DutiesDAO
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
-from atlas.errors import CannotStore, ConfigError
+from atlas.errors import CannotStore, ConfigError, DatabaseUnavailable
 from atlas.testing import SettingsFactory
 from maia.cycle.agent import run
 from maia.maintainer import cycle as cycles
@@ -252,3 +253,21 @@ def test_commands_change_a_schedule_and_bring_the_shipped_one_back(run_maia: Any
 def test_a_command_that_names_no_duty_lists_them(run_maia: Any) -> None:
     status, _, wrong = run_maia("maintainer", "--direct", "--only", "cleaning")
     assert (status, "the duties are health" in wrong) == (78, True)
+
+
+async def test_a_connection_that_broke_is_no_outage_while_the_database_answers(
+    atlas: Atlas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    async def tell(settings: Any, error: Exception) -> None:
+        told.append(str(error))
+
+    monkeypatch.setattr(cycles.outage, "report_outage", tell)
+    await Maintainer.report_outage(atlas.settings, DatabaseUnavailable("the connection broke"))
+    assert not told
+    away = atlas.settings.model_copy(
+        update={"database_url": SecretStr("postgresql://nobody@127.0.0.1:1/none")}
+    )
+    await Maintainer.report_outage(away, DatabaseUnavailable("refused"))
+    assert told == ["refused"]

@@ -158,13 +158,13 @@ def test_the_settings_page_is_up_to_date() -> None:
 
 
 def test_the_metrics_page_is_up_to_date() -> None:
-    page = (ROOT / "docs/operations.md").read_text("utf-8")
+    page = (ROOT / "docs/monitoring.md").read_text("utf-8")
     assert metrics.documentation() in page, "put there what maia.stack.metrics.documentation() says"
 
 
 def test_every_alert_is_explained() -> None:
     groups = yaml.safe_load((ROOT / "deployments/prometheus/rules/pleiades.yml").read_text("utf-8"))["groups"]
-    page = (ROOT / "docs/operations.md").read_text("utf-8")
+    page = (ROOT / "docs/monitoring.md").read_text("utf-8")
     for rule in (rule for group in groups for rule in group["rules"] if "alert" in rule):
         assert f"| `{rule['alert']}` | {rule['labels']['severity']} |" in page
 
