@@ -236,18 +236,22 @@ def end(waiting: Mapping[str, subprocess.Popen[bytes]], within_s: float) -> None
 
 WAITING: Mapping[str, tuple[str, ...]] = {
     **{name: (name,) for name in cli.COMMANDS},
+    "backup": ("backup", "list"),
     "catalogue": ("catalogue", "import", "fifo", "-o", "x"),
     "channel": ("channel", "UC" + "a" * 22),
     "config": ("config", "show"),
+    "daemon": ("daemon", "comments"),
     "demo": ("demo", "--cycles", "100"),
     "emulator": ("emulator", "--catalogue", "x.catalogue", "--port", "0"),
     "export": ("export", "--to", "out.csv"),
     "hunter": ("hunter", "--direct"),
     "learn": ("learn", "--from", "x.jsonl"),
     "learner": ("learner", "--direct"),
+    "maintainer": ("maintainer", "--direct"),
     "patterns": ("patterns", "list"),
     "queue": ("queue", "list"),
     "seed": ("seed", "--file", "fifo"),
+    "system": ("system", "actions"),
     "tracker": ("tracker", "--direct"),
     "video": ("video", "plainAAAAAA"),
     "watch": ("watch", "list"),
@@ -263,7 +267,7 @@ def test_sigterm_ends_whatever_waits(environment: dict[str, str], silent_server:
     }  # fmt: skip
     # They don't wait for the database, or not before they have taken long for other things.
     blocked = {"PLEIADES_CONFIG": str(tmp_path / "fifo")}
-    theirs = dict.fromkeys(("config", "serve", "provision", "up", "doctor"), blocked)
+    theirs = dict.fromkeys(("backup", "config", "serve", "provision", "up", "doctor"), blocked)
     made = run(ours, *PRINTING["catalogue"], cwd=tmp_path)
     assert made.returncode == 0
     waiting = {

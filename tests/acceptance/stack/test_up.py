@@ -17,6 +17,7 @@ import pytest
 from atlas.config import DatabaseSettings
 from atlas.embedded import EmbeddedServer
 from atlas.testing import RecordingNotifier
+from maia.agents import AGENTS
 from maia.emulator.catalogue import Catalogue
 from tests.acceptance.conftest import KEYS, StageFactory
 from tests.acceptance.stack.conftest import UpFactory, alive, family_of, until
@@ -57,7 +58,7 @@ async def test_everything_runs_on_schedule_is_kept_and_ends(
     up = await start_up(stage.environment)
     ready = await up.next_event("up")
 
-    assert ready["deployments"] == ["hunter/default", "tracker/default", "learner/default"]
+    assert ready["deployments"] == [f"{agent.name}/default" for agent in AGENTS]
     status, page = await answer_of(ready["ui"])
     assert (status, "<title>Prefect" in page) == (200, True)
     assert "pleiades_up 1.0" in (await answer_of(ready["metrics"]))[1]
@@ -107,7 +108,12 @@ async def test_everything_runs_on_schedule_is_kept_and_ends(
 async def test_runs_under_way_give_back_what_they_hold(
     stage_of: StageFactory, synthetic: Catalogue, start_up: UpFactory, prefect_database: str, sql: Any
 ) -> None:
-    slow = {"PLEIADES_YOUTUBE__TIMEOUT_S": "100", "PLEIADES_YOUTUBE__TOTAL_TIMEOUT_S": "100"}
+    slow = {
+        "PLEIADES_YOUTUBE__TIMEOUT_S": "100",
+        "PLEIADES_YOUTUBE__TOTAL_TIMEOUT_S": "100",
+        # The others hold nothing, but would start processes while the hunter has four seconds to give back.
+        "PLEIADES_PREFECT__AGENTS": "hunter",
+    }
     stage = await stage_of(synthetic, settings=quick(prefect_database, **slow))
     assert (await stage.maia("seed", "stop motion", "cats")).status == 0
     stage.emulator.set_faults(["latency-60s:1"])
@@ -164,7 +170,7 @@ async def test_the_embedded_server_comes_and_goes_with_it_even_killed(
     assert server is not None
     connection = await asyncpg.connect(embedded.dsn_of("prefect"))
     assert await connection.fetchval("SELECT count(*) FROM pg_extension WHERE extname = 'pg_trgm'") == 1
-    assert await connection.fetchval("SELECT count(*) FROM deployment") == 4
+    assert await connection.fetchval("SELECT count(*) FROM deployment") == len(AGENTS) + 1
     await connection.close()
 
     os.kill(server, signal.SIGKILL)
