@@ -6,29 +6,16 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from atlas.adapters.dao import DAO
+from atlas.categories import Category
 from atlas.errors import DataRefused
 from atlas.queries import clean_text
 
 if TYPE_CHECKING:
     from atlas.db import Database
-
-Category = Literal[
-    "schedule",
-    "quota",
-    "performance",
-    "reliability",
-    "storage",
-    "security",
-    "discovery",
-    "tracking",
-    "updates",
-    "configuration",
-]
-CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
 
 LONGEST_TEXT: Final = 2_000
 _LONGEST_NAME: Final = 100

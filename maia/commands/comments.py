@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from datetime import UTC
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from atlas.categories import Category
 from maia.commands.terminal import AsJson, ExitStatus, console, print_json, print_line, print_text, with_atlas
 
 if TYPE_CHECKING:
@@ -19,18 +20,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
-CategoryName = Literal[
-    "schedule",
-    "quota",
-    "performance",
-    "reliability",
-    "storage",
-    "security",
-    "discovery",
-    "tracking",
-    "updates",
-    "configuration",
-]
 _STYLES: Final = {"new": "green", "changed": "yellow", "closed": "dim", "withdrawn": "dim", "open": ""}
 
 
@@ -44,7 +33,7 @@ def comments(
         typer.Option(metavar="TEXT", help="Add a comment; needs --category.", show_default=False),
     ] = None,
     category: Annotated[
-        CategoryName | None,
+        Category | None,
         typer.Option(help="Only this category, or that of the comment to add.", show_default=False),
     ] = None,
     close: Annotated[
@@ -107,7 +96,7 @@ def _check(
 
 
 def _adding(
-    text: str, category: CategoryName, author: str | None, *, as_json: bool
+    text: str, category: Category, author: str | None, *, as_json: bool
 ) -> Callable[[Atlas], Awaitable[None]]:
     async def run(atlas: Atlas) -> None:
         id_ = await _dao(atlas).add(text, category, author or _user(atlas))

@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from atlas.adapters.comments import CATEGORIES, LONGEST_TEXT, CommentsDAO
+from atlas.adapters.comments import LONGEST_TEXT, CommentsDAO
 from atlas.adapters.patterns import PatternsDAO
 from atlas.adapters.telemetry import HostSample, TelemetryDAO
 from atlas.adapters.upkeep import UpkeepDAO
+from atlas.categories import CATEGORIES
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.errors import DataRefused
 from atlas.testing import NOON
-from maia.commands.comments import CategoryName, app
+from maia.commands.comments import Category, app
 from maia.learner.advising import make_suggestions as advise
 from maia.maintainer.actions import Action, Taken
 from maia.maintainer.duties import DutyContext
@@ -209,7 +210,7 @@ async def test_a_comment_has_something_to_say(comments: CommentsDAO, text: str) 
 async def test_the_command_knows_every_category(sql: Any) -> None:
     from typing import get_args
 
-    assert get_args(CategoryName) == CATEGORIES
+    assert get_args(Category) == CATEGORIES
     allowed = await sql.fetchval(
         "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'suggestions_category_check'"
     )
