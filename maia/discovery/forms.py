@@ -6,6 +6,7 @@ page tokens of its answer belong to exactly these.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
@@ -34,6 +35,8 @@ CATEGORIES: Final = (10, 20, 24, 17, 22, 25, 23, 1, 28, 26, 2, 15, 19, 27)
 """The categories that uploaders can choose, roughly by how many of their videos grow."""
 SHORTEST_REST: Final = 1 / 8
 """The part of the usual rest that a topic keeps even if everything found was new."""
+
+_OPERATOR: Final = re.compile(r'["|]|(?<!\S)-\S')
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,14 @@ def quoted(query: str) -> str:
     plain = query.replace('"', " ").replace("|", " ")
     words = plain.split()
     return words[0] if len(words) == 1 and not words[0].startswith("-") else f'"{" ".join(words)}"'
+
+
+def is_joinable(query: str) -> bool:
+    """Whether a topic still means the same as one alternative of an OR.
+
+    One with operators of its own, such as `boating|sailing -fishing`, does not, unless it is a phrase.
+    """
+    return quoted(query) == query or _OPERATOR.search(query) is None
 
 
 def joined(queries: Iterable[str], longest: int = LONGEST_OR_QUERY) -> str:

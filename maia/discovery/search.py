@@ -305,7 +305,7 @@ class Search(Source[SearchAsk, SearchFinding]):
         records = [
             _record(topic, now)
             for topic in free.values()
-            if not topic.parameters and not self._has_page(topic, now)
+            if not topic.parameters and forms.is_joinable(topic.query) and not self._has_page(topic, now)
         ]
         groups = choose_groups(
             records,

@@ -359,11 +359,12 @@ class TestForms:
             subject: early[subject] for subject in SUBJECTS
         }
 
-    async def test_a_topic_with_parameters_of_its_own_is_never_joined(
+    async def test_a_topic_with_parameters_or_operators_of_its_own_is_never_joined(
         self, hunting: Hunting, emulator: Emulator
     ) -> None:
         async with hunting("cats", only="search:any") as hunter:
             await hunter.dao.seed(["gardens"], SearchParameters(region="JP"))
+            await hunter.dao.seed(["boating|sailing -fishing"])
             await hunter.cycle()
         assert [search["q"] for search in searches(emulator)] == ["cats"]
 

@@ -96,6 +96,20 @@ class TestSeveralTopics:
             'cats|"city gardens"|"-not"|"a b c"|"x y"'
         )
 
+    @pytest.mark.parametrize(
+        ("query", "is_joinable"),
+        [
+            ("city gardens", True),
+            ('"farm equipment"', True),
+            ("rock-paper-scissors - final", True),
+            ("boating|sailing -fishing", False),
+            ("boating -fishing", False),
+            ('"farm equipment" new', False),
+        ],
+    )
+    def test_a_topic_with_operators_of_its_own_is_not_joined(self, query: str, is_joinable: bool) -> None:
+        assert forms.is_joinable(query) == is_joinable
+
     def test_what_would_be_too_long_is_left_out_and_shorter_ones_still_fit(self) -> None:
         assert forms.joined(["aaaa", "bbbbbbbbbb", "cc"], longest=8) == "aaaa|cc"
 
