@@ -41,6 +41,17 @@ _PAUSES = Backoff(first_s=60, longest_s=1800, jitter="equal")
 # About what Discord accepts from a web hook: 5 messages in 2 s.
 _RATE_PER_S, _BURST = 2.5, 20
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
+_CAUSES = (
+    ("ProxyError", "the proxy can't be used: check PLEIADES_NETWORK__PROXY or HTTPS_PROXY"),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "its certificate is not trusted: set SSL_CERT_FILE if your company signs it",
+    ),
+    ("NameResolutionError|getaddrinfo", "its host name can't be resolved: check it, and the network's DNS"),
+    ("[Tt]imed out|TimeoutError", "it did not answer in time: check the network and any firewall"),
+    ("refused", "the connection was refused: check its host and port"),
+)
+"""What the text of an error of a connection shows about its cause; the text itself may contain a URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,15 +291,21 @@ class Notifier:
 
 
 class _AppriseLog(logging.Filter):
-    """Collects what Apprise logs in the sending thread, but keeps it out of our log: it may quote a URL."""
+    """Collects what Apprise logs in the sending thread, but keeps it out of our log: it may quote a URL.
+
+    Its warnings say that there was no connection, and only its debugging messages why.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._thread = threading.local()
 
     def filter(self, record: logging.LogRecord) -> bool:
+        reasons: list[str] = getattr(self._thread, "reasons", [])
         if record.levelno >= logging.WARNING:
-            getattr(self._thread, "reasons", []).append(record.getMessage())
+            reasons.append(record.getMessage())
+        elif str(record.msg).startswith("Socket Exception") and (cause := _cause_in(record.getMessage())):
+            reasons.append(cause)
         return False
 
     @contextmanager
@@ -304,9 +321,15 @@ class _AppriseLog(logging.Filter):
 _apprise_log = _AppriseLog()
 
 
+def _cause_in(text: str) -> str | None:
+    return next((cause for pattern, cause in _CAUSES if re.search(pattern, text)), None)
+
+
 def _apprise() -> Any:
     """Import Apprise on first use, and keep it from logging a URL."""
-    logging.getLogger("apprise").addFilter(_apprise_log)
+    log = logging.getLogger("apprise")
+    log.addFilter(_apprise_log)
+    log.setLevel(logging.DEBUG)
     # At DEBUG urllib3 logs the path of every request, which for many services is the secret.
     transport = logging.getLogger("urllib3")
     transport.setLevel(max(transport.getEffectiveLevel(), logging.INFO))

@@ -80,22 +80,44 @@ async def _call_once(url: URL, timeout_s: float) -> int:
     # Most cycles of most installations call nobody, and it takes long to load.
     import aiohttp
 
+    proxy = network.proxy_for(str(url))
     timeout = aiohttp.ClientTimeout(total=timeout_s)
     try:
         # `proxy_for` finds the proxy; nothing else, such as ~/.netrc, should affect this call.
         async with (
             aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
-            session.get(url, proxy=network.proxy_for(str(url))) as answer,
+            session.get(url, proxy=proxy) as answer,
         ):
             status = answer.status
     except TimeoutError:
         failure = f"no answer within {timeout_s:g} s"
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        # Its text may contain the URL.
-        failure = f"{type(error).__name__}"
+        failure = _cause(error, proxy)
     else:
         if status < 500 and status != 429:
             return status
         failure = f"it answered {status}"
     # Raised outside the handlers, so that aiohttp's error isn't its context.
     raise _NoAnswer(failure)
+
+
+def _cause(error: Exception, proxy: str | None) -> str:
+    """Why there was no answer; an error's own text may contain the URL."""
+    import aiohttp
+
+    match error:
+        case aiohttp.ClientHttpProxyError():
+            refusal = f"the proxy {network.without_secret(proxy or '')} answered {error.status}"
+            return f"{refusal}: check PLEIADES_NETWORK__PROXY or HTTPS_PROXY, and the name and password in it"
+        case aiohttp.ClientProxyConnectionError():
+            where = network.without_secret(proxy or "")
+            return f"no connection to the proxy {where}: check PLEIADES_NETWORK__PROXY or HTTPS_PROXY"
+        case aiohttp.ClientConnectorCertificateError():
+            return (
+                "its certificate is not trusted: if your company's own authority signed it, set SSL_CERT_FILE"
+            )
+        case aiohttp.ClientConnectorDNSError():
+            return "its host name cannot be resolved: check the network and its DNS"
+        case aiohttp.ClientConnectorError():
+            return "no connection: check the network and any firewall"
+    return f"the call failed ({type(error).__name__}): check PLEIADES_MAINTAINER__ALERTS__PING_URL"

@@ -109,6 +109,18 @@ class TestEveryoneGoesTheSameWay:
             assert await alerts.notify("title", "body")
             assert proxy.asked == ["POST http://hook.invalid/path"]
 
+    @pytest.mark.parametrize("scheme", ["json", "jsons", "discord"])
+    async def test_alerts_tell_of_a_dead_proxy(
+        self, scheme: str, closed_port: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        through(f"http://user:s3cret@127.0.0.1:{closed_port}", "setting", monkeypatch)
+        url = SecretStr(f"{scheme}://s3cret.invalid/{'s3cretToken' * 6}")
+        (tested,) = await Notifier(None, NotifierSettings(urls=(url,))).test("title", "body")
+        assert "the proxy can't be used: check PLEIADES_NETWORK__PROXY or HTTPS_PROXY" in (
+            tested.reason or ""
+        )
+        assert "s3cret" not in repr(tested)
+
     @ways
     async def test_the_hub(self, how: str, monkeypatch: pytest.MonkeyPatch, database: Database) -> None:
         import huggingface_hub

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -118,26 +117,53 @@ async def test_what_fails_is_only_logged(
     assert f"the dead-man's switch was not reached: {reason}" in caplog.messages
 
 
-async def test_the_url_is_never_logged(settings_for: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_url_is_never_logged(
+    settings_for: Any, closed_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(1)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = settings_for(f"http://s3cretUser:s3cretPass@127.0.0.1:{port}/s3cretPath?k=s3cretQuery")
+    settings = settings_for(f"http://s3cretUser:s3cretPass@127.0.0.1:{closed_port}/s3cretPath?k=s3cretQuery")
     assert not await ping(settings)
     logged = caplog.text + "".join(repr(vars(record)) for record in caplog.records) + repr(settings)
-    assert "was not reached: ClientConnectorError" in caplog.text
+    assert "was not reached: no connection: check the network and any firewall" in caplog.text
     assert "s3cret" not in logged
 
 
 async def test_it_goes_through_the_proxy(
     switch: Switch, settings_for: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"):
-        monkeypatch.setenv(name, "")
-    network.prepare(NetworkSettings(proxy=SecretStr(switch.url)))
+    use_proxy(switch.url, monkeypatch)
     assert await ping(settings_for("http://switch.example/uuid"), failed=True)
     assert switch.asked == ["GET http://switch.example/uuid/fail"]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_dead_proxy_is_named(
+    settings_for: Any,
+    closed_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    scheme: str,
+) -> None:
+    use_proxy(f"http://user:s3cret@127.0.0.1:{closed_port}", monkeypatch)
+    assert not await ping(settings_for(f"{scheme}://switch.example/s3cret"))
+    proxy = f"127.0.0.1:{closed_port}"
+    assert f"no connection to the proxy {proxy}: check PLEIADES_NETWORK__PROXY or HTTPS_PROXY" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+async def test_a_proxy_that_refuses_is_named(
+    switch: Switch, settings_for: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    switch.statuses = [407] * 9
+    use_proxy(switch.url, monkeypatch)
+    assert not await ping(settings_for("https://switch.example/uuid"))
+    assert f"the proxy {switch.url.removeprefix('http://')} answered 407: check" in caplog.text
+
+
+def use_proxy(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    network.prepare(NetworkSettings(proxy=SecretStr(url)))
 
 
 def test_the_log_hides_it_anyway(settings_for: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
