@@ -28,6 +28,7 @@ from atlas.backups.snapshot import Session, execute
 from atlas.backups.stream import (
     Abandoned,
     Conduit,
+    ProgramFailed,
     abandon,
     all_of,
     background_threads,
@@ -198,6 +199,12 @@ class _Restoration:
         program = await Program.start(usable, "pg_restore", arguments, env, stdin=pipe)
         try:
             await program.finish()
+        except ProgramFailed as error:
+            if "startup parameter" not in str(error):
+                raise
+            raise ProgramFailed(
+                f"{error}: a connection pooler in between refuses it: give the database's direct address"
+            ) from error
         finally:
             await program.kill()
 

@@ -24,9 +24,13 @@ from pydantic import SecretStr
 
 from atlas import db, prefect_database
 from atlas.adapters.maia import MaiaDAO
+from atlas.backups.creation import create
+from atlas.backups.restoration import restore
+from atlas.backups.shelf import Shelf
 from atlas.clock import FixedClock
+from atlas.composition import Atlas
 from atlas.db import Database
-from atlas.errors import ConfigError, DatabaseUnavailable, StatementTimeout
+from atlas.errors import BackupError, ConfigError, DatabaseUnavailable, StatementTimeout
 from atlas.testing import NOON, SettingsFactory, ThrowAwayServer
 
 PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
@@ -278,3 +282,32 @@ async def test_a_pooler_that_dies_is_an_outage(
                 await database.ping()
             with pytest.raises(DatabaseUnavailable, match="connection refused"):
                 await database.ping()
+
+
+class TestBackups:
+    @pytest.fixture
+    def target_url(self, postgres: ThrowAwayServer, empty_database_url: str) -> Iterator[str]:
+        """An empty database, through a PgBouncer with as many sessions as it has by default."""
+        with pgbouncer(postgres, default_pool_size=20) as url_of:
+            yield url_of(urlsplit(empty_database_url).path.strip("/"))
+
+    @pytest.mark.parametrize(("through", "method"), [(True, "copy"), (False, "pg_dump")])
+    async def test_one_is_made_and_restored_through_it(
+        self, settings_factory: SettingsFactory, database_url: str, target_url: str, tmp_path: Path,
+        through: bool, method: str,
+    ) -> None:  # fmt: skip
+        name = urlsplit(database_url).path
+        source = urlsplit(target_url)._replace(path=name).geturl() if through else database_url
+        settings = settings_factory(
+            database_url=SecretStr(source), maintainer={"backups": {"path": tmp_path / "backups"}}
+        )
+        shelf = Shelf.of(settings)
+        async with Atlas.open(settings) as atlas:
+            assert atlas.db.pooled == through
+            await atlas.events.append("test.kept", {})
+            manifest = await create(atlas, shelf)
+        assert manifest.contents.method == method
+        if method == "pg_dump":
+            with pytest.raises(BackupError, match=r"startup parameter.* give the database's direct address"):
+                await restore(shelf, manifest, f"{target_url}?search_path=public", settings.database)
+        await restore(shelf, manifest, target_url, settings.database)
