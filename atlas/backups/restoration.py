@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from atlas import migrations, paths
+from atlas import dsn, migrations, paths
 from atlas.backups import copying, programs
 from atlas.backups.manifest import Manifest, Table
 from atlas.backups.programs import Program
@@ -117,6 +117,7 @@ class _Restoration:
     async def run(self, identity: Path | None, folders: list[Path] | None) -> None:
         identities = identities_of(self._manifest, identity)
         contents = self._manifest.contents
+        _check_search_path(self._url, contents.schema)
         async with Session.open(self._url, self._settings, readonly=False) as session:
             await self._check_empty(session)
             major = (await session.facts()).major
@@ -232,6 +233,16 @@ class _Restoration:
 
     def _note_bytes(self, done: int) -> None:
         self._on_progress("restoring", done, self._manifest.size_bytes)
+
+
+def _check_search_path(url: str, schema: str) -> None:
+    """BackupError if sessions of this URL would not find what is restored."""
+    given = dsn.parse(url).settings.get("search_path")
+    if given is not None and schema not in [name.strip(' "') for name in given.split(",")]:
+        raise BackupError(
+            f"the backup's tables are of the schema {schema}, but the URL has search_path={given}, so that "
+            "nobody would find them: leave that out of the URL"
+        )
 
 
 def _check_migration(manifest: Manifest) -> None:

@@ -330,6 +330,15 @@ class TestTargets:
             await restored(filled, shelf, manifest, filled.db.url_of())
         assert await copy_of(filled.db.url_of(), COMPARED[0]) == before
 
+    async def test_a_search_path_that_would_hide_what_is_restored_is_refused(
+        self, filled: Atlas, shelf: Shelf, empty_database_url: str
+    ) -> None:
+        manifest = await create(filled, shelf)
+        with pytest.raises(BackupError, match="of the schema public, but the URL has search_path=elsewhere"):
+            await restored(filled, shelf, manifest, f"{empty_database_url}&schema=elsewhere")
+        assert await tables_of(empty_database_url) == []
+        await restored(filled, shelf, manifest, f"{empty_database_url}&schema=public")
+
     async def test_what_differs_after_restoring_is_told(
         self, filled: Atlas, shelf: Shelf, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
