@@ -117,7 +117,12 @@ async def _create_table(connection: Connection) -> None:
             "CREATE TABLE IF NOT EXISTS migration (number int PRIMARY KEY, name text NOT NULL UNIQUE, "
             "sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
         )
-    except (InsufficientPrivilegeError, InvalidSchemaNameError) as error:
+    except InvalidSchemaNameError as error:
+        raise MigrationError(
+            "no schema of the search path exists for the user in DATABASE_URL: correct search_path (or "
+            "schema, currentSchema) there, or ask the owner to CREATE SCHEMA AUTHORIZATION that user"
+        ) from error
+    except InsufficientPrivilegeError as error:
         raise MigrationError(
             "the user in DATABASE_URL may not create tables: ask the database's owner to GRANT CREATE ON "
             "SCHEMA public TO that user, or to CREATE SCHEMA AUTHORIZATION that user"

@@ -171,6 +171,15 @@ async def test_a_user_who_may_not_create_is_told_what_to_grant(
         await sql.execute(f"DROP ROLE humble_{name}")
 
 
+async def test_a_search_path_without_a_schema_is_named(
+    folder: Path, settings_factory: SettingsFactory, empty_database_url: str
+) -> None:
+    url = SecretStr(f"{empty_database_url}&schema=nowhere")
+    with pytest.raises(MigrationError, match=r"no schema of the search path exists .*: correct search_path"):
+        async with Database.open(settings_factory(database_url=url)):
+            pass
+
+
 async def test_everything_is_made_in_the_users_own_schema(
     settings_factory: SettingsFactory, empty_database_url: str, sql: Any
 ) -> None:
