@@ -8,7 +8,7 @@ from typing import Final
 
 from atlas.adapters.health import VaultQueue
 from atlas.clock import next_reset, pacific_day, pacific_midnight
-from atlas.keyring import KeyState, LedgerLine
+from atlas.keyring import KeyState, KeyStatus, LedgerLine
 from maia.maintenance.findings import Component, Finding, Severity
 from maia.maintenance.health_terms import (
     UNREACHABLE,
@@ -26,6 +26,8 @@ _CONDITIONS: Final = {
     ServiceCondition.FAILED: "has failed",
     ServiceCondition.UNHEALTHY: "fails its check",
 }
+# By default a key rests after five failures, and each rest is twice as long: ten take half an hour.
+_MANY_FAILURES: Final = 10
 _VAULT_PATIENCE: Final = timedelta(hours=1)
 
 
@@ -120,18 +122,24 @@ def _burn(line: LedgerLine, basis: Basis) -> Iterator[Finding]:
 
 
 def _keys(lines: Sequence[LedgerLine]) -> Iterator[Finding]:
+    """Keys that are disabled, or that nothing has succeeded with for long."""
     keys = {key.fingerprint: key for line in lines for key in line.keys}
-    disabled = [key for key in keys.values() if key.state is KeyState.DISABLED]
-    for key in disabled:
-        none_left = all(other.state is KeyState.DISABLED for other in keys.values())
+    useless = [key for key in keys.values() if key.state is KeyState.DISABLED or _keeps_failing(key)]
+    for key in useless:
+        is_disabled = key.state is KeyState.DISABLED
+        what = "is disabled" if is_disabled else f"has failed {key.failures} times in a row"
         yield Finding(
             component=Component.LEDGER,
             check="key",
             subject=key.fingerprint,
-            severity=Severity.ERROR if none_left else Severity.WARNING,
-            text=f"The API key {key.fingerprint} is disabled: {shortened(key.reason or 'no reason given')}",
-            command=f"maia keys --enable {key.fingerprint}",
+            severity=Severity.ERROR if len(useless) == len(keys) else Severity.WARNING,
+            text=f"The API key {key.fingerprint} {what}: {shortened(key.reason or 'no reason given')}",
+            command=f"maia keys --enable {key.fingerprint}" if is_disabled else "maia keys",
         )
+
+
+def _keeps_failing(key: KeyStatus) -> bool:
+    return key.state in (KeyState.OPEN, KeyState.HALF_OPEN) and key.failures >= _MANY_FAILURES
 
 
 # What should succeed again and again: agents and duties

@@ -445,6 +445,18 @@ def test_the_last_key_is_an_error() -> None:
     assert (finding.severity, finding.command) == (Severity.ERROR, "maia keys --enable k1")
 
 
+@pytest.mark.parametrize("state", [KeyState.OPEN, KeyState.HALF_OPEN])
+def test_a_key_that_keeps_failing_is_told_of_before_it_is_disabled(state: KeyState) -> None:
+    resting = replace(key("k1", state), failures=9, reason="HTTP 403")
+    assert keys(judge(Figures(ledger=[line(keys=(resting,))]), BASIS)) == set()
+    failing = replace(resting, failures=10)
+    finding = only(judge(Figures(ledger=[line(keys=(failing,))]), BASIS))
+    assert (finding.key, finding.severity) == ("ledger.key:k1", Severity.ERROR)
+    assert finding.text == "The API key k1 has failed 10 times in a row: HTTP 403"
+    good = key("k2", KeyState.ACTIVE)
+    assert only(judge(Figures(ledger=[line(keys=(failing, good))]), BASIS)).severity is Severity.WARNING
+
+
 # What answers, and probes that fail
 
 
