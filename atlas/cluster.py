@@ -82,7 +82,7 @@ class Home:
             except KeyError:
                 raise EmbeddedServerError(
                     f"this process runs as uid {uid}, which has no name, and PostgreSQL needs one: add it to "
-                    "/etc/passwd, or set DATABASE_URL to another server"
+                    "/etc/passwd, run this as another user, or set DATABASE_URL to another server"
                 ) from None
         for folder in (self.path, self.path.parent):
             with suppress(FileNotFoundError, KeyError):

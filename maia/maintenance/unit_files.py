@@ -74,7 +74,9 @@ class Layout:
         if scope is Scope.SYSTEM:
             return cls(scope, root / "etc/systemd/system", root / "etc/pleiades", root / "var/lib/pleiades")
         if not (home := environment.get("HOME")):
-            raise NotInstallable("HOME is not set, so there is no folder for a user's units")
+            raise NotInstallable(
+                "HOME is not set, so there is no folder for a user's units: set it, or install as root"
+            )
         config = Path(environment.get("XDG_CONFIG_HOME") or f"{home}/.config")
         data = Path(environment.get("XDG_DATA_HOME") or f"{home}/.local/share")
         return cls(scope, config / "systemd/user", config / "pleiades", data / "pleiades")

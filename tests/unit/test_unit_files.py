@@ -35,6 +35,11 @@ def layout_below(root: Path, scope: Scope = Scope.SYSTEM) -> Layout:
     return Layout.of(scope, {"HOME": str(root)}, root)
 
 
+def test_without_a_home_it_says_what_to_do() -> None:
+    with pytest.raises(NotInstallable, match=r"HOME is not set.*: set it, or install as root"):
+        Layout.of(Scope.USER, {})
+
+
 @pytest.mark.parametrize(("scope", "program"), [("system", PROGRAM_OF_SYSTEM), ("user", PROGRAM_OF_USER)])
 def test_what_is_installed_is_what_the_repository_shows(scope: str, program: str) -> None:
     layout = Layout.of(Scope(scope), HOME)
