@@ -163,9 +163,14 @@ class InstallPackages(Action):
         found = await look(self._settings, self._atlas.clock.now(), parts={Part.SYSTEM})
         if found.system is None or not found.system.permitted:
             return None
-        permitted = await without_strangers(found.system.permitted, timeout_s=self._settings.timeout_s)
+        refused = () if os.geteuid() == 0 else found.system.refused_by_root
+        permitted = await without_strangers(
+            [each for each in found.system.permitted if each.name not in refused],
+            timeout_s=self._settings.timeout_s,
+        )
         if not permitted:
             return None
+        self._only_by_root = found.system.only_by_root
         self._permitted = permitted
         security = sum(each.is_security for each in permitted)
         direct = (shlex.join(install_command(permitted)),)
@@ -178,6 +183,12 @@ class InstallPackages(Action):
     async def apply(self, plan: Plan) -> str:
         if os.geteuid() == 0:
             return await _as_action(install(self._permitted, timeout_s=self._settings.timeout_s))
+        if self._only_by_root:
+            raise ActionFailed(
+                f"root's units would also update {', '.join(self._only_by_root)}, which the settings do not "
+                "permit: block them in /etc/apt/pleiades.preferences as well, or permit them in "
+                "PLEIADES_MAINTAINER__UPDATES__ORIGINS and …__BLOCK"
+            )
         from maia.maintenance.systemctl import Systemd
         from maia.maintenance.unit_files import Scope
 
@@ -192,7 +203,7 @@ class InstallPackages(Action):
             await systemd.change("start", unit)
         left = await look(self._settings, self._atlas.clock.now(), parts={Part.SYSTEM})
         remaining = 0 if left.system is None else len(left.system.permitted)
-        return f"root updated system packages by /etc/apt/pleiades.preferences; {remaining} of ours are left"
+        return f"root updated system packages by /etc/apt/pleiades.preferences; {remaining} are left"
 
 
 class _ReleaseAction(Action):

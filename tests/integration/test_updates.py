@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,22 @@ from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.errors import VaultUnavailable
 from atlas.testing import SettingsFactory
+from maia.maintainer import updates
 from maia.maintainer.actions import Action, ActionFailed, ActionState, Taken
 from maia.maintainer.duties import DutyContext
 from maia.maintainer.taking import Taker
 from maia.maintainer.update_surroundings import LiveSurroundings
-from maia.maintainer.updates import FinishUpdate, InstallRelease, check_updates, procedure_of, upgrade
+from maia.maintainer.updates import (
+    FinishUpdate,
+    InstallPackages,
+    InstallRelease,
+    check_updates,
+    procedure_of,
+    upgrade,
+)
 from maia.maintenance.updating.environments import EnvironmentFolder, Journal, Phase
 from maia.maintenance.updating.errors import UpdateFailed
+from maia.maintenance.updating.looking import Updates
 from tests.wheels import write_wheel
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -152,6 +163,42 @@ async def test_a_plan_names_every_command_and_changes_nothing(
     assert any("--no-index" in command and f"{NAME}==0.0.2" in command for command in release.plan.commands)
     assert report.summary.count("only planned") == 2
     assert files(root) == before
+
+
+class TestRootsPolicy:
+    """Root's units install packages for a service that is not root."""
+
+    @pytest.fixture(autouse=True)
+    def as_service(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: 999)
+
+    async def test_what_it_refuses_is_not_planned(
+        self, atlas: Atlas, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told_by(monkeypatch, refused_by_root=("libgcrypt20",))
+        assert await InstallPackages(atlas).plan() is None
+
+    async def test_nothing_is_installed_if_it_allows_more_than_the_settings(
+        self, atlas: Atlas, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told_by(monkeypatch, only_by_root=("bash",))
+        action = InstallPackages(atlas)
+        plan = await action.plan()
+        assert plan is not None
+        with pytest.raises(ActionFailed, match="would also update bash"):
+            await action.apply(plan)
+
+
+def told_by(monkeypatch: pytest.MonkeyPatch, **differences: tuple[str, ...]) -> None:
+    """Let what is found differ so from root's policy."""
+    look = updates.look
+
+    async def look_and_differ(*given: Any, **named: Any) -> Updates:
+        found = await look(*given, **named)
+        assert found.system is not None
+        return replace(found, system=replace(found.system, **differences))
+
+    monkeypatch.setattr(updates, "look", look_and_differ)
 
 
 async def test_a_release_with_new_migrations_says_so(atlas: Atlas, wheelhouse: Path) -> None:

@@ -204,6 +204,31 @@ class TestLooking:
             "an earlier update of the system takes effect after a reboot",
         ]
 
+    async def test_how_root_s_policy_differs_from_the_settings_is_told(self, tmp_path: Path) -> None:
+        """Root's list does not follow the settings: that must be seen, and nothing uninvited installed."""
+        policy = tmp_path / "etc/apt/pleiades.preferences"
+        policy.parent.mkdir(parents=True)
+        policy.touch()
+        by_root = [line for line in DEBIAN.splitlines() if "libgcrypt20" not in line or "Inst" not in line]
+        by_root = [line for line in by_root if not line.startswith(("Inst e2fsprogs", "Inst prefect-ui"))]
+        # An earlier version, which is permitted, of what apt would bring from elsewhere.
+        by_root.append(
+            "Inst prefect-ui [1:2.0~rc1-1] (1:2.0~rc2-1 Debian-Security:12/oldstable-security [all])"
+        )
+        is_root_s = f"'Dir::Etc::Preferences={policy}' in sys.argv"
+        program = fake_apt(tmp_path, f"print({chr(10).join(by_root)!r} if {is_root_s} else {DEBIAN!r})")
+        found = await look_for_packages(
+            origins=SETTINGS.origins, block=SETTINGS.block, timeout_s=10, now=NOON, root=tmp_path,
+            apt_get=program,
+        )  # fmt: skip
+        assert found is not None
+        assert found.refused_by_root == ("libgcrypt20",)
+        assert found.only_by_root == ("bash", "postgresql-15")
+        _, refused, uninvited = found.notes
+        assert "refuses what the settings permit" in refused
+        assert refused.endswith("stays as it is: libgcrypt20")
+        assert uninvited.endswith("until they agree: bash, postgresql-15")
+
     async def test_without_apt_there_is_nothing_to_say(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

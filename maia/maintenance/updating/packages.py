@@ -26,6 +26,7 @@ _LOCK_WAIT_S: Final = 120
 _OLD_LISTS: Final = timedelta(days=7)
 _LISTS: Final = ("var/lib/apt/periodic/update-success-stamp", "var/lib/apt/lists")
 _REBOOT: Final = "var/run/reboot-required"
+_POLICY: Final = "etc/apt/pleiades.preferences"
 _SIMULATE: Final = (
     "-s",
     "-q",
@@ -71,6 +72,10 @@ class SystemUpdates:
 
     packages: tuple[PackageUpdate, ...] = ()
     notes: tuple[str, ...] = ()
+    refused_by_root: tuple[str, ...] = ()
+    """What the settings permit, but not the policy by which root's units install packages."""
+    only_by_root: tuple[str, ...] = ()
+    """What root's units would install, although the settings do not permit it."""
 
     @property
     def permitted(self) -> tuple[PackageUpdate, ...]:
@@ -151,7 +156,47 @@ async def look_for_packages(
         )
         written.append(finished.check().out)
     packages = judge(*written, origins=origins, block=block)
-    return SystemUpdates(packages=packages, notes=tuple(_notes(root, now)))
+    found = SystemUpdates(packages=packages, notes=tuple(_notes(root, now)))
+    policy = root / _POLICY
+    if not policy.is_file():
+        return found
+    return await _compare_with_root(found, policy, program, timeout_s, origins=origins, block=block)
+
+
+async def _compare_with_root(
+    found: SystemUpdates,
+    policy: Path,
+    apt_get: str,
+    timeout_s: float,
+    *,
+    origins: Sequence[str],
+    block: Sequence[str],
+) -> SystemUpdates:
+    """The same with how the policy, that of root's units, differs from the settings."""
+    options = ("-o", f"Dir::Etc::Preferences={policy}", "-o", "Dir::Etc::PreferencesParts=/dev/null")
+    finished = await run((apt_get, *_SIMULATE, *options, "upgrade"), timeout_s=timeout_s)
+    if finished.status:
+        note = f"root's policy in {policy} can't be used: {finished.last_words}"
+        return replace(found, notes=(*found.notes, note))
+    by_root, _ = parse_simulation(finished.out)
+    names = {each.name for each in by_root}
+    refused = sorted(each.name for each in found.permitted if each.name not in names)
+    # It may choose another version than apt would without it, and so one of another origin.
+    uninvited = sorted(
+        each.name for each in by_root if _verdict(each, origins, block) is not Verdict.PERMITTED
+    )
+    notes = list(found.notes)
+    if refused:
+        notes.append(
+            f"root's policy in {policy} refuses what the settings permit, so it stays as it is: "
+            f"{', '.join(refused)}"
+        )
+    if uninvited:
+        notes.append(
+            f"root's policy in {policy} lets in what the settings do not permit, so the service installs "
+            f"nothing until they agree: {', '.join(uninvited)}"
+        )
+    return replace(found, notes=tuple(notes), refused_by_root=tuple(refused), only_by_root=tuple(uninvited))
 
 
 def _notes(root: Path, now: datetime) -> Iterator[str]:
