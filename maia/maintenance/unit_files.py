@@ -101,8 +101,9 @@ def files_of(layout: Layout, program: Path, root: Path = Path("/")) -> list[Unit
         UnitFile(layout.units / name, content.replace(named, _quoted(program)))
         for name, content in _walk(source / layout.scope)
     ]
+    rollback = source.joinpath("rollback/pleiades-rollback").read_text("utf-8")
     if layout.scope is Scope.USER:
-        return files
+        return [*files, UnitFile(layout.config / "pleiades-rollback", rollback, 0o755)]
     program_of_root = (resources.files("maia.maintenance") / "privileged.py").read_text("utf-8")
     places = {
         "sysusers.d/pleiades.conf": root / "etc/sysusers.d/pleiades.conf",
@@ -111,8 +112,9 @@ def files_of(layout: Layout, program: Path, root: Path = Path("/")) -> list[Unit
         "privileged/pleiades.preferences": root / "etc/apt/pleiades.preferences",
     }
     files += [UnitFile(place, source.joinpath(name).read_text("utf-8")) for name, place in places.items()]
-    files.append(UnitFile(root / "usr/local/libexec/pleiades-privileged", program_of_root, 0o755))
-    return files
+    programs = {"pleiades-privileged": program_of_root, "pleiades-rollback": rollback}
+    own = root / "usr/local/libexec"
+    return [*files, *(UnitFile(own / name, text, 0o755) for name, text in programs.items())]
 
 
 def _walk(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -104,7 +104,9 @@ def write_releases(wheelhouse: Path) -> None:
         }
         if version == "3.0":
             files["starlet/broken.py"] = "import a_module_that_nobody_has\n"
-        write_wheel(wheelhouse, NAME, version, files, scripts={"starlet": "starlet.service:main"})
+        # The units' script only goes back to an environment with a program of this name.
+        scripts = dict.fromkeys(("starlet", "maia"), "starlet.service:main")
+        write_wheel(wheelhouse, NAME, version, files, scripts=scripts)
 
 
 @dataclass
@@ -237,12 +239,12 @@ class Machine:
         return await self.procedure(settle_s).install(target, self.builder(uv), datetime.now(UTC))
 
 
-def kill_between_link_and_replacing() -> None:
-    """Let this process be killed when the new link is there, but not yet in the old one's place."""
+def kill_between_link_and_replacing(name: str) -> None:
+    """Let this process be killed when the new link is there, but not yet in the place of that name."""
     replace = Path.replace
 
     def replace_or_die(self: Path, target: Any) -> Path:
-        if self.name == ".current.next":
+        if self.name == ".current.next" and Path(target).name == name:
             os.kill(os.getpid(), signal.SIGKILL)
         return replace(self, target)
 
@@ -251,8 +253,8 @@ def kill_between_link_and_replacing() -> None:
 
 async def main(asked: dict[str, Any]) -> None:
     machine = Machine(Path(asked["home"]), asked.get("kill_at", ""))
-    if machine.kill_at == "link":
-        kill_between_link_and_replacing()
+    if machine.kill_at in ("current", "fallback"):
+        kill_between_link_and_replacing(machine.kill_at)
     if asked["act"] == "finish":
         print(await machine.procedure().finish())
     elif asked["act"] == "roll back":

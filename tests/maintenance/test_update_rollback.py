@@ -23,6 +23,7 @@ from tests.maintenance.starlet import Machine, write_releases
 
 UV = find_uv(Path(sys.executable))
 REPOSITORY = Path(__file__).resolve().parents[2]
+UNDOING = REPOSITORY / "deployments/systemd/rollback/pleiades-rollback"
 
 
 @pytest.fixture(scope="session")
@@ -157,14 +158,14 @@ def test_environments_in_use_are_kept_and_others_go(machine: Machine, uv: str) -
     check_well(machine, "1.0")
 
 
-KILLS = ["building", "tested", "link", "switched", "restarted", "healthy", "done"]
+KILLS = ["building", "tested", "fallback", "current", "switched", "restarted", "healthy", "done"]
 
 
 @pytest.mark.parametrize("kill_at", KILLS)
 def test_a_kill_at_any_step_leaves_a_working_link(machine: Machine, uv: str, kill_at: str) -> None:
     killed = act(machine, "install", version="2.0", uv=uv, kill_at=kill_at)
     assert killed.returncode == -signal.SIGKILL
-    expected = "1.0" if kill_at in ("building", "tested", "link") else "2.0"
+    expected = "1.0" if kill_at in ("building", "tested", "fallback", "current") else "2.0"
     assert machine.version() == expected
     finished = act(machine, "finish")
     assert finished.returncode == 0, finished.stderr
@@ -179,6 +180,31 @@ def test_a_kill_while_going_back_still_ends_in_the_old_one(machine: Machine, uv:
     killed = act(machine, "install", version="4.0", uv=uv, kill_at=kill_at)
     assert killed.returncode == -signal.SIGKILL
     assert act(machine, "finish").returncode == 0
+    check_well(machine, "1.0")
+
+
+@pytest.mark.parametrize("kill_at", ["switched", "restarted"])
+@pytest.mark.parametrize("killed_again_at", ["", "resuming", "going back", "failed"])
+def test_units_undo_what_does_not_start(
+    machine: Machine, uv: str, kill_at: str, killed_again_at: str
+) -> None:
+    """The process that updates has ended with its own service, and the new release can't go on."""
+    killed = act(machine, "install", version="4.0", uv=uv, kill_at=kill_at)
+    assert killed.returncode == -signal.SIGKILL
+    for version in ("4.0", "4.0", "4.0", "1.0"):
+        program = machine.root / "current/bin/maia"
+        subprocess.run(["/bin/sh", UNDOING, program], check=True)
+        assert machine.version() == version
+    asyncio.run(machine.start())
+    if killed_again_at:
+        assert act(machine, "finish", kill_at=killed_again_at).returncode == -signal.SIGKILL
+    finished = act(machine, "finish")
+    if killed_again_at in ("", "resuming"):
+        assert "was started 3 times and never well" in finished.stderr
+    else:
+        assert finished.returncode == 0
+    if killed_again_at != "failed":
+        assert "is in use again" in machine.alerts()
     check_well(machine, "1.0")
 
 

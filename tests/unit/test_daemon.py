@@ -97,7 +97,7 @@ def test_installing_shows_what_it_writes_and_keeps_what_somebody_changed(
     told = json.loads(done.output)
     assert (told["applied"], told["units"]) == (True, ["pleiades.service"])
     assert told["commands"][-1] == "systemctl --user restart pleiades.service"
-    assert "all 7 files are up to date" in maia("install").output
+    assert "all 9 files are up to date" in maia("install").output
     unit.write_text(unit.read_text().replace("WatchdogSec=3min", "WatchdogSec=9min"))
     refused = maia("install")
     assert refused.exit_code == 1

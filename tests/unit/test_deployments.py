@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 COMPOSE = ROOT / "docker/compose.yaml"
 KUBERNETES = ROOT / "deployments/kubernetes"
 SYSTEMD = ROOT / "deployments/systemd"
-PRIVILEGED = SYSTEMD / "system/pleiades-privileged@.service"
-UNITS = sorted(unit for unit in SYSTEMD.glob("*/*.service") if unit != PRIVILEGED)
+OF_NO_COMMAND = ("pleiades-privileged@", "pleiades-rollback")
+UNITS = sorted(unit for unit in SYSTEMD.glob("*/*.service") if unit.stem not in OF_NO_COMMAND)
 EVERY = ROOT / "docker/every"
 ENTRYPOINT = ROOT / "docker/entrypoint"
 

@@ -62,7 +62,22 @@ def test_root_s_part_is_installed_for_the_machine_alone() -> None:
     assert program.text.startswith("#!/usr/bin/python3 -IS\n")
     assert {"/etc/pleiades/privileged", "/etc/polkit-1/rules.d/49-pleiades.rules"} <= set(of_machine)
     of_user = [str(file.path) for file in files_of(Layout.of(Scope.USER, HOME), PROGRAM)]
-    assert all(path.startswith("/home/analyst/.config/systemd/user/") for path in of_user)
+    folders = ("/home/analyst/.config/systemd/user/", "/home/analyst/.config/pleiades/")
+    assert all(path.startswith(folders) for path in of_user)
+
+
+@pytest.mark.parametrize("scope", list(Scope))
+def test_the_script_that_undoes_an_update_is_where_the_units_look_for_it(scope: Scope) -> None:
+    """It belongs to no release, and learns from the program's path where environments are."""
+    layout = Layout.of(scope, HOME)
+    files = {str(file.path): file for file in files_of(layout, PROGRAM)}
+    unit = files[str(layout.units / "pleiades.service")].text
+    [line] = [line for line in unit.splitlines() if line.startswith("ExecStartPre=")]
+    script, program = line.removeprefix("ExecStartPre=-").split()
+    assert program == str(PROGRAM)
+    assert files[script.replace("%E", "/home/analyst/.config")].mode == 0o755
+    of_failures = files[str(layout.units / "pleiades-rollback.service")].text
+    assert f"ExecStart={script} --failed {PROGRAM}\n" in of_failures
 
 
 def test_a_user_s_folders_are_where_the_environment_says() -> None:

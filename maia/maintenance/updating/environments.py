@@ -1,4 +1,9 @@
-"""The folder of environments: `envs/<stamp>` and the link `current`, its lock, and an update's journal."""
+"""The folder of environments: `envs/<stamp>` and the link `current`, its lock, and an update's journal.
+
+While an update is not confirmed, a link `fallback` leads to the environment before it. With that and a file
+`starts`, deployments/systemd/rollback/pleiades-rollback goes back from a release that does not start; these
+two names are its interface, whatever the releases.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +26,8 @@ from maia.maintenance.updating.errors import UpdateFailed, UpdateRunning
 
 _ENVIRONMENTS: Final = "envs"
 _CURRENT: Final = "current"
+_FALLBACK: Final = "fallback"
+_STARTS: Final = "starts"
 _NEXT: Final = ".current.next"
 _LOCK: Final = "lock"
 _JOURNAL: Final = "update.json"
@@ -37,7 +44,7 @@ class Phase(StrEnum):
     BUILDING = "building"
     """The new environment is not complete."""
     SWITCHING = "switching"
-    """It is complete; services may be stopped, and the link may or may not lead to it."""
+    """It is complete, but not confirmed: services may be stopped, and the link may or may not lead to it."""
     GOING_BACK = "going back"
     """It has failed; the link may or may not lead to the previous one again."""
 
@@ -152,10 +159,29 @@ class EnvironmentFolder:
 
     def switch(self, to: Environment) -> None:
         """Let the link lead to another environment, at once and for good: it is there at every moment."""
+        self._lead(_CURRENT, to)
+
+    def offer_way_back(self, to: Environment) -> None:
+        """Let pleiades-rollback go back to an environment if the one to be switched to does not start."""
+        (self.root / _STARTS).unlink(missing_ok=True)
+        self._lead(_FALLBACK, to)
+
+    def close_way_back(self) -> None:
+        """Confirm an update, unless pleiades-rollback was quicker: look where the link leads afterwards."""
+        (self.root / _FALLBACK).unlink(missing_ok=True)
+        _sync_folder(self.root)
+
+    def starts(self) -> int:
+        """How often units have started what the update installed since it was switched to."""
+        with suppress(FileNotFoundError):
+            return len((self.root / _STARTS).read_bytes().splitlines())
+        return 0
+
+    def _lead(self, name: str, to: Environment) -> None:
         next_link = self.root / _NEXT
         next_link.unlink(missing_ok=True)
         next_link.symlink_to(Path(_ENVIRONMENTS) / to.stamp)
-        next_link.replace(self.link)
+        next_link.replace(self.root / name)
         _sync_folder(self.root)
 
     def unlink(self) -> None:
@@ -200,7 +226,9 @@ class EnvironmentFolder:
         _write_json(self.root / _JOURNAL, asdict(journal))
 
     def end_journal(self) -> None:
-        (self.root / _JOURNAL).unlink(missing_ok=True)
+        # The journal last: whoever is killed before that leaves nothing that could undo a finished update.
+        for name in (_FALLBACK, _STARTS, _JOURNAL):
+            (self.root / name).unlink(missing_ok=True)
         _sync_folder(self.root)
 
     def _read(self, path: Path) -> Environment:

@@ -29,6 +29,7 @@ from maia.maintenance.updating.environments import (
 )
 from maia.maintenance.updating.errors import LeftToPeople, UpdateFailed
 from maia.maintenance.updating.versions import unpacked_bytes
+from maia.maintenance.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -218,6 +219,8 @@ class Procedure:
         journal = replace(journal, phase=Phase.SWITCHING)
         self.folder.write_journal(journal)
         try:
+            if journal.previous is not None:
+                self.folder.offer_way_back(self.folder.named(journal.previous))
             self.folder.switch(new)
             await self._record("switched", f"current leads to {new.stamp}")
             await self._settle(journal)
@@ -230,6 +233,21 @@ class Procedure:
         """Restart everything, and wait until it is as well as before; UpdateFailed if it is not."""
         await self._restart(journal, journal.previous)
         await self._check(journal)
+        self.folder.close_way_back()
+        if not self._leads_to(journal.new):
+            # What is well is the previous release.
+            raise self._undone(journal)
+
+    def _leads_to(self, stamp: str) -> bool:
+        current = self.folder.current()
+        return current is not None and current.stamp == stamp
+
+    def _undone(self, journal: Journal) -> UpdateFailed:
+        starts = self.folder.starts()
+        return UpdateFailed(
+            f"{journal.version} was started {counted(starts, 'time')} and never well, so its unit went back "
+            "to the release before: maia daemon logs shows why"
+        )
 
     async def _restart(self, journal: Journal, leaving: str | None) -> None:
         """Restart everything; once more if something still runs from the environment to leave, but no more.
@@ -264,10 +282,13 @@ class Procedure:
             await asyncio.sleep(self.patience.pause_s)
         await self._record("healthy", "everything is as well as before")
 
-    async def _go_back(self, journal: Journal, why: Exception) -> None:
-        """Switch to the previous environment, restart, and tell people; what fails here is told too."""
+    async def _go_back(self, journal: Journal, why: Exception, *, restarts: int = 0) -> None:
+        """Switch to the previous environment, restart, and tell people; what fails here is told too.
+
+        `restarts` is how often everything was restarted from that already.
+        """
         if journal.phase is not Phase.GOING_BACK:
-            journal = replace(journal, phase=Phase.GOING_BACK, restarts=0)
+            journal = replace(journal, phase=Phase.GOING_BACK, restarts=restarts)
             self.folder.write_journal(journal)
             await self._record("going back", str(why))
         if journal.previous is None:
@@ -359,8 +380,10 @@ class Procedure:
         return await self._finish_switch(journal, new)
 
     async def _finish_switch(self, journal: Journal, new: Environment) -> str:
-        current = self.folder.current()
-        if current is None or current.stamp != journal.new:
+        if not self._leads_to(journal.new):
+            if self.folder.starts():
+                await self._go_back(journal, undone := self._undone(journal), restarts=1)
+                raise undone
             # Services may have been stopped already.
             await self.surroundings.start()
             await self._forget(journal)
