@@ -386,7 +386,7 @@ def _check_secrets(service: Service, units: Sequence[str]) -> None:
 
 
 def _change(verb: str, units: Sequence[str] | None, user: bool | None, *, as_json: bool) -> None:
-    from maia.maintenance.systemctl import SystemdFailed
+    from maia.maintenance.programs import ProgramFailed
 
     service = _installed(user)
     service.check_rights()
@@ -397,7 +397,7 @@ def _change(verb: str, units: Sequence[str] | None, user: bool | None, *, as_jso
     try:
         with explain_long_wait(f"{doing} {', '.join(names)}"):
             run(service.systemd.change(verb, *names))
-    except SystemdFailed as error:
+    except ProgramFailed as error:
         # What the service itself said tells more than systemd, which only knows that it ended.
         for line in run(_collected(service, SHOWN_LINES)):
             print_log_line(line, stderr=True)

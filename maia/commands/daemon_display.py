@@ -116,7 +116,7 @@ def health_of(service: Service, states: Sequence[UnitState]) -> dict[str, Any] |
 
     It is another process, as settings are read once, and as a service that hangs must not hang this.
     """
-    from maia.maintenance.systemctl import SystemdFailed, run_program
+    from maia.maintenance import programs
 
     environment, account = service.environment(), service.account()
     unknown = account is not None and account.uid < 0
@@ -124,8 +124,13 @@ def health_of(service: Service, states: Sequence[UnitState]) -> dict[str, Any] |
         return None
     command = [sys.executable, "-P", "-m", "maia", "system", "health", "--json"]
     try:
-        answer = run(run_program(command, HEALTH_TIMEOUT_S, {**os.environ, **environment}, account))
-    except SystemdFailed as error:
+        answer = run(
+            programs.run(
+                command, timeout_s=HEALTH_TIMEOUT_S, environment={**os.environ, **environment}, folder="/",
+                account=account,
+            )
+        )  # fmt: skip
+    except programs.ProgramFailed as error:
         return {"error": str(error)}
     return health_told(answer.out) or {"error": answer.reason}
 

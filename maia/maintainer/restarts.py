@@ -25,7 +25,8 @@ from maia.maintenance.children import ChildProcess, failure_of
 from maia.maintenance.engines import ContainerState
 from maia.maintenance.findings import Finding
 from maia.maintenance.health_terms import ServiceCondition, ServiceState
-from maia.maintenance.systemctl import Runs, Systemd, SystemdFailed, UnitState, check_systemd, run_program
+from maia.maintenance.programs import ProgramFailed
+from maia.maintenance.systemctl import Runs, Systemd, UnitState, check_systemd, run_program
 from maia.maintenance.unit_files import Scope
 
 KIND: Final = "restart"
@@ -201,7 +202,7 @@ async def _unit(name: str, run: Runs) -> tuple[Systemd, UnitState]:
     try:
         of_user = Systemd(Scope.USER, run)
         [state_of_user] = await of_user.states([name])
-    except SystemdFailed:
+    except ProgramFailed:
         # This user has no systemd of its own.
         return systemd, state
     return (of_user, state_of_user) if state_of_user.loaded else (systemd, state)

@@ -14,9 +14,9 @@ from atlas.errors import AtlasError
 from maia.errors import MaiaError
 from maia.maintainer.actions import ActionState
 from maia.maintenance.findings import Component
+from maia.maintenance.programs import ProgramFailed, plain_environment, run
 from maia.maintenance.updating.errors import LeftToPeople, UpdateFailed
 from maia.maintenance.updating.procedure import Condition
-from maia.maintenance.updating.programs import plain_environment, run
 
 if TYPE_CHECKING:
     from maia.maintenance.systemctl import Systemd
@@ -93,7 +93,7 @@ class LiveSurroundings:
         await systemd.change(verb, unit)
 
     async def _systemd_of(self, unit: str) -> Systemd:
-        from maia.maintenance.systemctl import Systemd, SystemdFailed
+        from maia.maintenance.systemctl import Systemd
         from maia.maintenance.unit_files import Scope
 
         scopes = [Scope.SYSTEM] if os.geteuid() == 0 else [Scope.SYSTEM, Scope.USER]
@@ -101,7 +101,7 @@ class LiveSurroundings:
             systemd = Systemd(scope)
             try:
                 [state] = await systemd.states([unit])
-            except SystemdFailed:
+            except ProgramFailed:
                 continue
             if state.loaded:
                 return systemd

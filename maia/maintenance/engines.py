@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from maia.errors import MaiaError
-from maia.maintenance.systemctl import Answer, run_program
+from maia.maintenance.programs import Finished
+from maia.maintenance.systemctl import run_program
 
 ENGINES: Final = ("podman", "docker")
 STOP_TIMEOUT_S: Final = 10
@@ -32,7 +33,7 @@ class Runs(Protocol):
 
     async def __call__(
         self, command: Sequence[str], timeout_s: float, environment: Mapping[str, str] | None = None
-    ) -> Answer: ...
+    ) -> Finished: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from atlas.cluster import SystemUser
 from maia.errors import MaiaError
+from maia.maintenance.programs import Finished, ProgramFailed, run
 from maia.maintenance.unit_files import Scope
 
 ASK_TIMEOUT_S: Final = 30.0
@@ -39,67 +39,22 @@ class NoSystemd(MaiaError):
     """This machine isn't run by systemd."""
 
 
-class SystemdFailed(MaiaError):
+class SystemdFailed(ProgramFailed):
     """systemd refused or failed what was asked of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a program printed, and its exit status."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def reason(self) -> str:
-        """What it said last, for an error's message."""
-        lines = [line for line in (*self.out.splitlines(), *self.err.splitlines()) if line.strip()]
-        return " / ".join(lines[-3:]) or f"status {self.status}"
 
 
 class Runs(Protocol):
     """Runs a program by its arguments."""
 
-    async def __call__(self, command: Sequence[str], timeout_s: float) -> Answer: ...
+    async def __call__(self, command: Sequence[str], timeout_s: float) -> Finished: ...
 
 
 async def run_program(
-    command: Sequence[str],
-    timeout_s: float,
-    environment: Mapping[str, str] | None = None,
-    account: SystemUser | None = None,
-) -> Answer:
-    """Run a program, by default in English and UTC; SystemdFailed if it is missing, or takes too long.
-
-    With `account`, root runs it as that user.
-    """
-    become: dict[str, Any] = (
-        {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}
-    )
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=_environment() if environment is None else environment,
-            cwd="/",
-            **become,
-        )
-    except OSError as error:
-        raise SystemdFailed(f"{command[0]} can't be run: {error.strerror}") from error
-    try:
-        async with asyncio.timeout(timeout_s):
-            out, err = await process.communicate()
-    except TimeoutError:
-        raise SystemdFailed(f"{' '.join(command)} took longer than {timeout_s:g} s") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode is not None
-    return Answer(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+    command: Sequence[str], timeout_s: float, environment: Mapping[str, str] | None = None
+) -> Finished:
+    """Run a program that controls others, by default in English and UTC; what it starts outlives it."""
+    own = _environment() if environment is None else environment
+    return await run(command, timeout_s=timeout_s, environment=own, folder="/", ends_all=False)
 
 
 def _environment() -> dict[str, str]:

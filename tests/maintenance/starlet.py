@@ -22,11 +22,11 @@ from typing import Any
 
 import psutil
 
+from maia.maintenance.programs import ProgramFailed, run
 from maia.maintenance.updating.building import Builder, Product
 from maia.maintenance.updating.environments import EnvironmentFolder
-from maia.maintenance.updating.errors import ProgramFailed, UpdateFailed
+from maia.maintenance.updating.errors import UpdateFailed
 from maia.maintenance.updating.procedure import Condition, Patience, Procedure, Target
-from maia.maintenance.updating.programs import run
 from tests.wheels import write_wheel
 
 NAME = "starlet-agents"

@@ -19,8 +19,9 @@ from maia.commands import daemon
 from maia.commands.daemon_display import health_told
 from maia.errors import MaiaError
 from maia.maintenance import service as services
+from maia.maintenance.programs import Finished
 from maia.maintenance.service import Service
-from maia.maintenance.systemctl import Answer, LogLine, Systemd, SystemdFailed, UnitState
+from maia.maintenance.systemctl import LogLine, Systemd, SystemdFailed, UnitState
 from maia.maintenance.unit_files import Scope
 
 AT = datetime(2026, 11, 29, 16, 46, 3, tzinfo=UTC)
@@ -44,9 +45,9 @@ class FakeSystemd:
         self.asked: list[Sequence[str]] = []
         self.failure: MaiaError | None = None
 
-    async def run(self, command: Sequence[str], timeout_s: float) -> Answer:
+    async def run(self, command: Sequence[str], timeout_s: float) -> Finished:
         self.asked.append(command)
-        return Answer(0, "", "")
+        return Finished(0, "", "")
 
     async def change(self, systemd: Systemd, verb: str, *units: str) -> None:
         self.asked.append([verb, *units])

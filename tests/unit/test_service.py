@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from maia.maintenance import service as services
+from maia.maintenance.programs import Finished
 from maia.maintenance.service import Service, program_of_this_installation, units_to_start
-from maia.maintenance.systemctl import Answer
 from maia.maintenance.unit_files import FileState, NotInstallable, Record, Scope
 
 UNITS = ["pleiades.service"]
@@ -24,10 +24,10 @@ class Recorder:
         self.asked: list[str] = []
         self.loaded = loaded
 
-    async def __call__(self, command: Sequence[str], timeout_s: float) -> Answer:
+    async def __call__(self, command: Sequence[str], timeout_s: float) -> Finished:
         text = " ".join(command).replace("--no-ask-password ", "")
         self.asked.append(text)
-        return Answer(0, self.loaded if "list-units" in text else "", "")
+        return Finished(0, self.loaded if "list-units" in text else "", "")
 
     def take(self) -> list[str]:
         asked, self.asked = self.asked, []

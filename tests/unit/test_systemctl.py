@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from maia.maintenance import systemctl
-from maia.maintenance.systemctl import Answer, NoSystemd, Systemd, SystemdFailed, check_systemd, run_program
+from maia.maintenance.programs import Finished, ProgramFailed
+from maia.maintenance.systemctl import NoSystemd, Systemd, SystemdFailed, check_systemd, run_program
 from maia.maintenance.unit_files import Scope
 
 SHOWN = """\
@@ -45,17 +46,17 @@ LastTriggerUSec=n/a
 class Program:
     """Answers as a program would, and keeps what it was asked."""
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: Finished) -> None:
         self.answers = list(answers)
         self.asked: list[Sequence[str]] = []
 
-    async def __call__(self, command: Sequence[str], timeout_s: float) -> Answer:
+    async def __call__(self, command: Sequence[str], timeout_s: float) -> Finished:
         self.asked.append(command)
-        return self.answers.pop(0) if self.answers else Answer(0, "", "")
+        return self.answers.pop(0) if self.answers else Finished(0, "", "")
 
 
 async def test_states_are_read() -> None:
-    program = Program(Answer(0, SHOWN, ""))
+    program = Program(Finished(0, SHOWN, ""))
     service, timer = await Systemd(Scope.SYSTEM, program).states(
         ["pleiades.service", "pleiades-backup.timer"]
     )
@@ -89,13 +90,13 @@ async def test_a_user_s_own_systemd_is_asked_for_a_user_s_services() -> None:
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (Answer(4, "", "Failed to start x: Access denied\n"), "run this as root"),
-        (Answer(1, "", "Failed to start x: Interactive authentication required.\n"), "run this as root"),
-        (Answer(5, "", "Unit x not found.\n"), "Unit x not found"),
-        (Answer(1, "", ""), "status 1"),
+        (Finished(4, "", "Failed to start x: Access denied\n"), "run this as root"),
+        (Finished(1, "", "Failed to start x: Interactive authentication required.\n"), "run this as root"),
+        (Finished(5, "", "Unit x not found.\n"), "Unit x not found"),
+        (Finished(1, "", ""), "status 1"),
     ],
 )
-async def test_a_refusal_says_what_to_do(answer: Answer, said: str) -> None:
+async def test_a_refusal_says_what_to_do(answer: Finished, said: str) -> None:
     with pytest.raises(SystemdFailed, match=said):
         await Systemd(Scope.SYSTEM, Program(answer)).change("start", "x")
 
@@ -175,9 +176,9 @@ async def test_programs_are_run_in_english_and_ended_if_they_hang(tmp_path: Path
     answer = await run_program(["/usr/bin/env"], 30)
     assert "LC_ALL=C.UTF-8" in answer.out
     assert "TZ=UTC" in answer.out
-    with pytest.raises(SystemdFailed, match="took longer"):
+    with pytest.raises(ProgramFailed, match="took more than"):
         await run_program(["/bin/sleep", "600"], 0.01)
-    with pytest.raises(SystemdFailed, match="can't be run"):
+    with pytest.raises(ProgramFailed, match="can't be started"):
         await run_program([str(tmp_path / "missing")], 30)
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from atlas.maintainer_settings import UpdateSettings
 from atlas.testing import NOON
-from maia.maintenance.updating.errors import ProgramFailed, UpdateFailed
+from maia.maintenance.programs import ProgramFailed
+from maia.maintenance.updating.errors import UpdateFailed
 from maia.maintenance.updating.packages import (
     PackageUpdate,
     Verdict,

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from maia.maintenance.programs import plain_environment, run
 from maia.maintenance.updating.environments import Environment
 from maia.maintenance.updating.errors import UpdateFailed
-from maia.maintenance.updating.programs import plain_environment, run
 from maia.maintenance.wording import size_text
 
 _RESERVE_BYTES: Final = 256 << 20

@@ -12,6 +12,7 @@ from typing import Final
 
 from atlas import migrations
 from atlas.maintainer_settings import UpdateSettings
+from maia.maintenance.programs import ProgramFailed
 from maia.maintenance.updating.building import PLEIADES, Product, find_uv
 from maia.maintenance.updating.environments import Environment, EnvironmentFolder, Journal
 from maia.maintenance.updating.errors import UpdateFailed
@@ -137,7 +138,7 @@ async def look(
     if {*parts} - {Part.SYSTEM}:
         try:
             found = await _look_at_ours(settings, found, parts, product, notes)
-        except UpdateFailed as error:
+        except (UpdateFailed, ProgramFailed) as error:
             notes.append(str(error))
     return replace(found, notes=tuple(notes))
 
@@ -178,7 +179,7 @@ async def _look_at_system(settings: UpdateSettings, now: datetime, notes: list[s
             timeout_s=min(settings.timeout_s, _APT_TIMEOUT_S),
             now=now,
         )
-    except UpdateFailed as error:
+    except (UpdateFailed, ProgramFailed) as error:
         notes.append(f"apt could not be asked: {error}")
         return None
     notes += () if system is None else system.notes

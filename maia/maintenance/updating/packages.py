@@ -12,8 +12,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
+from maia.maintenance.programs import plain_environment, run, run_to_its_end
 from maia.maintenance.updating.errors import UpdateFailed
-from maia.maintenance.updating.programs import plain_environment, run, run_to_its_end
 
 _INST: Final = re.compile(
     r"Inst (?P<name>\S+)(?: \[(?P<old>[^\]]*)\])? "

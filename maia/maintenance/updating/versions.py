@@ -21,8 +21,8 @@ from packaging.tags import sys_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from maia.maintenance.updating.errors import ProgramFailed, UpdateFailed
-from maia.maintenance.updating.programs import plain_environment, run
+from maia.maintenance.programs import ProgramFailed, plain_environment, run
+from maia.maintenance.updating.errors import UpdateFailed
 
 Kind = Literal["major", "minor", "patch", "other"]
 

@@ -1,4 +1,4 @@
-"""Runs a program by its arguments, with a time-out, and ends everything that it started."""
+"""Runs a program by its arguments until its end, with a time-out."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from tempfile import TemporaryFile
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
-from maia.maintenance.updating.errors import ProgramFailed
+from maia.errors import MaiaError
+
+if TYPE_CHECKING:
+    from atlas.cluster import SystemUser
 
 _OURS: Final = ("PLEIADES_", "DATABASE_URL", "YOUTUBE_API_KEY", "HF_TOKEN", "REDIS_URL")
 _PYTHONS: Final = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV")
@@ -20,22 +23,27 @@ _POLL_S: Final = 0.1
 _MOST_BYTES: Final = 1 << 24
 _SHOWN_LINES: Final = 10
 _SHOWN_CHARACTERS: Final = 1_000
+_LINES_OF_REASON: Final = 3
+
+
+class ProgramFailed(MaiaError):
+    """A program can't be started, ended with an error, or took too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
     """How a program ended, and what it wrote."""
 
-    argv: tuple[str, ...]
     status: int
     out: str
     err: str
+    program: str = "the program"
 
     def check(self) -> Finished:
         """The same; ProgramFailed if it ended with an error."""
         if self.status:
             how = f"signal {-self.status}" if self.status < 0 else f"status {self.status}"
-            raise ProgramFailed(f"{self.argv[0]} ended with {how}: {self.last_words}")
+            raise ProgramFailed(f"{self.program} ended with {how}: {self.last_words}")
         return self
 
     @property
@@ -44,6 +52,12 @@ class Finished:
         out = [] if self.err.count("\n") >= _SHOWN_LINES else self.out.splitlines()
         lines = [line for line in [*out, *self.err.splitlines()] if line.strip()]
         return "\n".join(lines[-_SHOWN_LINES:])[-_SHOWN_CHARACTERS:] or "it wrote nothing"
+
+    @property
+    def reason(self) -> str:
+        """The last of them on one line."""
+        lines = [line for line in (*self.out.splitlines(), *self.err.splitlines()) if line.strip()]
+        return " / ".join(lines[-_LINES_OF_REASON:]) or f"status {self.status}"
 
 
 def plain_environment(*, with_settings: bool = False) -> dict[str, str]:
@@ -65,11 +79,19 @@ async def run(
     environment: Mapping[str, str] | None = None,
     text: str = "",
     pass_fds: Sequence[int] = (),
+    folder: str | None = None,
+    account: SystemUser | None = None,
+    ends_all: bool = True,
 ) -> Finished:
     """Run a program with `text` as its input; ProgramFailed if it can't start or takes too long.
 
-    It leads a session of its own, which is killed as a whole at the time-out and if we are cancelled.
+    It is killed at the time-out and if we are cancelled. With `ends_all` it leads a session of its own, of
+    which nothing is left when it has ended; other programs may leave something behind, such as a container.
+    With `account`, root runs it as that user.
     """
+    become: dict[str, Any] = (
+        {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}
+    )
     with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
         given.write(text.encode())
         given.seek(0)
@@ -80,25 +102,31 @@ async def run(
                 stdout=out,
                 stderr=err,
                 env=dict(plain_environment() if environment is None else environment),
-                start_new_session=True,
+                start_new_session=ends_all,
                 pass_fds=tuple(pass_fds),
+                cwd=folder,
+                **become,
             )
         except OSError as error:
             raise ProgramFailed(f"{argv[0]} can't be started: {error.strerror}") from error
-        status = await _end_of(process, argv, timeout_s)
-        return Finished(tuple(argv), status, _written(out), _written(err))
+        status = await _end_of(process, argv, timeout_s, ends_all=ends_all)
+        return Finished(status, _written(out), _written(err), argv[0])
 
 
-async def _end_of(process: asyncio.subprocess.Process, argv: Sequence[str], timeout_s: float) -> int:
+async def _end_of(
+    process: asyncio.subprocess.Process, argv: Sequence[str], timeout_s: float, *, ends_all: bool
+) -> int:
     try:
         async with asyncio.timeout(timeout_s):
             return await process.wait()
     except TimeoutError as error:
-        raise ProgramFailed(f"{argv[0]} took more than {timeout_s:.0f} s") from error
+        raise ProgramFailed(f"{argv[0]} took more than {timeout_s:g} s") from error
     finally:
-        # What it has started in the background ends with it.
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+            if ends_all:
+                os.killpg(process.pid, signal.SIGKILL)
+            elif process.returncode is None:
+                process.kill()
         await process.wait()
 
 
@@ -124,10 +152,10 @@ async def run_to_its_end(
         deadline_s = time.monotonic() + timeout_s
         while not (ended := os.waitpid(pid, os.WNOHANG))[0]:  # noqa: ASYNC222 - it does not block
             if time.monotonic() > deadline_s:
-                raise ProgramFailed(f"{argv[0]} took more than {timeout_s:.0f} s, and goes on by itself")
+                raise ProgramFailed(f"{argv[0]} took more than {timeout_s:g} s, and goes on by itself")
             await asyncio.sleep(_POLL_S)
         status = os.waitstatus_to_exitcode(ended[1])
-        return Finished(tuple(argv), status, _written(out), _written(err))
+        return Finished(status, _written(out), _written(err), argv[0])
 
 
 def _written(file: IO[bytes]) -> str:
