@@ -252,7 +252,7 @@ class Database(_Runner):
         # Another process may be migrating: wait for it, however long it takes.
         async with self._dedicated(unlimited=True) as connection:
             try:
-                return await migrations.apply_pending(connection, lock=_lock_key("migration"))
+                return await migrations.apply_pending(connection, lock=lock_key("migration"))
             except DRIVER_ERRORS as error:
                 raise _wrapped("migration", error, closed=_is_closed(connection)) from error
 
@@ -298,7 +298,7 @@ class Database(_Runner):
                     "SELECT pg_try_advisory_xact_lock($1), "
                     "set_config('idle_in_transaction_session_timeout', '0', true)"
                 )
-            return bool(await connection.fetchval(lock, _lock_key(name)))
+            return bool(await connection.fetchval(lock, lock_key(name)))
         except DRIVER_ERRORS as error:
             raise _wrapped(f"lock {name!r}", error, closed=_is_closed(connection)) from error
 
@@ -565,5 +565,6 @@ async def _skip_reset(_: Any) -> None:
     """Save the round trip of resetting a session: no statement here changes one."""
 
 
-def _lock_key(name: str) -> int:
+def lock_key(name: str) -> int:
+    """The key under which PostgreSQL knows the lock `name`."""
     return int.from_bytes(blake2b(f"pleiades {name}".encode(), digest_size=8).digest(), signed=True)

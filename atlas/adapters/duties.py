@@ -8,9 +8,11 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 from atlas.adapters.dao import DAO, json_text
+from atlas.db import lock_key
 from atlas.queries import clean_text
 
-RunState = Literal["running", "done", "failed"]
+RunState = Literal["running", "done", "failed", "interrupted"]
+"""A run is interrupted if its process ended before it: nothing is stored then, but nobody holds its lock."""
 MOST_ATTEMPTS: Final = 3
 """How many runs may begin for one turn, as a run may fail, or end its process."""
 
@@ -63,9 +65,13 @@ class DutiesDAO(DAO):
         """Let the files decide again; whether the schedule had been changed."""
         return bool(await self._executor.execute("duties.reset_schedule", duty))
 
-    async def runs(self) -> dict[tuple[str, str], DutyRun]:
-        """The last run by duty and node: those of all hosts, and those of this one."""
-        rows = await self._executor.fetch("duties.runs", self._settings.node_id)
+    async def runs(self, locks: Mapping[str, str]) -> dict[tuple[str, str], DutyRun]:
+        """The last run by duty and node: those of all hosts, and those of this one.
+
+        `locks` are the names of the locks under which duties run, by duty.
+        """
+        keys = [lock_key(name) for name in locks.values()]
+        rows = await self._executor.fetch("duties.runs", self._settings.node_id, list(locks), keys)
         runs = [DutyRun(**row) for row in rows]
         return {(run.duty, run.node): run for run in runs}
 
@@ -89,7 +95,7 @@ class DutiesDAO(DAO):
         duty: str,
         node: str,
         began: datetime,
-        state: RunState,
+        state: Literal["done", "failed"],
         summary: str,
         details: Mapping[str, Any],
     ) -> None:

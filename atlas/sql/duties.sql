@@ -14,11 +14,33 @@ SET cron = excluded.cron, time_zone = excluded.time_zone, enabled = excluded.ena
 DELETE FROM duty_schedules WHERE duty = $1;
 
 -- name: runs
--- The last run of every duty: for all hosts, and on node $1.
-SELECT duty, node, turn, attempts, state, started_at, finished_at, done_at, summary, details
-FROM duty_runs
-WHERE node IN ('', $1)
-ORDER BY duty, node;
+-- The last run of every duty: for all hosts, and on node $1. The duties $2 run under the advisory locks with the keys $3, one at
+-- a time: a run whose lock nobody holds, or after which another one began under that lock, ended with its process.
+WITH locks AS (
+    SELECT given.duty, given.key, EXISTS (
+        SELECT FROM pg_locks
+        WHERE locktype = 'advisory' AND granted AND objsubid = 1
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND (classid::bigint << 32) | objid::bigint = given.key
+    ) AS held
+    FROM unnest($2::text[], $3::bigint[]) AS given (duty, key)
+)
+SELECT
+    run.duty, run.node, run.turn, run.attempts,
+    CASE
+        WHEN run.state <> 'running' OR lock.duty IS NULL THEN run.state
+        WHEN NOT lock.held THEN 'interrupted'
+        WHEN EXISTS (
+            SELECT FROM duty_runs AS later JOIN locks AS its ON its.duty = later.duty
+            WHERE its.key = lock.key AND later.started_at > run.started_at
+        ) THEN 'interrupted'
+        ELSE 'running'
+    END AS state,
+    run.started_at, run.finished_at, run.done_at, run.summary, run.details
+FROM duty_runs AS run
+LEFT JOIN locks AS lock ON lock.duty = run.duty
+WHERE run.node IN ('', $1)
+ORDER BY run.duty, run.node;
 
 -- name: last_done
 -- When duty $1 was last done on any host.

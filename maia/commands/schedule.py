@@ -59,14 +59,25 @@ def _print(turns: list[Turn], now: datetime) -> None:
     )  # fmt: skip
     print_table(columns, [_row(turn, now) for turn in turns])
     for turn in turns:
-        # A narrow terminal has no room for the last column.
-        if turn.last is not None and turn.last.state == "failed":
-            print_text(f"{turn.duty.name} failed: {turn.last.summary}")
+        _explain(turn)
     print_text(
         "To change a schedule: maia schedule set DUTY 'MINUTE HOUR DAY MONTH WEEKDAY'\n"
         "To run a duty now:    maia schedule run DUTY\n"
         "What duties may change by themselves is set by PLEIADES_MAINTAINER__APPLY."
     )
+
+
+def _explain(turn: Turn) -> None:
+    """What the table has no room for in a narrow terminal: why the last run was not done."""
+    last = turn.last
+    if last is not None and last.state == "failed":
+        print_text(f"{turn.duty.name} failed: {last.summary}")
+    elif last is not None and last.state == "interrupted":
+        print_text(
+            f"{turn.duty.name} was interrupted: the process that began it at "
+            f"{last.started_at:%Y-%m-%d %H:%M} UTC is gone. "
+            f"To run it again now: maia schedule run {turn.duty.name}"
+        )
 
 
 @app.command("set")

@@ -15,9 +15,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from atlas.adapters.duties import DutiesDAO, RunState
+from atlas.adapters.duties import DutiesDAO
 from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.db import Database
@@ -41,8 +41,6 @@ APPLY: Final = "apply"
 """The option that allows every kind of action for this run."""
 ONLY: Final = "only"
 """The option that names the duties to run now."""
-LIGHT_LOCK: Final = "maintainer"
-HEAVY_LOCK: Final = "maintainer heavy"
 _LOCK_PATIENCE_S: Final = 20.0
 _LOCK_POLL_S: Final = 0.5
 _PROBE_S: Final = 5.0
@@ -220,10 +218,10 @@ class MaintainerCycle(Cycle[MaintainerStatistics]):
 
     async def _run_locked(self, turn: Turn) -> None:
         """Run a duty under its lock, unless another maintainer holds that for long."""
-        lock, patience_s = (HEAVY_LOCK, 0.0) if turn.duty.heavy else (LIGHT_LOCK, _LOCK_PATIENCE_S)
+        patience_s = 0.0 if turn.duty.heavy else _LOCK_PATIENCE_S
         began_s = time.monotonic()
         while True:
-            async with self.atlas.db.only_one(lock) as is_only:
+            async with self.atlas.db.only_one(turn.duty.lock) as is_only:
                 if is_only:
                     await self._run_turn(turn)
                     return
@@ -308,7 +306,7 @@ class MaintainerCycle(Cycle[MaintainerStatistics]):
         )
 
     async def _note_end(self, duty: DutyRecord, node: str, began: datetime, report: DutyReport) -> None:
-        state: RunState = "failed" if report.failed else "done"
+        state: Literal["done", "failed"] = "failed" if report.failed else "done"
         try:
             await self.dao.finish(duty.name, node, began, state, report.summary, dict(report.details))
         except CannotStore as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from atlas.composition import Atlas
 from atlas.errors import ConfigError
@@ -48,6 +48,9 @@ class DutyContext:
             self.on_progress(what, done, of)
 
 
+LIGHT_LOCK: Final = "maintainer"
+HEAVY_LOCK: Final = "maintainer heavy"
+
 Run = Callable[[DutyContext], Awaitable[DutyReport]]
 
 
@@ -64,6 +67,11 @@ class DutyRecord:
     implementation: str
     of_host: bool = False
     heavy: bool = False
+
+    @property
+    def lock(self) -> str:
+        """The lock under which it runs, so that no other maintainer runs it, or one of the same weight."""
+        return HEAVY_LOCK if self.heavy else LIGHT_LOCK
 
     def load(self) -> Run:
         """Import the duty's function."""

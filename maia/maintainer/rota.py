@@ -60,7 +60,7 @@ async def rota(atlas: Atlas) -> list[Turn]:
     """Every duty with its schedule and last run; ConfigError if the file of schedules is wrong."""
     dao = DutiesDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
     changed = {each.duty: each for each in await dao.schedules()}
-    runs = await dao.runs()
+    runs = await dao.runs({duty.name: duty.lock for duty in DUTIES})
     settings = atlas.settings.maintainer
     file = configured(settings.schedules, settings.time_zone)
     usual = {duty: schedule.cron for duty, schedule in shipped().items()}

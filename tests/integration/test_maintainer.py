@@ -10,10 +10,11 @@ from datetime import timedelta
 from types import ModuleType
 from typing import Any
 
+import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from atlas.adapters.duties import MOST_ATTEMPTS, ChangedSchedule, DutiesDAO
+from atlas.adapters.duties import MOST_ATTEMPTS, ChangedSchedule, DutiesDAO, DutyRun
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.errors import CannotStore, ConfigError, DatabaseUnavailable
@@ -22,8 +23,8 @@ from maia.cycle.agent import run
 from maia.maintainer import cycle as cycles
 from maia.maintainer import duties as known
 from maia.maintainer import rota as rotas
-from maia.maintainer.cycle import HEAVY_LOCK, LIGHT_LOCK, Maintainer
-from maia.maintainer.duties import DutyContext, DutyRecord, DutyReport
+from maia.maintainer.cycle import Maintainer
+from maia.maintainer.duties import HEAVY_LOCK, LIGHT_LOCK, DutyContext, DutyRecord, DutyReport
 from maia.maintainer.rota import PAUSE_AFTER_FAILURE, rota
 
 pytestmark = pytest.mark.integration
@@ -74,6 +75,10 @@ def dao(atlas: Atlas) -> DutiesDAO:
     return DutiesDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
 
 
+async def last_run(atlas: Atlas, duty: str) -> DutyRun | None:
+    return next(turn.last for turn in await rota(atlas) if turn.duty.name == duty)
+
+
 async def test_duties_run_when_they_are_due_and_missed_turns_once(
     atlas: Atlas, clock: FixedClock, duties: dict[str, Behave], calls: Calls
 ) -> None:
@@ -117,7 +122,8 @@ async def test_a_failed_duty_does_not_keep_others_from_running_and_is_tried_agai
         clock.advance(PAUSE_AFTER_FAILURE * MOST_ATTEMPTS)
         await maintain(atlas)
     assert calls.count("backup") == MOST_ATTEMPTS
-    [stored] = [each for (duty, _), each in (await dao(atlas).runs()).items() if duty == "backup"]
+    stored = await last_run(atlas, "backup")
+    assert stored is not None
     assert (stored.state, stored.attempts, stored.done_at) == ("failed", MOST_ATTEMPTS, None)
 
 
@@ -133,6 +139,37 @@ async def test_a_run_that_was_killed_is_repeated_but_not_for_ever(
             await maintain(atlas)
     assert (await maintain(atlas))["duties"] == {"backup": 1, "report": 1}
     assert calls.count("health") == MOST_ATTEMPTS
+
+
+async def test_a_run_is_interrupted_as_soon_as_nobody_runs_it(
+    atlas: Atlas, clock: FixedClock, duties: dict[str, Behave]
+) -> None:
+    states: dict[str, list[str]] = {"report": [], "backup": []}
+
+    async def look_and_die(_: DutyContext) -> None:
+        await look()
+        raise SystemExit(137)
+
+    async def look(_: object = None) -> None:
+        for duty, seen in states.items():
+            last = await last_run(atlas, duty)
+            seen.append("never" if last is None else last.state)
+
+    for duty in ("report", "backup"):
+        duties[duty] = look_and_die
+        with pytest.raises(SystemExit):
+            await maintain(atlas, options=[f"only={duty}"])
+        await look()
+        clock.advance(timedelta(minutes=1))
+    # Another duty holds the lock by now under which the report ran, and none that of backups.
+    duties["health"] = look
+    await maintain(atlas, options=["only=health"])
+    assert states["report"] == ["running", *["interrupted"] * 4]
+    assert states["backup"] == ["never", "never", "running", "interrupted", "interrupted"]
+    del duties["report"]
+    await maintain(atlas, options=["only=report"])
+    await look()
+    assert states["report"][-1] == "done"
 
 
 async def test_a_heavy_duty_does_not_hold_up_a_light_one(
@@ -188,7 +225,7 @@ async def test_on_a_new_host_its_duties_but_health_wait_for_the_second_cycle(
     another = settings_factory(database_url=atlas.settings.database_url, node_id="node-2")
     async with Atlas.open(another, clock=atlas.clock) as elsewhere:
         assert (await maintain(elsewhere))["duties"] == {"health": 1}
-        assert {node for _, node in await dao(elsewhere).runs()} == {"", "node-2"}
+        assert {node for _, node in await dao(elsewhere).runs({})} == {"", "node-2"}
 
 
 async def test_a_duty_that_does_not_exist_can_t_be_off(
@@ -248,6 +285,27 @@ def test_commands_change_a_schedule_and_bring_the_shipped_one_back(run_maia: Any
     _, printed, _ = run_maia("schedule", "set", "report", "--default", "--json")
     back = json.loads(printed)
     assert (back["cron"], back["set_by"]) == ("0 9 * * mon", "shipped")
+
+
+def test_a_run_whose_process_is_gone_is_listed_as_interrupted(
+    run_maia: Any, environment: dict[str, str]
+) -> None:
+    async def leave_a_run_behind() -> None:
+        connection = await asyncpg.connect(environment["DATABASE_URL"])
+        await connection.execute(
+            "INSERT INTO duty_runs (duty, node, turn, attempts, state, started_at)"
+            " VALUES ('backup', '', now(), 1, 'running', '2026-11-02 01:30+00')"
+        )
+        await connection.close()
+
+    assert run_maia("migrate")[0] == 0
+    asyncio.run(leave_a_run_behind())
+    _, printed, _ = run_maia("schedule", "--json")
+    assert [line["last"]["state"] for line in json.loads(printed) if line["last"]] == ["interrupted"]
+    _, listed, _ = run_maia("schedule")
+    told = "backup was interrupted: the process that began it at 2026-11-02 01:30 UTC is gone."
+    assert told in " ".join(listed.split())
+    assert "To run it again now: maia schedule run backup" in " ".join(listed.split())
 
 
 def test_a_command_that_names_no_duty_lists_them(run_maia: Any) -> None:
