@@ -86,10 +86,13 @@ class Vault:
         async with self.batch() as batch:
             return batch.store_metadata(video_id, response)
 
-    async def store(self, name: str, body: bytes) -> None:
-        """Store an object as it is, or queue it if the store refuses it and the vault isn't required."""
+    async def store(self, name: str, body: bytes) -> str | None:
+        """Store an object as it is, or queue it if the store refuses it and the vault isn't required.
+
+        Returns None if it is stored, or else why it was refused and waits in the database.
+        """
         check_name(name)
-        await self._store_or_queue({name: body})
+        return await self._store_or_queue({name: body})
 
     async def fetch(self, name: str) -> Any:
         """The decoded object; ObjectNotFound if it is neither waiting nor in the store."""
@@ -213,10 +216,13 @@ class Vault:
         names, wait_s = builtins.list(objects), self._wait_s(error)
         await self._db.execute("vault.postpone_refused", names, token, str(error), wait_s, self._retry_s)
 
-    async def _store_or_queue(self, objects: Mapping[str, bytes]) -> None:
-        """Store objects, or queue them in the database if the store refuses and the vault isn't required."""
+    async def _store_or_queue(self, objects: Mapping[str, bytes]) -> str | None:
+        """Store objects, or queue them in the database if the store refuses and the vault isn't required.
+
+        Returns why they were refused.
+        """
         if not objects:
-            return
+            return None
         if await self._any_waiting():
             await self._supersede(objects)
         try:
@@ -237,6 +243,8 @@ class Vault:
             logger.warning(
                 "The vault refused %d objects, which wait in the database: %s", len(objects), error
             )
+            return str(error)
+        return None
 
     async def _any_waiting(self) -> bool:
         """Whether objects may be waiting; asks the database at most once a second.

@@ -130,7 +130,10 @@ class DutyRuns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenReport:
-    """A report that was written; `objects` are its objects in the vault, and `refusal` why there are none."""
+    """A report that was written; `objects` are its objects in the vault, and `refusal` why it is not there.
+
+    With both, the objects wait in the database until the vault takes them.
+    """
 
     week: str
     begins_at: datetime

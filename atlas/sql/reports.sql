@@ -145,8 +145,11 @@ SET begins_at = excluded.begins_at, ends_at = excluded.ends_at, made_at = exclud
     data = excluded.data, has_names = excluded.has_names;
 
 -- name: with_names
--- The reports that name videos, oldest first.
-SELECT week, begins_at, ends_at, made_at, summary, data, objects, refusal, announced_at
+-- The reports that name videos, oldest first; why one is not in the vault also if its objects only wait for that.
+SELECT
+    week, begins_at, ends_at, made_at, summary, data, objects,
+    coalesce(refusal, (SELECT min(last_error) FROM vault_refused AS w WHERE w.name = ANY(objects) AND w.body IS NOT NULL)) AS refusal,
+    announced_at
 FROM reports
 WHERE has_names
 ORDER BY week;
@@ -160,7 +163,7 @@ LEFT JOIN video_clock AS c ON c.video_id = named.id
 WHERE v.id IS NULL OR coalesce(c.status, v.status) = 'gone';
 
 -- name: note_objects
--- Note the objects $2 of the report of week $1, or why the vault refused them ($3).
+-- Note the objects $2 of the report of week $1, or why the vault refused them for good ($3).
 UPDATE reports SET objects = $2, refusal = $3 WHERE week = $1;
 
 -- name: claim_announcement
@@ -172,16 +175,22 @@ UPDATE reports SET announced_at = $2 WHERE week = $1 AND announced_at IS NULL;
 UPDATE reports SET announced_at = NULL WHERE week = $1 AND announced_at = $2;
 
 -- name: report
--- The report of week $1, or the last one.
-SELECT week, begins_at, ends_at, made_at, summary, data, objects, refusal, announced_at
+-- The report of week $1, or the last one; why it is not in the vault also if its objects only wait for that.
+SELECT
+    week, begins_at, ends_at, made_at, summary, data, objects,
+    coalesce(refusal, (SELECT min(last_error) FROM vault_refused AS w WHERE w.name = ANY(objects) AND w.body IS NOT NULL)) AS refusal,
+    announced_at
 FROM reports
 WHERE $1::text IS NULL OR week = $1
 ORDER BY week DESC
 LIMIT 1;
 
 -- name: list
--- The last $1 reports, newest first, without their data.
-SELECT week, begins_at, ends_at, made_at, summary, objects, refusal, announced_at
+-- The last $1 reports, newest first, without their data; why one is not in the vault also if its objects only wait for that.
+SELECT
+    week, begins_at, ends_at, made_at, summary, objects,
+    coalesce(refusal, (SELECT min(last_error) FROM vault_refused AS w WHERE w.name = ANY(objects) AND w.body IS NOT NULL)) AS refusal,
+    announced_at
 FROM reports
 ORDER BY week DESC
 LIMIT $1;

@@ -121,7 +121,7 @@ def list_reports(
 
 
 def _place(written: WrittenReport) -> str:
-    if written.objects:
+    if written.objects and not written.refusal:
         return written.objects[0]
     return f"not yet: {written.refusal}" if written.refusal else "not yet"
 
@@ -162,13 +162,14 @@ def _week(text: str | None, atlas: Atlas) -> Week:
 
 async def _read(atlas: Atlas, week: Week) -> tuple[Report, str]:
     from maia.agents import AGENTS
-    from maia.maintainer.reports import stored
+    from maia.maintainer.reports import Written, stored
     from maia.views.report_reading import report
 
     found = await stored(atlas, week)
     if found is not None:
         read, written = found
-        return read, f"The vault refused it: {written.refusal}" if written.refusal else ""
+        place = Written(read, written.objects, written.refusal, announced=False).place
+        return read, f"The report {place}" if written.refusal else ""
     made = await report(atlas, week, [agent.name for agent in AGENTS])
     return made, f"It is not in the vault; to write it there: maia report --week {week} --write"
 
@@ -178,9 +179,7 @@ async def _written(atlas: Atlas, week: Week) -> tuple[Report, str]:
 
     written: Written = await write(atlas, week)
     announced = " It was announced." if written.announced else ""
-    if written.refusal:
-        return written.report, f"The vault refused it, so it is kept in the database: {written.refusal}"
-    return written.report, f"It is in the vault as {', '.join(written.objects)}.{announced}"
+    return written.report, f"The report {written.place}{'' if written.refusal else '.'}{announced}"
 
 
 def _save(shown: Report, chosen: Format, output: str) -> None:

@@ -1,7 +1,7 @@
 """The weekly report: written into the vault as HTML, Markdown and JSON, and announced once.
 
-The report itself is stored in the database first. If the vault refuses it, it is written there with the next
-one, and `maia report` shows it meanwhile.
+The report itself is stored in the database first. If the vault refuses it, its objects wait there like all
+others; a vault that the settings require gets it with the next report. `maia report` shows it meanwhile.
 """
 
 from __future__ import annotations
@@ -37,12 +37,31 @@ _MOST_REPORTS: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A written report: its objects in the vault, or why there are none, and whether it was announced now."""
+    """A written report: its objects in the vault, why it is not there, and whether it was announced now.
+
+    With both objects and a refusal, the objects wait in the database.
+    """
 
     report: Report
     objects: tuple[str, ...]
     refusal: str | None
     announced: bool
+
+    @property
+    def place(self) -> str:
+        """Where it is, and what to do if that is not the vault; it goes on after "the report"."""
+        if self.refusal is None:
+            return f"is in the vault as {', '.join(self.objects)}"
+        refused = f"is in the database only, as the vault refused it: {self.refusal.rstrip('.')}."
+        if self.objects:
+            return (
+                f"{refused} The hunter and the tracker offer it to the vault again; "
+                "to see what is wrong with that: maia doctor"
+            )
+        return (
+            f"{refused} Mend the vault, which maia doctor checks, and then: "
+            f"maia report --week {self.report.week} --write"
+        )
 
 
 async def write_report(context: DutyContext) -> DutyReport:
@@ -58,11 +77,12 @@ async def write_report(context: DutyContext) -> DutyReport:
         "announced": written.announced, "is_empty": written.report.is_empty, "without_names": unnamed,
         "written_later": retried,
     }  # fmt: skip
-    if written.refusal:
-        summary = f"the vault refused the report of {week}, which is kept in the database: {written.refusal}"
-    else:
-        summary = f"wrote the report of {week} to {written.objects[0]}"
-    return DutyReport(summary=summary, details=details, failed=written.refusal is not None)
+    summary = (
+        f"the report of {week} {written.place}"
+        if written.refusal
+        else f"wrote the report of {week} to {written.objects[0]}"
+    )
+    return DutyReport(summary=summary, details=details, failed=not written.objects)
 
 
 async def write(atlas: Atlas, week: Week) -> Written:
@@ -113,10 +133,10 @@ def documents(made: Report) -> Mapping[str, bytes]:
 
 
 async def write_refused(atlas: Atlas) -> int:
-    """Write the reports into the vault that it refused before; returns how many it took."""
+    """Write the reports into the vault that it refused for good; returns how many it took."""
     dao, done = _dao(atlas), 0
     for each in await dao.list(_MOST_REPORTS):
-        if each.refusal is None and each.objects:
+        if each.objects:
             continue
         found = await dao.report(each.week)
         read = None if found is None else read_report(found)
@@ -169,11 +189,11 @@ async def _keep(dao: ReportsDAO, made: Report) -> None:
 
 
 async def _into_vault(atlas: Atlas, dao: ReportsDAO, made: Report) -> tuple[tuple[str, ...], str | None]:
-    """Store a report's objects, and note their names, or why the vault refused them."""
-    objects = documents(made)
+    """Store a report's objects, and note their names; also returns why the vault refused them."""
+    objects, waits = documents(made), None
     try:
         for name, body in objects.items():
-            await atlas.vault.store(name, body)
+            waits = await atlas.vault.store(name, body) or waits
     except VaultError as error:
         logger.warning(
             "the report of %s is kept in the database: %s", made.week, error, extra={"action": "report_kept"}
@@ -181,7 +201,7 @@ async def _into_vault(atlas: Atlas, dao: ReportsDAO, made: Report) -> tuple[tupl
         await dao.note_objects(made.week, [], str(error))
         return (), str(error)
     await dao.note_objects(made.week, [*objects])
-    return tuple(objects), None
+    return tuple(objects), waits
 
 
 async def _announce(atlas: Atlas, dao: ReportsDAO, made: Report) -> bool:

@@ -275,7 +275,8 @@ async def test_a_report_that_the_vault_refuses_is_kept_and_written_later(
         await growing_videos(sql, 3)
         done = await write_report(context(atlas))
         assert done.failed
-        assert "kept in the database" in done.summary
+        assert "is in the database only, as the vault refused it" in done.summary
+        assert f"then: maia report --week {WEEK} --write" in done.summary
         found = await stored(atlas, WEEK)
         assert found is not None
         assert found[0].risers[0].gained > 0
@@ -286,6 +287,32 @@ async def test_a_report_that_the_vault_refuses_is_kept_and_written_later(
         assert await write_refused(atlas) == 1
         assert await write_refused(atlas) == 0
         assert b"Top risers" in await atlas.vault.fetch_bytes(OBJECTS[0])
+        found = await stored(atlas, WEEK)
+        assert found is not None
+        assert (found[1].objects, found[1].refusal) == (OBJECTS, None)
+
+
+async def test_a_report_that_waits_for_the_vault_is_not_said_to_be_there(
+    settings_factory: SettingsFactory, sql: Any, clock: FixedClock, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "vault"
+    blocked.write_text("a file where the vault's folder should be")
+    settings = settings_factory(vault={"path": blocked})
+    async with Atlas.open(settings, clock=clock) as atlas:
+        await growing_videos(sql, 3)
+        done = await write_report(context(atlas))
+        assert "is in the database only, as the vault refused it" in done.summary
+        assert done.summary.endswith("maia doctor")
+        assert "reports/" not in done.summary.partition("refused it")[0]
+        # It is tried again by others, so nothing has failed for good.
+        assert not done.failed
+        found = await stored(atlas, WEEK)
+        assert found is not None
+        assert (found[1].objects, bool(found[1].refusal)) == (OBJECTS, True)
+        blocked.unlink()
+        await sql.execute("UPDATE vault_refused SET retry_at = now() - interval '1 s'")
+    async with Atlas.open(settings, clock=clock) as atlas:
+        assert await atlas.vault.retry_refused() == 3
         found = await stored(atlas, WEEK)
         assert found is not None
         assert (found[1].objects, found[1].refusal) == (OBJECTS, None)
