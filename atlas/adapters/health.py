@@ -13,6 +13,7 @@ from atlas.db import Row
 
 _MOST_HOSTS: Final = 200
 _CLAIMS_LOOKED_AT: Final = 5_000
+_CYCLES_LOOKED_AT: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +73,17 @@ class ZoneBacklog:
 
 @dataclass(frozen=True, slots=True)
 class LastCycles:
-    """When an agent's last good cycle ended (None: never), and when and how its very last one did."""
+    """When an agent's last good cycle ended (None: never), and when and how its very last one did.
+
+    `nodes` are those that have tried since, or shortly before.
+    """
 
     agent: str
     good_at: datetime | None
     at: datetime | None
     outcome: str | None
     detail: str | None
+    nodes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +144,12 @@ class HealthDAO(DAO):
         count: int = await self._executor.fetchval("health.expired_asks", _CLAIMS_LOOKED_AT)
         return count
 
-    async def last_cycles(self, agents: Sequence[str], good: Sequence[str]) -> list[LastCycles]:
-        """The last cycles of agents; `good` are the outcomes that count as good."""
-        rows = await self._executor.fetch("health.last_cycles", list(agents), list(good))
-        return [LastCycles(*row) for row in rows]
+    async def last_cycles(self, periods_s: Mapping[str, float], good: Sequence[str]) -> list[LastCycles]:
+        """The last cycles of agents, given with the seconds between them; `good` are the good outcomes."""
+        rows = await self._executor.fetch(
+            "health.last_cycles", list(periods_s), list(good), list(periods_s.values()), _CYCLES_LOOKED_AT
+        )
+        return [LastCycles(*row[:-1], nodes=tuple(row["nodes"])) for row in rows]
 
     async def first_event_at(self) -> datetime | None:
         """When the oldest event that is kept was written: the least time that this system has existed."""

@@ -101,11 +101,14 @@ WHERE lease_token IS NOT NULL AND lease_until < clock_timestamp()
     AND lease_until >= clock_timestamp() - interval '1 hour';
 
 -- name: last_cycles
--- For each of the agents $1: when its last cycle ended with one of the outcomes $2, and when and how its very last one did.
+-- For each of the agents $1, with a cycle every $3 seconds: when its last cycle ended with one of the outcomes $2, when and how
+-- its very last one did, and the nodes of those among the last $4 that are not two rounds older than the last good one.
 -- A range of one kind, in the order of the index by kind: for a kind without events, the order of ids alone would make
 -- PostgreSQL read all events of all kinds.
-SELECT wanted.agent, good.at AS good_at, newest.at, newest.outcome, newest.detail
-FROM (SELECT agent, agent || '.cycle' AS kind FROM unnest($1::text[]) AS agent) AS wanted
+SELECT wanted.agent, good.at AS good_at, newest.at, newest.outcome, newest.detail, tried.nodes
+FROM (
+    SELECT agent, agent || '.cycle' AS kind, period_s FROM unnest($1::text[], $3::float8[]) AS given (agent, period_s)
+) AS wanted
 LEFT JOIN LATERAL (
     SELECT at FROM events
     WHERE kind >= wanted.kind AND kind <= wanted.kind AND payload->>'outcome' = ANY($2::text[])
@@ -117,7 +120,17 @@ LEFT JOIN LATERAL (
     WHERE kind >= wanted.kind AND kind <= wanted.kind
     ORDER BY events.kind DESC, id DESC
     LIMIT 1
-) AS newest ON true;
+) AS newest ON true
+CROSS JOIN LATERAL (
+    SELECT coalesce(array_agg(DISTINCT node ORDER BY node), '{}') AS nodes
+    FROM (
+        SELECT node, at FROM events
+        WHERE kind >= wanted.kind AND kind <= wanted.kind
+        ORDER BY events.kind DESC, id DESC
+        LIMIT $4::bigint
+    ) AS last
+    WHERE at >= coalesce(good.at, newest.at) - 2 * wanted.period_s * interval '1 second'
+) AS tried;
 
 -- name: first_event
 -- When the oldest event that is kept was written.

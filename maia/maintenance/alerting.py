@@ -91,7 +91,7 @@ def decide(
     seen = _worst_by_key(finding for finding in findings if finding.component in judged)
     open_, over = _updated(seen, incidents, judged, now, rules, node)
     problems, recoveries, others, reasons = [], [], [], {}
-    for each in _with_causes(open_):
+    for each in _with_causes(open_, {key: finding.hosts for key, finding in seen.items()}):
         reason = _reason_to_tell(each, now, rules) if each.key in seen else None
         if reason is None:
             others.append(each)
@@ -212,8 +212,8 @@ def _severity_of(finding: Finding) -> IncidentSeverity:
     return "error" if finding.severity is Severity.ERROR else "warning"
 
 
-def _with_causes(incidents: Sequence[Incident]) -> list[Incident]:
-    causes = causes_of({each.key: _RANKS[each.severity] for each in incidents})
+def _with_causes(incidents: Sequence[Incident], hosts: Mapping[str, Collection[str]]) -> list[Incident]:
+    causes = causes_of({each.key: _RANKS[each.severity] for each in incidents}, hosts)
     return [replace(each, cause=causes[each.key]) for each in incidents]
 
 

@@ -37,7 +37,8 @@ class Finding:
 
     `check` names the rule, such as "connections", and `subject` what it was found on, such as a node or an
     agent; together with the component they identify it over time. `text` is a sentence for people, and
-    `command` what they could run next.
+    `command` what they could run next. `hosts` are those that did what is not done any more: nobody need look
+    for another cause if all of them are silent.
     """
 
     component: Component
@@ -48,6 +49,7 @@ class Finding:
     value: float | None = None
     limit: float | None = None
     command: str | None = None
+    hosts: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

@@ -156,7 +156,7 @@ def _findings(figures: Figures, basis: Basis) -> Iterator[Finding]:
     if figures.queues is not None:
         yield from work_rules.queue_findings(figures.queues, basis)
     yield from work_rules.ledger_findings(figures.ledger or (), basis)
-    yield from work_rules.agent_findings(figures.agents or (), basis)
+    yield from work_rules.agent_findings(figures.agents or (), figures.hosts or (), basis)
     if figures.prefect is not None:
         yield from work_rules.prefect_findings(figures.prefect)
     yield from work_rules.vault_findings(

@@ -96,7 +96,7 @@ class Watched:
     """Something that should succeed every `period_s` by the agents' clock.
 
     `good_at` is when it last did; if it never did, `since` is how long it has had the chance to. `last` tells
-    how it ended the last time, if that was no success.
+    how it ended the last time, if that was no success, and `hosts` where it was tried of late.
     """
 
     name: str
@@ -104,6 +104,7 @@ class Watched:
     good_at: datetime | None
     since: datetime | None = None
     last: str | None = None
+    hosts: tuple[str, ...] = ()
 
 
 class ServiceCondition(StrEnum):

@@ -212,7 +212,7 @@ def host_findings(hosts: Iterable[HostWindow], basis: Basis) -> Iterator[Finding
     for host in hosts:
         silent = list(_silence(host, basis))
         yield from silent
-        if silent or _is_away(host, basis):
+        if silent or is_away(host, basis):
             continue
         for finding in load_findings(host.node, host.loads, basis):
             if _is_lasting(host, basis):
@@ -242,8 +242,14 @@ def _is_lasting(host: HostWindow, basis: Basis) -> bool:
     return host.last_at - host.first_at >= 2 * _interval(basis)
 
 
-def _is_away(host: HostWindow, basis: Basis) -> bool:
+def is_away(host: HostWindow, basis: Basis) -> bool:
+    """Whether a host was not heard of for too long."""
     return basis.now - host.last_at > _interval(basis) + basis.grace
+
+
+def is_late(host: HostWindow, basis: Basis) -> bool:
+    """Whether a host that should be heard of has missed its heartbeat."""
+    return _is_lasting(host, basis) and basis.now - host.last_at > _interval(basis)
 
 
 def _silence(host: HostWindow, basis: Basis) -> Iterator[Finding]:
@@ -260,7 +266,7 @@ def _silence(host: HostWindow, basis: Basis) -> Iterator[Finding]:
             command="maia doctor",
         )
     is_forgotten = age > timedelta(hours=limits.forget_hosts_h) * basis.speed
-    if _is_lasting(host, basis) and not is_forgotten and _is_away(host, basis):
+    if _is_lasting(host, basis) and not is_forgotten and is_away(host, basis):
         yield Finding(
             component=Component.HOST,
             check="silent",

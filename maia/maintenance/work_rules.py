@@ -14,11 +14,13 @@ from maia.maintenance.health_terms import (
     UNREACHABLE,
     Answer,
     Basis,
+    HostWindow,
     Queues,
     ServiceCondition,
     ServiceState,
     Watched,
 )
+from maia.maintenance.server_rules import is_away, is_late
 from maia.maintenance.wording import shortened, span_text
 
 _LEAST_BURNT_UNITS: Final = 50
@@ -145,13 +147,20 @@ def _keeps_failing(key: KeyStatus) -> bool:
 # What should succeed again and again: agents and duties
 
 
-def agent_findings(agents: Iterable[Watched], basis: Basis) -> Iterator[Finding]:
-    """Agents without a good cycle for too long: dead-man switches with a period and a grace."""
+def agent_findings(agents: Iterable[Watched], hosts: Iterable[HostWindow], basis: Basis) -> Iterator[Finding]:
+    """Agents without a good cycle for too long, on any host: dead-man switches with a period and a grace.
+
+    If every host that ran an agent has missed its heartbeat, the agent waits until it is known whether these
+    are silent, since people are told only of them then.
+    """
+    are_away = {host.node: is_away(host, basis) for host in hosts if is_late(host, basis)}
     for agent in agents:
         late = overdue(agent, basis)
-        if late is None:
+        waits = are_away.keys() >= {*agent.hosts} and not all(are_away[host] for host in agent.hosts)
+        if late is None or waits:
             continue
-        how = f" The last one: {shortened(agent.last)}" if agent.last else ""
+        how = f" It ran on {shortened(', '.join(agent.hosts))}." if agent.hosts else ""
+        how += f" The last one: {shortened(agent.last)}" if agent.last else ""
         ever = (
             f"The {agent.name} has had no good cycle for {span_text(late)}"
             if agent.good_at
@@ -166,6 +175,7 @@ def agent_findings(agents: Iterable[Watched], basis: Basis) -> Iterator[Finding]
             value=late.total_seconds(),
             limit=allowed(agent, basis).total_seconds(),
             command=f"maia {agent.name} --direct",
+            hosts=agent.hosts,
         )
 
 

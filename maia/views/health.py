@@ -365,7 +365,7 @@ class _Gatherer:
 
     async def _agents(self) -> list[Watched]:
         since = await self._dao.first_event_at()
-        cycles = await self._dao.last_cycles(list(self._wanted.agents), _GOOD)
+        cycles = await self._dao.last_cycles(self._wanted.agents, _GOOD)
         return [
             Watched(
                 name=each.agent,
@@ -375,6 +375,7 @@ class _Gatherer:
                 last=None
                 if each.outcome is None or each.outcome in _GOOD
                 else f"{each.outcome}{f', {each.detail}' if each.detail else ''}",
+                hosts=each.nodes,
             )
             for each in cycles
         ]

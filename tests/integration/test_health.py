@@ -23,6 +23,7 @@ from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.errors import DatabaseUnavailable, StatementTimeout
+from atlas.events import EventLog
 from atlas.keyring import KeyRing
 from atlas.testing import NOON, SettingsFactory, ThrowAwayServer
 from maia.commands.system_health import health as command
@@ -254,6 +255,27 @@ class TestAgents:
         await atlas.events.append("hunter.cycle", {"outcome": "idle"}, agent="hunter")
         assert keys_of(await health(atlas, self.AGENTS)) == set()
 
+    async def test_a_silent_agent_names_the_hosts_that_ran_it_of_late(
+        self, atlas: Atlas, clock: FixedClock
+    ) -> None:
+        dao = HealthDAO(atlas.db, clock=clock, settings=atlas.settings)
+
+        async def nodes() -> tuple[str, ...]:
+            [cycles] = await dao.last_cycles({"tracker": 600.0}, ["done"])
+            return cycles.nodes
+
+        assert await nodes() == ()
+        for node, outcome in (("old", "done"), ("b", "done"), ("a", "done"), ("c", "failed")):
+            events = EventLog(atlas.db, clock, node_id=node)
+            await events.append("tracker.cycle", {"outcome": outcome}, agent="tracker")
+            clock.advance(15 * MINUTE)
+        assert await nodes() == ("a", "b", "c")
+        clock.advance(HOUR)
+        silent = found(await health(atlas, Wanted(agents={"tracker": 600.0})), "agents.silent:tracker")
+        assert silent is not None
+        assert silent.hosts == ("a", "b", "c")
+        assert "It ran on a, b, c." in silent.text
+
     async def test_an_agent_that_never_ran_is_missed_since_the_first_event(
         self, atlas: Atlas, clock: FixedClock
     ) -> None:
@@ -480,7 +502,7 @@ class TestPlans:
         )
         await sql.execute("ANALYZE events")
         explained = await sql.fetchval(
-            f"EXPLAIN (FORMAT JSON) {statement('health.last_cycles', '{hunter}', '{done}')}"
+            f"EXPLAIN (FORMAT JSON) {statement('health.last_cycles', '{hunter}', '{done}', '{600}', 100)}"
         )
         assert "Seq Scan" not in explained
 

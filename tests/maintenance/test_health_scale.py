@@ -59,7 +59,8 @@ READ = {
     "health.backlog": f"'{NOON}', 5000",
     "health.expired_asks": "5000",
     "queue.count_topics": "",
-    "health.last_cycles": "ARRAY['hunter', 'tracker', 'learner'], ARRAY['done', 'idle']",
+    "health.last_cycles": "ARRAY['hunter', 'tracker', 'learner'], ARRAY['done', 'idle'], "
+    "ARRAY[600, 600, 1800], 100",
     "health.first_event": "",
     "health.heartbeats": f"'{NOON - timedelta(hours=48)}', 200",
     "health.loads": f"'{{{','.join(f'node {number}' for number in range(1, HOSTS + 1))}}}', "

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.adapters.incidents import Incident
-from maia.maintenance import messages
+from maia.maintenance import causes, messages
 from maia.maintenance.alerting import AlertRules, Decision, decide
 from maia.maintenance.causes import CAUSES, causes_of
 from maia.maintenance.findings import Component, Finding, Severity
@@ -23,6 +26,22 @@ MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 BERLIN = ZoneInfo("Europe/Berlin")
 ALL = frozenset(Component)
 RULES = AlertRules(resend=4 * HOUR)
+SUBJECTS = ("a", "b", "a/b", "a:b", "[a]", "a/prefect", "*", "hunter", "tracker", "")
+CAUSE_KEYS = st.builds(
+    lambda start, subject: f"{start}{subject}",
+    st.sampled_from(
+        sorted(
+            {
+                pattern.replace("{subject}", "").rstrip("*/").replace("*", "silent")
+                for rule in CAUSES
+                for pattern in (rule.cause, *rule.effects)
+                if pattern != "*"
+            }
+        )
+    ),
+    st.sampled_from((*SUBJECTS, *(f":{subject}" for subject in SUBJECTS), ":a/x", "/prefect")),
+)
+"""Keys near those that the table of causes speaks of."""
 
 
 def finding(key: str, severity: Severity = Severity.ERROR) -> Finding:
@@ -290,6 +309,54 @@ class TestCauses:
         )  # fmt: skip
         assert [*causes_of(severities).values()] == [None, *["host.silent:a[1]"] * 3, None, None, None]
 
+    def test_a_silent_agent_is_explained_by_its_hosts_if_all_of_them_are_silent(self) -> None:
+        severities = dict.fromkeys(
+            ("host.silent:a", "host.silent:b", "agents.silent:tracker", "queues.lag:hot"), 2
+        )
+        assert causes_of(severities)["agents.silent:tracker"] is None
+        for hosts, root in ((("b", "a"), "host.silent:a"), (("b",), "host.silent:b"), (("a", "c"), None)):
+            roots = causes_of(severities, {"agents.silent:tracker": hosts})
+            assert roots["agents.silent:tracker"] == root
+            assert roots["queues.lag:hot"] == (root or "agents.silent:tracker")
+
+    def test_a_host_and_the_agents_that_it_alone_ran_are_one_alert(self) -> None:
+        at = Maintainers()
+        tracker = replace(finding("agents.silent:tracker"), hosts=("a",))
+        decision = at.run(NOON, [finding("host.silent:a"), tracker])
+        assert at.words == ["new host.silent:a"]
+        told = messages.problems(decision.problems, decision.reasons, decision.others, NOON)
+        assert "Probably because of it: agents.silent:tracker" in told.body
+        assert told.title == "Error: host.silent:a"
+
+    def test_the_effects_of_a_rule_are_all_on_the_causes_subject_or_none_is(self) -> None:
+        for rule in CAUSES:
+            assert len({"{subject}" in pattern for pattern in rule.effects}) == 1
+            local = [pattern for pattern in rule.effects if "{subject}" in pattern]
+            assert all(re.search(r":\{subject\}(/|$)", pattern) for pattern in local)
+
+    def test_twice_as_many_incidents_take_twice_as_many_comparisons(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        compared = 0
+
+        def counted(text: str, pattern: str) -> bool:
+            nonlocal compared
+            compared += 1
+            return fnmatchcase(text, pattern)
+
+        monkeypatch.setattr(causes, "fnmatchcase", counted)
+        counts = []
+        for hosts in (50, 100):
+            compared = 0
+            kinds = ("host.silent:{}", "host.disk:{}", "host.memory:{}", "services.failed:{}/prefect")
+            causes_of({kind.format(host): 2 for host in range(hosts) for kind in kinds})
+            counts.append(compared)
+        assert counts[1] <= 2.1 * counts[0]
+
+    @given(st.dictionaries(CAUSE_KEYS, st.integers(1, 3), max_size=14))
+    def test_causes_are_those_that_comparing_each_with_each_finds(self, severities: dict[str, int]) -> None:
+        assert causes_of(severities) == compared_with_each(severities)
+
     @given(
         st.dictionaries(
             st.sampled_from(
@@ -313,6 +380,31 @@ class TestCauses:
                 assert roots[root] is None
                 assert severities[root] >= severities[key]
         assert None in roots.values()
+
+
+def compared_with_each(severities: Mapping[str, int]) -> dict[str, str | None]:
+    """The root cause of each incident, as the table of causes says it word by word."""
+
+    def rank(cause: str) -> tuple[int, str]:
+        return next(place for place, rule in enumerate(CAUSES) if fnmatchcase(cause, rule.cause)), cause
+
+    def explains(cause: str, effect: str) -> bool:
+        subject = "".join(f"[{each}]" if each in "*?[" else each for each in cause.partition(":")[2])
+        return any(
+            fnmatchcase(cause, rule.cause) and fnmatchcase(effect, pattern.replace("{subject}", subject))
+            for rule in CAUSES
+            for pattern in rule.effects
+        )
+
+    roots: dict[str, str | None] = {}
+    for key, severity in severities.items():
+        root, passed = key, {key}
+        enough = [each for each in severities if severities[each] >= severity]
+        while found := [each for each in enough if each not in passed and explains(each, root)]:
+            root = min(found, key=rank)
+            passed.add(root)
+        roots[key] = None if root == key else root
+    return roots
 
 
 class TestQuietHours:

@@ -341,6 +341,30 @@ def test_a_clock_that_is_ahead_is_told_of() -> None:
     assert finding.text.startswith("The clock of n is 60 min ahead")
 
 
+@pytest.mark.parametrize(
+    ("heard_of", "told"),
+    [
+        ({"a": 61, "b": 61}, {"agents.silent:tracker", "host.silent:a", "host.silent:b"}),
+        # Whether b is silent is not known yet; if it is, people are told of the hosts alone.
+        ({"a": 61, "b": 11}, {"host.silent:a"}),
+        ({"a": 11, "b": 11}, set()),
+        ({"a": 11, "b": 1}, {"agents.silent:tracker"}),
+    ],
+)
+def test_an_agent_waits_until_it_is_known_whether_its_hosts_are_silent(
+    heard_of: dict[str, int], told: set[str]
+) -> None:
+    tracker = Watched(name="tracker", period_s=60, good_at=NOON - HOUR, hosts=("a", "b"))
+    hosts = [
+        HostWindow(node=node, first_at=NOON - DAY, last_at=NOON - minutes * MINUTE)
+        for node, minutes in heard_of.items()
+    ]
+    judgement = judge(Figures(agents=[tracker], hosts=hosts), BASIS)
+    assert keys(judgement) == told
+    silent = [each for each in judgement.findings if each.check == "silent" and each.hosts]
+    assert [each.hosts for each in silent] == [("a", "b")] * ("agents.silent:tracker" in told)
+
+
 def test_a_silent_host_is_not_judged_by_its_last_load() -> None:
     loads = [HostLoad(NOON - HOUR - minute * MINUTE, 99, 99, 99) for minute in range(9, 0, -1)]
     host = HostWindow(node="n", first_at=NOON - DAY, last_at=loads[-1].at, loads=loads)
