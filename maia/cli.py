@@ -15,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from maia import agents
 from maia.commands import streams
 from maia.commands.laziness import load_lazily
-from maia.commands.terminal import ExitStatus, print_text, status_of
+from maia.commands.terminal import ExitStatus, asks_for_json, print_error, print_json_error, status_of
 from maia.cycle.termination import TERMINATED_STATUS, Terminator
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ EPILOG = (
     "Exit statuses: 0 success, also when the quota is used up for now; 1 failure; 2 wrong usage; 69 the "
     "database, the API or Prefect's server can't be reached; 75 rate limited (HTTP 429): run the command "
     "again, it makes no call too early; 78 a setting or an API key is wrong; 130 Ctrl-C; 143 SIGTERM.\n\n"
-    "Data goes to stdout, logs to stderr. Settings come from the environment; maia config docs lists them."
+    "Data goes to stdout, logs to stderr. With --json, an error is an object with error and exit_status on "
+    "stdout. Settings come from the environment; maia config docs lists them."
 )
 
 
@@ -175,10 +176,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, terminator)
     # Most commands never use it, nor do cycles that have nothing to do.
     load_lazily("numpy")
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = _status(list(sys.argv[1:] if arguments is None else arguments))
+        status = _status(given)
     except Exception as error:
         if not terminator.has_started:
+            if asks_for_json(given):
+                print_json_error(f"{type(error).__name__}: {error}", ExitStatus.FAILED)
             raise
         # An import that a signal interrupts may replace SystemExit by an error of its own.
         logger.debug("SIGTERM ended the process here", exc_info=error)
@@ -191,10 +195,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _status(arguments: list[str]) -> int:
+    as_json = asks_for_json(arguments)
     try:
         app(args=arguments, prog_name="maia")
     except SystemExit as exiting:
-        return _status_of_code(exiting.code)
+        if as_json and (told := _told_already(exiting)) is not None:
+            print_json_error(told, _status_of_code(exiting.code))
+        return _status_of_code(exiting.code, as_json=as_json)
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
     except Exception as error:
@@ -204,14 +211,22 @@ def _status(arguments: list[str]) -> int:
 
             if (refused := environment.wrong_setting(error)) is None:
                 raise
-            _print_error(refused)
+            print_error(refused, ExitStatus.CONFIGURATION, as_json=as_json)
             return ExitStatus.CONFIGURATION
         if _is_quiet(error):
             return status
         logger.debug("the error came from here", exc_info=error)
-        _print_error(str(error))
+        print_error(str(error), status, as_json=as_json)
         return status
     return ExitStatus.DONE
+
+
+def _told_already(exiting: SystemExit) -> str | None:
+    """What people were told before the exit: wrong usage, or which error of ours ended a cycle."""
+    if (wrong_usage := getattr(exiting.__context__, "format_message", None)) is not None:
+        return str(wrong_usage())
+    cause = exiting.__cause__
+    return str(cause) if isinstance(cause, Exception) and status_of(cause) is not None else None
 
 
 def _is_quiet(error: Exception) -> bool:
@@ -220,12 +235,8 @@ def _is_quiet(error: Exception) -> bool:
     return isinstance(error, ReaderLeft)
 
 
-def _status_of_code(code: str | int | None) -> int:
+def _status_of_code(code: str | int | None, *, as_json: bool = False) -> int:
     if isinstance(code, str):
-        _print_error(code)
+        print_error(code, ExitStatus.FAILED, as_json=as_json)
         return ExitStatus.FAILED
     return code or 0
-
-
-def _print_error(message: str) -> None:
-    print_text("\n".join(f"maia: {line}" for line in message.splitlines()), stderr=True)

@@ -116,16 +116,13 @@ def ack(
     - `maia alerts ack host.disk:node-1 --note "a larger disk comes on Friday"`
     """
     from atlas.adapters.incidents import LONGEST_NOTE
+    from maia.errors import MaiaError
 
     if note is not None and len(note) > LONGEST_NOTE:
         raise typer.BadParameter(f"a note has at most {LONGEST_NOTE:,} characters", param_hint="--note")
     found = with_atlas(lambda atlas: _acknowledge(atlas, incident, note))
     if found is None:
-        print_text(
-            f"maia: there is no open incident {incident!r}; maia alerts lists those that are open",
-            stderr=True,
-        )
-        raise typer.Exit(ExitStatus.FAILED)
+        raise MaiaError(f"there is no open incident {incident!r}; maia alerts lists those that are open")
     if as_json:
         print_json(plain(found))
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from atlas.categories import Category
-from maia.commands.terminal import AsJson, ExitStatus, console, print_json, print_line, print_text, with_atlas
+from maia.commands.terminal import AsJson, console, print_json, print_line, print_text, with_atlas
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -112,12 +112,13 @@ def _closing(
     id_: int, author: str | None, reason: str | None, *, as_json: bool
 ) -> Callable[[Atlas], Awaitable[None]]:
     async def run(atlas: Atlas) -> None:
+        from maia.errors import MaiaError
+
         dao = _dao(atlas)
         closed = await dao.close(id_, author or _user(atlas), reason)
         comment = await dao.comment(id_)
         if comment is None:
-            print_text(f"There is no comment {id_}; to see those there are: maia comments", stderr=True)
-            raise typer.Exit(ExitStatus.FAILED)
+            raise MaiaError(f"there is no comment {id_}; to see those there are: maia comments")
         if as_json:
             print_json(_as_dict(comment))
         elif closed:

@@ -142,7 +142,8 @@ def health_told(text: str) -> dict[str, Any] | None:
         told = orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
-    return told if isinstance(told, dict) and isinstance(told.get("score"), (int, float)) else None
+    is_told = isinstance(told, dict) and (isinstance(told.get("score"), (int, float)) or "error" in told)
+    return told if is_told else None
 
 
 def print_health(health: dict[str, Any] | None) -> None:

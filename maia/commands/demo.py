@@ -165,9 +165,10 @@ def _emulator(catalogue: Path, begin: datetime, folder: Path) -> Iterator[dict[s
         try:
             assert process.stdout is not None
             ready = process.stdout.readline()
-            if not ready:
+            told = json.loads(ready or "{}")
+            if "environment" not in told:
                 raise typer.BadParameter(f"the emulator did not start: {log_file.read_text().strip()}")
-            yield json.loads(ready)["environment"]
+            yield told["environment"]
         finally:
             process.terminate()
 

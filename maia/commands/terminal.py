@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import IntEnum
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TextIO, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TextIO, TypeVar
 
 import typer
 
@@ -29,7 +29,8 @@ WIDTH_WITHOUT_TERMINAL = 160
 LONG_WAIT_S = 2.0
 """A wait that takes longer is explained to the user."""
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+_JSON: Final = "--json"
+AsJson = Annotated[bool, typer.Option(_JSON, help="Print JSON instead of text, errors too.")]
 Since = Annotated[
     str,
     typer.Option(
@@ -173,6 +174,24 @@ def print_text(text: str = "", *, stderr: bool = False) -> None:
     else:
         stream.write(f"{foreign.many_lines(text)}\n")
     stream.flush()
+
+
+def print_error(message: str, status: int, *, as_json: bool = False) -> None:
+    """Print an error to stderr, and for programs that asked for JSON also to stdout."""
+    print_text("\n".join(f"maia: {line}" for line in message.splitlines()), stderr=True)
+    if as_json:
+        print_json_error(message, status)
+
+
+def print_json_error(message: str, status: int) -> None:
+    """Print an error as a JSON object, in one line, so that it also ends a stream of lines."""
+    print_line({"error": message, "exit_status": int(status)})
+
+
+def asks_for_json(arguments: Sequence[str]) -> bool:
+    """Whether a command is called with --json; known before the call, as wrong usage is told as JSON, too."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return _JSON in options
 
 
 def print_json(value: Any) -> None:

@@ -140,7 +140,9 @@ class LiveSurroundings:
         try:
             pending: list[str] = json.loads(finished.out)["pending"]
         except (ValueError, KeyError, TypeError) as error:
-            raise UpdateFailed(f"maia migrate --check of {python} failed: {finished.last_words}") from error
+            # Its error is on stdout, too, as JSON.
+            why = finished.err.strip() or finished.last_words
+            raise UpdateFailed(f"maia migrate --check of {python} failed: {why}") from error
         return pending
 
     async def migrate(self, python: Path) -> None:

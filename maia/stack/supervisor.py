@@ -7,6 +7,7 @@ Descendants that leave their group are found by a mark in their environment, whi
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import secrets
@@ -68,9 +69,10 @@ class Policy:
 class Child:
     """A program to keep running.
 
-    It is ready when `ready` says so or, if that is None, when it has printed its first line. Children of a
-    higher tier depend on those of a lower one, and are stopped first. `check` is a URL that answers while it
-    runs; if it doesn't, the maintainer may end the child, so that it is started again.
+    It is ready when `ready` says so or, if that is None, when it has printed its first line, unless that is
+    the JSON of an error. Children of a higher tier depend on those of a lower one, and are stopped first.
+    `check` is a URL that answers while it runs; if it doesn't, the maintainer may end the child, so that it
+    is started again.
     """
 
     name: str
@@ -299,7 +301,8 @@ class _Keeper:
                     if not newline:
                         text = self.announcement
                         continue
-                    printed_line.set()
+                    if not _is_error(self.announcement):
+                        printed_line.set()
                 sys.stderr.write(decode(text))
                 sys.stderr.flush()
                 text = b""
@@ -373,6 +376,15 @@ def _name_of(process: psutil.Process) -> str:
         return " ".join(process.cmdline()[:4])
     except psutil.Error:
         return "a process"
+
+
+def _is_error(line: bytes) -> bool:
+    """Whether a line is what our commands print as JSON when they fail."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(told, dict) and "error" in told
 
 
 def _how_it_ended(status: int) -> str:

@@ -297,6 +297,6 @@ def test_the_command_adds_lists_and_closes(
     assert (first["closed_by"], first["reason"], first["author"]) == ("bob", "done", "ada")
     missing = maia_comments("--close", "999")
     assert missing.exit_code == 1
-    assert "no comment 999" in missing.stderr
+    assert "no comment 999" in str(missing.exception)
     for wrong in (["--add", "x"], ["--reason", "x"], ["-f", "--close", "1"], ["--category", "nonsense"]):
         assert maia_comments(*wrong).exit_code == 2

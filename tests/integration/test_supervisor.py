@@ -74,6 +74,11 @@ class TestKeeping:
         assert supervisor.announcement("child") == b"ready"
         assert told.of("child") == ["started", "ready"]
 
+    async def test_a_child_that_prints_an_error_is_not_ready(self, supervisor: Supervisor) -> None:
+        text = """print('{"error": "no key", "exit_status": 78}', flush=True)\nraise SystemExit(78)\n"""
+        with pytest.raises(ChildError, match="ended before it was ready"):
+            await supervisor.start(program(text, restarts=False))
+
     async def test_whatever_else_it_prints_goes_to_stderr(
         self, supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
     ) -> None:

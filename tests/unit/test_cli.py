@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,9 @@ from maia.agents import AGENTS
 from maia.commands.terminal import ExitStatus, status_of
 from maia.emulator.catalogue import CatalogueError
 from maia.errors import MaiaError, Unreachable
+
+Fail = Callable[..., tuple[int, list[str], str]]
+"""Lets a command fail with an error: its status, and what it printed to stdout and to stderr."""
 
 HEAVY = ("prefect", "asyncpg", "aiohttp", "pydantic", "sqlalchemy", "atlas", "asyncio")
 
@@ -272,6 +277,80 @@ class TestErrors:
 
         monkeypatch.setattr(cli, "app", interrupted)
         assert cli._status([]) == ExitStatus.INTERRUPTED
+
+
+class TestErrorsAsJson:
+    """Programs that ask for JSON get one object on stdout, whatever goes wrong; people read stderr."""
+
+    @pytest.fixture
+    def fail(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fail:
+        def run(error: BaseException, *arguments: str) -> tuple[int, list[str], str]:
+            def failing(**_: object) -> None:
+                raise error
+
+            monkeypatch.setattr(cli, "app", failing)
+            status = cli._status([*arguments])
+            told = capsys.readouterr()
+            return status, told.out.splitlines(), told.err
+
+        return run
+
+    def test_an_error_of_ours(self, fail: Fail) -> None:
+        status, [line], told = fail(DatabaseUnavailable("it is away:\nstart it"), "status", "--json")
+        assert json.loads(line) == {"error": "it is away:\nstart it", "exit_status": 69}
+        assert (status, told) == (69, "maia: it is away:\nmaia: start it\n")
+
+    def test_without_it_nothing_is_on_stdout(self, fail: Fail) -> None:
+        for arguments in (["status"], ["seed", "--", "--json"]):
+            assert fail(DatabaseUnavailable("it is away"), *arguments)[:2] == (69, [])
+
+    def test_what_ended_a_cycle(self, fail: Fail) -> None:
+        limited = SystemExit(75)
+        limited.__cause__ = MaiaError("wait until 8 o'clock")
+        status, [line], _ = fail(limited, "hunter", "--json")
+        assert json.loads(line) == {"error": "wait until 8 o'clock", "exit_status": 75}
+        assert status == 75
+
+    @pytest.mark.parametrize("ended", [SystemExit(143), SystemExit(1), SystemExit(0), KeyboardInterrupt()])
+    def test_who_is_stopped_or_has_said_all_says_nothing(self, fail: Fail, ended: BaseException) -> None:
+        assert fail(ended, "status", "--json")[1] == []
+
+    def test_a_defect(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        def defective(**_: object) -> None:
+            raise ZeroDivisionError("by zero")
+
+        monkeypatch.setattr(cli, "app", defective)
+        with pytest.raises(ZeroDivisionError):
+            cli.main(["status", "--json"])
+        told = json.loads(capsys.readouterr().out)
+        assert told == {"error": "ZeroDivisionError: by zero", "exit_status": 1}
+
+    @pytest.mark.parametrize(
+        ("arguments", "hint"),
+        [
+            (("status", "--json", "--nope"), "No such option: --nope"),
+            (("no-such-command", "--json"), "no-such-command"),
+            (("alerts", "ack", "--json"), "KEY|ID"),
+        ],
+    )
+    def test_wrong_usage(
+        self, arguments: tuple[str, ...], hint: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert cli._status([*arguments]) == ExitStatus.USAGE
+        told = capsys.readouterr()
+        assert hint in json.loads(told.out)["error"]
+        assert hint in told.err
+
+    def test_a_database_that_is_away(self) -> None:
+        finished = maia(
+            "status",
+            "--json",
+            DATABASE_URL="postgresql://nobody@127.0.0.1:1/none",
+            PLEIADES_DATABASE__CONNECT_TIMEOUT_S="0.1",
+        )
+        told = json.loads(finished.stdout)
+        assert (finished.returncode, told["exit_status"]) == (69, 69)
+        assert finished.stderr.endswith("".join(f"maia: {line}\n" for line in told["error"].splitlines()))
 
 
 class TestConfig:

@@ -21,9 +21,9 @@ from rich.text import Text
 import maia.commands
 from atlas.adapters.watches import WatchesChanged, WatchesDAO
 from atlas.csvform import CsvForm
-from maia import cli
 from maia.commands import running, status, terminal, up, video, watch
 from maia.commands.tables import print_table
+from maia.commands.terminal import ExitStatus
 
 ESCAPES = "\x1b[31mred\x9b2J\x07\u202e"
 INSTANT = datetime(2026, 11, 2, 9, 30, tzinfo=timezone(timedelta(hours=1)))
@@ -102,7 +102,9 @@ def narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 def test_complaints_are_wrapped_between_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     narrow = narrow_terminal(monkeypatch)
-    cli._print_error("set YOUTUBE_API_KEY_POOL_JSON to your own key, or try everything without one")
+    terminal.print_error(
+        "set YOUTUBE_API_KEY_POOL_JSON to your own key, or try everything without one", ExitStatus.FAILED
+    )
     assert narrow.getvalue().splitlines() == [
         "maia: set YOUTUBE_API_KEY_POOL_JSON to ",
         "your own key, or try everything without ",
