@@ -19,6 +19,7 @@ from cronsim import CronSim, CronSimError
 
 from atlas.errors import ConfigError
 
+_MINUTE = timedelta(minutes=1)
 _SHIPPED = "schedules.yaml"
 _WEEKDAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 
@@ -43,7 +44,7 @@ class Schedule:
         except (LookupError, OSError, ValueError) as error:
             raise ConfigError(f"there is no time zone {self.time_zone!r}") from error
         try:
-            next(self._times(datetime(2026, 1, 1, tzinfo=UTC)))
+            next(CronSim(self.cron, datetime(2026, 1, 1)))  # noqa: DTZ001 - any wall clock
         except CronSimError as error:
             raise ConfigError(f"{self.cron!r} is no schedule: {error}") from error
         except StopIteration:
@@ -51,15 +52,27 @@ class Schedule:
 
     def next_after(self, instant: datetime) -> datetime:
         """The first turn after an instant."""
-        # Within the hour that comes twice, cronsim begins at its first time.
-        turns = (each.astimezone(UTC) for each in self._times(instant))
-        return next(turn for turn in turns if turn > instant)
+        found: datetime | None = None
+        for wall in CronSim(self.cron, self._wall_before(instant)):
+            turns = self._turns(wall)
+            # What comes twice comes the first time in the order of the wall clock, but not the second time.
+            if found is not None and turns and turns[0] >= found:
+                break
+            later = [turn for turn in turns if turn > instant]
+            found = min([*later, *([] if found is None else [found])], default=None)
+        assert found is not None
+        return found
 
     def last_until(self, instant: datetime) -> datetime:
         """The latest turn up to and including an instant."""
-        # A turn falls on a whole minute, and the search leaves out the instant where it begins.
-        following = instant.replace(second=0, microsecond=0) + timedelta(minutes=1)
-        turn = next(self._times(following, backwards=True)).astimezone(UTC)
+        # A turn falls on a whole minute, and the search leaves out the minute where it begins.
+        following = self._wall(instant).replace(second=0, microsecond=0) + _MINUTE
+        turn = next(
+            turn
+            for wall in CronSim(self.cron, following, reverse=True)
+            for turn in reversed(self._turns(wall))
+            if turn <= instant
+        )
         while (later := self.next_after(turn)) <= instant:
             turn = later
         return turn
@@ -71,8 +84,36 @@ class Schedule:
         # A naive instant, as only words are asked for.
         return found or CronSim(self.cron, datetime(2026, 1, 1)).explain()  # noqa: DTZ001
 
-    def _times(self, instant: datetime, *, backwards: bool = False) -> CronSim:
-        return CronSim(self.cron, instant.astimezone(ZoneInfo(self.time_zone)), backwards)
+    # cronsim gets wall clocks alone. With a zone whose clock changes by half an hour it leaves turns out, and
+    # with one whose clock changes at a quarter to an hour, such as Pacific/Chatham, it may never return.
+
+    def _turns(self, wall: datetime) -> list[datetime]:
+        """The instants of the turn at a time of the wall clock, as Debian's cron has it.
+
+        A time of day that comes twice is due the first time, and one that is skipped when the clock jumps. If
+        the minute or the hour is a star, a turn is due whenever the wall clock shows it.
+        """
+        is_time_of_day = not any(each.startswith("*") for each in self.cron.split()[:2])
+        shown = self._shown(wall)
+        while is_time_of_day and not shown:
+            wall += _MINUTE
+            shown = self._shown(wall)
+        return shown[:1] if is_time_of_day else shown
+
+    def _shown(self, wall: datetime) -> list[datetime]:
+        """The instants at which the wall clock shows a time: one, or two, or none if it is skipped."""
+        zone = ZoneInfo(self.time_zone)
+        both = {wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)}
+        return sorted(each for each in both if each.astimezone(zone).replace(tzinfo=None, fold=0) == wall)
+
+    def _wall(self, instant: datetime) -> datetime:
+        return instant.astimezone(ZoneInfo(self.time_zone)).replace(tzinfo=None, fold=0)
+
+    def _wall_before(self, instant: datetime) -> datetime:
+        """A time of the wall clock after which all turns after an instant lie, also those that come again."""
+        wall = self._wall(instant)
+        shown = self._shown(wall)
+        return wall - (shown[-1] - shown[0])
 
 
 def _in_few_words(minute: str, hour: str, weekday: str) -> str | None:

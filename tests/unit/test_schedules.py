@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 from hypothesis import given
@@ -152,3 +154,67 @@ def test_within_the_hour_that_comes_twice_last_and_next_turn_enclose_the_instant
 
 def test_every_duty_has_a_function() -> None:
     assert all(callable(duty.load()) for duty in DUTIES)
+
+
+MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
+AROUND = timedelta(hours=3)
+AT_CHANGES = (
+    (set(range(60)), {2}, "0-59 2 * * *"), ({30}, {1}, "30 1 * * *"), ({15, 45}, {2, 3}, "15,45 2,3 * * *"),
+    ({0}, set(range(0, 24, 2)), "0 */2 * * *"), ({0, 20, 40}, {1, 2}, "*/20 1,2 * * *"),
+    ({15}, set(range(24)), "15 * * * *"),
+)  # fmt: skip
+"""Minutes and hours, and the schedule of them."""
+
+
+def changes_of_clocks() -> dict[tuple[datetime, timedelta, timedelta], str]:
+    """When a clock changes somewhere in 2026, from which offset to which, and a zone where it does."""
+    found = {}
+    for name in sorted(available_timezones()):
+        zone, before = ZoneInfo(name), datetime(2025, 12, 31, tzinfo=UTC)
+        for day in (datetime(2026, 1, 1, tzinfo=UTC) + number * DAY for number in range(366)):
+            old, new = (each.astimezone(zone).utcoffset() for each in (before, day))
+            if old != new:
+                minutes = range(0, 24 * 60, 15)
+                [*_, last] = [
+                    at for at in (before + minute * MINUTE for minute in minutes)
+                    if at.astimezone(zone).utcoffset() == old
+                ]  # fmt: skip
+                assert old is not None
+                assert new is not None
+                found[last + 15 * MINUTE, old, new] = name
+            before = day
+    return found
+
+
+def seen_on_the_clock(
+    minutes: set[int], hours: set[int], stars: bool, zone: ZoneInfo, begin: datetime, end: datetime
+) -> list[datetime]:
+    """The turns that somebody finds who watches the wall clock from minute to minute."""
+    turns, shown = list[datetime](), set[datetime]()
+    last, at = begin.astimezone(zone).replace(tzinfo=None), begin
+    while (at := at + MINUTE) < end:
+        wall = at.astimezone(zone).replace(tzinfo=None, fold=0)
+        skipped = [] if stars else [last + n * MINUTE for n in range(1, (wall - last) // MINUTE)]
+        new = [each for each in (*skipped, wall) if stars or each not in shown]
+        if any(each.minute in minutes and each.hour in hours for each in new):
+            turns.append(at)
+        shown.add(wall)
+        last = wall
+    return turns
+
+
+def test_turns_are_those_of_the_wall_clock_wherever_clocks_change() -> None:
+    changes = changes_of_clocks()
+    assert {new - old for _, old, new in changes} >= {n * timedelta(minutes=30) for n in (-2, -1, 1, 2)}
+    for (at, _, _), name in changes.items():
+        zone, begin, end = ZoneInfo(name), at - AROUND, at + AROUND
+        for minutes, hours, cron in AT_CHANGES:
+            schedule = Schedule(cron, name)
+            stars = "*" in cron.removesuffix(" * * *")
+            expected = seen_on_the_clock(minutes, hours, stars, zone, begin, end)
+            turns, turn = [], begin
+            while (turn := schedule.next_after(turn)) < end:
+                turns.append(turn)
+            assert turns == expected, (name, cron)
+            for earlier, later in pairwise(turns):
+                assert schedule.last_until(later - MINUTE) == earlier, (name, cron)
