@@ -34,7 +34,17 @@ from atlas import paths, places, sources
 from atlas.errors import ConfigError, EmptyKeyRing
 from atlas.keypool import RINGS, ApiKey, KeyPool, RingName, parse_key_pool
 from atlas.maintainer_settings import MaintainerSettings
-from atlas.setting_types import Fraction, Group, HttpUrl, Instant, Patterns, SecretHttpUrl, Texts, Urls
+from atlas.setting_types import (
+    Fraction,
+    Group,
+    HttpUrl,
+    Instant,
+    OptionalPath,
+    Patterns,
+    SecretHttpUrl,
+    Texts,
+    Urls,
+)
 
 __all__ = ["BUCKETS", "RINGS", "ApiKey", "Bucket", "RingName", "Settings", "load", "settings"]
 
@@ -420,7 +430,7 @@ class GitSettings(Group):
     """Patterns as sorted JSON, committed to a bare Git repository."""
 
     enabled: bool = Field(default=False, description="Commit what is known after each learner's cycle.")
-    path: Path | None = Field(
+    path: OptionalPath = Field(
         default=None, description="The bare repository; if unset, patterns.git in the data folder."
     )
     branch: str = Field(
@@ -504,7 +514,7 @@ class LearnerSettings(Group):
         description="Probability of success under which a question of the hunter waits, except one in ten; "
         "0 for never.",
     )
-    llama_model: Path | None = Field(
+    llama_model: OptionalPath = Field(
         default=None, description="A GGUF file: classify failures with llama.cpp (extra `llama`)."
     )
     llama_threads: int = Field(default=2, ge=1, le=64, description="Threads that llama.cpp may use.")
@@ -541,7 +551,7 @@ class VaultSettings(Group):
         default=False,
         description="Stop when the vault can't store raw answers, instead of keeping them in PostgreSQL.",
     )
-    path: Path | None = Field(
+    path: OptionalPath = Field(
         default=None, description="Folder of the file vault; if unset, in the data folder."
     )
     url: str | None = Field(default=None, description="Where the s3 vault is, such as s3://bucket/prefix.")
@@ -745,7 +755,7 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("PORT", "port"),
         description="Reserved for an HTTP API; nothing uses it yet.",
     )
-    data_dir: Path | None = Field(
+    data_dir: OptionalPath = Field(
         default=None,
         description="Folder of the embedded server and the file vault; if unset, ~/.local/share/pleiades, or "
         "/var/lib/pleiades for root.",

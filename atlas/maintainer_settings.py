@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Final
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from atlas.setting_types import Fraction, Group, SecretHttpUrl, Texts
+from atlas.setting_types import Fraction, Group, OptionalPath, SecretHttpUrl, Texts
 
 ACTIONS: Final = (
     "backup", "cleanup", "partitions", "vacuum", "reindex", "restart", "emergency", "update", "packages",
@@ -212,7 +211,7 @@ class BackupSettings(Group):
         pattern="^age1[0-9a-z]{58}$",
         description="Public key (age1…) that backups are encrypted for; only its owner can restore them.",
     )
-    identity_file: Path | None = Field(
+    identity_file: OptionalPath = Field(
         default=None, description="File with the secret key (AGE-SECRET-KEY-1…), to verify and restore."
     )
     level: int = Field(default=1, ge=1, le=19, description="Level of the zstandard compression.")
@@ -220,7 +219,7 @@ class BackupSettings(Group):
     verify: bool = Field(
         default=False, description="Verify each scheduled backup by restoring it to a throw-away server."
     )
-    path: Path | None = Field(
+    path: OptionalPath = Field(
         default=None, description="Folder to keep backups in instead of the vault, such as a mounted disk."
     )
 
@@ -228,15 +227,15 @@ class BackupSettings(Group):
 class UpdateSettings(Group):
     """Where updates come from, and which are permitted."""
 
-    constraints: Path | None = Field(
+    constraints: OptionalPath = Field(
         default=None, description="File with the versions to bring our environment to."
     )
-    wheelhouse: Path | None = Field(
+    wheelhouse: OptionalPath = Field(
         default=None,
         description="Folder of wheels to install from; if unset, releases on the package index are only "
         "reported.",
     )
-    root: Path | None = Field(
+    root: OptionalPath = Field(
         default=None,
         description="Folder of the environments, with the link `current`; if unset, there is no switch.",
     )
@@ -310,7 +309,7 @@ class MaintainerSettings(Group):
         default=("01:30-06:00",),
         description="Spans of the day in which actions that disturb the agents may be taken.",
     )
-    schedules: Path | None = Field(
+    schedules: OptionalPath = Field(
         default=None, description="YAML file with the duties' schedules; those changed by hand win."
     )
     health: HealthSettings = Field(default=HealthSettings(), description="Limits of what is healthy.")

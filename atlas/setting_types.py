@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -33,10 +34,16 @@ def _secret_http_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _unset_if_empty(value: Any) -> Any:
+    """None for an empty path, which would be the working folder; an empty variable sets nothing either."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Instant = Annotated[datetime, AfterValidator(_aware)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 SecretHttpUrl = Annotated[SecretStr, AfterValidator(_secret_http_url)]
+OptionalPath = Annotated[Path | None, BeforeValidator(_unset_if_empty)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(sources.listed())]
 # A comma within {2,3} belongs to the expression, and [a-z] is one.
 Patterns = Annotated[

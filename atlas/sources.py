@@ -148,7 +148,7 @@ def sources_of(
 
 
 def _secrets_folder() -> str:
-    return os.environ.get("PLEIADES_SECRETS_DIR", "/run/secrets")
+    return os.environ.get("PLEIADES_SECRETS_DIR") or "/run/secrets"
 
 
 def _reason_of(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Parses command-line arguments: time spans, dates and times, contexts, videos and channels."""
+"""Parses command-line arguments: time spans, dates and times, folders, contexts, videos and channels."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from atlas import paths
 
 NameKind = Literal["video", "channel", "handle", "user"]
 
@@ -91,6 +94,16 @@ def parse_since(text: str, option: str) -> timedelta | datetime:
         ) from error
     assert moment is not None
     return moment
+
+
+def parse_folder(text: str) -> Path:
+    """A folder, which need not exist yet. An empty one is refused: it would be the working folder."""
+    if not text.strip():
+        raise typer.BadParameter("the folder has no name: write its path, or . for the working folder")
+    folder = Path(text)
+    if paths.is_file(folder):
+        raise typer.BadParameter(f"{text} is a file, and no folder")
+    return folder
 
 
 def parse_context(fields: Sequence[str], text: str | None) -> dict[str, Any]:

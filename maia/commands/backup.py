@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from maia.commands.arguments import parse_folder
 from maia.commands.tables import Column, print_table
 from maia.commands.terminal import (
     AsJson,
@@ -212,7 +213,7 @@ def restore(
             metavar="DIR",
             help="A folder for a new embedded server, to restore to that.",
             show_default=False,
-            file_okay=False,
+            parser=parse_folder,
         ),
     ] = None,
     identity: Identity = None,

@@ -234,7 +234,12 @@ def test_commands_say_what_to_do_next(cli: Any, no_database: Callable[[], None],
     _, wrong = cli("restore", "latest", "--to", "mysql://u:secret@h/d", status=2)
     assert "--to" in wrong
     assert "secret" not in wrong
+    _, empty = cli("restore", "latest", "--data-dir", "", status=2)
+    assert "the folder has no name" in empty
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    _, no_folder = cli("restore", "latest", "--data-dir", str(tmp_path / "file"), status=2)
+    assert "Invalid value for '--data-dir'" in no_folder
 
 
 def test_a_vault_that_is_a_folder_stays_where_it_is_after_a_restore(tmp_path: Path) -> None:

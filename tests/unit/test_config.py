@@ -180,6 +180,29 @@ def test_absent_yaml_is_an_error_and_empty_is_not(environment: Environment, tmp_
     assert load().hunter.batch_size == 10
 
 
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_path_is_none_and_not_the_working_folder(
+    environment: Environment, tmp_path: Path, empty: str
+) -> None:
+    default = load().data_folder
+    (tmp_path / "p.yaml").write_text(f"data_dir: '{empty}'\nvault: {{path: '{empty}'}}\n")
+    environment(PLEIADES_CONFIG=str(tmp_path / "p.yaml"))
+    assert (load().data_folder, load().vault.path) == (default, None)
+    environment(PLEIADES_DATA_DIR=empty, PLEIADES_MAINTAINER__BACKUPS__PATH=empty)
+    settings = load()
+    assert (settings.data_folder, settings.maintainer.backups.path) == (default, None)
+    assert load(data_dir=empty).data_folder == default
+
+
+def test_an_empty_folder_of_secrets_is_not_the_working_folder(
+    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hf_dataset_id").write_text("from the working folder")
+    environment(PLEIADES_SECRETS_DIR="")
+    assert load().hf_dataset_id is None
+
+
 def test_key_pool_by_ring_and_project(environment: Environment) -> None:
     environment(
         **{POOL: json.dumps({"hunting": [{"key": "k1", "project": "p"}, {"key": "k2", "project": "p"}]})}
