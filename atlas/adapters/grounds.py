@@ -60,9 +60,9 @@ class GroundsDAO(DAO):
         assert row is not None
         return TrackerLooks(**row)
 
-    async def last_backup_at(self) -> datetime | None:
+    async def last_backup_at(self, until: datetime) -> datetime | None:
         """When a backup was last made that is not known to be bad; None if there is none."""
-        at: datetime | None = await self._executor.fetchval("grounds.last_backup")
+        at: datetime | None = await self._executor.fetchval("grounds.last_backup", until)
         return at
 
     async def oldest_transaction_s(self) -> float:

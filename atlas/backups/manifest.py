@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from hashlib import sha256
 from typing import Any, Final, Literal, Self
@@ -23,6 +23,9 @@ VERIFICATION_NAME: Final = "verification.json"
 CHECKSUM: Final = "sum of hash_record_extended"
 """How the tables' checksums are made. PostgreSQL's hashes are the same in every version from 15 on, on all
 little-endian machines."""
+
+CLOCK_TOLERANCE: Final = timedelta(minutes=10)
+"""How far the clocks of machines that share backups may be apart."""
 
 NAME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ-[0-9a-f]{6}", re.ASCII)
 _PART_NAME: Final = re.compile(r"part-\d{5,}\.zst(\.age)?", re.ASCII)
@@ -186,6 +189,16 @@ def new_name(at: datetime) -> str:
 def begun_at(name: str) -> datetime:
     """When the backup of that name began."""
     return datetime.strptime(name[:20], "%Y-%m-%dT%H-%M-%SZ").replace(tzinfo=UTC)
+
+
+def is_from_future(begun: datetime, now: datetime) -> bool:
+    """Whether a backup's time is yet to come: a clock was ahead when it was made, or is behind now."""
+    return begun > now + CLOCK_TOLERANCE
+
+
+def newest_first(names: Iterable[str], now: datetime) -> list[str]:
+    """Names of backups by time, but behind all others those from the future, whose order tells nothing."""
+    return sorted(names, key=lambda name: (not is_from_future(begun_at(name), now), name), reverse=True)
 
 
 def is_name(name: str) -> bool:

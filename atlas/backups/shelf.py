@@ -9,7 +9,7 @@ import builtins
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -46,6 +46,7 @@ class Shelved:
     name: str
     begun_at: datetime
     manifest: Manifest | None
+    from_future: bool = False
     problem: str | None = None
     verification: Verification | None = None
 
@@ -77,20 +78,23 @@ class Shelf:
         complete = [name for name, files in found.items() if manifests.FILE_NAME in files]
         return sorted(complete), sorted(found.keys() - set(complete))
 
-    async def list(self) -> builtins.list[Shelved]:
-        """Every backup, the newest first; incomplete ones are none."""
+    async def list(self, now: datetime) -> builtins.list[Shelved]:
+        """Every backup, the newest first and those from the future last; incomplete ones are none."""
         found = await self._files()
         return [
-            await self._shelved(name, manifests.VERIFICATION_NAME in found[name])
-            for name in sorted(found, reverse=True)
+            await self._shelved(name, now, manifests.VERIFICATION_NAME in found[name])
+            for name in manifests.newest_first(found, now)
             if manifests.FILE_NAME in found[name]
         ]
 
-    async def find(self, name: str) -> Manifest:
-        """The manifest of a backup, or of the latest one; BackupError if there is none of that name."""
+    async def find(self, name: str, now: datetime) -> Manifest:
+        """The manifest of a backup, or of the latest one; BackupError if there is none of that name.
+
+        One from the future is the latest only if there is no other.
+        """
         complete, incomplete = await self.names()
         if name == LATEST and complete:
-            name = complete[-1]
+            name = manifests.newest_first(complete, now)[0]
         if name in incomplete:
             raise BackupDamaged(f"backup {name} is incomplete: it has no manifest, and cannot be restored")
         if name not in complete:
@@ -166,17 +170,20 @@ class Shelf:
                 found[name].add(file)
         return dict(found)
 
-    async def _shelved(self, name: str, has_verification: bool) -> Shelved:
+    async def _shelved(self, name: str, now: datetime, has_verification: bool) -> Shelved:
         begun_at = manifests.begun_at(name)
+        shelved = Shelved(
+            name=name, begun_at=begun_at, manifest=None, from_future=manifests.is_from_future(begun_at, now)
+        )
         try:
             manifest = await self.manifest(name)
         except VaultUnavailable:
             raise
         except (BackupError, VaultError) as error:
             # One that can't be read must not keep the others from being listed, or new ones from being made.
-            return Shelved(name=name, begun_at=begun_at, manifest=None, problem=str(error))
+            return replace(shelved, problem=str(error))
         verification = await self._verification(name) if has_verification else None
-        return Shelved(name=name, begun_at=begun_at, manifest=manifest, verification=verification)
+        return replace(shelved, manifest=manifest, verification=verification)
 
     async def _verification(self, name: str) -> Verification | None:
         try:

@@ -15,8 +15,10 @@ ORDER BY node
 LIMIT $2;
 
 -- name: last_backup
--- When a backup was last made that is not known to be bad, whoever asked for it.
-SELECT at FROM events WHERE kind = 'maintainer.backup' AND payload ->> 'problem' IS NULL ORDER BY id DESC LIMIT 1;
+-- When a backup was last made that is not known to be bad, whoever asked for it. An event later than $1 was written by a
+-- clock that was ahead, and doesn't tell how old the backup is.
+SELECT at FROM events WHERE kind = 'maintainer.backup' AND payload ->> 'problem' IS NULL AND at <= $1
+ORDER BY id DESC LIMIT 1;
 
 -- name: durations
 -- The median duration and the number of the cycles of the kinds $1 in [$2, $3).

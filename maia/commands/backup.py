@@ -23,6 +23,7 @@ from maia.commands.terminal import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from atlas.backups.manifest import Manifest
     from atlas.backups.shelf import Shelf, Shelved, Verification
@@ -114,16 +115,18 @@ def list_backups(as_json: AsJson = False) -> None:
     """List the backups: when, how large, whether encrypted and verified, and what they are kept as.
 
     A backup that is kept as nothing is deleted by the next rotation. Rotation keeps
-    PLEIADES_MAINTAINER__BACKUPS__DAILY, __WEEKLY and __MONTHLY.
+    PLEIADES_MAINTAINER__BACKUPS__DAILY, __WEEKLY and __MONTHLY. One from the future was named by a clock that
+    was ahead: it counts as none of these, and as the latest only if there is no other.
     """
     settings = load_settings()
+    now = _now(settings)
 
     async def look() -> tuple[list[Shelved], list[str], str]:
         shelf = _shelf(settings)
-        return await shelf.list(), (await shelf.names())[1], shelf.place
+        return await shelf.list(now), (await shelf.names())[1], shelf.place
 
     shelved, incomplete, place = run(look())
-    kept = _kept(settings, shelved)
+    kept = _kept(settings, shelved, now)
     if as_json:
         print_json(
             {
@@ -146,6 +149,14 @@ def list_backups(as_json: AsJson = False) -> None:
     for each in shelved:
         if each.problem:
             print_text(f"{each.name}: {each.problem}")
+    if future := [each.name for each in shelved if each.from_future]:
+        daily = settings.maintainer.backups.daily
+        print_text(
+            f"From the future: {', '.join(future)}. A clock was ahead when it was made, or this machine's is "
+            f"behind (here it is {now:%Y-%m-%d %H:%M} UTC: correct that first). While there is another "
+            f"backup, latest does not mean it, and rotation deletes it once {daily} of the last {2 * daily} "
+            "days have another one."
+        )
     if incomplete:
         print_text(
             f"Incomplete, and no backups: {', '.join(incomplete)}. Either one is being made now, or it was "
@@ -172,7 +183,7 @@ def verify(name: Name = _LATEST, identity: Identity = None, as_json: AsJson = Fa
         from atlas.composition import clock_of
 
         shelf = _shelf(settings)
-        manifest = await shelf.find(name)
+        manifest = await shelf.find(name, _now(settings))
         with progress_bar("restoring") as update:
             return manifest, await restoration.verify(
                 shelf, manifest, settings, clock_of(settings),
@@ -283,7 +294,7 @@ async def _restore(
     from atlas.backups import restoration
 
     shelf = _shelf(settings)
-    manifest = await shelf.find(name)
+    manifest = await shelf.find(name, _now(settings))
     async with AsyncExitStack() as stack:
         url = to
         if data_dir is not None:
@@ -307,6 +318,12 @@ def _shelf(settings: Settings) -> Shelf:
     return Shelf.of(settings)
 
 
+def _now(settings: Settings) -> datetime:
+    from atlas.composition import clock_of
+
+    return clock_of(settings).now()
+
+
 def _identity(manifest: Manifest, settings: Settings, given: Path | None) -> Path | None:
     from maia.maintainer.backups import identity_for
 
@@ -317,11 +334,12 @@ def _showing(update: Any) -> Callable[[str, int, int], None]:
     return lambda text, done, of: update(done, of or None, text)
 
 
-def _kept(settings: Settings, shelved: list[Shelved]) -> dict[str, tuple[str, ...]]:
+def _kept(settings: Settings, shelved: list[Shelved], now: datetime) -> dict[str, tuple[str, ...]]:
     from maia.maintainer.backups import instants_of, rotation_of
 
     good = {each.name: each for each in shelved if each.is_good}
-    return {name: tuple(tiers) for name, tiers in rotation_of(settings).kept(instants_of(good)).items()}
+    rotation = rotation_of(settings)
+    return {name: tuple(tiers) for name, tiers in rotation.kept(instants_of(good), now).items()}
 
 
 def _row(each: Shelved, tiers: tuple[str, ...]) -> tuple[object, ...]:
@@ -340,7 +358,7 @@ def _row(each: Shelved, tiers: tuple[str, ...]) -> tuple[object, ...]:
 
 
 def _as_dict(each: Shelved, tiers: tuple[str, ...]) -> dict[str, Any]:
-    described = {"name": each.name, "begun_at": each.begun_at} | (
+    described = {"name": each.name, "begun_at": each.begun_at, "from_future": each.from_future} | (
         _described(each.manifest) if each.manifest else {}
     )
     return described | {"problem": each.problem, "kept_as": tiers} | _verification(each.verification)

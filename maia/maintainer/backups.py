@@ -32,7 +32,7 @@ EVENT: Final = "maintainer.backup"
 """The kind of event that tells of each backup: name, bytes, seconds, and whether it was verified."""
 SLOWER: Final = "while a backup runs, claims are slower, because it keeps an old snapshot"
 ABANDONED_AFTER: Final = timedelta(days=1)
-"""How old an incomplete backup must be to be deleted: until then it may be one that is being made."""
+"""How old an incomplete backup must be to be deleted, or how far in the future: else it may be being made."""
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -119,7 +119,8 @@ class CreateBackup(Action):
 
     async def plan(self) -> Plan:
         seen = await outlook(self._atlas)
-        latest = next((each.manifest for each in await self._shelf.list() if each.manifest), None)
+        shelved = await self._shelf.list(self._atlas.clock.now())
+        latest = next((each.manifest for each in shelved if each.manifest), None)
         database_bytes = seen.facts.database_bytes
         estimate = ""
         details: dict[str, Any] = {"database_bytes": database_bytes, "method": seen.method}
@@ -160,11 +161,11 @@ class RotateBackups(Action):
         self.target = "rotation"
 
     async def plan(self) -> Plan | None:
-        good = {each.name: each for each in await self._shelf.list() if each.is_good}
-        superfluous = rotation_of(self._atlas.settings).superfluous(instants_of(good))
-        before = self._atlas.clock.now() - ABANDONED_AFTER
+        now = self._atlas.clock.now()
+        good = {each.name: each for each in await self._shelf.list(now) if each.is_good}
+        superfluous = rotation_of(self._atlas.settings).superfluous(instants_of(good), now)
         _, incomplete = await self._shelf.names()
-        abandoned = [name for name in incomplete if begun_at(name) < before]
+        abandoned = [name for name in incomplete if abs(now - begun_at(name)) > ABANDONED_AFTER]
         if not superfluous and not abandoned:
             return None
         freed = sum(each.manifest.size_bytes for name in superfluous if (each := good[name]).manifest)
@@ -203,23 +204,27 @@ async def back_up(context: DutyContext) -> DutyReport:
     creation = CreateBackup(context.atlas, shelf, context.progress)
     taken = await context.take(creation)
     await context.take(RotateBackups(context.atlas, shelf))
-    shelved = await shelf.list()
+    shelved = await shelf.list(context.atlas.clock.now())
     damaged = [each.name for each in shelved if not each.is_good]
+    future = [each.name for each in shelved if each.from_future]
     newest = next((each for each in shelved if each.is_good), None)
     failed = taken is not None and taken.state is ActionState.FAILED
     return DutyReport(
-        summary=_summary(creation.made, newest, damaged, failed=failed),
+        summary=_summary(creation.made, newest, damaged, future, failed=failed),
         details={
             "backups": len(shelved),
             "bytes": sum(each.manifest.size_bytes for each in shelved if each.manifest),
             "newest_good": newest and newest.begun_at,
             "damaged": damaged,
+            "from_future": future,
         },
         failed=failed,
     )
 
 
-def _summary(made: Made | None, newest: Shelved | None, damaged: list[str], *, failed: bool) -> str:
+def _summary(
+    made: Made | None, newest: Shelved | None, damaged: list[str], future: list[str], *, failed: bool
+) -> str:
     if made is not None and not failed:
         text = told(made)
     elif newest is None:
@@ -229,6 +234,8 @@ def _summary(made: Made | None, newest: Shelved | None, damaged: list[str], *, f
     if damaged:
         unusable = f"{counted(len(damaged), 'backup')} can't be used ({', '.join(damaged)})"
         text += f"; {unusable}: maia backup list says why"
+    if future:
+        text += f"; named by a clock that was ahead: {', '.join(future)} (maia backup list tells more)"
     return text
 
 

@@ -230,12 +230,12 @@ class FreeSpace(Action):
             if begun_at(name) < SystemClock().now() - _ABANDONED_BACKUP:
                 await shelf.delete(name)
                 yield f"{name}, which is incomplete"
-        good = [backup for backup in await shelf.list() if backup.is_good]
-        verified = [backup.name for backup in good if backup.verification is not None]
-        # One that was named by a clock that was fast must not count as the newest for ever.
-        real = [backup.name for backup in good if backup.begun_at <= SystemClock().now()]
-        kept = {*(backup.name for backup in good[:1]), *verified[:1], *real[:1]}
-        for backup in reversed(good):
+        good = [backup for backup in await shelf.list(SystemClock().now()) if backup.is_good]
+        by_time = sorted(good, key=lambda backup: backup.name)
+        verified = [backup for backup in good if backup.verification is not None]
+        # The last by name stays too: it may be from the future only because this machine's clock is behind.
+        kept = {backup.name for backup in (*good[:1], *verified[:1], *by_time[-1:])}
+        for backup in by_time:
             if backup.name not in kept:
                 await shelf.delete(backup.name)
                 yield backup.name

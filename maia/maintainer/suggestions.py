@@ -80,7 +80,7 @@ async def situation(atlas: Atlas) -> Situation:
         now=now,
         settings=atlas.settings,
         since=await figures.first_event_at(),
-        last_backup_at=await dao.last_backup_at(),
+        last_backup_at=await dao.last_backup_at(now),
         disks=[
             DiskHistory(each.node, each.at_h, each.free_bytes, each.total_bytes)
             for each in await dao.disks(now - _WEEK)

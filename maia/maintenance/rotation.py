@@ -3,15 +3,21 @@
 Of each day, week and month that has backups, the newest counts, for as many of the last ones as are to be
 kept. Days without a backup don't count, so that a machine that was off for a month loses nothing. Selecting
 after every backup keeps the same as selecting once among all: what is the newest of its period stays so.
+
+A backup from the future, named by a clock that was ahead, counts for no period, or it would be the newest of
+one for ever. It stays until there are enough others of late: only then is it safe to say that this clock is
+right, and that newer backups have taken its place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
+
+from atlas.backups.manifest import is_from_future
 
 
 class Tier(StrEnum):
@@ -20,6 +26,7 @@ class Tier(StrEnum):
     DAILY = "daily"
     WEEKLY = "weekly"
     MONTHLY = "monthly"
+    FUTURE = "from the future"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +38,19 @@ class Rotation:
     monthly: int
     zone: ZoneInfo
 
-    def kept(self, backups: Mapping[str, datetime]) -> dict[str, tuple[Tier, ...]]:
+    def kept(self, backups: Mapping[str, datetime], now: datetime) -> dict[str, tuple[Tier, ...]]:
         """The backups to keep, by name, each with its tiers; `backups` has the instant of every good one.
 
-        The newest is always among them.
+        The newest is always among them. Those from the future go once there are backups of as many days as
+        are kept daily, within twice as many days: on some the machine may have been off.
         """
+        future = {name for name, at in backups.items() if is_from_future(at, now)}
+        kept = self._of_periods({name: at for name, at in backups.items() if name not in future})
+        since = now - timedelta(days=2 * self.daily)
+        days = {backups[name].astimezone(self.zone).date() for name in kept if backups[name] > since}
+        return kept if len(days) >= self.daily else kept | dict.fromkeys(future, (Tier.FUTURE,))
+
+    def _of_periods(self, backups: Mapping[str, datetime]) -> dict[str, tuple[Tier, ...]]:
         newest_first = sorted(backups.items(), key=lambda item: (item[1], item[0]), reverse=True)
         local = [(name, at.astimezone(self.zone)) for name, at in newest_first]
         kept: dict[str, tuple[Tier, ...]] = {name: () for name, _ in newest_first[:1]}
@@ -49,9 +64,9 @@ class Rotation:
                 kept[name] = (*kept.get(name, ()), tier)
         return kept
 
-    def superfluous(self, backups: Mapping[str, datetime]) -> list[str]:
+    def superfluous(self, backups: Mapping[str, datetime], now: datetime) -> list[str]:
         """The good backups that need not be kept, the oldest first."""
-        kept = self.kept(backups)
+        kept = self.kept(backups, now)
         return sorted(backups.keys() - kept.keys(), key=lambda name: (backups[name], name))
 
 

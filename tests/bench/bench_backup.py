@@ -24,6 +24,7 @@ from atlas.backups.programs import environment
 from atlas.backups.restoration import restore
 from atlas.backups.shelf import Shelf
 from atlas.backups.stream import NICE
+from atlas.clock import SystemClock
 from atlas.cluster import packaged_programs
 from atlas.composition import Atlas
 from tests.bench.figures import Figure
@@ -133,7 +134,7 @@ async def _restored(server: Bed, url: str, folder: Path) -> float:
     settings = _settings(url, folder, None)
     shelf, target = Shelf.of(settings), await server.new_database()
     began = time.perf_counter()
-    await restore(shelf, await shelf.find("latest"), target, settings.database)
+    await restore(shelf, await shelf.find("latest", SystemClock().now()), target, settings.database)
     return time.perf_counter() - began
 
 

@@ -141,7 +141,7 @@ class TestRoundTrip:
         assert contents.method == method
         assert {table.name: table.rows for table in contents.tables}["video_stats_log"] == 24_000
         assert contents.migration == migrations.known()[-1].number
-        assert [each.name for each in await shelf.list()] == [manifest.name]
+        assert [each.name for each in await shelf.list(NOON)] == [manifest.name]
         await restored(filled, shelf, manifest, empty_database_url)
         for query in COMPARED:
             assert await copy_of(empty_database_url, query) == await copy_of(filled.db.url_of(), query), query
@@ -297,17 +297,17 @@ class TestDamage:
             shutil.copytree(intact, folder)
             damage(folder, made)
             with pytest.raises(BackupDamaged, match=reason):
-                await restored(filled, shelf, await shelf.find(made.name), empty_database_url)
+                await restored(filled, shelf, await shelf.find(made.name, NOON), empty_database_url)
             assert await tables_of(empty_database_url) == [], name
         shutil.rmtree(folder)
         shutil.copytree(intact, folder)
-        await restored(filled, shelf, await shelf.find(made.name), empty_database_url)
+        await restored(filled, shelf, await shelf.find(made.name, NOON), empty_database_url)
 
     async def test_a_damaged_manifest_is_listed_as_such(
         self, filled: Atlas, shelf: Shelf, made: Manifest
     ) -> None:
         _flip(folder_of(filled, made.name) / manifests.FILE_NAME, 40)
-        [listed] = await shelf.list()
+        [listed] = await shelf.list(NOON)
         assert not listed.is_good
         assert listed.problem is not None
         assert made.name in listed.problem
@@ -316,10 +316,10 @@ class TestDamage:
         self, filled: Atlas, shelf: Shelf, made: Manifest
     ) -> None:
         (folder_of(filled, made.name) / manifests.FILE_NAME).unlink()
-        assert await shelf.list() == []
+        assert await shelf.list(NOON) == []
         assert await shelf.names() == ([], [made.name])
         with pytest.raises(BackupDamaged, match="is incomplete"):
-            await shelf.find(made.name)
+            await shelf.find(made.name, NOON)
 
 
 class TestTargets:
@@ -357,13 +357,13 @@ class TestTargets:
 
     async def test_latest_and_unknown_names(self, filled: Atlas, shelf: Shelf, clock: FixedClock) -> None:
         with pytest.raises(BackupError, match=r"no backup yet .* maia backup create"):
-            await shelf.find("latest")
+            await shelf.find("latest", NOON)
         await create(filled, shelf)
         clock.advance(DAY)
         newest = await create(filled, shelf)
-        assert await shelf.find("latest") == newest
+        assert await shelf.find("latest", clock.now()) == newest
         with pytest.raises(BackupError, match="maia backup list shows them"):
-            await shelf.find("yesterday")
+            await shelf.find("yesterday", NOON)
 
 
 class TestFailures:
@@ -371,7 +371,7 @@ class TestFailures:
         results = await asyncio.gather(create(filled, shelf), create(filled, shelf), return_exceptions=True)
         assert sorted(type(each).__name__ for each in results) == ["BackupRunning", "Manifest"]
         assert any(isinstance(each, BackupRunning) for each in results)
-        assert len(await shelf.list()) == 1
+        assert len(await shelf.list(NOON)) == 1
 
     async def test_a_full_disk_is_told_and_leaves_nothing(
         self, filled: Atlas, tmp_path: Path, mount_small: Any
@@ -427,7 +427,7 @@ class TestFailures:
         backing_up.cancel()
         with pytest.raises(asyncio.CancelledError):
             await backing_up
-        assert await shelf.list() == []
+        assert await shelf.list(NOON) == []
         await _no_snapshot_is_left(sql)
 
 

@@ -138,6 +138,10 @@ async def test_backups_count_whoever_makes_them(atlas: Atlas, sql: Any) -> None:
     await atlas.events.append("maintainer.backup", {"problem": None})
     assert "backups off" not in await run_duty(atlas)
     assert (await situation(atlas)).last_backup_at is not None
+    # Told of by a clock that was ahead, it says nothing.
+    await sql.execute("UPDATE events SET at = $1 WHERE kind = 'maintainer.backup'", NOON + 30 * DAY)
+    assert (await situation(atlas)).last_backup_at is None
+    assert "backups off" in await run_duty(atlas)
 
 
 async def test_the_situation_is_read_as_it_is(atlas: Atlas, clock: FixedClock, sql: Any) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ async def test_it_backs_up_rotates_and_tells(atlas: Atlas, shelf: Shelf) -> None
     report = await back_up(work)
     assert [taken.state for taken in work.taken] == [ActionState.APPLIED] * 2
     assert not report.failed
-    found = await shelf.list()
+    found = await shelf.list(NOON)
     # The last three days with the new one, which is this week's and this month's too.
     assert names(found[1:]) == {old[0], old[1]}
     assert (await shelf.names())[1] == [running], left
@@ -134,6 +135,22 @@ async def test_it_backs_up_rotates_and_tells(atlas: Atlas, shelf: Shelf) -> None
     assert event.payload["bytes"] == manifest.size_bytes
     assert event.payload["verified"] is False
     assert manifest.name in report.summary
+
+
+async def test_one_from_the_future_hides_no_other(atlas: Atlas, shelf: Shelf) -> None:
+    newest, future = await shelved(shelf, 1), await shelved(shelf, -400)
+    left = await abandoned(shelf, -400)
+    report = await back_up(context(atlas, applies=False))
+    said = f"the newest good backup is {newest}; named by a clock that was ahead: {future} (maia backup list"
+    assert report.summary.startswith(said)
+    assert report.details["newest_good"] == NOON - DAY
+    # It stays until there are others of three days; what is left of an incomplete one goes at once.
+    await back_up(context(atlas, applies=True))
+    assert future in names(await shelf.list(NOON))
+    assert (await shelf.names())[1] == [], left
+    older = await shelved(shelf, 2)
+    await back_up(context(atlas, applies=True))
+    assert names((await shelf.list(NOON))[1:]) == {newest, older}
 
 
 async def test_only_good_backups_count(atlas: Atlas, shelf: Shelf) -> None:
@@ -154,7 +171,7 @@ async def test_a_backup_that_fails_fails_the_duty(
         report = await back_up(work)
     assert report.failed
     assert "Another process is making a backup" in work.taken[0].result
-    assert names(await shelf.list()) == {kept}
+    assert names(await shelf.list(NOON)) == {kept}
 
 
 async def test_it_is_verified_where_the_settings_say_so(
@@ -240,6 +257,17 @@ def test_commands_say_what_to_do_next(cli: Any, no_database: Callable[[], None],
     (tmp_path / "file").touch()
     _, no_folder = cli("restore", "latest", "--data-dir", str(tmp_path / "file"), status=2)
     assert "Invalid value for '--data-dir'" in no_folder
+
+
+def test_the_list_names_one_from_the_future(cli: Any, shelf: Shelf) -> None:
+    past = asyncio.run(shelved(shelf, 1))
+    future = asyncio.run(shelved(shelf, (NOON - datetime.now(UTC)) / DAY - 400))
+    listed = " ".join(cli("list")[0].split())
+    assert f"From the future: {future}. A clock was ahead" in listed
+    assert past in listed
+    described = json.loads(cli("list", "--json")[0])["backups"]
+    assert [(each["name"], each["from_future"]) for each in described] == [(past, False), (future, True)]
+    assert described[1]["kept_as"] == ["from the future"]
 
 
 def test_a_vault_that_is_a_folder_stays_where_it_is_after_a_restore(tmp_path: Path) -> None:

@@ -260,6 +260,16 @@ async def test_what_is_not_ours_stays_in_the_vault(settings: Settings) -> None:
     assert not (data / f"vault/metadata/{day(20)}").exists()
 
 
+async def test_one_from_the_future_stands_in_for_no_other(settings: Settings) -> None:
+    ages_days = (-400, 1, 2, 3)
+    future, newest, verified, _ = [await backup(settings, ago, verified=ago != 1) for ago in ages_days]
+    action = FreeSpace(settings, use=Disk(settings.data_folder, full_at=0))
+    with pytest.raises(ActionFailed):
+        await action.apply(Plan(text=""))
+    kept = {path.name for path in (settings.data_folder / "vault/backups").iterdir()}
+    assert kept == {future, newest, verified}
+
+
 async def test_a_fast_clock_costs_neither_the_last_answers_nor_the_newest_backup(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
