@@ -39,7 +39,7 @@ from atlas.backups.stream import (
     owning,
 )
 from atlas.embedded import EmbeddedServer
-from atlas.errors import BackupDamaged, BackupError
+from atlas.errors import AtlasError, BackupDamaged, BackupError, DatabaseError
 
 if TYPE_CHECKING:
     from atlas.clock import Clock
@@ -55,6 +55,11 @@ _SERVER_BYTES: Final = 2**29
 """What a server needs beyond its tables: its own files, and its log of changes."""
 _ROOM: Final = 1.2
 _ABANDONED_AFTER_S: Final = 86_400
+_COMPLETE: Final = "All of it is restored, with equal counts and checksums"
+_FILLED: Final = (
+    "What was restored is left in the database to be looked at, not to be used: drop the database (dropdb), "
+    "or delete the folder of the new server, before another backup is restored there"
+)
 
 
 def read_identities(path: Path) -> list[Any]:
@@ -100,9 +105,16 @@ async def restore(
 ) -> None:
     """Restore a backup into an empty database, and check that it holds what was backed up.
 
-    BackupError if the database isn't empty, and BackupDamaged if the backup isn't what was written.
+    BackupError if the database isn't empty, and BackupDamaged if the backup isn't what was written. If the
+    database isn't as empty as before then, the error says what is left in it.
     """
-    await _Restoration(shelf, manifest, url, settings, on_progress).run(identity, folders)
+    restoration = _Restoration(shelf, manifest, url, settings, on_progress)
+    try:
+        await restoration.run(identity, folders)
+    except AtlasError as error:
+        if restoration.left is None:
+            raise
+        raise type(error)(f"{error}. {restoration.left}") from error
 
 
 class _Restoration:
@@ -113,6 +125,8 @@ class _Restoration:
     ) -> None:
         self._shelf, self._manifest, self._url, self._settings = shelf, manifest, url, settings
         self._on_progress = on_progress
+        self.left: str | None = None
+        """What the database holds if the next step fails, and how to go on; None if it is as it was."""
 
     async def run(self, identity: Path | None, folders: list[Path] | None) -> None:
         identities = identities_of(self._manifest, identity)
@@ -123,11 +137,13 @@ class _Restoration:
             major = (await session.facts()).major
             if contents.method == "copy":
                 _check_migration(self._manifest)
-                await session.ensure_schema(contents.schema)
+                await session.create_schema(contents.schema)
+                await session.use_schema(contents.schema)
                 await self._stream(identities, lambda pipe, threads: self._load(session, pipe, threads))
                 await self._compare(session)
         if contents.method == "pg_dump":
             await self._restore_dump(identities, major, folders)
+        self.left = f"{_COMPLETE}, but PostgreSQL has no statistics of it: run ANALYZE there"
         await execute(self._url, self._settings, "backups.analyze")
 
     async def _restore_dump(self, identities: list[Any], major: int, folders: list[Path] | None) -> None:
@@ -143,11 +159,37 @@ class _Restoration:
                 f"the backup was made by pg_dump {contents.tool_version} and can't be restored to PostgreSQL "
                 f"{major}: restore it to version 17 or later, or to the embedded server"
             )
-        async with Session.open(self._url, self._settings, readonly=False) as session:
-            await session.ensure_schema(contents.schema)
-        await self._stream(identities, lambda pipe, _: self._pg_restore(usable, pipe))
+        async with self._schema(contents.schema):
+            await self._stream(identities, lambda pipe, _: self._pg_restore(usable, pipe))
+        self.left = _FILLED
         async with Session.open(self._url, self._settings, readonly=True) as session:
             await self._compare(session)
+        async with Session.open(self._url, self._settings, readonly=False) as session:
+            statement = await session.made("backups.use_schema", contents.schema)
+            self.left = f"{_COMPLETE}, but sessions don't find it: run {statement}, as the database's owner"
+            await session.use_schema(contents.schema)
+
+    @asynccontextmanager
+    async def _schema(self, schema: str) -> AsyncIterator[None]:
+        """Create the schema, which pg_restore must find, and drop it again if nothing gets into it."""
+        async with Session.open(self._url, self._settings, readonly=False) as session:
+            is_new = await session.create_schema(schema)
+        try:
+            yield
+        except BaseException:
+            if is_new:
+                await self._drop(schema)
+            raise
+
+    async def _drop(self, schema: str) -> None:
+        try:
+            async with Session.open(self._url, self._settings, readonly=False) as session:
+                await session.run(await session.made("backups.drop_schema", schema))
+        except DatabaseError as error:
+            self.left = (
+                f"The schema {schema}, which was created for it, could not be dropped again ({error}): drop "
+                "it yourself, or restore another backup, to which it does no harm"
+            )
 
     async def _check_empty(self, session: Session) -> None:
         found = [row["name"] for row in await session.statements.fetch("backups.relations")]
@@ -295,10 +337,8 @@ async def verify(
     problem = None
     async with throw_away_server(manifest.contents.database_bytes, settings) as url:
         try:
-            await restore(
-                shelf, manifest, url, settings.database,
-                identity=identity, folders=folders, on_progress=on_progress,
-            )  # fmt: skip
+            restoration = _Restoration(shelf, manifest, url, settings.database, on_progress)
+            await restoration.run(identity, folders)
         except BackupDamaged as error:
             problem = str(error)
     verification = Verification(at=clock.now(), problem=problem)

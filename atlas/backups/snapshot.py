@@ -84,10 +84,15 @@ class Session:
         sql: str = await self.statements.fetchval(statement, *args)
         return sql
 
-    async def ensure_schema(self, schema: str) -> None:
-        """Create the schema if there is none, and let sessions without a search path of their own find it."""
-        if creation := await self.statements.fetchval("backups.create_schema", schema):
+    async def create_schema(self, schema: str) -> bool:
+        """Create the schema; False if there is one."""
+        creation = await self.statements.fetchval("backups.create_schema", schema)
+        if creation is not None:
             await self.run(creation)
+        return creation is not None
+
+    async def use_schema(self, schema: str) -> None:
+        """Let sessions without a search path of their own find the schema."""
         if schema != (await self.facts()).schema:
             await self.run(await self.made("backups.use_schema", schema))
 

@@ -37,6 +37,10 @@ ORDER BY relkind, relname;
 -- The statement that creates the schema $1; no row if there is one, because creating takes a right that using does not.
 SELECT format('CREATE SCHEMA %I', $1::text) WHERE to_regnamespace(quote_ident($1)) IS NULL;
 
+-- name: drop_schema
+-- The statement that drops the schema $1, which fails if there is anything in it.
+SELECT format('DROP SCHEMA %I', $1::text);
+
 -- name: use_schema
 -- The statement by which new sessions find the schema $1 in this database.
 SELECT format('ALTER DATABASE %I SET search_path TO %I', current_database(), $1::text);

@@ -24,6 +24,7 @@ from atlas.backups import creation
 from atlas.backups import manifest as manifests
 from atlas.backups.creation import create, outlook
 from atlas.backups.manifest import Manifest
+from atlas.backups.programs import Program
 from atlas.backups.restoration import restore
 from atlas.backups.shelf import Shelf
 from atlas.backups.snapshot import Session
@@ -102,6 +103,18 @@ async def tables_of(url: str) -> list[str]:
             "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
         )
         return [row["relname"] for row in rows]
+    finally:
+        await connection.close()
+
+
+async def schemas_of(url: str) -> tuple[list[str], str | None]:
+    """The schemas of a database, and the one that new sessions use."""
+    connection = await asyncpg.connect(url)
+    try:
+        rows = await connection.fetch(
+            "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"
+        )
+        return [row["nspname"] for row in rows], await connection.fetchval("SELECT current_schema()")
     finally:
         await connection.close()
 
@@ -299,6 +312,7 @@ class TestDamage:
             with pytest.raises(BackupDamaged, match=reason):
                 await restored(filled, shelf, await shelf.find(made.name, NOON), empty_database_url)
             assert await tables_of(empty_database_url) == [], name
+            assert await schemas_of(empty_database_url) == (["public"], "public"), name
         shutil.rmtree(folder)
         shutil.copytree(intact, folder)
         await restored(filled, shelf, await shelf.find(made.name, NOON), empty_database_url)
@@ -352,8 +366,46 @@ class TestTargets:
             )
 
         monkeypatch.setattr(Session, "tables", lossy)
-        with pytest.raises(BackupDamaged, match=r"events has 49 rows instead of 50; table site is missing"):
+        with pytest.raises(
+            BackupDamaged, match=r"events has 49 rows instead of 50; table site is missing"
+        ) as told:
             await restored(filled, shelf, manifest, empty_database_url)
+        assert "is left in the database" in str(told.value)
+        assert "dropdb" in str(told.value)
+
+    async def test_another_schema_comes_back_and_sessions_find_it(
+        self, filled: Atlas, shelf: Shelf, sql: Any, empty_database_url: str
+    ) -> None:
+        await _move_to_schema(sql, "other")
+        manifest = await create(filled, shelf)
+        assert manifest.contents.schema == "other"
+        await restored(filled, shelf, manifest, empty_database_url)
+        assert await schemas_of(empty_database_url) == (["public", "other"], "other")
+
+    async def test_a_schema_that_cannot_be_dropped_again_is_told(
+        self,
+        filled: Atlas,
+        shelf: Shelf,
+        sql: Any,
+        empty_database_url: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        await _move_to_schema(sql, "other")
+        manifest = await create(filled, shelf)
+
+        async def start(*_: Any, **__: Any) -> Program:
+            # Somebody else uses it meanwhile.
+            connection = await asyncpg.connect(empty_database_url)
+            await connection.execute("CREATE TABLE other.theirs ()")
+            await connection.close()
+            raise ProgramFailed("pg_restore failed: killed")
+
+        monkeypatch.setattr(Program, "start", start)
+        with pytest.raises(
+            ProgramFailed, match=r"killed\. The schema other, which was created for it, could not be dropped"
+        ):
+            await restored(filled, shelf, manifest, empty_database_url)
+        assert await schemas_of(empty_database_url) == (["public", "other"], "public")
 
     async def test_latest_and_unknown_names(self, filled: Atlas, shelf: Shelf, clock: FixedClock) -> None:
         with pytest.raises(BackupError, match=r"no backup yet .* maia backup create"):
@@ -364,6 +416,15 @@ class TestTargets:
         assert await shelf.find("latest", clock.now()) == newest
         with pytest.raises(BackupError, match="maia backup list shows them"):
             await shelf.find("yesterday", NOON)
+
+
+async def _move_to_schema(sql: Any, schema: str) -> None:
+    """Let everything be in a schema of another name, which new sessions find."""
+    await sql.execute(f"ALTER SCHEMA public RENAME TO {schema}")
+    await sql.execute(
+        "DO $$ BEGIN EXECUTE format("
+        f"'ALTER DATABASE %I SET search_path TO {schema}', current_database()); END $$"
+    )
 
 
 class TestFailures:
