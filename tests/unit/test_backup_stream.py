@@ -68,6 +68,26 @@ def _feed(pipe: int, data: bytes) -> None:
     os.close(pipe)
 
 
+def test_a_pipe_of_small_writes_is_read_in_large_pieces() -> None:
+    size = 2 * stream._PIECE_BYTES + 100
+    reading, writing = new_pipe()
+    totals: list[int] = []
+    sealed: Future[Callable[[int], bytes]] = Future()
+    sealed.set_result(lambda _: b"{}")
+
+    def write() -> None:
+        for begin in range(0, size, 1000):
+            os.write(writing, b"x" * min(1000, size - begin))
+        os.close(writing)
+
+    with ThreadPoolExecutor() as threads:
+        threads.submit(write)
+        compressing = threads.submit(compress, reading, Conduit(), sealed, level=1, on_bytes=totals.append)
+        assert compressing.result() == size
+    os.close(reading)
+    assert totals == [stream._PIECE_BYTES, 2 * stream._PIECE_BYTES, size]
+
+
 def unpacked(stored: bytes, identity: pyrage.x25519.Identity | None = None) -> tuple[bytes, bytes]:
     """The dump and the trailer of a stream."""
     received, compressed = Conduit(), Conduit()
