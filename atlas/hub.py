@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
@@ -22,6 +22,7 @@ T = TypeVar("T")
 _HUB_TIMEOUT_S = 30
 _LONGEST_PAUSE_S = 15
 _PATHS_PER_QUERY = 500
+_DELETIONS_A_COMMIT = 1000
 
 
 class _CommitsSpent(VaultUnavailable):
@@ -43,10 +44,10 @@ class HubStore:
         self._endpoint, self._commits_per_hour = endpoint, commits_per_hour
 
     async def write(self, changes: Changes) -> None:
-        await self._write(changes)
+        await self._with_commits(self._commit, changes)
 
-    async def _write(self, changes: Mapping[str, bytes | str | None]) -> None:
-        """Like `write`, but a body may also be the path of a file."""
+    async def _with_commits(self, function: Callable[..., None], *args: Any) -> None:
+        """Call what makes a commit, again if that is refused for now."""
         import stamina
 
         async for attempt in stamina.retry_context(
@@ -54,13 +55,28 @@ class HubStore:
         ):
             with attempt:
                 await self._spend_commit()
-                await self._call(self._commit, changes)
+                await self._call(function, *args)
 
     async def read(self, name: str) -> bytes:
         return await self._with_retries(self._read, name)
 
     async def list(self, folder: str) -> builtins.list[str]:
         return [path for path, is_file in await self._with_retries(self._tree, folder, True) if is_file]
+
+    async def clear(
+        self, folder: str, is_ours: Callable[[str], bool]
+    ) -> AsyncGenerator[builtins.list[str], None]:
+        tree = await self._with_retries(self._tree, folder, False)
+        ours = [path for path, is_file in tree if is_file and is_ours(path.rpartition("/")[2])]
+        if ours and len(ours) == len(tree):
+            # One commit, where file by file they would use up the hour's.
+            await self._with_commits(self._delete_folder, folder)
+            yield ours
+            return
+        for start in range(0, len(ours), _DELETIONS_A_COMMIT):
+            names = ours[start : start + _DELETIONS_A_COMMIT]
+            await self.write(dict.fromkeys(names))
+            yield names
 
     async def folders(self, folder: str) -> builtins.list[str]:
         tree = await self._with_retries(self._tree, folder, False)
@@ -85,7 +101,7 @@ class HubStore:
         with self._wrapped_errors(), NamedTemporaryFile(prefix="pleiades-") as file:
             yield cast(BinaryIO, file)
             await asyncio.to_thread(file.flush)
-            await self._write({name: file.name})
+            await self._with_commits(self._commit, {name: file.name})
 
     async def _spend_commit(self) -> None:
         """Count a commit against the hourly limit; even an attempt that fails may have become one."""
@@ -145,7 +161,15 @@ class HubStore:
     def _api(self) -> Any:
         return _hub().HfApi(endpoint=self._endpoint, token=self._token, library_name="pleiades")
 
+    def _delete_folder(self, folder: str) -> None:
+        # An earlier attempt, or another process, may have deleted it.
+        with suppress(_hub().errors.EntryNotFoundError):
+            self._api().delete_folder(
+                folder, self.dataset, repo_type="dataset", commit_message=f"Delete {folder}"
+            )
+
     def _commit(self, changes: Mapping[str, bytes | str | None]) -> None:
+        """Commit objects' new bodies, which may also be paths of files, and deletions (None)."""
         hub, api = _hub(), self._api()
         deleted = [name for name, body in changes.items() if body is None]
         added = [hub.CommitOperationAdd(name, body) for name, body in changes.items() if body is not None]

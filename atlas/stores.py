@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from atlas.hub import HubStore
 
 Changes = Mapping[str, bytes | None]
 T = TypeVar("T")
+A = TypeVar("A")
 
 _INCOMING = ".incoming"
 _STAGED = re.compile(r"[0-9a-f]{32}(-\d+)?")
@@ -33,9 +34,13 @@ _ABANDONED_AFTER_S = 3600
 _BUFFER_BYTES = 1 << 20
 _FILES_AT_ONCE = 100
 _SYNCS_AT_ONCE = 8
+_DELETED_AT_ONCE = 1000
+# A disk that is told of each freed file, or is far away, makes each deletion wait; they wait better together.
+_UNLINKS_AT_ONCE = 32
 _MAX_ATTEMPTS = 1000
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _KEYS_PER_DELETION = 1000
+_CALLS_AT_ONCE = 4
 # The size of a small API answer, because a nearly full disk may still have room for less.
 _PROBE = bytes(4096)
 
@@ -65,6 +70,14 @@ class Store(Destination, Protocol):
 
     async def list(self, folder: str) -> builtins.list[str]:
         """Names of all objects below a folder ("" for the root), unsorted; a missing folder has none."""
+        ...
+
+    def clear(self, folder: str, is_ours: Callable[[str], bool]) -> AsyncGenerator[builtins.list[str], None]:
+        """Delete the objects directly in a folder whose file names are ours; yields the names step by step.
+
+        Ended anywhere, the next call goes on. The folder goes too once nothing else is in it. VaultError if
+        something could not be deleted.
+        """
         ...
 
     async def folders(self, folder: str) -> builtins.list[str]:
@@ -113,7 +126,7 @@ class FileStore:
         """`mode` is the one of new files, of which the umask takes away."""
         self.root, self._label, self._mode = root, label, mode
         self._swept = False
-        self._syncers = ThreadPoolExecutor(_SYNCS_AT_ONCE, "vault-sync")
+        self._threads = ThreadPoolExecutor(_UNLINKS_AT_ONCE, "vault")
 
     async def write(self, changes: Changes) -> None:
         await self._call("write", self._write, changes)
@@ -134,6 +147,21 @@ class FileStore:
 
     async def list(self, folder: str) -> builtins.list[str]:
         return await self._call("list", self._list, folder)
+
+    async def clear(
+        self, folder: str, is_ours: Callable[[str], bool]
+    ) -> AsyncGenerator[builtins.list[str], None]:
+        path, failures = f"{self.root}/{folder}", builtins.list[OSError]()
+        ours = await self._call("list", _files_in, path, is_ours)
+        for start in range(0, len(ours), _DELETED_AT_ONCE):
+            files = ours[start : start + _DELETED_AT_ONCE]
+            failed = await self._call("delete", self._unlink, [f"{path}/{file}" for file in files])
+            failures += failed.values()
+            yield [f"{folder}/{file}" for file in files if f"{path}/{file}" not in failed]
+        if failures:
+            with self._wrapped_errors("delete"):
+                raise failures[0]
+        await asyncio.to_thread(_remove_if_empty, Path(path))
 
     async def folders(self, folder: str) -> builtins.list[str]:
         return await self._call("list", self._folders, folder)
@@ -197,7 +225,7 @@ class FileStore:
         bodies = [(name, body) for name, body in changes.items() if body is not None]
         for start in range(0, len(bodies), _FILES_AT_ONCE):
             self._replace(bodies[start : start + _FILES_AT_ONCE])
-        self._delete(name for name, body in changes.items() if body is None)
+        self._delete([name for name, body in changes.items() if body is None])
 
     def _replace(self, bodies: Sequence[tuple[str, bytes]]) -> None:
         """Stage all, sync all, then rename all, so that the file system commits its journal only once."""
@@ -226,11 +254,23 @@ class FileStore:
 
     def _sync(self, descriptors: Sequence[int]) -> None:
         """Sync several files at a time, because the disk can flush them together."""
-        shares = [descriptors[nth::_SYNCS_AT_ONCE] for nth in range(_SYNCS_AT_ONCE)]
-        syncs = [self._syncers.submit(_sync_each, share) for share in shares if share]
-        wait(syncs)
-        for sync in syncs:
-            sync.result()
+        self._together(_SYNCS_AT_ONCE, _sync_each, descriptors)
+
+    def _unlink(self, paths: Sequence[str]) -> dict[str, OSError]:
+        """Delete several files at a time; returns which could not be deleted, and why."""
+        failed: dict[str, OSError] = {}
+        for part in self._together(_UNLINKS_AT_ONCE, _unlink_each, paths):
+            failed |= part
+        return failed
+
+    def _together(
+        self, at_once: int, work: Callable[[Sequence[A]], T], items: Sequence[A]
+    ) -> builtins.list[T]:
+        """Do something with shares of the items, each in a thread; returns what came of each share."""
+        shares = [items[nth::at_once] for nth in range(at_once)]
+        parts = [self._threads.submit(work, share) for share in shares if share]
+        wait(parts)
+        return [part.result() for part in parts]
 
     def _stage(self, path: str) -> int:
         for _ in range(_MAX_ATTEMPTS):
@@ -253,17 +293,12 @@ class FileStore:
                 _make_folder(Path(target).parent)
         raise _vanishing(Path(target).parent)
 
-    def _delete(self, names: Iterable[str]) -> None:
-        folders = set()
-        for name in names:
-            path = self.root / name
-            with suppress(FileNotFoundError, NotADirectoryError):
-                path.unlink()
-            folders.add(path.parent)
-        for folder in folders - {self.root}:
-            # It may not be empty, or already be gone.
-            with suppress(OSError):
-                folder.rmdir()
+    def _delete(self, names: Sequence[str]) -> None:
+        failed = self._unlink([f"{self.root}/{name}" for name in names])
+        for folder in {name.rpartition("/")[0] for name in names} - {""}:
+            _remove_if_empty(self.root / folder)
+        if failed:
+            raise next(iter(failed.values()))
 
     def _sweep(self) -> None:
         """Once per process, remove abandoned staged files: those an hour old, as staging is much faster."""
@@ -290,7 +325,9 @@ class FileStore:
         for parent, folders, files in os.walk(self.root / folder, onerror=_raise_unless_missing):
             folders[:] = [name for name in folders if not name.startswith(".")]
             within = Path(parent).relative_to(self.root)
-            names += [str(within / name) for name in files]
+            # Strings, because a folder may hold hundreds of thousands of files.
+            prefix = "" if within == Path() else f"{within}/"
+            names += [prefix + name for name in files]
         return names
 
     def _modified(self, folder: str) -> Mapping[str, datetime]:
@@ -330,6 +367,36 @@ def _write_out(descriptor: int, body: bytes) -> None:
 def _sync_each(descriptors: Sequence[int]) -> None:
     for descriptor in descriptors:
         os.fsync(descriptor)
+
+
+def _unlink_each(paths: Sequence[str]) -> dict[str, OSError]:
+    """Delete files, unless they are gone already; returns which could not be deleted, and why."""
+    failed = {}
+    for path in paths:
+        try:
+            os.unlink(path)  # noqa: PTH108
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            failed[path] = error
+    return failed
+
+
+def _files_in(folder: str, is_ours: Callable[[str], bool]) -> builtins.list[str]:
+    """Names of the files directly in a folder that are ours; what a link to a folder leads to never is."""
+    try:
+        if Path(folder).is_symlink():
+            return []
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if is_ours(entry.name) and not entry.is_dir()]
+    except FileNotFoundError:
+        return []
+
+
+def _remove_if_empty(folder: Path) -> None:
+    # It may hold something, or already be gone.
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _raise_unless_missing(error: OSError) -> None:
@@ -416,6 +483,18 @@ class S3Store:
     async def list(self, folder: str) -> builtins.list[str]:
         return await self._call(self._list, folder)
 
+    async def clear(
+        self, folder: str, is_ours: Callable[[str], bool]
+    ) -> AsyncGenerator[builtins.list[str], None]:
+        named = {name: name.rpartition("/") for name in await self.list(folder)}
+        ours = [name for name, (within, _, file) in named.items() if within == folder and is_ours(file)]
+        keys = _KEYS_PER_DELETION
+        calls = [ours[first : first + keys] for first in range(0, len(ours), keys)]
+        for nth in range(0, len(calls), _CALLS_AT_ONCE):
+            step = calls[nth : nth + _CALLS_AT_ONCE]
+            await asyncio.gather(*(self._call(self._delete, names) for names in step))
+            yield [name for names in step for name in names]
+
     async def folders(self, folder: str) -> builtins.list[str]:
         return await self._call(self._folders, folder)
 
@@ -466,13 +545,13 @@ class S3Store:
             fs.pipe(bodies)
         deleted = [name for name, body in changes.items() if body is None]
         for start in range(0, len(deleted), _KEYS_PER_DELETION):
-            self._delete(fs, deleted[start : start + _KEYS_PER_DELETION])
+            self._delete(deleted[start : start + _KEYS_PER_DELETION])
 
-    def _delete(self, fs: Any, names: Sequence[str]) -> None:
+    def _delete(self, names: Sequence[str]) -> None:
         """Delete in one call; s3fs's own method looks up each object first and hides failed deletions."""
         bucket, _, prefix = self.root.partition("/")
         keys = [{"Key": f"{prefix}/{name}" if prefix else name} for name in names]
-        answer = fs.call_s3("delete_objects", Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+        answer = self._fs().call_s3("delete_objects", Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
         if errors := answer.get("Errors"):
             raise OSError(f"{len(errors)} objects could not be deleted: {errors[0].get('Message')}")
 

@@ -11,8 +11,8 @@ import logging
 import re
 import time
 import zlib
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from datetime import UTC, date, datetime
 from typing import Any, TypeAlias
 from uuid import UUID, uuid4
@@ -128,8 +128,28 @@ class Vault:
 
     async def answers(self, day: date) -> Names:
         """Sorted names of the raw answers of a day; whatever else lies in its folder is not ours."""
-        names = await self.list(f"{_METADATA}/{day}/")
-        return [name for name in names if is_answer(name.removeprefix(f"{_METADATA}/{day}/"))]
+        folder = f"{_METADATA}/{day}/"
+        return [name for name in await self.list(folder) if is_answer(name.removeprefix(folder))]
+
+    async def delete_answers(self, day: date) -> AsyncGenerator[int, None]:
+        """Delete the raw answers of a day, stored or waiting, in steps; yields how many each step deleted.
+
+        Ended or killed anywhere, the next call goes on. Whatever else lies in the day's folder stays.
+        """
+        folder = f"{_METADATA}/{day}"
+        rows = await self._db.fetch("vault.waiting_names", f"{folder}/")
+        names = [row["name"] for row in rows if not row["deleted"]]
+        names = [name for name in names if is_answer(name.removeprefix(f"{folder}/"))]
+        for start in range(0, len(names), _DELETIONS_A_COMMIT):
+            await self._supersede(dict.fromkeys(names[start : start + _DELETIONS_A_COMMIT]))
+        waiting = {*names}
+        with self._noting_pauses():
+            async with aclosing(self._store.clear(folder, is_answer)) as steps:
+                async for deleted in steps:
+                    waiting.difference_update(deleted)
+                    yield len(deleted)
+        if waiting:
+            yield len(waiting)
 
     async def modified(self, folder: str) -> Mapping[str, datetime]:
         """When each stored object below a folder was last written, by the store's own clock."""
@@ -270,10 +290,15 @@ class Vault:
             )
 
     async def _write(self, changes: Changes) -> None:
-        """Write to the store, unless it is unavailable and the time it asked us to wait isn't over."""
+        with self._noting_pauses():
+            await self._store.write(changes)
+
+    @contextmanager
+    def _noting_pauses(self) -> Iterator[None]:
+        """Change the store, unless it is unavailable and the time it asked us to wait isn't over."""
         self._raise_if_paused()
         try:
-            await self._store.write(changes)
+            yield
         except VaultUnavailable as error:
             self._unavailable, self._paused_until = error, time.monotonic() + self._wait_s(error)
             raise

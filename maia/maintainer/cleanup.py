@@ -11,8 +11,8 @@ import os
 import re
 import shlex
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import ClassVar, Final
@@ -189,9 +189,11 @@ class DropAnswers(CleanUpAction):
 
     def __init__(self, run: CleanUp) -> None:
         super().__init__(run, "raw answers")
+        self._found: Sequence[date] = ()
 
     async def plan(self) -> Plan | None:
         days, later = await self._days()
+        self._found = [*days]
         if not days:
             return None
         objects, before = sum(days.values()), max(days) + timedelta(days=1)
@@ -205,19 +207,18 @@ class DropAnswers(CleanUpAction):
         )  # fmt: skip
 
     async def apply(self, plan: Plan) -> str:
-        vault, deleted = self.run.atlas.vault, 0
-        days, _ = await self._days()
+        days = self._found or [*(await self._days())[0]]
         if days:
             await self.run.dao.begin_day(self.target, _start_of(min(days)))
+        deleted = 0
         for day in days:
-            names = await vault.answers(day)
-            for start in range(0, len(names), _OBJECTS_AT_ONCE):
-                if self.run.budget.is_spent:
-                    return f"deleted {deleted:,} raw answers" + _TIME_IS_UP
-                batch = names[start : start + _OBJECTS_AT_ONCE]
-                await _delete_objects(self.run.atlas, batch)
-                deleted += len(batch)
-                self.run.on_batch(self.target, deleted, int(plan.details["rows"]))
+            async with aclosing(self.run.atlas.vault.delete_answers(day)) as steps:
+                with _deleting():
+                    async for count in steps:
+                        deleted += count
+                        self.run.on_batch(self.target, deleted, int(plan.details["rows"]))
+                        if self.run.budget.is_spent:
+                            return f"deleted {deleted:,} raw answers" + _TIME_IS_UP
         return f"deleted {deleted:,} raw answers of {counted(len(days), 'day')}"
 
     async def _days(self) -> tuple[dict[date, int], int]:
@@ -404,10 +405,17 @@ def _report(context: DutyContext, failures: Sequence[str]) -> DutyReport:
 async def _delete_objects(atlas: Atlas, names: Sequence[str]) -> None:
     """Delete objects of the vault; ActionFailed if it refuses."""
     for start in range(0, len(names), _OBJECTS_AT_ONCE):
-        try:
+        with _deleting():
             await atlas.vault.delete_many(names[start : start + _OBJECTS_AT_ONCE])
-        except AtlasError as error:
-            raise ActionFailed(f"the vault does not delete: {error}") from error
+
+
+@contextmanager
+def _deleting() -> Iterator[None]:
+    """ActionFailed if the vault refuses to delete."""
+    try:
+        yield
+    except AtlasError as error:
+        raise ActionFailed(f"the vault does not delete: {error}") from error
 
 
 _PAST: Final = {"delete": "deleted", "clear": "cleared", "erase": "erased"}

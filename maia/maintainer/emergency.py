@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, timedelta
 from pathlib import Path
@@ -29,6 +29,7 @@ from atlas.composition import MIN_FREE_BYTES, Atlas, clock_of
 from atlas.config import Settings
 from atlas.embedded import LARGEST_LOG_BYTES
 from atlas.errors import AtlasError
+from atlas.stores import FileStore
 from atlas.vault import day_of, is_answer
 from maia.errors import MaiaError
 from maia.maintainer.actions import Action, ActionFailed, Plan
@@ -254,13 +255,13 @@ class FreeSpace(Action):
         vault = vault_folder(self._settings)
         if vault is None or not self._is_here(vault / "metadata"):
             return
-        days = sorted(_days_of(vault / "metadata"), key=lambda each: each[1])
+        days = sorted(_days_of(vault / "metadata"))
         # A clock that is fast must not make answers old that were stored just now.
-        today = min((day for _, day in days[-1:]), default=date.max)
+        today = min(days[-1:], default=date.max)
         first_kept = min(today, self._clock.now().astimezone(UTC).date()) - timedelta(days=kept_days)
-        for folder, day in days:
-            deleted = await asyncio.to_thread(_delete_answers_in, folder) if day < first_kept else 0
-            if deleted:
+        store = FileStore(vault)
+        for day in days:
+            if day < first_kept and await _delete_answers_of(day, store):
                 yield str(day)
 
     # The embedded server, which may be down
@@ -317,25 +318,22 @@ async def _in_time(work: Awaitable[_T]) -> _T:
         return await work
 
 
-def _days_of(folder: Path) -> list[tuple[Path, date]]:
-    """The folders of days, with their days."""
-    found = []
+def _days_of(folder: Path) -> list[date]:
+    """The days that have folders."""
     with suppress(OSError):
-        for entry in list(os.scandir(folder)):
-            day = day_of(entry.name)
-            if day is not None and entry.is_dir(follow_symlinks=False):
-                found.append((Path(entry.path), day))
-    return found
+        entries = list(os.scandir(folder))
+        found = [day_of(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return [day for day in found if day is not None]
+    return []
 
 
-def _delete_answers_in(folder: Path) -> int:
-    """Delete the raw answers in the folder of a day, and it if it is empty then; returns how many."""
+async def _delete_answers_of(day: date, store: FileStore) -> int:
+    """Delete the raw answers of a day; returns how many. One that can't be deleted holds up no other."""
     deleted = 0
-    with suppress(OSError):
-        for entry in list(os.scandir(folder)):
-            if is_answer(entry.name) and entry.is_file(follow_symlinks=False):
-                with suppress(OSError):
-                    Path(entry.path).unlink()
-                    deleted += 1
-        folder.rmdir()
+    try:
+        async with aclosing(store.clear(f"metadata/{day}", is_answer)) as steps:
+            async for names in steps:
+                deleted += len(names)
+    except AtlasError as error:
+        logger.warning("%s", error, extra={"action": "answer_not_deleted"})
     return deleted

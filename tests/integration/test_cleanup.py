@@ -363,6 +363,28 @@ async def test_answers_that_wait_for_the_vault_are_deleted_in_time(aged: Atlas, 
     assert name not in await aged.vault.list()
 
 
+async def test_answers_for_which_there_is_no_time_left_are_deleted_by_the_next(
+    aged: Atlas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atlas.stores._DELETED_AT_ONCE", 2)
+    old = (NOON - OLD).date()
+    for number in range(5):
+        await aged.vault.store(f"metadata/{old}/{number}.json", b"{}")
+    count = len(await aged.vault.answers(old))
+    with monkeypatch.context() as patched:
+        patched.setattr("maia.maintainer.cleanup.Budget.is_spent", True)
+        context = DutyContext(aged, PlainTaker(ALL))
+        await clean_up(context, ("raw answers",))
+    [taken] = context.taken
+    assert taken.plan.details["rows"] == count
+    assert taken.result == "deleted 2 raw answers; the time is up, and the next clean-up continues"
+    assert len(await aged.vault.answers(old)) == count - 2
+    context = DutyContext(aged, PlainTaker(ALL))
+    await clean_up(context, ("raw answers",))
+    assert context.taken[0].result == f"deleted {count - 2} raw answers of 1 day"
+    assert old not in await aged.vault.days()
+
+
 async def test_a_wrong_clock_costs_a_few_days_a_day(
     settings_factory: SettingsFactory, database_url: str, sql: Any
 ) -> None:

@@ -117,6 +117,8 @@ class FakeHub:
                 staged[path] = b64decode(operation["value"]["content"])
             elif operation["key"] == "deletedFile" and path in staged:
                 del staged[path]
+            elif operation["key"] == "deletedFolder" and any(name.startswith(f"{path}/") for name in staged):
+                staged = {name: body for name, body in staged.items() if not name.startswith(f"{path}/")}
             else:
                 return self._missing("EntryNotFound", f"A file with this name doesn't exist: {path}")
         self.files = staged
@@ -250,6 +252,14 @@ def store(request: pytest.FixtureRequest) -> Store:
     return built
 
 
+def is_json(file: str) -> bool:
+    return file.endswith(".json")
+
+
+async def cleared(store: Store, folder: str) -> list[str]:
+    return [name async for names in store.clear(folder, is_json) for name in names]
+
+
 class TestEveryStore:
     async def test_reads_what_was_written(self, store: Store) -> None:
         await store.write({"metadata/2026-11-02/a.json": b"{}", "metadata/2026-11-02/-b_.json": "é".encode()})
@@ -313,6 +323,38 @@ class TestEveryStore:
         assert await store.list("") == []
         assert await store.folders("metadata") == []
 
+    async def test_clears_a_folder_of_what_is_ours(self, store: Store) -> None:
+        ours = [f"metadata/1/{number}.json" for number in range(5)]
+        theirs = ["metadata/1/notes.txt", "metadata/1/deep/a.json", "metadata/10/a.json", "metadata/a.json"]
+        await store.write(dict.fromkeys([*ours, *theirs], b"1"))
+
+        assert sorted(await cleared(store, "metadata/1")) == ours
+        assert sorted(await store.list("")) == sorted(theirs)
+        assert await cleared(store, "metadata/1") == await cleared(store, "metadata/2") == []
+
+    async def test_a_folder_that_is_all_ours_goes_too(self, store: Store) -> None:
+        ours = [f"metadata/1/{number}.json" for number in range(5)]
+        await store.write(dict.fromkeys([*ours, "metadata/10/a.json"], b"1"))
+
+        assert sorted(await cleared(store, "metadata/1")) == ours
+        assert await store.list("") == ["metadata/10/a.json"]
+        assert await store.folders("metadata") == ["10"]
+
+    async def test_a_clearing_that_is_ended_early_goes_on_with_the_next(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("stores._DELETED_AT_ONCE", "stores._KEYS_PER_DELETION", "hub._DELETIONS_A_COMMIT"):
+            monkeypatch.setattr(f"atlas.{name}", 1)
+        ours = [f"metadata/1/{number}.json" for number in range(9)]
+        await store.write(dict.fromkeys([*ours, "metadata/1/notes.txt"], b"1"))
+        steps = store.clear("metadata/1", is_json)
+        first = await anext(steps)
+        await steps.aclose()
+
+        assert 0 < len(first) < 9
+        assert sorted([*first, *await cleared(store, "metadata/1")]) == ours
+        assert await store.list("") == ["metadata/1/notes.txt"]
+
     async def test_a_file_becomes_the_object_when_it_is_written(self, store: Store) -> None:
         await store.write({"exports/a.bin": b"old"})
         body = bytes(range(256)) * 40_000
@@ -359,6 +401,54 @@ class TestEveryStore:
 
 
 class TestFileStore:
+    @pytest.mark.parametrize("how", ["clear", "write"])
+    async def test_files_are_deleted_side_by_side(
+        self, file_store: FileStore, monkeypatch: pytest.MonkeyPatch, how: str
+    ) -> None:
+        """Each waits until another one is being deleted too, as a slow disk makes it wait."""
+        names = [f"d/{number}.json" for number in range(8)]
+        await file_store.write(dict.fromkeys(names, b"1"))
+        unlink, met = os.unlink, threading.Barrier(8)
+
+        def unlink_together(path: str) -> None:
+            met.wait(20)
+            unlink(path)
+
+        monkeypatch.setattr(os, "unlink", unlink_together)
+        if how == "clear":
+            assert sorted(await cleared(file_store, "d")) == names
+        else:
+            await file_store.write(dict.fromkeys(names))
+        assert not (file_store.root / "d").exists()
+
+    async def test_a_file_that_cannot_be_deleted_holds_up_no_other(
+        self, file_store: FileStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await file_store.write(dict.fromkeys([f"d/{number}.json" for number in range(9)], b"1"))
+        monkeypatch.setattr("atlas.stores._DELETED_AT_ONCE", 4)
+        unlink, told = os.unlink, list[str]()
+
+        def refuse_one(path: str) -> None:
+            if path.endswith("/5.json"):
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+            unlink(path)
+
+        monkeypatch.setattr(os, "unlink", refuse_one)
+        with pytest.raises(VaultError, match=r"cannot delete in the vault: Operation not .*/5\.json"):
+            async for names in file_store.clear("d", is_json):
+                told += names
+        assert await file_store.list("") == ["d/5.json"]
+        assert sorted(told) == [f"d/{number}.json" for number in range(9) if number != 5]
+
+    async def test_a_link_to_a_folder_is_not_cleared(self, file_store: FileStore) -> None:
+        await file_store.write({"theirs/a.json": b"1", "d/b.json": b"1"})
+        (file_store.root / "link").symlink_to(file_store.root / "theirs")
+        (file_store.root / "d/folder.json").symlink_to(file_store.root / "theirs")
+
+        assert await cleared(file_store, "link") == []
+        assert await cleared(file_store, "d") == ["d/b.json"]
+        assert await file_store.list("theirs") == ["theirs/a.json"]
+
     async def test_a_file_is_whole_or_absent_after_kill_9(self, tmp_path: Path) -> None:
         """A writer overwrites a hundred files again and again, and is killed at any moment."""
         writer = textwrap.dedent("""
@@ -567,6 +657,18 @@ class TestHubStore:
         await hub_store.write(dict.fromkeys(names, b"1"))
 
         assert [sorted(commit) for commit in hub.commits] == [sorted(names)]
+
+    async def test_a_folder_that_is_all_ours_goes_in_one_commit(
+        self, hub: FakeHub, hub_store: HubStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("atlas.hub._DELETIONS_A_COMMIT", 1)
+        names = [f"metadata/1/{number}.json" for number in range(9)]
+        await hub_store.write(dict.fromkeys(names, b"1"))
+        hub.commits.clear()
+        hub.lost_answers = 1
+
+        assert sorted(await cleared(hub_store, "metadata/1")) == names
+        assert hub.commits == [["metadata/1"]]
 
     @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
     async def test_passing_faults_are_tried_again(

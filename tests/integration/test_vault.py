@@ -154,6 +154,40 @@ class TestObjects:
 
         assert await kept.days() == []
 
+    async def test_the_answers_of_a_day_are_deleted_and_nothing_else(
+        self, kept: Vault, store: GatedStore, clock: FixedClock
+    ) -> None:
+        for _ in range(2):
+            async with kept.batch() as batch:
+                for number in range(20):
+                    batch.store_metadata(f"v{number}", {})
+            clock.advance(timedelta(days=1))
+        await store.write({f"{TODAY}/notes.txt": b"1"})
+
+        counts = [count async for count in kept.delete_answers(date(2026, 11, 2))]
+
+        assert sum(counts) == 20
+        assert await kept.answers(date(2026, 11, 2)) == []
+        assert len(await kept.answers(date(2026, 11, 3))) == 20
+        assert await kept.list(f"{TODAY}/") == [f"{TODAY}/notes.txt"]
+
+    async def test_answers_that_wait_are_deleted_with_the_others_and_counted_once(
+        self, kept: Vault, store: GatedStore, sql: Any
+    ) -> None:
+        await kept.store_metadata("stored", {})
+        await kept.store_metadata("both", {"n": 1})
+        store.fault = VaultError("no space")
+        await kept.store_metadata("both", {"n": 2})
+        await kept.store_metadata("waiting", {})
+        store.fault = None
+
+        assert sum([count async for count in kept.delete_answers(date(2026, 11, 2))]) == 3
+        assert await kept.days() == []
+        await due(sql)
+        await kept.retry_refused()
+        assert await store.list("") == []
+        assert await kept.waiting() == 0
+
     async def test_bad_names_touch_nothing(self, kept: Vault, store: GatedStore) -> None:
         for attempt in (
             kept.fetch("../secret"),

@@ -20,7 +20,7 @@ from tests.aged import OLD, PlainTaker, age, digest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-KILLS = 12
+KILLS, ANSWERS = 12, 6_000
 CLEAN = """
 import asyncio, sys
 from datetime import datetime
@@ -53,10 +53,16 @@ MORE = (
 )
 
 
+def day_of_answers(atlas: Atlas) -> Path:
+    return atlas.settings.data_folder / f"vault/metadata/{(atlas.clock.now() - OLD).date()}"
+
+
 async def fill(atlas: Atlas, sql: Any) -> None:
     await age(atlas, sql)
     for statement in MORE:
         await sql.execute(statement, atlas.clock.now() - OLD)
+    for number in range(ANSWERS):
+        (day_of_answers(atlas) / f"{number}.json").write_bytes(b"{}")
     await sql.execute("ANALYZE")
 
 
@@ -83,12 +89,14 @@ async def test_killed_anywhere_the_next_goes_on(atlas: Atlas, sql: asyncpg.Conne
     await fill(atlas, sql)
     vault, chance = atlas.settings.data_folder / "vault", random.Random(10)
     left = [await sql.fetchval("SELECT count(*) FROM system_metrics")]
-    kills = 0
+    kills, answers = 0, [ANSWERS]
     for _ in range(KILLS):
         kills += await killed(atlas, chance.uniform(0.01, 0.35))
         left.append(await sql.fetchval("SELECT count(*) FROM system_metrics"))
+        answers.append(len(list(day_of_answers(atlas).glob("*"))))
     assert kills >= KILLS // 2
     assert left == sorted(left, reverse=True), "what is deleted stays deleted"
+    assert answers[1:] == sorted(answers[1:], reverse=True)
     assert not await killed(atlas, 120)
     once = await digest(sql, vault)
     taker = PlainTaker(("cleanup", "partitions"))
@@ -96,4 +104,4 @@ async def test_killed_anywhere_the_next_goes_on(atlas: Atlas, sql: asyncpg.Conne
     assert taker.plans == []
     assert await digest(sql, vault) == once
     assert await sql.fetchval("SELECT count(*) FROM system_metrics") == 1
-    print(f"killed {kills} times; rows left: {left}")
+    print(f"killed {kills} times; rows left: {left}; answers left: {answers}")
