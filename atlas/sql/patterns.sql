@@ -22,7 +22,7 @@ RETURNING id, version = 1 AS is_new;
 
 -- name: count
 -- Add what this site counted: for patterns $1 on days $2, $3 for and $4 against, rewards $5, last seen at $6. Patterns that
--- are forgotten get nothing.
+-- are forgotten, or are deleted meanwhile, get nothing.
 INSERT INTO pattern_evidence AS e (pattern_id, node, day, pos, neg, sum_reward, last_seen, version)
 SELECT new.pattern_id, site.node, new.day, new.pos, new.neg, new.reward, new.last_seen, 1
 FROM unnest($1::text[], $2::date[], $3::bigint[], $4::bigint[], $5::float8[], $6::timestamptz[])
@@ -30,6 +30,7 @@ FROM unnest($1::text[], $2::date[], $3::bigint[], $4::bigint[], $5::float8[], $6
 CROSS JOIN site
 JOIN patterns AS p ON p.id = new.pattern_id AND p.forgotten_at IS NULL
 ORDER BY new.pattern_id COLLATE "C", new.day
+FOR KEY SHARE OF p
 ON CONFLICT (pattern_id, node, day) DO UPDATE
 SET pos = e.pos + excluded.pos, neg = e.neg + excluded.neg, sum_reward = e.sum_reward + excluded.sum_reward,
     last_seen = greatest(e.last_seen, excluded.last_seen), version = e.version + 1;
@@ -45,6 +46,7 @@ WITH merged AS (
     JOIN patterns AS p ON p.id = new.pattern_id AND p.forgotten_at IS NULL
     WHERE new.day >= $9
     ORDER BY new.pattern_id COLLATE "C", new.node COLLATE "C", new.day
+    FOR KEY SHARE OF p
     ON CONFLICT (pattern_id, node, day) DO UPDATE
     SET pos = greatest(e.pos, excluded.pos), neg = greatest(e.neg, excluded.neg),
         sum_reward = CASE

@@ -239,10 +239,19 @@ logged AS (
     SELECT video_id, last_at, last_views, last_likes, last_comments, NULL, methodology, NULL, NULL FROM first
     ON CONFLICT (video_id, sampled_at) DO NOTHING
 ),
+-- A clock may name a channel that its video has left, and that is erased since.
+normed_channel AS (
+    SELECT id
+    FROM channels
+    WHERE id = ANY (ARRAY(SELECT channel_id FROM sampled WHERE counted_class IS NOT NULL))
+    ORDER BY id
+    FOR KEY SHARE
+),
 normed AS (
     INSERT INTO channel_norms AS n (channel_id, age_class, videos, mean, squares)
     SELECT channel_id, counted_class, count(*), avg(counted_log), var_pop(counted_log) * count(*)
     FROM sampled
+    JOIN normed_channel ON normed_channel.id = channel_id
     WHERE counted_class IS NOT NULL
     GROUP BY channel_id, counted_class
     ORDER BY channel_id, counted_class

@@ -315,9 +315,12 @@ WHERE channel_id = $1;
 
 -- name: store_walk
 -- Store how far the uploads of channel $1 have been listed: begun at $2, next page $3 issued at $4, $5 pages with $6 uploads,
--- $7 of them new, finished at $8.
+-- $7 of them new, finished at $8. A walk of a channel that is deleted meanwhile is left out.
 INSERT INTO channel_walks (channel_id, begun_at, page_token, issued_at, pages, listed, stored, finished_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+SELECT id, $2::timestamptz, $3::text, $4::timestamptz, $5::tally, $6::tally, $7::tally, $8::timestamptz
+FROM channels
+WHERE id = $1
+FOR KEY SHARE
 ON CONFLICT (channel_id) DO UPDATE
 SET begun_at = excluded.begun_at,
     page_token = excluded.page_token,

@@ -27,11 +27,12 @@ stored_channel AS (
     LEFT JOIN channels AS known ON known.id = channel.id
     WHERE known.id IS NULL
         OR known.title IS DISTINCT FROM coalesce(channel.title, known.title)
-        OR (channel.title IS NOT NULL AND known.refreshed_at < $2::timestamptz - interval '1 day')
+        OR known.refreshed_at < $2::timestamptz - interval '1 day'
     ORDER BY channel.id COLLATE "C"
     ON CONFLICT (id) DO UPDATE
     SET title = coalesce(excluded.title, c.title),
-        refreshed_at = excluded.refreshed_at
+        -- That of the title. Without one, the update still keeps the channel from being erased meanwhile.
+        refreshed_at = CASE WHEN excluded.title IS NULL THEN c.refreshed_at ELSE excluded.refreshed_at END
     WHERE excluded.refreshed_at >= c.refreshed_at
     RETURNING id, (xmax = 0) AS is_new
 ),

@@ -292,34 +292,103 @@ async def test_an_answer_that_is_stored_during_the_erasure_stays(
     assert stored[0] in await aged.vault.list()
 
 
+PATTERN = "0" * 31 + "1"
+WALK = (NOON, None, NOON, 1, 50, 0, None)
+COUNTS = ([1], [0], [0.0], [NOON])
+WAITING = """
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')
+"""
+REFERRING = """
+SELECT conrelid::regclass::text FROM pg_constraint
+WHERE contype = 'f' AND confrelid IN ('channels'::regclass, 'videos'::regclass, 'patterns'::regclass)
+"""
+
+
+async def test_every_reference_to_what_is_erased_is_written_with_care(sql: Any) -> None:
+    """A new one belongs in one of these sets, once what writes it does so too."""
+    for_locked_parents = {
+        "channel_norms", "channel_walks", "forecast_checks", "pattern_evidence", "pending_counts",
+        "video_forecasts", "video_sources",
+    }  # fmt: skip
+    with_new_or_updated_parents = {"channel_clock", "channel_uploads", "video_clock", "videos"}
+    by_who_holds_the_clock = {"channel_stats_log"}
+    assert {row[0] for row in await sql.fetch(REFERRING)} == (
+        for_locked_parents | with_new_or_updated_parents | by_who_holds_the_clock
+    )
+
+
 @pytest.mark.parametrize(
-    ("statement", "arguments"),
+    ("parent", "id_", "statement", "arguments", "told"),
     [
-        ("uploads.add_counts", ([NOON + timedelta(days=1)], [99], 0.0)),
-        ("forecasts.store", ([NOON], [9], *[[1.0]] * 8)),
-        ("forecasts.add_checks", ([NOON], [2], [NOON], [1], [0.0] * 8, [5], *[[1.0]] * 5)),
+        ("videos", FRESH, "uploads.add_counts", ([FRESH], [NOON + timedelta(days=1)], [99], 0.0), 0),
+        ("videos", FRESH, "forecasts.store", ([FRESH], [NOON], [9], *[[1.0]] * 8), 0),
+        ("videos", FRESH, "forecasts.add_checks",
+         ([FRESH], [NOON], [2], [NOON], [1], [0.0] * 8, [5], *[[1.0]] * 5), 0),
+        ("videos", FRESH, "discovery.meet_videos", ("new", [FRESH], NOON, ["{}"], []), 1),
+        ("channels", "UC-quiet", "uploads.store_walk", ("UC-quiet", *WALK), 0),
+        ("channels", "UC-quiet", "uploads.meet_channel", ("UC-quiet", NOON), 1),
+        ("channels", "UC-quiet", "watches.meet_channels", (["UC-quiet"], NOON), 1),
+        ("patterns", PATTERN, "patterns.count", ([PATTERN], [NOON.date()], *COUNTS), 0),
+        ("patterns", PATTERN, "patterns.merge_evidence",
+         ([PATTERN], ["other"], [NOON.date()], *COUNTS, [1], NOON.date()), 1),
     ],
-)
-async def test_who_tells_of_a_video_that_is_being_erased_leaves_it_out(
-    aged: Atlas, sql: Any, statement: str, arguments: tuple[Any, ...]
+)  # fmt: skip
+async def test_who_tells_of_what_is_being_erased_leaves_it_out_or_stores_it_anew(
+    aged: Atlas, sql: Any, parent: str, id_: str, statement: str, arguments: tuple[Any, ...], told: int
 ) -> None:
     async with sql.transaction():
-        await sql.execute("DELETE FROM videos WHERE id = $1", FRESH)
-        telling = asyncio.create_task(aged.db.execute(statement, [FRESH], *arguments))
-        await asyncio.sleep(0.1)
-        assert not telling.done()
-    assert await telling == 0
+        await sql.execute(f"DELETE FROM {parent} WHERE id = $1", id_)
+        telling = asyncio.create_task(aged.db.execute(statement, *arguments))
+        await until_waiting(sql, telling)
+    assert await telling == told
+    is_stored = await sql.fetchval(f"SELECT EXISTS (SELECT FROM {parent} WHERE id = $1)", id_)
+    assert is_stored == ("meet_channel" in statement)
 
 
-async def test_who_meets_a_video_that_is_being_erased_leaves_it_out(aged: Atlas, sql: Any) -> None:
+async def test_a_walk_of_a_channel_that_stays_is_stored(aged: Atlas, sql: Any) -> None:
+    for pages in (1, 2):
+        await aged.db.execute("uploads.store_walk", "UC-quiet", *WALK[:3], pages, *WALK[4:])
+    assert await sql.fetchval("SELECT pages FROM channel_walks WHERE channel_id = 'UC-quiet'") == 2
+
+
+def found(channel_title: str | None) -> Any:
+    """A new video of the channel that is gone."""
+    return SimpleNamespace(
+        **dict.fromkeys(ABSENT), id="new", channel_id="UC-gone", channel_title=channel_title, title="A title",
+        category_id=22, tags=(), view_count=5,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("title", ["A title", None])
+async def test_a_video_of_a_channel_that_is_being_erased_brings_it_back(
+    aged: Atlas, sql: Any, title: str | None
+) -> None:
+    dao = MaiaDAO(aged.db, clock=aged.clock, settings=aged.settings)
     async with sql.transaction():
-        await sql.execute("DELETE FROM videos WHERE id = $1", FRESH)
-        meeting = asyncio.create_task(
-            aged.db.fetchval("discovery.meet_videos", "new", [FRESH], NOON, ["{}"], [])
-        )
-        await asyncio.sleep(0.1)
-        assert not meeting.done()
-    assert await meeting == 0
+        await sql.execute("DELETE FROM channels WHERE id = 'UC-gone'")
+        storing = asyncio.create_task(dao.ingest_video_metadata([found(title)], fetched_at=NOON))
+        await until_waiting(sql, storing)
+    assert (await storing).new_ids == {"new"}
+    assert await sql.fetchval("SELECT status FROM channel_clock WHERE channel_id = 'UC-gone'") == "live"
+
+
+@pytest.mark.parametrize("title", ["A title", None])
+async def test_a_channel_of_which_a_video_is_just_being_stored_is_not_erased(
+    aged: Atlas, sql: Any, title: str | None
+) -> None:
+    async with MaiaDAO(aged.db, clock=aged.clock, settings=aged.settings).transaction() as dao:
+        await dao.ingest_video_metadata([found(title)], fetched_at=NOON)
+        await cleaned(aged, only=("gone channels",))
+    await cleaned(aged, only=("gone channels",))
+    assert await sql.fetchval("SELECT channel_id FROM videos WHERE id = 'new'") == "UC-gone"
+    assert await sql.fetchval("SELECT status FROM channel_clock WHERE channel_id = 'UC-gone'") == "live"
+
+
+async def until_waiting(sql: Any, task: asyncio.Task[Any]) -> None:
+    """Until a statement waits for a lock that this connection holds; it must not be done before."""
+    while not await sql.fetchval(WAITING):
+        assert not task.done()
+        await asyncio.sleep(0.01)
 
 
 async def test_what_is_not_ours_in_the_vault_neither_goes_nor_stands_in_the_way(aged: Atlas) -> None:

@@ -829,6 +829,22 @@ async def test_titles_are_told(dao: MaiaDAO) -> None:
 # Norms and cohorts
 
 
+async def test_a_norm_of_a_channel_that_was_erased_is_left_out(
+    dao: MaiaDAO, sql: Any, clock: FixedClock
+) -> None:
+    """A clock that was locked when its video moved to another channel still names the old one."""
+    await dao.ingest_video_metadata([found("moved"), found("other")])
+    clock.advance(HOUR)
+    targets = await dao.fetch_tracker_targets(2)
+    await sql.execute("UPDATE video_clock SET channel_id = 'UC-erased' WHERE video_id = 'moved'")
+    stored = await dao.update_video_stats_batch(
+        [sampled(target, clock.now(), counted=(0, 1.0)) for target in targets]
+    )
+    assert stored.samples == 2
+    norms = await dao.channel_norms([("UC-one", 0), ("UC-erased", 0)])
+    assert norms == {("UC-one", 0): ChannelNorm(1, 1.0, 0.0)}
+
+
 async def test_norms_are_the_moments_of_all_that_was_counted(
     dao: MaiaDAO, sql: Any, clock: FixedClock
 ) -> None:
