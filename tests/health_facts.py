@@ -22,6 +22,7 @@ MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 KEYS = SecretStr('[{"key": "AIzaSyTest-0123456789-0123456789-01234", "project": "p"}]')
 ANY_DISK: dict[str, Any] = {"health": {"disk_percent": 100, "emergency_disk_percent": 100}}
 """However full the disk of the machine that runs the tests may be."""
+SAMPLE = "INSERT INTO video_stats_log (video_id, methodology, sampled_at) VALUES ('v', 2, $1)"
 AGENTS = Wanted(agents={"hunter": 600.0, "tracker": 600.0})
 
 

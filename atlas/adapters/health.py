@@ -14,6 +14,8 @@ from atlas.db import Row
 _MOST_HOSTS: Final = 200
 _CLAIMS_LOOKED_AT: Final = 5_000
 _CYCLES_LOOKED_AT: Final = 100
+_PREPARED_WITHIN: Final = timedelta(hours=1)
+"""After samples were stored, a tracker's cycle has ended and made the next day's partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,8 @@ class ServerFigures:
     transaction: OpenTransaction | None = None
     holder: HorizonHolder | None = None
     is_read_only: bool = False
-    missing_days: tuple[date, ...] = ()
-    """The UTC days asked for whose samples have no partition yet."""
+    missing_day: date | None = None
+    """Tomorrow (UTC), if it has no partition although who stores samples today should have made it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +119,10 @@ class HealthDAO(DAO):
     """Reads figures; no method changes anything."""
 
     async def server(self) -> tuple[ServerFigures, VaultQueue]:
-        """PostgreSQL's figures, with today's and tomorrow's partitions, and what waits for the vault."""
-        today = self._clock.now().astimezone(UTC).date()
-        row = await self._executor.fetchrow("health.figures", [today, today + timedelta(days=1)])
+        """PostgreSQL's figures, and what waits for the vault."""
+        now = self._clock.now()
+        today = now.astimezone(UTC).date()
+        row = await self._executor.fetchrow("health.figures", today, now - _PREPARED_WITHIN)
         assert row is not None
         figures = ServerFigures(
             bytes=row["bytes"],
@@ -130,7 +133,7 @@ class HealthDAO(DAO):
             transaction=_transaction_of(row),
             holder=_holder_of(row),
             is_read_only=row["is_read_only"],
-            missing_days=tuple(row["missing_days"]),
+            missing_day=row["missing_day"],
         )
         return figures, VaultQueue(row["waiting_objects"], row["waiting_since"])
 
@@ -149,7 +152,7 @@ class HealthDAO(DAO):
         rows = await self._executor.fetch(
             "health.last_cycles", list(periods_s), list(good), list(periods_s.values()), _CYCLES_LOOKED_AT
         )
-        return [LastCycles(*row[:-1], nodes=tuple(row["nodes"])) for row in rows]
+        return [LastCycles(**{**row, "nodes": tuple(row["nodes"])}) for row in rows]
 
     async def first_event_at(self) -> datetime | None:
         """When the oldest event that is kept was written: the least time that this system has existed."""

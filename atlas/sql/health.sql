@@ -17,8 +17,9 @@ SELECT clock_timestamp();
 
 -- name: figures
 -- PostgreSQL's own figures, in one row: size, connections, the oldest transaction of this database, what keeps old rows
--- alive, the age of the oldest transaction id, whether writes are refused, those of the UTC days $1 without a partition (if
--- samples were ever stored), and what waits for the vault. Of other users' sessions only their number may be known.
+-- alive, the age of the oldest transaction id, whether writes are refused, the day after the UTC day $1 if it has no
+-- partition although there are samples of $1 from before $2, and what waits for the vault. Of other users' sessions only
+-- their number may be known.
 SELECT
     pg_database_size(current_database()) AS bytes,
     (SELECT sum(numbackends)::int FROM pg_stat_database) AS connections,
@@ -30,12 +31,12 @@ SELECT
     oldest.pid AS transaction_pid, oldest.program AS transaction_program, oldest.state AS transaction_state,
     oldest.age_s AS transaction_age_s,
     holder.kind AS holder_kind, holder.name AS holder_name, holder.age AS holder_age,
-    ARRAY(
-        SELECT day FROM unnest($1::date[]) AS day
-        WHERE samples_are_partitioned() AND NOT keeps_samples_of(day::timestamp AT TIME ZONE 'UTC')
-            AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = 'video_stats_log'::regclass)
-        ORDER BY day
-    ) AS missing_days,
+    CASE
+        WHEN NOT keeps_samples_of(($1::date + 1)::timestamp AT TIME ZONE 'UTC') AND EXISTS (
+            SELECT FROM video_stats_log
+            WHERE sampled_at >= $1::date::timestamp AT TIME ZONE 'UTC' AND sampled_at < $2::timestamptz
+        ) THEN $1::date + 1
+    END AS missing_day,
     waiting.objects AS waiting_objects, waiting.oldest_at AS waiting_since
 FROM (SELECT count(*)::int AS objects, min(refused_at) AS oldest_at FROM vault_refused) AS waiting
 LEFT JOIN LATERAL (

@@ -44,7 +44,7 @@ def database_findings(
     yield from _connections(server, earlier_percent, basis)
     yield from _transaction(server, basis)
     yield from _horizon(server, basis)
-    yield from _missing_partitions(server, basis)
+    yield from _missing_partition(server, basis)
     if then is not None:
         yield from _growth(server, then, basis)
 
@@ -132,8 +132,9 @@ def _horizon(server: ServerFigures, basis: Basis) -> Iterator[Finding]:
     )
 
 
-def _missing_partitions(server: ServerFigures, basis: Basis) -> Iterator[Finding]:
-    for day in server.missing_days:
+def _missing_partition(server: ServerFigures, basis: Basis) -> Iterator[Finding]:
+    """Tomorrow's, if samples are stored: while none are, none is needed, and the first one makes its own."""
+    if (day := server.missing_day) is not None:
         begins = datetime(day.year, day.month, day.day, tzinfo=UTC)
         soon = begins - basis.now <= _PARTITION_AHEAD * basis.speed
         yield Finding(
@@ -141,7 +142,8 @@ def _missing_partitions(server: ServerFigures, basis: Basis) -> Iterator[Finding
             check="missing_partition",
             subject=day.isoformat(),
             severity=Severity.WARNING if soon else Severity.INFO,
-            text=f"The samples of {day} have no partition yet: the first one to be stored has to make it.",
+            text=f"Samples are being stored, but those of {day} have no partition yet: the tracker makes it "
+            "in each cycle, and its log says why it can't.",
             command="maia system cleanup --only partitions --apply",
         )
 

@@ -13,13 +13,13 @@ from atlas.adapters.upkeep import UpkeepDAO
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.errors import DatabaseUnavailable, StatementTimeout
-from atlas.testing import SettingsFactory, ThrowAwayServer
+from atlas.testing import NOON, SettingsFactory, ThrowAwayServer
 from maia.maintainer.health import judged_for_alerts
 from maia.maintenance.findings import Component
 from maia.maintenance.health import ServiceState, Watched
 from maia.views import health as view
 from maia.views.health import Wanted, health
-from tests.health_facts import AGENTS, ANY_DISK, KEYS, keys_of, serving
+from tests.health_facts import AGENTS, ANY_DISK, HOUR, KEYS, SAMPLE, keys_of, serving
 
 pytestmark = pytest.mark.integration
 
@@ -30,6 +30,7 @@ class TestProbes:
     ) -> None:
         monkeypatch.setattr(view, "PROBE_TIMEOUT_S", 1.5)
         await sql.execute("SELECT ensure_sample_days(ARRAY['2026-11-02']::date[])")
+        await sql.execute(SAMPLE, NOON - 2 * HOUR)
 
         async def hangs() -> list[ServiceState]:
             while True:
