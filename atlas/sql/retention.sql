@@ -68,9 +68,12 @@ WHERE v.ctid >= format('(%s,0)', $3::bigint)::tid AND v.ctid < format('(%s,0)', 
 SELECT v.id, v.discovered_at, v.refreshed_at
 FROM videos AS v
 JOIN video_clock AS c ON c.video_id = v.id
+CROSS JOIN LATERAL (
+    SELECT erased_as_of($1, v.status, v.refreshed_at, c.next_due_at, c.last_sampled_at) AS as_of
+    OFFSET 0
+) AS e
 WHERE v.ctid >= format('(%s,0)', $3::bigint)::tid AND v.ctid < format('(%s,0)', $4::bigint)::tid
-    AND (v.status = 'gone' OR v.refreshed_at < $1)
-    AND erased_as_of($1, v.status, v.refreshed_at, c.next_due_at, c.last_sampled_at) < $2
+    AND (v.status = 'gone' OR v.refreshed_at < $1) AND as_of < $2
     AND (c.lease_until IS NULL OR c.lease_until < clock_timestamp());
 
 -- name: erase_videos
@@ -151,11 +154,11 @@ WHERE ctid >= format('(%s,0)', $3::bigint)::tid AND ctid < format('(%s,0)', $4::
 
 -- name: stale_channel_counts
 -- How many channels of the pages $3 to $4 (exclusive) have counts from before $1, and since when the oldest have; only those
--- from before $2.
+-- from before $2 and that nobody has claimed.
 SELECT count(*) AS rows, min(last_at) AS oldest
 FROM channel_clock
 WHERE ctid >= format('(%s,0)', $3::bigint)::tid AND ctid < format('(%s,0)', $4::bigint)::tid
-    AND last_at < least($1::timestamptz, $2::timestamptz);
+    AND last_at < least($1::timestamptz, $2::timestamptz) AND (lease_until IS NULL OR lease_until < clock_timestamp());
 
 -- name: clear_channel_counts
 -- Clear those counts; the next sample of a channel brings new ones.

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from atlas.adapters.maia import MaiaDAO
-from atlas.adapters.retention import ERASED, KEPT, RULES, RetentionDAO
+from atlas.adapters.retention import ERASED, KEPT, RULES, RetentionDAO, Rule
 from atlas.clock import SystemClock
 from atlas.composition import Atlas
 from atlas.db import sql_of
@@ -86,6 +86,24 @@ async def test_the_filling_reaches_every_rule(aged: Atlas) -> None:
     dao = RetentionDAO(aged.db, clock=aged.clock, settings=aged.settings)
     idle = [rule.name for rule in RULES if await dao.find(rule) is None]
     assert idle == []
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.form != "time"], ids=lambda rule: rule.name)
+def test_what_is_counted_is_by_the_same_conditions_as_what_is_removed(rule: Rule) -> None:
+    counting, removing = (
+        " ".join(sql_of(statement).rstrip(";\n").split())
+        for statement in (rule.find, "retention.videos_to_erase" if rule is ERASED else rule.remove)
+    )
+    conditions = counting[counting.index(" WHERE ") :]
+    assert conditions in removing
+    assert not removing.partition(conditions)[2].startswith(" AND ")
+
+
+async def test_a_claimed_channel_is_neither_planned_nor_cleared(aged: Atlas, sql: Any) -> None:
+    claim = "lease_until = $1, lease_token = gen_random_uuid(), lease_owner = 'a tracker'"
+    await sql.execute(f"UPDATE channel_clock SET {claim}", datetime.now(UTC) + timedelta(hours=1))
+    dao = RetentionDAO(aged.db, clock=aged.clock, settings=aged.settings)
+    assert await dao.find(next(rule for rule in RULES if rule.name == "channel counts")) is None
 
 
 async def test_nothing_older_than_its_limit_is_left_in_any_table_or_the_vault(aged: Atlas, sql: Any) -> None:
