@@ -92,9 +92,10 @@ class Session:
         return creation is not None
 
     async def use_schema(self, schema: str) -> None:
-        """Let sessions without a search path of their own find the schema."""
+        """Let this transaction, and new sessions without a search path of their own, find the schema."""
         if schema != (await self.facts()).schema:
             await self.run(await self.made("backups.use_schema", schema))
+            await self.statements.execute("backups.enter_schema", schema)
 
     async def facts(self) -> Facts:
         row = await self.statements.fetchrow("backups.facts")

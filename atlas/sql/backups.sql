@@ -45,6 +45,10 @@ SELECT format('DROP SCHEMA %I', $1::text);
 -- The statement by which new sessions find the schema $1 in this database.
 SELECT format('ALTER DATABASE %I SET search_path TO %I', current_database(), $1::text);
 
+-- name: enter_schema
+-- Let the rest of this transaction find the schema $1.
+SELECT set_config('search_path', quote_ident($1), true);
+
 -- name: tables
 -- Our tables, and for each the statements that count and sum up, and that copy its rows. A partitioned table is one. The
 -- sum of the rows' hashes does not depend on their order. Types whose hash would differ on another server, such as enums,

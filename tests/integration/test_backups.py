@@ -373,12 +373,13 @@ class TestTargets:
         assert "is left in the database" in str(told.value)
         assert "dropdb" in str(told.value)
 
+    @pytest.mark.parametrize("method", ["pg_dump", "copy"])
     async def test_another_schema_comes_back_and_sessions_find_it(
-        self, filled: Atlas, shelf: Shelf, sql: Any, empty_database_url: str
+        self, filled: Atlas, shelf: Shelf, sql: Any, empty_database_url: str, method: str
     ) -> None:
         await _move_to_schema(sql, "other")
-        manifest = await create(filled, shelf)
-        assert manifest.contents.schema == "other"
+        manifest = await create(filled, shelf, folders=[] if method == "copy" else None)
+        assert (manifest.contents.schema, manifest.contents.method) == ("other", method)
         await restored(filled, shelf, manifest, empty_database_url)
         assert await schemas_of(empty_database_url) == (["public", "other"], "other")
 
