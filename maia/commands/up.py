@@ -47,8 +47,8 @@ def up(
 
     Runs PostgreSQL (an embedded one unless DATABASE_URL is set), a Prefect server with its UI that uses the
     same PostgreSQL, every agent on its schedule, and the metrics. A process that dies is restarted; if it
-    keeps dying, everything stops with status 1. With --json, each line of stdout is an event. To run it as
-    a service: maia daemon install.
+    keeps dying, everything stops with status 1. With --json, each line of stdout is an event, and a last
+    line an error if one ends it. To run it as a service: maia daemon install.
     """
     with ExitStack() as stack:
         practice = None

@@ -53,7 +53,7 @@ FROM generate_series(1, $4) AS i;
 """
 
 READ = {
-    "health.figures": "ARRAY['2026-11-02', '2026-11-03']::date[]",
+    "health.figures": f"'{NOON.date()}', '{NOON - timedelta(hours=1)}'",
     "upkeep.bloated_tables": "10000, 0.15, 20",
     "upkeep.invalid_indexes": "",
     "health.backlog": f"'{NOON}', 5000",
