@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from maia.errors import MaiaError
@@ -92,7 +91,7 @@ async def run(
     become: dict[str, Any] = (
         {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}
     )
-    with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
+    with _memory_file() as given, _memory_file() as out, _memory_file() as err:
         given.write(text.encode())
         given.seek(0)
         try:
@@ -137,7 +136,7 @@ async def run_to_its_end(
 
     So it is no subprocess of asyncio, which kills those that it forgets, and it writes to files, not pipes.
     """
-    with TemporaryFile() as out, TemporaryFile() as err:
+    with _memory_file() as out, _memory_file() as err:
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, out.fileno(), 1),
@@ -156,6 +155,11 @@ async def run_to_its_end(
             await asyncio.sleep(_POLL_S)
         status = os.waitstatus_to_exitcode(ended[1])
         return Finished(status, _written(out), _written(err), argv[0])
+
+
+def _memory_file() -> IO[bytes]:
+    """A file in memory, as programs must also run while no disk has any room: they may be what makes some."""
+    return os.fdopen(os.memfd_create("pleiades-program"), "w+b")
 
 
 def _written(file: IO[bytes]) -> str:

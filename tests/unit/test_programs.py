@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import psutil
 import pytest
 
-from maia.maintenance.programs import Finished, ProgramFailed, plain_environment, run
+from maia.maintenance.programs import Finished, ProgramFailed, plain_environment, run, run_to_its_end
 from tests.waiting import until
 
 LEAVES_ONE = "sleep 600 >/dev/null 2>&1 & echo $!"
@@ -26,6 +27,13 @@ def is_alive(pid: int) -> bool:
 async def test_what_is_written_and_given_goes_through() -> None:
     finished = await run(["/bin/cat"], timeout_s=30, text="Grüße")
     assert finished == Finished(0, "Grüße", "", "/bin/cat")
+
+
+async def test_a_program_runs_without_any_room_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What tempfile does if every disk is full.
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/null/full")
+    assert (await run(["/bin/cat"], timeout_s=30, text="well")).out == "well"
+    assert (await run_to_its_end(["/bin/echo", "well"], timeout_s=30, environment={})).out == "well\n"
 
 
 @pytest.mark.parametrize("ends_all", [True, False])
