@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import IntEnum
 from functools import cache
@@ -184,8 +184,12 @@ def print_error(message: str, status: int, *, as_json: bool = False) -> None:
 
 
 def print_json_error(message: str, status: int) -> None:
-    """Print an error as a JSON object, in one line, so that it also ends a stream of lines."""
-    print_line({"error": message, "exit_status": int(status)})
+    """Print an error as a JSON object, in one line, so that it also ends a stream of lines.
+
+    Whether anybody reads it doesn't change how the command ends.
+    """
+    with suppress(SystemExit):
+        print_line({"error": message, "exit_status": int(status)})
 
 
 def asks_for_json(arguments: Sequence[str]) -> bool:

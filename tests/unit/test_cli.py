@@ -353,6 +353,21 @@ class TestErrorsAsJson:
         assert finished.stderr.endswith("".join(f"maia: {line}\n" for line in told["error"].splitlines()))
 
 
+    @pytest.mark.parametrize("stdout", ["a pipe without a reader", "/dev/full"])
+    def test_the_status_is_that_of_the_error_whoever_reads_it(self, stdout: str) -> None:
+        if stdout == "/dev/full":
+            output = os.open(stdout, os.O_WRONLY)
+        else:
+            reading, output = os.pipe()
+            os.close(reading)
+        command = [sys.executable, "-m", "maia", "status", "--nope", "--json"]
+        try:
+            finished = subprocess.run(command, stdout=output, stderr=subprocess.DEVNULL, check=False)
+        finally:
+            os.close(output)
+        assert finished.returncode == ExitStatus.USAGE
+
+
 class TestConfig:
     def test_shows_what_differs_but_no_secret(self) -> None:
         finished = maia(
