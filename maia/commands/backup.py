@@ -155,7 +155,7 @@ def list_backups(as_json: AsJson = False) -> None:
             f"From the future: {', '.join(future)}. A clock was ahead when it was made, or this machine's is "
             f"behind (here it is {now:%Y-%m-%d %H:%M} UTC: correct that first). While there is another "
             f"backup, latest does not mean it, and rotation deletes it once {daily} of the last {2 * daily} "
-            "days have another one."
+            f"days have another one, unless it is of the next {daily} days."
         )
     if incomplete:
         print_text(

@@ -6,7 +6,8 @@ after every backup keeps the same as selecting once among all: what is the newes
 
 A backup from the future, named by a clock that was ahead, counts for no period, or it would be the newest of
 one for ever. It stays until there are enough others of late: only then is it safe to say that this clock is
-right, and that newer backups have taken its place.
+right, and that newer backups have taken its place. One of the next days waits for its own day, as a clock
+that is a little behind also finds enough others, those of the days before.
 """
 
 from __future__ import annotations
@@ -42,13 +43,16 @@ class Rotation:
         """The backups to keep, by name, each with its tiers; `backups` has the instant of every good one.
 
         The newest is always among them. Those from the future go once there are backups of as many days as
-        are kept daily, within twice as many days: on some the machine may have been off.
+        are kept daily, within twice as many days: on some the machine may have been off. Those of as many
+        days ahead stay.
         """
         future = {name for name, at in backups.items() if is_from_future(at, now)}
         kept = self._of_periods({name: at for name, at in backups.items() if name not in future})
         since = now - timedelta(days=2 * self.daily)
         days = {backups[name].astimezone(self.zone).date() for name in kept if backups[name] > since}
-        return kept if len(days) >= self.daily else kept | dict.fromkeys(future, (Tier.FUTURE,))
+        if len(days) >= self.daily:
+            future = {name for name in future if backups[name] <= now + timedelta(days=self.daily)}
+        return kept | dict.fromkeys(future, (Tier.FUTURE,))
 
     def _of_periods(self, backups: Mapping[str, datetime]) -> dict[str, tuple[Tier, ...]]:
         newest_first = sorted(backups.items(), key=lambda item: (item[1], item[0]), reverse=True)

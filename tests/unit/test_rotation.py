@@ -85,8 +85,14 @@ def test_one_from_the_future_goes_once_there_are_enough_others_of_late() -> None
 
 def test_a_clock_that_is_behind_costs_nothing_at_once() -> None:
     backups = {name: daily(60)[name] for name in DEFAULT.kept(daily(60), START + timedelta(days=60))}
-    for days_behind in (7, 30, 3000):
+    for days_behind in (*range(1, 32), 3000):
         assert DEFAULT.superfluous(backups, START + timedelta(days=60 - days_behind)) == []
+
+
+def test_one_of_the_next_days_waits_for_its_own_day() -> None:
+    now = max(daily(60).values()) + timedelta(hours=1)
+    future = {f"in {days} days": now + timedelta(days=days) for days in (1, 7, 8)}
+    assert {*future} - {*DEFAULT.superfluous(daily(60) | future, now)} == {"in 1 days", "in 7 days"}
 
 
 def test_clocks_may_differ_a_little() -> None:
