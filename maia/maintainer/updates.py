@@ -25,7 +25,9 @@ from maia.maintenance.wording import counted
 from maia.views.words import plain
 
 KEY_PREFIX: Final = "updates."
-PRIVILEGED: Final = ("pleiades-privileged@packages-refresh.service", "pleiades-privileged@packages.service")
+_REFRESH: Final = "pleiades-privileged@packages-refresh.service"
+_INSTALL: Final = "pleiades-privileged@packages.service"
+PRIVILEGED: Final = (_REFRESH, _INSTALL)
 """The units by which root updates packages for us, by its own list of what may be updated."""
 
 _T = TypeVar("_T")
@@ -170,7 +172,6 @@ class InstallPackages(Action):
         )
         if not permitted:
             return None
-        self._only_by_root = found.system.only_by_root
         self._permitted = permitted
         security = sum(each.is_security for each in permitted)
         direct = (shlex.join(install_command(permitted)),)
@@ -183,12 +184,6 @@ class InstallPackages(Action):
     async def apply(self, plan: Plan) -> str:
         if os.geteuid() == 0:
             return await _as_action(install(self._permitted, timeout_s=self._settings.timeout_s))
-        if self._only_by_root:
-            raise ActionFailed(
-                f"root's units would also update {', '.join(self._only_by_root)}, which the settings do not "
-                "permit: block them in /etc/apt/pleiades.preferences as well, or permit them in "
-                "PLEIADES_MAINTAINER__UPDATES__ORIGINS and …__BLOCK"
-            )
         from maia.maintenance.systemctl import Systemd
         from maia.maintenance.unit_files import Scope
 
@@ -199,11 +194,24 @@ class InstallPackages(Action):
                 "only root may update system packages: run maia daemon install --system as root, which lets "
                 "this service do it, or run maia system update --only system --apply as root"
             )
-        for unit in PRIVILEGED:
-            await systemd.change("start", unit)
+        await systemd.change("start", _REFRESH)
+        await self._check_policy()
+        await systemd.change("start", _INSTALL)
         left = await look(self._settings, self._atlas.clock.now(), parts={Part.SYSTEM})
         remaining = 0 if left.system is None else len(left.system.permitted)
         return f"root updated system packages by /etc/apt/pleiades.preferences; {remaining} are left"
+
+    async def _check_policy(self) -> None:
+        """ActionFailed if root's units would update what the settings don't permit, by the lists of now."""
+        found = await look(self._settings, self._atlas.clock.now(), parts={Part.SYSTEM})
+        if found.system is None:
+            raise ActionFailed(f"nobody knows what root's units would update: {'; '.join(found.notes)}")
+        if uninvited := found.system.only_by_root:
+            raise ActionFailed(
+                f"root's units would also update {', '.join(uninvited)}, which the settings do not permit: "
+                "block them in /etc/apt/pleiades.preferences as well, or permit them in "
+                "PLEIADES_MAINTAINER__UPDATES__ORIGINS and …__BLOCK"
+            )
 
 
 class _ReleaseAction(Action):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from maia.maintainer.updates import (
     procedure_of,
     upgrade,
 )
+from maia.maintenance.systemctl import Systemd
 from maia.maintenance.updating.environments import EnvironmentFolder, Journal, Phase
 from maia.maintenance.updating.errors import UpdateFailed
 from maia.maintenance.updating.looking import Updates
@@ -37,6 +39,7 @@ from tests.wheels import write_wheel
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAME = "pleiades-agents"
+REFRESH = updates.PRIVILEGED[0]
 APT = """\
 Inst libgcrypt20 [1.10.1-3] (1.10.1-3+deb12u1 Debian-Security:12/oldstable-security [amd64])
 Inst bash [5.2.15-2+b8] (5.2.15-2+b13 Debian:12.15/oldstable [amd64])
@@ -169,8 +172,20 @@ class TestRootsPolicy:
     """Root's units install packages for a service that is not root."""
 
     @pytest.fixture(autouse=True)
-    def as_service(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def as_service(self, atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Only once the database runs, which root starts as another user.
         monkeypatch.setattr(os, "geteuid", lambda: 999)
+        self.started: list[str] = []
+
+        async def states(_: Systemd, units: Sequence[str]) -> list[SimpleNamespace]:
+            return [SimpleNamespace(name=each, loaded=True) for each in units]
+
+        async def change(_: Systemd, verb: str, *units: str) -> None:
+            assert verb == "start"
+            self.started += units
+
+        monkeypatch.setattr(Systemd, "states", states)
+        monkeypatch.setattr(Systemd, "change", change)
 
     async def test_what_it_refuses_is_not_planned(
         self, atlas: Atlas, monkeypatch: pytest.MonkeyPatch
@@ -187,6 +202,25 @@ class TestRootsPolicy:
         assert plan is not None
         with pytest.raises(ActionFailed, match="would also update bash"):
             await action.apply(plan)
+        assert self.started == [REFRESH]
+
+    async def test_what_only_new_lists_show_counts_too(
+        self, atlas: Atlas, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        action = InstallPackages(atlas)
+        plan = await action.plan()
+        assert plan is not None
+        told_by(monkeypatch, only_by_root=("bash",))
+        with pytest.raises(ActionFailed, match="would also update bash"):
+            await action.apply(plan)
+        assert self.started == [REFRESH]
+
+    async def test_without_a_difference_root_installs(self, atlas: Atlas) -> None:
+        action = InstallPackages(atlas)
+        plan = await action.plan()
+        assert plan is not None
+        assert "root updated system packages" in await action.apply(plan)
+        assert self.started == [*updates.PRIVILEGED]
 
 
 def told_by(monkeypatch: pytest.MonkeyPatch, **differences: tuple[str, ...]) -> None:
@@ -286,7 +320,7 @@ class TestSurroundings:
         from atlas.backups.shelf import Shelf
 
         name = await LiveSurroundings(atlas).back_up()
-        shelved = await Shelf.of(atlas.settings, atlas.db).list()
+        shelved = await Shelf.of(atlas.settings, atlas.db).list(atlas.clock.now())
         assert [(each.name, each.is_good) for each in shelved] == [(name, True)]
 
     async def test_a_backup_that_fails_is_an_error(
