@@ -109,8 +109,9 @@ def _cause(error: Exception, proxy: str | None) -> str:
         case aiohttp.ClientHttpProxyError():
             refusal = f"the proxy {network.without_secret(proxy or '')} answered {error.status}"
             return f"{refusal}: check PLEIADES_NETWORK__PROXY or HTTPS_PROXY, and the name and password in it"
-        case aiohttp.ClientProxyConnectionError():
-            where = network.without_secret(proxy or "")
+        # Where there is a proxy, only its own name is resolved here.
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientConnectorDNSError() if proxy:
+            where = network.without_secret(proxy)
             return f"no connection to the proxy {where}: check PLEIADES_NETWORK__PROXY or HTTPS_PROXY"
         case aiohttp.ClientConnectorCertificateError():
             return (

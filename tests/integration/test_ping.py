@@ -151,6 +151,14 @@ async def test_a_dead_proxy_is_named(
     assert "s3cret" not in caplog.text
 
 
+async def test_a_proxy_whose_name_is_wrong_is_named(
+    settings_for: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    use_proxy("http://user:s3cret@proxy.invalid:3128", monkeypatch)
+    assert not await ping(settings_for("https://switch.example/uuid"))
+    assert "no connection to the proxy proxy.invalid:3128: check" in caplog.text
+
+
 async def test_a_proxy_that_refuses_is_named(
     switch: Switch, settings_for: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
