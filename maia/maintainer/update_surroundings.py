@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
+import signal
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -27,6 +30,8 @@ EVENT: Final = "maintainer.update"
 _MIGRATE_TIMEOUT_S: Final = 3600.0
 _CHECK_TIMEOUT_S: Final = 120.0
 _PRIVILEGED: Final = "pleiades-privileged@restart-{}.service"
+_CYCLE: Final = "pleiades-agent@maintainer.service"
+_END_S: Final = 60.0
 _BY_HAND: Final = (
     "run as root: maia daemon stop, then maia system update --only release --apply, then maia daemon start"
 )
@@ -78,6 +83,18 @@ class LiveSurroundings:
         # The own unit comes last, as its restart ends this process.
         for unit in sorted(self._wanted(), key=_is_within):
             await self._change(await self._systemd_of(unit), "restart", unit)
+        if self._is_old_cycle():
+            # The next one runs from the environment in use now, and shows by that whether its release starts.
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(_END_S)
+
+    def _is_old_cycle(self) -> bool:
+        """Whether a timer started this process, from another environment than the one in use now."""
+        from maia.maintenance.updating.environments import EnvironmentFolder
+
+        root = self._atlas.settings.maintainer.updates.root
+        current = None if root is None else EnvironmentFolder(root).current()
+        return current is not None and _is_within(_CYCLE) and Path(sys.prefix) != current.path.resolve()
 
     def _wanted(self) -> list[str]:
         return [unit for unit in self._units if unit not in (self._left_alone or ())]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +20,7 @@ from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.errors import VaultUnavailable
 from atlas.testing import SettingsFactory
-from maia.maintainer import updates
+from maia.maintainer import update_surroundings, updates
 from maia.maintainer.actions import Action, ActionFailed, ActionState, Taken
 from maia.maintainer.duties import DutyContext
 from maia.maintainer.taking import Taker
@@ -315,6 +317,31 @@ class TestSurroundings:
         await sql.execute("INSERT INTO migration (number, name, sha256) VALUES (9999, '9999_later', 'x')")
         with pytest.raises(UpdateFailed, match="9999_later, which this version does not know"):
             await surroundings.pending_migrations(python)
+
+    @pytest.mark.parametrize(
+        ("unit", "from_current", "ends"),
+        [
+            ("pleiades-agent@maintainer.service", False, True),
+            ("pleiades-agent@maintainer.service", True, False),
+            ("pleiades.service", False, False),
+        ],
+    )
+    async def test_a_timers_cycle_leaves_it_to_the_next_one_to_confirm(
+        self, atlas: Atlas, root: Path, monkeypatch: pytest.MonkeyPatch,
+        unit: str, from_current: bool, ends: bool,
+    ) -> None:  # fmt: skip
+        current = EnvironmentFolder(root).current()
+        assert current is not None
+        if from_current:
+            monkeypatch.setattr(sys, "prefix", str(current.path.resolve()))
+        monkeypatch.setattr(update_surroundings, "_is_within", lambda wanted: wanted == unit)
+        restarting = asyncio.create_task(LiveSurroundings(atlas).restart())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, restarting.cancel)
+        try:
+            await asyncio.wait([restarting])
+        finally:
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+        assert restarting.cancelled() == ends
 
     async def test_a_backup_is_made_whatever_the_settings_allow(self, atlas: Atlas) -> None:
         from atlas.backups.shelf import Shelf
