@@ -258,7 +258,8 @@ class Notifier:
             except Exception as error:  # noqa: BLE001 - any of a hundred services; the other URLs still get theirs
                 reached = False
                 reasons.append(repr(error))
-        return None if reached else self._redacted("; ".join(each.rstrip(". ") for each in reasons)) or "no reason given"
+        why = "; ".join(each.rstrip(". ") for each in reasons)
+        return None if reached else self._redacted(why) or "no reason given"
 
     def _post(self, nth: int, alert: Alert, body: str) -> bool:
         plugin = self._plugin(nth)

@@ -352,7 +352,6 @@ class TestErrorsAsJson:
         assert (finished.returncode, told["exit_status"]) == (69, 69)
         assert finished.stderr.endswith("".join(f"maia: {line}\n" for line in told["error"].splitlines()))
 
-
     @pytest.mark.parametrize("stdout", ["a pipe without a reader", "/dev/full"])
     def test_the_status_is_that_of_the_error_whoever_reads_it(self, stdout: str) -> None:
         if stdout == "/dev/full":
