@@ -136,5 +136,5 @@ def test_an_old_server_is_refused_at_once() -> None:
 
 @given(st.text(max_size=50), st.text(max_size=50))
 def test_lock_keys_fit_and_differ(one: str, other: str) -> None:
-    assert -(2**63) <= db._lock_key(one) < 2**63
-    assert (db._lock_key(one) == db._lock_key(other)) == (one == other)
+    assert -(2**63) <= db.lock_key(one) < 2**63
+    assert (db.lock_key(one) == db.lock_key(other)) == (one == other)
