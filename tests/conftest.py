@@ -40,6 +40,15 @@ def _logging_stays() -> Iterator[None]:
             root.removeHandler(handler)
 
 
+@pytest.fixture(autouse=True)
+def _signals_stay() -> Iterator[None]:
+    """Undo how a command that ran in this process handles SIGTERM: it ends its process soon after one."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if signal.getsignal(signal.SIGTERM) is not handler:
+        signal.signal(signal.SIGTERM, handler)
+
+
 # Innermost, so that it is done before pytest-cov combines the files.
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
