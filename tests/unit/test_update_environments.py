@@ -107,6 +107,7 @@ class TestFolder:
         (folder.work / "cache").mkdir(parents=True)
         (folder.root / "work").mkdir()
         (folder.root / ".current.next").symlink_to("envs/a")
+        (folder.root / ".update.json.new").write_text('{"phase": ')
         folder.sweep()
         assert sorted(path.name for path in folder.root.iterdir()) == ["envs", "lock", "work"]
         assert folder.environments() == [kept]

@@ -201,7 +201,8 @@ class EnvironmentFolder:
         for path in (self.root / _ENVIRONMENTS).glob(f"{_DELETED}*"):
             shutil.rmtree(path, ignore_errors=True)
         shutil.rmtree(self.work, ignore_errors=True)
-        (self.root / _NEXT).unlink(missing_ok=True)
+        for path in (self.root / _NEXT, _unfinished(self.root / _JOURNAL)):
+            path.unlink(missing_ok=True)
 
     def journal(self) -> Journal | None:
         """The update that is not finished, if there is one."""
@@ -294,13 +295,18 @@ def _paths_of(process: psutil.Process) -> list[str]:
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a file that is either there as a whole or not at all, after a power failure too."""
-    written = path.with_name(f".{path.name}.new")
+    written = _unfinished(path)
     with written.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=2)
         file.flush()
         os.fsync(file.fileno())
     written.replace(path)
     _sync_folder(path.parent)
+
+
+def _unfinished(path: Path) -> Path:
+    """Where a file is written before it gets its name; a kill may leave it there."""
+    return path.with_name(f".{path.name}.new")
 
 
 def _sync_folder(folder: Path) -> None:
