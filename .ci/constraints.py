@@ -50,7 +50,7 @@ def resolve(python: str, known: Pins) -> Pins:
         preferred = Path(folder, "preferred.txt")
         preferred.write_text("".join(f"{name}=={version}\n" for name, version in known.items()))
         command = [*pip, "install", "--dry-run", "--ignore-installed", "--report", "-"]
-        command += ["--group", "dev", "--group", "bench", *TOOLS, *_requirements()]
+        command += ["--group", "dev", "--group", "bench", "--group", "browser", *TOOLS, *_requirements()]
         answer = subprocess.run(
             [*command, "-c", str(preferred)], cwd=ROOT, check=False, capture_output=True, text=True
         )
