@@ -34,6 +34,7 @@ from atlas import paths, places, sources
 from atlas.errors import ConfigError, EmptyKeyRing
 from atlas.keypool import RINGS, ApiKey, KeyPool, RingName, parse_key_pool
 from atlas.maintainer_settings import MaintainerSettings
+from atlas.service_settings import ApiSettings, FederationSettings
 from atlas.setting_types import (
     Fraction,
     Group,
@@ -732,7 +733,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         default=None,
         validation_alias=AliasChoices("REDIS_URL", "redis_url"),
-        description="Reserved for a Redis between machines; nothing uses it yet.",
+        description="Redis that carries evidence between sites within seconds, such as redis://host:6379/0.",
     )
     node_id: str = Field(
         default_factory=_default_node_id,
@@ -746,14 +747,14 @@ class Settings(BaseSettings):
     host: str = Field(
         default="127.0.0.1",
         validation_alias=AliasChoices("HOST", "host"),
-        description="Address that Prefect's server and the exporter listen on.",
+        description="Address that the HTTP service, Prefect's server and the exporter listen on.",
     )
     port: int = Field(
-        default=8000,
+        default=8080,
         ge=0,
         le=65535,
         validation_alias=AliasChoices("PORT", "port"),
-        description="Reserved for an HTTP API; nothing uses it yet.",
+        description="Port of the HTTP service and its dashboard; 0 picks a free one.",
     )
     data_dir: OptionalPath = Field(
         default=None,
@@ -772,6 +773,10 @@ class Settings(BaseSettings):
     tracker: TrackerSettings = Field(default=TrackerSettings(), description="The tracker.")
     learner: LearnerSettings = Field(default=LearnerSettings(), description="The learner.")
     maintainer: MaintainerSettings = Field(default=MaintainerSettings(), description="The maintainer.")
+    api: ApiSettings = Field(default=ApiSettings(), description="The HTTP service.")
+    federation: FederationSettings = Field(
+        default=FederationSettings(), description="Sites that learn together."
+    )
     privacy: PrivacySettings = Field(default=PrivacySettings(), description="Privacy.")
     network: NetworkSettings = Field(default=NetworkSettings(), description="The network.")
     vault: VaultSettings = Field(default=VaultSettings(), description="Object storage.")

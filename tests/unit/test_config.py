@@ -146,7 +146,7 @@ def test_one_name_of_a_nested_group_leaves_its_other_defaults(environment: Envir
         ),
         ("VAULT_PROVIDER", "s3", "PLEIADES_VAULT__URL required"),
         ("VAULT_PROVIDER", "huggingface", "HF_DATASET_ID required, HF_TOKEN required"),
-        ("PORT", "seventy", "PORT: must be a whole number, such as PORT=8000"),
+        ("PORT", "seventy", "PORT: must be a whole number, such as PORT=8080"),
     ],
 )
 def test_wrong_values_are_named(environment: Environment, variable: str, value: str, expected: str) -> None:

@@ -1,0 +1,108 @@
+"""The settings of the HTTP service and of the federation between sites."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from atlas.setting_types import Group, HttpUrl, OptionalPath, Texts, Urls
+
+MEBIBYTE: Final = 2**20
+
+
+class ApiSettings(Group):
+    """The HTTP service: patterns, discovery, the dashboard."""
+
+    cors_origins: Texts = Field(
+        default=(),
+        examples=["https://dashboards.example"],
+        description="Origins whose pages may call it from a browser, such as https://dashboards.example.",
+    )
+    allowed_hosts: Texts = Field(
+        default=(),
+        description="Further host names under which it may be called while no key is configured.",
+    )
+    requests_per_minute: int = Field(
+        default=100, ge=1, le=10_000_000, description="Requests that a key may make a minute, unless it says."
+    )
+    most_body_bytes: int = Field(
+        default=MEBIBYTE, ge=1_024, le=2**30, description="Longest body of a request that is read."
+    )
+    most_connections: int = Field(
+        default=2_000, ge=1, le=1_000_000, description="Most connections of one process at once."
+    )
+    most_streams: int = Field(
+        default=1_500, ge=1, le=1_000_000, description="Most live streams (SSE, WebSocket) of one process."
+    )
+    head_timeout_s: float = Field(
+        default=10, gt=0, le=3_600, description="How long a client may take to send the head of a request."
+    )
+    body_timeout_s: float = Field(
+        default=30, gt=0, le=3_600, description="How long a client may take to send the body of a request."
+    )
+    stop_timeout_s: float = Field(
+        default=8, gt=0, le=3_600, description="How long answers in progress may take when it stops."
+    )
+    observe_wait_s: float = Field(
+        default=1,
+        ge=0,
+        le=60,
+        description="How long POST /observe waits until what was sent is learnt; then it answers pending.",
+    )
+    most_unlearnt: int = Field(
+        default=50_000,
+        ge=1_000,
+        le=10_000_000,
+        description="Most observations that may wait to be learnt, over all processes; more get a 503.",
+    )
+    tls_certificate: OptionalPath = Field(
+        default=None, description="PEM file with its certificate chain; it then answers by TLS alone."
+    )
+    tls_key: OptionalPath = Field(default=None, description="PEM file with the certificate's key.")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            scheme, separator, rest = origin.partition("://")
+            if scheme not in ("http", "https") or not separator or not rest or "/" in rest:
+                raise ValueError(f"{origin!r} is no origin: write scheme and host, such as https://a.example")
+        return origins
+
+    @model_validator(mode="after")
+    def _tls_is_complete(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together: set both or neither")
+        return self
+
+
+class FederationSettings(Group):
+    """Sites that learn together by exchanging evidence."""
+
+    enabled: bool = Field(default=False, description="Exchange evidence with other sites under maia up.")
+    cluster_name: str = Field(
+        default="pleiades",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        description="Name of the cluster; sites of another one are refused.",
+    )
+    node_type: Literal["learner", "coordinator"] = Field(
+        default="learner", description="A learner calls its peers; a coordinator is called by them."
+    )
+    coordinator_url: HttpUrl | None = Field(
+        default=None, description="The coordinator's service, which a learner exchanges evidence with."
+    )
+    peers: Urls = Field(default=(), description="Services of further sites to exchange evidence with.")
+    token: SecretStr | None = Field(
+        default=None, description="Secret that all sites of the cluster share; at least 16 characters."
+    )
+    sync_interval_s: float = Field(
+        default=300, ge=1, le=86_400, description="Seconds between two exchanges with a peer."
+    )
+
+    @field_validator("token")
+    @classmethod
+    def _token_is_long(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and len(token.get_secret_value()) < 16:
+            raise ValueError("the token is too short to be secret: use at least 16 characters")
+        return token
