@@ -1,4 +1,4 @@
-"""`maia keys`: shows the day's quota ledger and the state of each API key."""
+"""`maia keys`: the quota ledger and the state of each API key; `maia keys api`: keys of the HTTP service."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maia.commands import keys_api
+from maia.commands.arguments import ListsByDefault
 from maia.commands.tables import Column, print_table
 from maia.commands.terminal import AsJson, print_json, with_atlas
 from maia.views.words import plain
@@ -14,7 +16,15 @@ if TYPE_CHECKING:
     from atlas.composition import Atlas
     from maia.views.ledger import Ledger
 
-app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
+
+class _Keys(ListsByDefault):
+    """A group whose command `show` is meant when none is named; its help tells of all."""
+
+    default = "show"
+
+
+app = typer.Typer(cls=_Keys, rich_markup_mode="markdown", add_completion=False)
+app.add_typer(keys_api.app, name="api")
 
 _LINE = (
     "ring", Column("project", 8), "bucket", "used", Column("reserved", rank=5), Column("free now", rank=2),
@@ -23,8 +33,13 @@ _LINE = (
 )  # fmt: skip
 
 
+@app.callback()
+def keys() -> None:
+    """Show today's quota of YouTube's API, or manage the keys of the HTTP service (api)."""
+
+
 @app.command()
-def keys(
+def show(
     ring: Annotated[
         str | None, typer.Option(help="Only this ring: hunting, tracking or archeology.", show_default=False)
     ] = None,
@@ -70,7 +85,7 @@ async def _ledger(atlas: Atlas, ring: str | None, enable: str | None) -> Ledger:
     from atlas.config import RINGS
     from atlas.errors import ConfigError
     from atlas.keyring import KeyRing
-    from maia.commands import acts
+    from maia import acts
     from maia.views.ledger import ledger
 
     rings = [name for name in RINGS if ring in (None, name)]
