@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from atlas.adapters.dao import DAO, json_text
 from atlas.clock import SystemClock
+from atlas.db import lock_key
 from atlas.errors import LeaseLost
 from atlas.queries import clean_text
 
@@ -161,6 +162,15 @@ class PatternsDAO(DAO):
         row = await self._executor.fetchrow("patterns.site")
         assert row is not None
         return Site(**row)
+
+    async def begin_run(self, run: str) -> None:
+        """Note that this run of the learner has begun, by whoever holds the learner's lock."""
+        await self._executor.execute("patterns.begin_run", run)
+
+    async def run_under_way(self, lock: str) -> str | None:
+        """The run of the learner that is under way: someone holds its lock; None if nobody does."""
+        run: str | None = await self._executor.fetchval("patterns.run_under_way", lock_key(lock))
+        return run
 
     async def store(self, patterns: Sequence[PatternContent]) -> dict[str, bool]:
         """Store patterns, or update the texts of known ones.
@@ -339,6 +349,11 @@ class PatternsDAO(DAO):
         return {
             row["name"]: Model(row["name"], row["version"], row["state"], row["observations"]) for row in rows
         }
+
+    async def observations(self, prefix: str) -> dict[str, int]:
+        """How many observations the models have learnt from whose names begin so, by the rest of the name."""
+        rows = await self._executor.fetch("patterns.observations", prefix)
+        return {row["name"].removeprefix(prefix): row["observations"] for row in rows}
 
     async def save_models(self, models: Sequence[Model]) -> None:
         """Store models, replacing those of the same names."""

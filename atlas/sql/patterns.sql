@@ -2,6 +2,20 @@
 -- The site's name in evidence, and its key for pseudonyms.
 SELECT node, privacy_key FROM site;
 
+-- name: begin_run
+-- Note that run $1 of the learner has begun.
+UPDATE site SET learner_run = $1;
+
+-- name: run_under_way
+-- The run of the learner that began last, if somebody holds the advisory lock $1.
+SELECT coalesce(learner_run, 'unknown') FROM site
+WHERE EXISTS (
+    SELECT FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND (classid::bigint << 32 | objid::bigint) = $1::bigint
+);
+
 -- name: store
 -- Store patterns with ids $1, types $2, signatures $3, statements $4, conditions $5, actions $6 and data $7, as of $8. The
 -- texts of known ones are updated; returns which are new or changed. What the learner forgot comes back; what an operator forgot stays forgotten.
@@ -225,6 +239,10 @@ WHERE forgotten_by = 'learner' AND forgotten_at < least($1::timestamptz, clock_t
 -- name: models
 -- The states of the models $1.
 SELECT name, version, state, observations, updated_at FROM models WHERE name = ANY ($1::text[]);
+
+-- name: observations
+-- How many observations the models have learnt from whose names begin with $1.
+SELECT name, observations FROM models WHERE starts_with(name, $1) ORDER BY name;
 
 -- name: save_models
 -- Save models with names $1, versions $2, states $3 and counts of observations $4, as of $5.
