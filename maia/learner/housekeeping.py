@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -40,9 +41,18 @@ async def keep_within_limits(
 
 async def pay(dao: PatternsDAO, ids: Collection[str], use: Use, now: datetime) -> None:
     """Raise the importance of patterns for having been useful once; those that are forgotten get nothing."""
-    if not ids:
+    await pay_for(dao, {(id_, use): 1 for id_ in ids}, now)
+
+
+async def pay_for(dao: PatternsDAO, uses: Mapping[tuple[str, Use], int], now: datetime) -> None:
+    """The same for having been useful so many times in each way."""
+    if not uses:
         return
-    raised = {each.id: paid(_importance_of(each), {use: 1}, now) for each in await dao.importances(ids)}
+    by_id: defaultdict[str, dict[Use, int]] = defaultdict(dict)
+    for (id_, use), times in uses.items():
+        by_id[id_][use] = times
+    known = await dao.importances(by_id)
+    raised = {each.id: paid(_importance_of(each), by_id[each.id], now) for each in known}
     await dao.attend({id_: (each.sti, each.lti) for id_, each in raised.items()}, now)
 
 

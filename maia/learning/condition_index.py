@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -33,6 +33,11 @@ class ConditionIndex:
             fields[name].index(operator, found)
         self._fields = dict(fields)
         self._patterns = len(patterns)
+
+    @property
+    def fields(self) -> Collection[str]:
+        """What the conditions are about."""
+        return self._fields.keys()
 
     def met(self, context: Mapping[str, Scalar]) -> Slots | None:
         """How many conditions of each pattern the context meets; None if it meets none of any."""
