@@ -42,6 +42,8 @@ from maia.learning.privacy import Pseudonyms
 logger = logging.getLogger(__name__)
 
 LOCK: Final = "learner"
+ANOTHER: Final = "another learner is at work"
+"""The detail of a cycle that did nothing for that reason."""
 FULL: Final = "full"
 """The option that asks for the analyses of all stored data."""
 _PAGES_BETWEEN_JUDGEMENTS: Final = 20
@@ -163,8 +165,9 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         self.known = await self.dao.count_known()
         async with self.atlas.db.only_one(LOCK) as is_only:
             if not is_only:
-                self.idle = "another learner is at work"
+                self.idle = ANOTHER
                 return
+            await self.dao.begin_run(self.agent.session)
             await self._learn_all(batch_size)
             # Also where nothing is new: a cycle that was cut off may have left some unclassified.
             await self.step("classify", "failures", lambda: classify_new_templates(self.atlas))

@@ -26,7 +26,8 @@ from maia.views.patterns import columns_of
 logger = logging.getLogger(__name__)
 
 DetectorClass = type[Detector[Any]]
-_PREFIX: Final = "detector."
+MODELS_OF_DETECTORS: Final = "detector."
+"""Begins the names under which the learner agent stores its detectors' states."""
 
 
 def detector_classes(off: Collection[str] = ()) -> list[DetectorClass]:
@@ -92,30 +93,37 @@ class Knowledge:
     """Detectors with what they have learnt; to be stored together with the cursor up to which they learnt."""
 
     def __init__(
-        self, detectors: Iterable[Detector[Any]], observations: Mapping[str, int] | None = None
+        self,
+        detectors: Iterable[Detector[Any]],
+        observations: Mapping[str, int] | None = None,
+        prefix: str = MODELS_OF_DETECTORS,
     ) -> None:
-        self._detectors = list(detectors)
+        self._detectors, self._prefix = list(detectors), prefix
         self._observations = dict(observations or {})
         self._failed: set[str] = set()
 
     @classmethod
-    def restore(cls, classes: Iterable[DetectorClass], models: Mapping[str, Model]) -> Knowledge:
+    def restore(
+        cls, classes: Iterable[DetectorClass], models: Mapping[str, Model], prefix: str = MODELS_OF_DETECTORS
+    ) -> Knowledge:
         """The detectors as stored. One whose state is damaged starts anew; its patterns stay.
+
+        `prefix` begins the names of their states: whoever learns from other inputs has states of its own.
 
         ConfigError if a newer version wrote a state: this one must not overwrite it.
         """
         detectors, observations = [], {}
         for each in classes:
-            model = models.get(_PREFIX + each.name)
+            model = models.get(prefix + each.name)
             with _survived(each.name):
                 detectors.append(restored_model(each, model))
             observations[each.name] = model.observations if model else 0
-        return cls(detectors, observations)
+        return cls(detectors, observations, prefix)
 
     @staticmethod
-    def model_names(classes: Iterable[DetectorClass]) -> list[str]:
+    def model_names(classes: Iterable[DetectorClass], prefix: str = MODELS_OF_DETECTORS) -> list[str]:
         """The names under which the states of these detectors are stored."""
-        return [_PREFIX + each.name for each in classes]
+        return [prefix + each.name for each in classes]
 
     async def learn(self, inputs: Sequence[Any], reads: Reads) -> Learnt:
         """Teach the detectors that read such inputs; returns what they found.
@@ -143,7 +151,8 @@ class Knowledge:
         for detector in self._working(reads):
             learnt = self._observations.get(detector.name, 0)
             with self._leaving_out(detector):
-                made.append(Model(_PREFIX + detector.name, detector.version, _state_of(detector), learnt))
+                name = self._prefix + detector.name
+                made.append(Model(name, detector.version, _state_of(detector), learnt))
         return made
 
     @property

@@ -170,11 +170,15 @@ class Finding:
             days[day] = days[day] + counts if day in days else counts
         return type(self)(self.pattern, days)
 
+    def followed_by(self, later: Finding) -> Finding:
+        """Both findings of one pattern as one; of its statements and figures the later ones count."""
+        return later.with_more(self.evidence)
+
 
 def combined(findings: Sequence[Finding]) -> list[Finding]:
     """One finding a pattern; of its statements and figures the last ones count."""
     by_id: dict[str, Finding] = {}
     for each in findings:
         earlier = by_id.get(each.pattern.id)
-        by_id[each.pattern.id] = each.with_more(earlier.evidence) if earlier else each
+        by_id[each.pattern.id] = earlier.followed_by(each) if earlier else each
     return list(by_id.values())

@@ -128,6 +128,8 @@ class Contrasts:
         self._beyond: dict[Key, list[Table]] = {}
         """Of items with parts: how they compare with each part alone."""
         self._blocks: dict[Stratum, Block] = {}
+        self._grown: dict[Stratum, None] = {}
+        """Blocks that got records in this batch."""
         self._interesting: dict[Stratum, dict[Item, float]] = {}
         self._due: dict[Key, None] = {}
 
@@ -159,6 +161,7 @@ class Contrasts:
     ) -> None:
         """Add records that were counted already; `sizes` are the records and those with the event."""
         block = self._block(stratum, day, last_seen)
+        self._grown[stratum] = None
         block.records += sizes[0]
         block.events += sizes[1]
         block.last_seen = max(block.last_seen, last_seen)
@@ -169,10 +172,13 @@ class Contrasts:
         """Compare what is enough, and forget what is too much."""
         full = [
             stratum
-            for stratum, block in self._blocks.items()
-            if block.records >= self.least_records or len(block.present) > self.capacity
+            for stratum in self._grown
+            if (block := self._blocks.get(stratum)) is not None
+            and (block.records >= self.least_records or len(block.present) > self.capacity)
         ]
-        oldest = list(self._blocks)[: max(0, len(self._blocks) - self.strata)]
+        self._grown.clear()
+        excess = len(self._blocks) - self.strata
+        oldest = list(self._blocks)[:excess] if excess > 0 else []
         for stratum in dict.fromkeys(full + oldest):
             self._close(stratum)
         self._trim()
@@ -188,8 +194,8 @@ class Contrasts:
             p_value = max(each.p_value() for each in tests) if for_it else 1.0
             self.screen.look(key, table.a + table.b, p_value)
         self._due.clear()
-        self.screen.settle()
-        return list(self._tallies.take(self.screen.accepted).items())
+        newly = self.screen.settle()
+        return list(self._tallies.take_gained(self.screen.accepted, newly).items())
 
     def _block(self, stratum: Stratum, day: int, last_seen: datetime) -> Block:
         """The block that records of this day go to. Late ones go to that of a later day."""

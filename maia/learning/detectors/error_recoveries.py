@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Final, Self
@@ -85,6 +84,8 @@ class ErrorRecoveries(ObservationDetector):
         self, capacity: int = 5000, streams: int = 5000, least_support: int = 5, most_recoveries: int = 5
     ) -> None:
         self._tallies: Tallies[Key] = Tallies(capacity)
+        self._tried: dict[Failure, dict[str, Tally]] = {}
+        """The same tallies, by failure."""
         self._screen: Screen[Key] = Screen(least_support)
         self._streams = streams
         self._least_support = least_support
@@ -139,7 +140,8 @@ class ErrorRecoveries(ObservationDetector):
     def _count(self, failure: Failure, tried: list[str], each: Observation, helped: bool) -> None:
         for action in tried:
             key = (failure, action)
-            self._tallies.add(key, each.at.toordinal(), int(helped), int(not helped), each.at)
+            tally = self._tallies.add(key, each.at.toordinal(), int(helped), int(not helped), each.at)
+            self._tried.setdefault(failure, {})[action] = tally
             self._gained[key] = None
 
     def _trim(self) -> None:
@@ -147,6 +149,8 @@ class ErrorRecoveries(ObservationDetector):
         self._screen.forget(evicted)
         for key in evicted:
             self._gained.pop(key, None)
+        if evicted:
+            self._tried = _tried_in(self._tallies)
         while len(self._open) > self._streams:
             del self._open[next(iter(self._open))]
         while len(self._agents) > self._streams:
@@ -155,7 +159,7 @@ class ErrorRecoveries(ObservationDetector):
     def patterns(self) -> list[Finding]:
         gained = [key for key in self._gained if self._support(key) >= self._least_support]
         self._gained.clear()
-        rivals = self._rivals({failure for failure, _ in gained})
+        rivals = {failure: self._tried[failure] for failure, _ in gained}
         alone = {key for key in gained if not self._compared(key, rivals[key[0]])}
         self._screen.settle()
         ranked = {failure: self._ranked(found) for failure, found in rivals.items()}
@@ -170,14 +174,6 @@ class ErrorRecoveries(ObservationDetector):
         ]
         taken = self._tallies.take(ready)
         return [Finding(self._pattern(key, ranked[key[0]]), days) for key, days in taken.items()]
-
-    def _rivals(self, failures: AbstractSet[Failure]) -> dict[Failure, dict[str, Tally]]:
-        """All that was tried after each failure."""
-        found: dict[Failure, dict[str, Tally]] = {failure: {} for failure in failures}
-        for (failure, action), tally in self._tallies.items():
-            if failure in found:
-                found[failure][action] = tally
-        return found
 
     def _ranked(self, rivals: Mapping[str, Tally]) -> list[str]:
         """What was tried often enough, the most helpful first."""
@@ -254,6 +250,7 @@ class ErrorRecoveries(ObservationDetector):
         )
         made = cls(streams=streams, least_support=least_support, most_recoveries=most)
         made._tallies = Tallies.from_content(tallies)
+        made._tried = _tried_in(made._tallies)
         made._screen = Screen.from_content(screen)
         made._agents = {
             name: AgentSessions(current, dict.fromkeys(recent), by_turns)
@@ -262,6 +259,13 @@ class ErrorRecoveries(ObservationDetector):
         made._open = {frozen(stream): [_episode(row) for row in rows] for stream, rows in episodes}
         made._gained = {frozen(key): None for key in gained}
         return made
+
+
+def _tried_in(tallies: Tallies[Key]) -> dict[Failure, dict[str, Tally]]:
+    found: dict[Failure, dict[str, Tally]] = {}
+    for (failure, action), tally in tallies.items():
+        found.setdefault(failure, {})[action] = tally
+    return found
 
 
 def _packed(each: Episode) -> list[Any]:

@@ -85,6 +85,8 @@ class SuccessPaths(ObservationDetector):
         self._usual: Recent[_Usual] = Recent(_STRATA)
         self._idle = timedelta(hours=idle_h)
         self._now: datetime | None = None
+        self._none_before: datetime | None = None
+        """No session that is remembered had its last step before; None if that isn't known."""
         self._paths: dict[tuple[str, ...], list[Item]] = {}
 
     def observe(self, batch: Sequence[Observation]) -> None:
@@ -113,11 +115,16 @@ class SuccessPaths(ObservationDetector):
             session.succeeded = last.outcome == SUCCESS
         session.goal = goal_of(last) or session.goal
         self._sessions.put(key, session)
+        if self._none_before is not None:
+            self._none_before = min(self._none_before, session.last_at)
 
     def _end_sessions(self, before: datetime) -> None:
-        ended = [(key, session) for key, session in self._sessions.items() if session.last_at < before]
-        for key, _ in ended:
-            self._sessions.pop(key)
+        ended: list[tuple[Any, Session]] = []
+        if self._none_before is None or self._none_before < before:
+            ended = [(key, session) for key, session in self._sessions.items() if session.last_at < before]
+            for key, _ in ended:
+                self._sessions.pop(key)
+            self._none_before = min((each.last_at for _, each in self._sessions.items()), default=before)
         by_stratum: dict[tuple[int, Stratum], list[tuple[Session, list[str], bool]]] = {}
         for (agent, _), session in ended + self._sessions.trim():
             goal = (agent, session.goal)

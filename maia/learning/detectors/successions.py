@@ -107,10 +107,11 @@ class Successions:
             p_value = 1.0 if counts is None or min(counts) < 0 else fisher_greater(*counts)
             self.screen.look(key, self.count(*key), p_value)
         self._due.clear()
-        for key in self.screen.settle():
+        newly = self.screen.settle()
+        for key in newly:
             self._told.setdefault(key[0], {})[key[1]] = None
             self._count_others(key)
-        return list(self._pairs.take(self.screen.accepted).items())
+        return list(self._pairs.take_gained(self.screen.accepted, newly).items())
 
     def _count_others(self, key: Key) -> None:
         """Count against a newly accepted candidate all that came instead of it so far."""

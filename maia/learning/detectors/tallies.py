@@ -87,6 +87,8 @@ class Tallies(Generic[Key]):
         self.capacity = capacity
         self.error: float = 0
         self._tallies: dict[Key, Tally] = {}
+        self._gained: dict[Key, None] = {}
+        """Those that gained something since `take_gained`."""
 
     def __len__(self) -> int:
         return len(self._tallies)
@@ -115,6 +117,7 @@ class Tallies(Generic[Key]):
         tally = self._tallies.get(key)
         if tally is None:
             tally = self._tallies[key] = Tally()
+        self._gained[key] = None
         tally.add(day, pos, neg, reward, last_seen)
         return tally
 
@@ -127,9 +130,22 @@ class Tallies(Generic[Key]):
                 taken[key] = days
         return taken
 
+    def take_gained(
+        self, accepted: Mapping[Key, None], newly: Iterable[Key]
+    ) -> dict[Key, dict[date, Counts]]:
+        """`take(accepted)`, of which those that are not new were taken whenever they gained something.
+
+        Most gain nothing from one batch to the next.
+        """
+        # In an order that doesn't depend on whether this was restored meanwhile.
+        gained = sorted((key for key in self._gained if key in accepted), key=repr)
+        self._gained.clear()
+        return self.take(dict.fromkeys([*gained, *newly]))
+
     def discard(self, keys: Iterable[Key]) -> None:
         for key in keys:
             self._tallies.pop(key, None)
+            self._gained.pop(key, None)
 
     def trim(self) -> list[Key]:
         """Evict the least supported if there are too many, and say which."""
@@ -152,6 +168,7 @@ class Tallies(Generic[Key]):
         made = cls(capacity)
         made.error = error
         made._tallies = {frozen(key): _unpacked(rest) for key, *rest in rows}
+        made._gained = dict.fromkeys(key for key, tally in made._tallies.items() if tally.pending)
         return made
 
 

@@ -50,6 +50,8 @@ class ToolUsage(ObservationDetector):
         self._known = Attributes()
         self._places: dict[Place, None] = {}
         self._gained: dict[Key, None] = {}
+        self._tools: Counter[Task] = Counter()
+        """How many tools are known for each task."""
         self._rewarded: dict[Task, None] = {}
         """Tasks for which there was a reward once; of others, nothing is known."""
 
@@ -76,6 +78,8 @@ class ToolUsage(ObservationDetector):
         for (task, tool, day), cells in uses.items():
             for attribute, (pos, neg, gain) in cells.items():
                 key = ((task, attribute), tool)
+                if attribute == _ANYWHERE and key not in self._tallies:
+                    self._tools[task] += 1
                 self._tallies.add(key, day, int(pos), int(neg), last_seen[day], gain)
                 self._gained[key] = None
                 if pos:
@@ -112,6 +116,7 @@ class ToolUsage(ObservationDetector):
         for key in evicted:
             self._gained.pop(key, None)
         if evicted:
+            self._tools = _tools_of(self._tallies)
             left = {key[0] for key, _ in self._tallies.items()}
             self._places = {place: None for place in self._places if place in left}
             tasks = {task for task, _ in left}
@@ -129,12 +134,11 @@ class ToolUsage(ObservationDetector):
             ready += [key for key, _ in self._tallies.items() if key[0] in told]
             self._places |= told
         self._gained.clear()
-        tools = Counter(task for ((task, attribute), _), _ in self._tallies.items() if attribute == _ANYWHERE)
         enough = [
             key
             for key in ready
             if key[0][0] in self._rewarded
-            and tools[key[0][0]] > 1
+            and self._tools[key[0][0]] > 1
             and self._support(key) >= self._screen.least_support
         ]
         return [Finding(self._pattern(key), days) for key, days in self._tallies.take(enough).items()]
@@ -194,6 +198,7 @@ class ToolUsage(ObservationDetector):
         tallies, screen, agents, values, places, gained, rewarded = unpack(cls.name, cls.version, state)
         made = cls(agents=agents)
         made._tallies = Tallies.from_content(tallies)
+        made._tools = _tools_of(made._tallies)
         made._screen = Screen.from_content(screen)
         made._values = {
             agent: {name: None if known is None else dict.fromkeys(known) for name, known in fields}
@@ -203,6 +208,10 @@ class ToolUsage(ObservationDetector):
         made._gained = {frozen(key): None for key in gained}
         made._rewarded = {frozen(task): None for task in rewarded}
         return made
+
+
+def _tools_of(tallies: Tallies[Key]) -> Counter[Task]:
+    return Counter(task for (task, attribute), _ in tallies if attribute == _ANYWHERE)
 
 
 def _task_and_tool(each: Observation) -> tuple[Task, str]:
