@@ -12,6 +12,8 @@ from atlas.adapters.dao import DAO
 from atlas.queries import clean_text
 
 _MOST_BREAKOUTS = 20
+_MOST_COMPARED_TAGS = 15
+_MOST_OF_A_TAG = 300
 _FRESH = timedelta(days=2)
 """A forecast made longer ago ranks no video."""
 
@@ -44,6 +46,21 @@ class Filters:
     length: Literal["short", "long"] | None = None
     broadcast: Broadcast | None = None
     short_at_most_s: int = 180
+    youngest: timedelta | None = None
+    oldest: timedelta | None = None
+    """Ages of the videos, from their publication, or where that is unknown from their discovery."""
+    least_velocity: float | None = None
+    region: str | None = None
+    """Found by a search that was narrowed to this region: YouTube doesn't say where a video is from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place on a leaderboard as it was at an instant: after the video that leads by so much."""
+
+    leads_by: float
+    id: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +156,17 @@ class VideoName:
 
 
 @dataclass(frozen=True, slots=True)
+class SimilarVideo(VideoName):
+    """A video that has tags in common with another: they are `share` of all tags that either has."""
+
+    published_at: datetime | None
+    views: int | None
+    velocity: float | None
+    share: float
+    shared_tags: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelDetails:
     """All that is known about a channel except its samples and videos; a last count of None is hidden."""
 
@@ -211,9 +239,14 @@ class BoardDAO(DAO):
     """Reads leaderboards, and what is shown about videos and channels."""
 
     async def top(
-        self, by: Lead, most: int, filters: Filters | None = None, window: timedelta | None = None
+        self,
+        by: Lead,
+        most: int,
+        filters: Filters | None = None,
+        window: timedelta | None = None,
+        after: Place | None = None,
     ) -> list[Leader]:
-        """The leading videos, best first; empty if the filter's channel is unknown.
+        """The leading videos, best first, after a place; empty if the filter's channel is unknown.
 
         With a window, velocity is the mean between a video's first and last known count in it instead of the
         smoothed one; leaderboards by other values include only videos sampled within it. Forecasts rank only
@@ -225,8 +258,18 @@ class BoardDAO(DAO):
             return []
         tag = None if filters.tag is None else clean_text(filters.tag)
         kept = (channels, filters.category_id, filters.zone, tag)
-        of_videos = (filters.length, filters.broadcast, filters.short_at_most_s)
-        now = self._clock.now()
+        now = self._clock.now() if after is None else after.at
+        of_videos = (
+            filters.length,
+            filters.broadcast,
+            filters.short_at_most_s,
+            None if filters.oldest is None else now - filters.oldest,
+            None if filters.youngest is None else now - filters.youngest,
+            filters.least_velocity,
+            filters.region,
+            None if after is None else after.leads_by,
+            None if after is None else clean_text(after.id),
+        )
         if by is Lead.VELOCITY and window is not None:
             counted_by = 1 if now < self._settings.tracker.methodology_epoch else 2
             rows = await self._executor.fetch(
@@ -258,6 +301,12 @@ class BoardDAO(DAO):
         """A video's details; None if it isn't stored."""
         row = await self._executor.fetchrow("board.video", clean_text(video_id))
         return None if row is None else VideoDetails(**row)
+
+    async def similar(self, video_id: str, tags: Sequence[str], most: int) -> list[SimilarVideo]:
+        """The live videos that share most tags with a video of these tags, best first."""
+        wanted = [clean_text(tag) for tag in tags[:_MOST_COMPARED_TAGS]]
+        rows = await self._executor.fetch("board.similar", clean_text(video_id), wanted, _MOST_OF_A_TAG, most)
+        return [SimilarVideo(**row) for row in rows]
 
     async def breakouts(self, video_id: str) -> list[BreakoutLine]:
         """The video's last breakouts, newest first."""

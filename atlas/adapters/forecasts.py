@@ -110,6 +110,23 @@ class SettledCheck:
     settled_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class LatestCheck:
+    """A forecast of a video's views and what came, with the video's names."""
+
+    video_id: str
+    title: str | None
+    channel_id: str
+    channel_title: str | None
+    horizon_h: int
+    made_at: datetime
+    views: int
+    low: float | None
+    expected: float
+    high: float | None
+    actual: float
+
+
 class ForecastsDAO(DAO):
     """Stores and checks forecasts."""
 
@@ -176,6 +193,11 @@ class ForecastsDAO(DAO):
         """Forecasts and what came, the latest first."""
         rows = await self._executor.fetch("forecasts.settled", since, limit, until)
         return [SettledCheck(**row) for row in rows]
+
+    async def latest_settled(self, horizon_h: int, limit: int) -> list[LatestCheck]:
+        """The last forecasts over a horizon of which it is known what came, the latest first."""
+        rows = await self._executor.fetch("forecasts.latest_settled", horizon_h, limit)
+        return [LatestCheck(**row) for row in rows]
 
     async def waiting(self) -> tuple[int, datetime | None]:
         """How many checks wait for what comes, and when the first is due."""

@@ -447,10 +447,23 @@ class QueueDAO(DAO):
     ) -> list[TopicSummary]:
         """Topics of a status (None: any), highest priority first."""
         wanted = None if status is None else TopicStatus(status)
-        rows = await self._executor.fetch("queue.list_topics", wanted, most)
-        return [
-            TopicSummary(**{**_with_parameters(row), "status": TopicStatus(row["status"])}) for row in rows
-        ]
+        return _summaries(await self._executor.fetch("queue.list_topics", wanted, most))
+
+    async def topics_by_yield(self, most: int, fewest_asks: float = 1.0) -> list[TopicSummary]:
+        """Topics that were asked about so often, those with the most growing videos a question first."""
+        return _summaries(await self._executor.fetch("queue.topics_by_yield", most, fewest_asks))
+
+    async def page_of_topics(
+        self, status: TopicStatus | str | None, most: int, after: tuple[float, int] | None = None
+    ) -> list[tuple[float, TopicSummary]]:
+        """Topics with their priorities, highest first, after the one with this priority and id."""
+        wanted = None if status is None else TopicStatus(status)
+        rows = await self._executor.fetch("queue.page_of_topics", wanted, most, *(after or (None, None)))
+        page = []
+        for row in rows:
+            columns = _with_parameters(row) | {"status": TopicStatus(row["status"])}
+            page.append((columns.pop("priority"), TopicSummary(**columns)))
+        return page
 
     async def queue_counts(self) -> QueueCounts:
         """Counts of the queue's topics by status."""
@@ -544,6 +557,10 @@ def _leased(rows: Iterable[Row]) -> list[Topic]:
 
 def _with_parameters(row: Row) -> dict[str, Any]:
     return {**row, "parameters": SearchParameters.of_json(row["parameters"] or {})}
+
+
+def _summaries(rows: Iterable[Row]) -> list[TopicSummary]:
+    return [TopicSummary(**{**_with_parameters(row), "status": TopicStatus(row["status"])}) for row in rows]
 
 
 def _parked(rows: Iterable[Row]) -> list[ParkedTopic]:

@@ -7,7 +7,8 @@ ORDER BY id;
 
 -- name: top
 -- The $2 live videos with the highest $1, from their clocks. Optional filters: channels $3, category $4, zone $5, tag $6,
--- sampled since $7, length $8 ('short': up to $10 seconds; 'long'), broadcast $9. Scans the narrow clock table: an index on
+-- sampled since $7, length $8 ('short': up to $10 seconds; 'long'), broadcast $9, born in [$11, $12], velocity of at least
+-- $13, found by a search of the region $14. Continues after value $15 and video $16. Scans the narrow clock table: an index on
 -- columns that every sample changes would cost more in updates than it saves on the rare leaderboard.
 WITH led AS (
     -- Reads only the ranking columns of the many rows; the rest is read for the leaders alone.
@@ -17,10 +18,14 @@ WITH led AS (
     LEFT JOIN (
         SELECT id
         FROM videos
-        WHERE coalesce($6::text, $8::text, $9::text) IS NOT NULL
-            AND ($6 IS NULL OR EXISTS (SELECT FROM unnest(tags) AS tag WHERE lower(tag) = lower($6)))
+        WHERE ($3::text[] IS NOT NULL OR coalesce($6::text, $8::text, $9::text, $14::text) IS NOT NULL)
+            AND ($3 IS NULL OR channel_id = ANY ($3))
+            AND ($6 IS NULL OR lowered(tags) @> ARRAY[lower($6)])
             AND ($8 IS NULL OR CASE WHEN duration_s > $10 THEN 'long' WHEN duration_s > 0 THEN 'short' END = $8)
             AND ($9 IS NULL OR coalesce(live_broadcast_content, 'none') = $9)
+            AND ($14 IS NULL OR discovered_by = ANY (
+                ARRAY(SELECT q.id FROM search_queue AS q WHERE q.parameters ->> 'region' = $14)
+            ))
         OFFSET 0
     ) AS wanted ON wanted.id = c.video_id
     CROSS JOIN LATERAL (
@@ -32,12 +37,14 @@ WITH led AS (
         END
     ) AS lead (value)
     WHERE c.status = 'live'
-        AND ($3::text[] IS NULL OR c.channel_id = ANY ($3))
         AND ($4::integer IS NULL OR c.category_id = $4)
         AND ($5::smallint IS NULL OR c.zone = $5)
-        AND (coalesce($6::text, $8::text, $9::text) IS NULL OR wanted.id IS NOT NULL)
+        AND (($3 IS NULL AND coalesce($6::text, $8::text, $9::text, $14::text) IS NULL) OR wanted.id IS NOT NULL)
+        AND ($11::timestamptz IS NULL OR c.born_at >= $11) AND ($12::timestamptz IS NULL OR c.born_at <= $12)
+        AND ($13::double precision IS NULL OR c.velocity >= $13)
         AND ($7::timestamptz IS NULL OR c.last_sampled_at >= $7)
         AND lead.value IS NOT NULL
+        AND ($15::double precision IS NULL OR lead.value < $15 OR (lead.value = $15 AND c.video_id > $16::text))
     ORDER BY lead.value DESC, c.video_id
     LIMIT $2
 )
@@ -52,7 +59,8 @@ ORDER BY led.leads_by DESC, led.video_id;
 -- name: top_grown
 -- The $1 live videos that gained most views per hour between their first and last known count in [$6, $7], both counted by
 -- methodology $8. Optional filters: channels $2, category $3, zone $4, tag $5, length $9 ('short': up to $11 seconds;
--- 'long'), broadcast $10.
+-- 'long'), broadcast $10, born in [$12, $13], gaining at least $14 views per hour, found by a search of the
+-- region $15. Continues after value $16 and video $17.
 WITH seen AS (
     -- Arrays compare element by element, so the least one holds the first instant (in microseconds) and its count.
     SELECT video_id,
@@ -70,21 +78,27 @@ led AS (
     LEFT JOIN (
         SELECT id
         FROM videos
-        WHERE coalesce($5::text, $9::text, $10::text) IS NOT NULL
-            AND ($5 IS NULL OR EXISTS (SELECT FROM unnest(tags) AS tag WHERE lower(tag) = lower($5)))
+        WHERE ($2::text[] IS NOT NULL OR coalesce($5::text, $9::text, $10::text, $15::text) IS NOT NULL)
+            AND ($2 IS NULL OR channel_id = ANY ($2))
+            AND ($5 IS NULL OR lowered(tags) @> ARRAY[lower($5)])
             AND ($9 IS NULL OR CASE WHEN duration_s > $11 THEN 'long' WHEN duration_s > 0 THEN 'short' END = $9)
             AND ($10 IS NULL OR coalesce(live_broadcast_content, 'none') = $10)
+            AND ($15 IS NULL OR discovered_by = ANY (
+                ARRAY(SELECT q.id FROM search_queue AS q WHERE q.parameters ->> 'region' = $15)
+            ))
         OFFSET 0
     ) AS wanted ON wanted.id = c.video_id
     CROSS JOIN LATERAL (
         SELECT (last[2] - first[2]) / nullif((last[1] - first[1]) / 3.6e9::double precision, 0)
     ) AS lead (value)
     WHERE c.status = 'live'
-        AND ($2::text[] IS NULL OR c.channel_id = ANY ($2))
         AND ($3::integer IS NULL OR c.category_id = $3)
         AND ($4::smallint IS NULL OR c.zone = $4)
-        AND (coalesce($5::text, $9::text, $10::text) IS NULL OR wanted.id IS NOT NULL)
+        AND (($2 IS NULL AND coalesce($5::text, $9::text, $10::text, $15::text) IS NULL) OR wanted.id IS NOT NULL)
+        AND ($12::timestamptz IS NULL OR c.born_at >= $12) AND ($13::timestamptz IS NULL OR c.born_at <= $13)
+        AND ($14::double precision IS NULL OR lead.value >= $14)
         AND lead.value IS NOT NULL
+        AND ($16::double precision IS NULL OR lead.value < $16 OR (lead.value = $16 AND c.video_id > $17::text))
     ORDER BY lead.value DESC, c.video_id
     LIMIT $1
 )
@@ -98,7 +112,8 @@ ORDER BY led.leads_by DESC, led.video_id;
 
 -- name: top_expected
 -- The $1 live videos that are expected to gain most views in the 24 hours after their last count, if that was since $6.
--- Optional filters: channels $2, category $3, zone $4, tag $5, length $7 ('short': up to $9 seconds; 'long'), broadcast $8.
+-- Optional filters: channels $2, category $3, zone $4, tag $5, length $7 ('short': up to $9 seconds; 'long'), broadcast $8, born in
+-- [$10, $11], velocity of at least $12, found by a search of the region $13. Continues after value $14 and video $15.
 WITH fitting AS (
     -- OFFSET 0 makes the planner join all at once: it can't know how rare those that fit are, and would look them up one by
     -- one from the top.
@@ -108,22 +123,28 @@ WITH fitting AS (
     LEFT JOIN (
         SELECT id
         FROM videos
-        WHERE coalesce($5::text, $7::text, $8::text) IS NOT NULL
-            AND ($5 IS NULL OR EXISTS (SELECT FROM unnest(tags) AS tag WHERE lower(tag) = lower($5)))
+        WHERE ($2::text[] IS NOT NULL OR coalesce($5::text, $7::text, $8::text, $13::text) IS NOT NULL)
+            AND ($2 IS NULL OR channel_id = ANY ($2))
+            AND ($5 IS NULL OR lowered(tags) @> ARRAY[lower($5)])
             AND ($7 IS NULL OR CASE WHEN duration_s > $9 THEN 'long' WHEN duration_s > 0 THEN 'short' END = $7)
             AND ($8 IS NULL OR coalesce(live_broadcast_content, 'none') = $8)
+            AND ($13 IS NULL OR discovered_by = ANY (
+                ARRAY(SELECT q.id FROM search_queue AS q WHERE q.parameters ->> 'region' = $13)
+            ))
         OFFSET 0
     ) AS wanted ON wanted.id = f.video_id
     WHERE f.made_at >= $6 AND c.status = 'live'
-        AND ($2::text[] IS NULL OR c.channel_id = ANY ($2))
         AND ($3::integer IS NULL OR c.category_id = $3)
         AND ($4::smallint IS NULL OR c.zone = $4)
-        AND (coalesce($5::text, $7::text, $8::text) IS NULL OR wanted.id IS NOT NULL)
+        AND (($2 IS NULL AND coalesce($5::text, $7::text, $8::text, $13::text) IS NULL) OR wanted.id IS NOT NULL)
+        AND ($10::timestamptz IS NULL OR c.born_at >= $10) AND ($11::timestamptz IS NULL OR c.born_at <= $11)
+        AND ($12::double precision IS NULL OR c.velocity >= $12)
     OFFSET 0
 ),
 led AS (
     SELECT video_id, leads_by
     FROM fitting
+    WHERE ($14::double precision IS NULL OR leads_by < $14 OR (leads_by = $14 AND video_id > $15::text))
     ORDER BY leads_by DESC, video_id
     LIMIT $1
 )
@@ -220,3 +241,38 @@ LEFT JOIN video_clock AS c ON c.video_id = v.id
 WHERE v.channel_id = $1
 ORDER BY v.published_at DESC NULLS LAST, v.id
 LIMIT $2;
+
+-- name: similar
+-- The $4 videos that share most of the tags $2 in any case (at most $3 videos are looked at for each) with the video $1:
+-- the share is of all tags that either has.
+WITH shared AS (
+    SELECT DISTINCT found.id
+    FROM unnest(lowered($2::text[])) AS wanted (tag)
+    CROSS JOIN LATERAL (
+        SELECT id
+        FROM videos
+        WHERE lowered(tags) @> ARRAY[wanted.tag]
+        LIMIT $3
+    ) AS found
+    WHERE found.id <> $1
+),
+compared AS (
+    SELECT v.id, both_have.tags AS shared_tags,
+        cardinality(both_have.tags)::double precision / (
+            SELECT count(*) FROM (SELECT unnest(lowered(v.tags)) UNION SELECT unnest(lowered($2))) AS either
+        ) AS share
+    FROM shared
+    JOIN videos AS v USING (id)
+    CROSS JOIN LATERAL (
+        SELECT ARRAY(SELECT unnest(lowered(v.tags)) INTERSECT SELECT unnest(lowered($2)) ORDER BY 1)
+    ) AS both_have (tags)
+    WHERE v.status = 'live'
+)
+SELECT o.id, v.title, v.channel_id, h.title AS channel_title, v.published_at, coalesce(c.last_views, v.view_count) AS views,
+    c.velocity, o.share, o.shared_tags
+FROM compared AS o
+JOIN videos AS v ON v.id = o.id
+JOIN channels AS h ON h.id = v.channel_id
+LEFT JOIN video_clock AS c ON c.video_id = v.id
+ORDER BY o.share DESC, c.velocity DESC NULLS LAST, o.id
+LIMIT $4;

@@ -108,6 +108,17 @@ WHERE settled_at >= $1 AND ($3::timestamptz IS NULL OR settled_at < $3) AND actu
 ORDER BY settled_at DESC
 LIMIT $2;
 
+-- name: latest_settled
+-- The last $2 checks over $1 hours of which it is known what came, with the names of their videos, the latest first.
+SELECT k.video_id, v.title, v.channel_id, h.title AS channel_title, k.horizon_h, k.made_at, k.views, k.low, k.expected,
+    k.high, k.actual
+FROM forecast_checks AS k
+JOIN videos AS v ON v.id = k.video_id
+JOIN channels AS h ON h.id = v.channel_id
+WHERE k.settled_at IS NOT NULL AND k.actual IS NOT NULL AND k.horizon_h = $1
+ORDER BY k.settled_at DESC, k.actual - k.views DESC
+LIMIT $2;
+
 -- name: waiting
 -- How many checks wait, and when the first is due.
 SELECT count(*) AS checks, min(due_at) AS first_due_at FROM forecast_checks WHERE settled_at IS NULL;

@@ -386,6 +386,28 @@ WHERE $1::text IS NULL OR status = $1
 ORDER BY priority DESC, id
 LIMIT $2;
 
+-- name: page_of_topics
+-- At most $2 topics of status $1 (NULL: any), highest priority first, after the one with priority $3 and id $4 if given.
+SELECT id, query, origin, status, mention_count, attempts, lease_owner, lease_until, cool_until, last_error, searched_at,
+    published_after, asks_total, pages_total, results_total, new_videos_total, judged_total, early_growing_total, created_at,
+    nullif(parameters::jsonb, '{}') AS parameters, priority
+FROM search_queue
+WHERE ($1::text IS NULL OR status = $1)
+    AND ($3::double precision IS NULL OR priority < $3 OR (priority = $3 AND id > $4::bigint))
+ORDER BY priority DESC, id
+LIMIT $2;
+
+-- name: topics_by_yield
+-- At most $1 topics that were asked about at least $2 times, those with the most early growing videos a question
+-- first, of equals those with the most new ones.
+SELECT id, query, origin, status, mention_count, attempts, lease_owner, lease_until, cool_until, last_error, searched_at,
+    published_after, asks_total, pages_total, results_total, new_videos_total, judged_total, early_growing_total, created_at,
+    nullif(parameters::jsonb, '{}') AS parameters
+FROM search_queue
+WHERE asks_total >= $2 AND asks_total > 0
+ORDER BY early_growing_total / asks_total DESC, new_videos_total / asks_total DESC, id
+LIMIT $1;
+
 -- name: count_topics
 -- The number of topics by status, and how many active ones are claimed or wait after a failure.
 SELECT count(*) FILTER (WHERE status = 'active') AS active,

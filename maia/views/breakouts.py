@@ -54,8 +54,30 @@ async def breakouts(atlas: Atlas, since: datetime, limit: int = 100) -> Breakout
     cursor = await atlas.events.cursor()
     dao = BoardDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
     events = [event for event in await atlas.events.latest(limit, kinds=[KIND]) if event.at >= since]
-    rows = await _rows(dao, [event for event in events if event.id <= cursor])
+    rows = await rows_of(dao, [event for event in events if event.id <= cursor])
     return Breakouts(atlas.clock.now(), since, cursor, DERIVED, tuple(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class BreakoutPage:
+    """Some breakouts, newest first. Following them continues at `cursor`, and older ones at `older`."""
+
+    now: datetime
+    attribution: str
+    cursor: int
+    older: int | None
+    breakouts: tuple[BreakoutRow, ...]
+
+
+async def page(atlas: Atlas, limit: int, before: int | None = None) -> BreakoutPage:
+    """The last `limit` breakouts, or the last before one with that cursor."""
+    from atlas.adapters.board import BoardDAO
+
+    cursor = await atlas.events.cursor()
+    events = await atlas.events.latest(limit, kinds=[KIND], before=before)
+    rows = await rows_of(BoardDAO(atlas.db, clock=atlas.clock, settings=atlas.settings), events)
+    older = events[-1].id if len(events) == limit else None
+    return BreakoutPage(atlas.clock.now(), DERIVED, cursor, older, tuple(rows))
 
 
 async def follow(atlas: Atlas, cursor: int | None = None) -> AsyncGenerator[BreakoutRow, None]:
@@ -65,11 +87,11 @@ async def follow(atlas: Atlas, cursor: int | None = None) -> AsyncGenerator[Brea
     dao = BoardDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
     async with aclosing(atlas.events.follow(cursor, kinds=[KIND])) as events:
         async for event in events:
-            [row] = await _rows(dao, [event])
+            [row] = await rows_of(dao, [event])
             yield row
 
 
-async def _rows(dao: BoardDAO, events: Sequence[Event]) -> list[BreakoutRow]:
+async def rows_of(dao: BoardDAO, events: Sequence[Event]) -> list[BreakoutRow]:
     """The events, with the current titles and channels of their videos."""
     names = await dao.names_of({str(event.payload.get("video_id")) for event in events})
     return [_row(event, names.get(str(event.payload.get("video_id")))) for event in events]

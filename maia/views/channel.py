@@ -132,6 +132,13 @@ async def channel(
     )
 
 
+async def channels_named(atlas: Atlas, text: str) -> list[str]:
+    """Ids of the stored channels with this id, or with this title in any case."""
+    from atlas.adapters.board import BoardDAO
+
+    return await BoardDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).channels_named(text)
+
+
 def _view(
     details: ChannelDetails,
     now: datetime,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
+from maia.views.forecasts import VideoForecast
 from maia.views.words import (
     DERIVED,
     Length,
@@ -20,10 +21,9 @@ from maia.views.words import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from atlas.adapters.board import Filters, Leader
+    from atlas.adapters.board import Filters, Leader, Place
     from atlas.composition import Atlas
     from maia.views.curves import Curve
-    from maia.views.forecasts import VideoForecast
 
 By = Literal["velocity", "score", "acceleration", "relative", "forecast"]
 
@@ -81,14 +81,20 @@ async def leaderboard(
     limit: int = 10,
     filters: Filters | None = None,
     window: timedelta | None = None,
+    after: Place | None = None,
+    first_rank: int = 1,
 ) -> Leaderboard:
-    """The leaders, with their growth over the window, or else since their first sample of the last week."""
+    """The leaders, with their growth over the window, or else since their first sample of the last week.
+
+    They begin after a place with the rank given; a window ends where it did when that place was ranked.
+    """
     from atlas.adapters.board import BoardDAO, Lead
     from maia.views.curves import Curve
     from maia.views.forecasts import forecasts_of
 
-    dao, now = BoardDAO(atlas.db, clock=atlas.clock, settings=atlas.settings), atlas.clock.now()
-    leaders = await dao.top(Lead(by), limit, filters, window)
+    dao = BoardDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    now = atlas.clock.now() if after is None else after.at
+    leaders = await dao.top(Lead(by), limit, filters, window, after)
     ids = [leader.id for leader in leaders]
     forecasts = await forecasts_of(atlas, ids)
     samples = await dao.samples(ids, now - (window or _USUAL_SPAN), now)
@@ -105,7 +111,7 @@ async def leaderboard(
         attribution=DERIVED,
         videos=tuple(
             _row(rank, leader, _growth(curve, since, now), forecasts.get(leader.id))
-            for rank, (leader, curve) in enumerate(zip(leaders, curves, strict=True), 1)
+            for rank, (leader, curve) in enumerate(zip(leaders, curves, strict=True), first_rank)
         ),
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +14,9 @@ from maia.learning.evidence import Counts, Prior
 from maia.learning.known_patterns import known
 from maia.learning.matching import Match, Matcher
 from maia.learning.patterns import Pattern, PatternType, condition_of
-from maia.learning.recommending import Adviser, Recommendation
+from maia.learning.recommending import Adviser, Recommendation, Recommendations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from datetime import date, datetime
-
     from atlas.adapters.patterns import PatternContent, PatternsDAO, StoredPattern
     from atlas.composition import Atlas
     from atlas.config import LearnerSettings
@@ -139,13 +138,19 @@ async def matches(
 
     Pseudonyms must stand for personal data in the context, as they do in patterns.
     """
-    matcher = await _matcher(atlas)
-    found = matcher.match(context, atlas.clock.now(), limit, min_confidence)
+    return matches_of(await _matcher(atlas), context, atlas.clock.now(), limit, min_confidence)
+
+
+def matches_of(
+    matcher: Matcher, context: Mapping[str, Scalar], now: datetime, limit: int, min_confidence: float
+) -> Matches:
+    """The patterns of a matcher of which a context meets at least one condition."""
+    found = matcher.match(context, now, limit, min_confidence)
     if found:
         return Matches(tuple(map(_matched, found)))
     if not len(matcher):
         return Matches((), "Nothing has been learnt yet.")
-    fields = sorted({condition.field for each in matcher for condition in each.pattern.conditions})
+    fields = sorted(matcher.fields())
     asked = f" with confidence {min_confidence:.2f} or more" if min_confidence else ""
     return Matches(
         (),
@@ -163,7 +168,11 @@ async def advice(
         confidence_threshold=atlas.settings.learner.confidence_threshold,
         prior=prior_of(atlas),
     )
-    found = adviser.recommend(context, atlas.clock.now(), limit, explore=explore, seed=seed)
+    return advice_of(adviser.recommend(context, atlas.clock.now(), limit, explore=explore, seed=seed))
+
+
+def advice_of(found: Recommendations) -> Advice:
+    """Recommendations for people and programs to read."""
     return Advice(tuple(map(_recommended, found.actions)), found.reason)
 
 

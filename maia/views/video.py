@@ -136,3 +136,11 @@ def _by_forecast(settings: Settings, details: VideoDetails) -> float | None:
     usual = float(interval_h(np.array([zone]), [details.velocity], [details.acceleration], zones)[0])
     is_saving = chosen > usual and abs(chosen - zones.intervals_h[zone]) < _SAME * chosen
     return None if is_saving or abs(chosen - usual) < _SAME * usual else chosen / usual
+
+
+async def is_stored(atlas: Atlas, video_id: str) -> bool:
+    """Whether a video is known here."""
+    from atlas.adapters.board import BoardDAO
+
+    dao = BoardDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    return bool(await dao.names_of([video_id]))
