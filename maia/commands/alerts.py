@@ -116,11 +116,12 @@ def ack(
     - `maia alerts ack host.disk:node-1 --note "a larger disk comes on Friday"`
     """
     from atlas.adapters.incidents import LONGEST_NOTE
+    from maia import acts
     from maia.errors import MaiaError
 
     if note is not None and len(note) > LONGEST_NOTE:
         raise typer.BadParameter(f"a note has at most {LONGEST_NOTE:,} characters", param_hint="--note")
-    found = with_atlas(lambda atlas: _acknowledge(atlas, incident, note))
+    found = with_atlas(lambda atlas: acts.acknowledge(atlas, incident, note))
     if found is None:
         raise MaiaError(f"there is no open incident {incident!r}; maia alerts lists those that are open")
     if as_json:
@@ -180,18 +181,6 @@ def _dao(atlas: Atlas) -> IncidentsDAO:
     from atlas.adapters.incidents import IncidentsDAO
 
     return IncidentsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-
-
-async def _acknowledge(atlas: Atlas, incident: str, note: str | None) -> Incident | None:
-    from atlas.adapters.incidents import IncidentsDAO
-
-    async with atlas.db.transaction() as transaction:
-        dao = IncidentsDAO(transaction, clock=atlas.clock, settings=atlas.settings)
-        found = await dao.acknowledge(incident, atlas.clock.now(), note)
-        if found is not None:
-            payload = {"key": found.key, "severity": found.severity, "note": found.note}
-            await atlas.events.append("incident.acknowledged", payload, executor=transaction)
-    return found
 
 
 def _row(incident: Incident, now: datetime) -> tuple[object, ...]:

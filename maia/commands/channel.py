@@ -140,7 +140,7 @@ def uploads(
 async def _walk(atlas: Atlas, named: Named, most_pages: int | None, *, as_json: bool) -> dict[str, Any]:
     from atlas.errors import RingClosed
     from atlas.keyring import KeyRing
-    from maia.commands import acts
+    from maia import acts
     from maia.discovery.history import History
     from maia.youtube.client import YouTube
     from maia.youtube.errors import QuotaExhausted

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from maia.commands.tables import Column, print_table
 from maia.commands.terminal import AsJson, print_json, print_text, with_atlas
 from maia.views.words import plain
-
-if TYPE_CHECKING:
-    from atlas.adapters.maia import MaiaDAO
-    from atlas.composition import Atlas
-    from maia.commands.acts import Act
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", add_completion=False)
 
@@ -88,7 +82,9 @@ def retry(
 ) -> None:
     """Put parked topics back into the queue, and search failed ones again without a pause."""
     named = _named(queries, ids, everything=everything)
-    _print_count(_changed("retry", lambda dao: dao.retry_topics(named)), "put back", as_json=as_json)
+    from maia import acts
+
+    _print_count(with_atlas(lambda atlas: acts.retry(atlas, named)), "put back", as_json=as_json)
 
 
 @app.command()
@@ -104,7 +100,9 @@ def park(
     """
     named = _named(queries, ids)
     assert named is not None
-    _print_count(_changed("park", lambda dao: dao.park_topics(named, reason)), "parked", as_json=as_json)
+    from maia import acts
+
+    _print_count(with_atlas(lambda atlas: acts.park(atlas, named, reason)), "parked", as_json=as_json)
 
 
 def _named(
@@ -125,18 +123,3 @@ def _print_count(count: int, done: str, *, as_json: bool) -> None:
     else:
         hint = "" if count else ": no such topic (maia queue list shows them)"
         print_text(f"{done} {count} topic{'s' if count != 1 else ''}{hint}")
-
-
-def _changed(act: Act, change: Callable[[MaiaDAO], Awaitable[int]]) -> int:
-    """Change topics, record the act if it changed any, and return how many it changed."""
-
-    async def run(atlas: Atlas) -> int:
-        from atlas.adapters.maia import MaiaDAO
-        from maia.commands import acts
-
-        count = await change(MaiaDAO(atlas.db, clock=atlas.clock, settings=atlas.settings))
-        if count:
-            await acts.record(atlas, act, [acts.topics(count)])
-        return count
-
-    return with_atlas(run)

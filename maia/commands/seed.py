@@ -80,13 +80,9 @@ def seed(
         raise typer.BadParameter('give at least one topic, such as maia seed "lofi hip hop", or --file FILE')
 
     async def add(atlas: Atlas) -> int:
-        from atlas.adapters.queue import QueueDAO
-        from maia.commands import acts
+        from maia import acts
 
-        dao = QueueDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-        added = await dao.seed(wanted, parameters)
-        await acts.record(atlas, "seed", [acts.topics(len(wanted), parameters)])
-        return added
+        return await acts.seed(atlas, wanted, parameters)
 
     added = with_atlas(add)
     if as_json:

@@ -15,7 +15,7 @@ from maia.commands.arguments import (
 from maia.commands.resolving import resolve
 from maia.commands.tables import Column, print_table
 from maia.commands.terminal import AsJson, print_json, print_text, with_atlas
-from maia.views.words import ZoneName, plain, zone_name, zone_number
+from maia.views.words import ZoneName, plain, zone_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,14 +68,11 @@ def add(
     named = [parse_named(text) for text in given]
 
     async def change(atlas: Atlas) -> tuple[WatchesChanged, list[WatchLine], bool]:
-        from maia.commands import acts
+        from maia import acts
 
         dao = _dao(atlas)
         watches = await _watches(dao, await resolve(atlas, named))
-        things = await acts.watched_things(atlas, watches)
-        changed = await dao.add(watches, zone_number(zone))
-        pinned = {"pinned": zone} if zone else {}
-        await acts.record(atlas, "pin" if zone else "watch", [thing | pinned for thing in things])
+        changed = await acts.watch(atlas, watches, zone)
         return changed, await _lines(dao, watches), bool(atlas.settings.key_pool["tracking"])
 
     changed, lines, has_key = with_atlas(change)
@@ -102,15 +99,9 @@ def remove(given: Given, as_json: AsJson = False) -> None:
     named = [parse_named(text) for text in given]
 
     async def change(atlas: Atlas) -> WatchesChanged:
-        from maia.commands import acts
+        from maia import acts
 
-        dao = _dao(atlas)
-        watches = await _watches(dao, await resolve(atlas, named))
-        things = await acts.watched_things(atlas, watches)
-        changed = await dao.remove(watches)
-        if changed.watches:
-            await acts.record(atlas, "unwatch", things)
-        return changed
+        return await acts.unwatch(atlas, await _watches(_dao(atlas), await resolve(atlas, named)))
 
     changed = with_atlas(change)
     if as_json:

@@ -12,7 +12,7 @@ from atlas.adapters.watches import Watch, WatchKind
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.testing import SettingsFactory
-from maia.commands import acts
+from maia import acts
 from maia.learner.observing import observations
 from maia.views.status import status
 from tests.growth import store_video
