@@ -58,6 +58,8 @@ PANELS = {
         "daemon": "Install, start, stop and watch Pleiades as a service of systemd.",
         "serve": "Run every agent on its schedule, for a Prefect server that you run yourself.",
         "provision": "Set up a Prefect server: work pools, deployments and automations.",
+        "api": "Serve patterns, discovery and the dashboard over HTTP.",
+        "mcp": "Serve tools to an AI assistant over stdin and stdout.",
         "metrics": "Show what the machines were doing, or serve metrics to Prometheus.",
     },
     "Practise": {

@@ -1,0 +1,206 @@
+"""The ASGI application: its routes behind the gate, and what runs beside them as long as it is served."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.routing import Route
+
+from atlas.errors import AtlasError
+from maia.api import measuring
+from maia.api.access import Access
+from maia.api.context import Service
+from maia.api.engine import Engine
+from maia.api.feed import Feed
+from maia.api.gate import BoundedBody, Conditional, Gate, SecureHeaders
+from maia.api.hot import describe
+from maia.api.learning import LearnerRuns
+from maia.api.mcp import server as mcp
+from maia.api.measuring import Measuring, Traffic
+from maia.api.observing import Observing
+from maia.api.pages.readable import ProblemPages
+from maia.api.pattern_hub import PatternHub
+from maia.api.problems import Problem, ProblemDetails, answer_problem
+from maia.api.streaming import Hub
+from maia.api.streams import Seats
+from maia.errors import MaiaError
+from maia.stack.exporter import Exporter
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from atlas.composition import Atlas
+
+_CATCHING_UP_AT_ONCE: Final = 4
+_DESCRIPTION: Final = (
+    "Finds videos on YouTube early, measures how fast they grow, and learns what helps. Figures that are "
+    "derived, such as velocity, are Pleiades's own and not YouTube's."
+)
+_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    status: {
+        "description": description,
+        "content": {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}},
+    }
+    for status, description in {
+        400: "The body can't be read.",
+        401: "No valid key.",
+        403: "The key lacks the scope that this needs.",
+        408: "The body did not arrive in time.",
+        413: "The body is too long.",
+        422: "A value is not as described here.",
+        429: "More requests than the key may make in a minute.",
+        503: "The database does not answer.",
+    }.items()
+}
+
+
+def routers() -> Sequence[APIRouter]:
+    """The routes, by what they are about."""
+    from maia.api import (
+        acting,
+        discovery,
+        events,
+        health,
+        learning,
+        metrics,
+        observe,
+        pages,
+        patterns,
+        sockets,
+        videos,
+    )  # fmt: skip
+
+    return (
+        acting.router, discovery.router, events.router, health.router, learning.router, metrics.router,
+        observe.router, pages.router, patterns.router, sockets.router, videos.router,
+    )  # fmt: skip
+
+
+def build(atlas: Atlas) -> Application:
+    """The application over an open Atlas, which outlives it."""
+    access, stopping, traffic = Access(atlas), asyncio.Event(), Traffic()
+    assistants = mcp.OverHttp(atlas)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            service = Service(
+                atlas=atlas,
+                access=access,
+                engine=Engine(atlas),
+                learner_runs=LearnerRuns(atlas),
+                pattern_hub=PatternHub(atlas),
+                observing=Observing(atlas),
+                hub=Hub(atlas),
+                streams=Seats(atlas.settings.api.most_streams),
+                traffic=traffic,
+                exporter=Exporter(atlas, measuring.FAMILIES),
+                catching_up=asyncio.Semaphore(_CATCHING_UP_AT_ONCE),
+            )
+            app.state.service = service
+            stack.push_async_callback(service.answers.close)
+            stack.push_async_callback(service.learner_runs.end)
+            await stack.enter_async_context(assistants.running())
+            await stack.enter_async_context(service.observing.running())
+            for work in (
+                access.keep_fresh,
+                service.engine.keep_paying,
+                Feed(atlas, [service.engine, service.pattern_hub]).follow,
+                service.hub.run,
+                lambda: service.hub.end_with(stopping),
+            ):
+                await stack.enter_async_context(_running(work))
+            yield
+
+    app = FastAPI(
+        title="Pleiades",
+        version=version("pleiades-agents"),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        # FastAPI's own pages load scripts from another host.
+        docs_url=None,
+        redoc_url=None,
+        responses=_PROBLEMS,
+    )
+    for router in routers():
+        app.include_router(router)
+    describe(app, routers())
+    app.router.routes.append(Route(mcp.PATH, assistants, methods=["POST"]))
+    app.add_exception_handler(Problem, answer_problem)
+    app.add_exception_handler(AtlasError, answer_problem)
+    app.add_exception_handler(MaiaError, answer_problem)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(Exception, answer_problem)
+    settings = atlas.settings.api
+    guarded: ASGIApp = Gate(BoundedBody(Conditional(app), settings), access, settings)
+    if settings.cors_origins:
+        guarded = CORSMiddleware(
+            guarded,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["X-API-Key", "Content-Type", "If-None-Match", "Last-Event-ID"],
+            expose_headers=["ETag", "RateLimit-Limit", "RateLimit-Remaining", "Retry-After"],
+        )
+    routes = [*app.routes, *(route for router in routers() for route in router.routes)]
+    measured = Measuring(SecureHeaders(ProblemPages(guarded)), traffic, routes)
+    return Application(measured, app, stopping)
+
+
+class Application:
+    """The guarded application; its lifespan passes by whatever stands before it.
+
+    `stopping` is set when the process begins to stop, for those whose answers would never end.
+    """
+
+    def __init__(self, guarded: ASGIApp, app: FastAPI, stopping: asyncio.Event) -> None:
+        self._guarded, self.app, self.stopping = guarded, app, stopping
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        target = self.app if scope["type"] == "lifespan" else self._guarded
+        if "app" not in scope:
+            scope["app"] = self.app
+        await target(scope, receive, send)
+
+
+@asynccontextmanager
+async def _running(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run something beside the block; if it fails, so does the end of the block."""
+    task = asyncio.ensure_future(work())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+
+async def _answer_invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = [
+        {"where": ".".join(map(str, each["loc"])), "why": each["msg"].removeprefix("Value error, ")}
+        for each in error.errors()[:20]
+    ]
+    told = "; ".join(f"{each['where']}: {each['why']}" for each in found[:3])
+    return Problem(422, f"{told}: GET /openapi.json describes what is expected", errors=found).response()
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = {
+        404: f"there is nothing at {request.url.path[:200]}: GET /openapi.json lists what there is",
+        405: f"{request.method[:20]} is not possible here: GET /openapi.json says what is",
+        400: "the body can't be read: send JSON in UTF-8",
+    }.get(error.status_code, str(error.detail))
+    return Problem(error.status_code, detail, headers=error.headers).response()

@@ -1,0 +1,82 @@
+"""What the routes share: the Atlas, access, and what is computed once a process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, cast
+
+from fastapi import Depends, Security
+from fastapi.security import APIKeyHeader
+from starlette.requests import HTTPConnection
+
+from atlas.scopes import Scope
+from maia.api.access import Access, Caller
+from maia.api.caching import Kept
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable
+
+    from atlas.composition import Atlas
+    from maia.api.engine import Engine
+    from maia.api.learning import LearnerRuns
+    from maia.api.measuring import Traffic
+    from maia.api.observing import Observing
+    from maia.api.pattern_hub import PatternHub
+    from maia.api.streaming import Hub
+    from maia.api.streams import Seats
+    from maia.stack.exporter import Exporter
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One process of the service; it keeps nothing that the database doesn't hold."""
+
+    atlas: Atlas
+    access: Access
+    engine: Engine
+    learner_runs: LearnerRuns
+    pattern_hub: PatternHub
+    observing: Observing
+    hub: Hub
+    streams: Seats
+    traffic: Traffic
+    exporter: Exporter
+    catching_up: asyncio.Semaphore
+    """Held while a client that was away reads from the database."""
+    answers: Kept = field(default_factory=Kept)
+
+
+def service_of(connection: HTTPConnection) -> Service:
+    """The service that answers a request."""
+    return cast(Service, connection.app.state.service)
+
+
+def caller_of(connection: HTTPConnection) -> Caller:
+    """Whoever made a request; `Gate` has recognised them."""
+    return cast(Caller, connection.state.caller)
+
+
+_key_header = APIKeyHeader(
+    name="X-API-Key",
+    scheme_name="key",
+    description="A key of the service: `maia keys api add NAME --scope read|write|admin`.",
+    auto_error=False,
+)
+
+
+def needs(scope: Scope) -> Callable[..., Awaitable[None]]:
+    """A dependency by which only callers with a scope reach a route."""
+
+    # A plain function would be run in a thread, at the price of a whole small request.
+    async def check(
+        connection: HTTPConnection, _: Annotated[str | None, Security(_key_header)] = None
+    ) -> None:
+        caller_of(connection).require(scope)
+
+    return check
+
+
+READ = Depends(needs(Scope.READ))
+WRITE = Depends(needs(Scope.WRITE))
+ADMIN = Depends(needs(Scope.ADMIN))

@@ -1,0 +1,212 @@
+"""The pattern engine of a process: all patterns in memory, matched and ranked without asking the database."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+import psutil
+
+from atlas.adapters.patterns import PatternsDAO
+from atlas.errors import AtlasError
+from maia.api.problems import Problem
+from maia.learner.cycle import pseudonyms_of
+from maia.learner.housekeeping import pay_for
+from maia.learner.knowledge import MODELS_OF_DETECTORS
+from maia.learning.importance import Use
+from maia.learning.known_patterns import KnownPattern, known
+from maia.learning.matching import Matcher
+from maia.learning.recommending import Adviser
+from maia.views.engine import EngineStatistics, PatternPage, Ranking, UseOfProcess
+from maia.views.patterns import Advice, Matches, advice_of, as_learnt, believe, matches_of, prior_of
+
+if TYPE_CHECKING:
+    from atlas.adapters.changes import PatternChange
+    from atlas.composition import Atlas
+    from maia.learning.evidence import Prior
+    from maia.learning.observations import Scalar
+    from maia.learning.patterns import PatternType
+    from maia.learning.privacy import Pseudonyms
+
+logger = logging.getLogger(__name__)
+
+_PAID_EVERY_S: Final = 15.0
+_MOST_UNPAID: Final = 100_000
+_MANY: Final = 10_000
+_PATIENCE_S: Final = 10.0
+"""How long a request waits for the patterns to be read after the process has started."""
+
+
+class Engine:
+    """Matches contexts with patterns, and advises; a reader of the change feed."""
+
+    def __init__(self, atlas: Atlas) -> None:
+        self._atlas, self._prior = atlas, prior_of(atlas)
+        self._dao = PatternsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+        self._pseudonyms: Pseudonyms | None = None
+        self._matcher, self._adviser = self._knowing(Matcher())
+        self._loading: dict[str, KnownPattern] | None = {}
+        self._is_ready = asyncio.Event()
+        self._uses: Counter[tuple[str, Use]] = Counter()
+        self._answered: Counter[Use] = Counter()
+        self._started_s = time.monotonic()
+        self._version = 0
+        self._ranked: tuple[int, Ranking] | None = None
+        self._ranking_lock = asyncio.Lock()
+
+    def _knowing(self, matcher: Matcher) -> tuple[Matcher, Adviser]:
+        threshold = self._atlas.settings.learner.confidence_threshold
+        return matcher, Adviser(matcher, confidence_threshold=threshold, prior=self._prior)
+
+    # The feed
+
+    async def begin(self) -> None:
+        """Read everything anew; until that is done, what was known goes on to be matched."""
+        self._loading = {}
+
+    async def take(self, changes: Sequence[PatternChange], _cursor: str) -> None:
+        """Know what changed."""
+        gone = [each.pattern.id for each in changes if each.kind == "forgotten"]
+        if not changes:
+            return
+        learnt = await asyncio.to_thread(_known, changes, self._prior)
+        if self._loading is not None:
+            for id_ in gone:
+                self._loading.pop(id_, None)
+            self._loading.update({each.id: each for each in learnt})
+            return
+        self._version += 1
+        self._matcher.remove(*gone)
+        if fresh := self._matcher.update(*learnt):
+            await self._merge(self._matcher, fresh)
+
+    async def caught_up(self) -> None:
+        """Match what was read."""
+        loaded, self._loading = self._loading, None
+        if loaded is not None:
+            matcher = Matcher()
+            await self._merge(matcher, loaded.values())
+            self._matcher, self._adviser = self._knowing(matcher)
+            self._pseudonyms, self._version = None, self._version + 1
+            if len(matcher) >= _MANY:
+                # They stay: collecting garbage among so many would hold up requests again and again.
+                gc.freeze()
+        self._is_ready.set()
+
+    @staticmethod
+    async def _merge(matcher: Matcher, fresh: Collection[KnownPattern]) -> None:
+        merging = matcher.merging(fresh)
+        await asyncio.to_thread(merging.build)
+        matcher.finish(merging)
+
+    # Requests
+
+    async def match(self, context: Mapping[str, Scalar], limit: int, min_confidence: float) -> Matches:
+        """The patterns of which a context meets at least one condition, best first."""
+        cleaned = await self._cleaned(context)
+        found = matches_of(self._matcher, cleaned, self._atlas.clock.now(), limit, min_confidence)
+        self._note(Use.MATCHED, {each.id for each in found.patterns})
+        return found
+
+    async def recommend(
+        self, context: Mapping[str, Scalar], limit: int, *, explore: bool, seed: int
+    ) -> Advice:
+        """What to do in a context, best first."""
+        cleaned, now = await self._cleaned(context), self._atlas.clock.now()
+        found = advice_of(self._adviser.recommend(cleaned, now, limit, explore=explore, seed=seed))
+        self._note(Use.RECOMMENDED, {each.id for action in found.actions for each in action.because})
+        return found
+
+    async def page(
+        self, types: Collection[PatternType] | None, min_confidence: float, limit: int, offset: int
+    ) -> PatternPage:
+        """Some of the patterns, the most firmly believed first."""
+        ids, total = (await self._ranking()).page(types, min_confidence, limit, offset)
+        stored = {each.id: each for each in await self._dao.known(ids=ids)} if ids else {}
+        # One may have been forgotten meanwhile.
+        believed = believe([stored[each] for each in ids if each in stored], self._prior) if stored else []
+        return PatternPage(tuple(believed), total, offset, limit)
+
+    async def statistics(self) -> EngineStatistics:
+        """What is known in all, and what this process has answered."""
+        ranking = await self._ranking()
+        seconds = time.monotonic() - self._started_s
+        matches, advised = self._answered[Use.MATCHED], self._answered[Use.RECOMMENDED]
+        process = UseOfProcess(
+            matches,
+            advised,
+            matches / seconds,
+            advised / seconds,
+            seconds,
+            psutil.Process().memory_info().rss,
+        )
+        threshold = self._atlas.settings.learner.confidence_threshold
+        return ranking.statistics(threshold, await self._dao.observations(MODELS_OF_DETECTORS), process)
+
+    async def _ranking(self) -> Ranking:
+        """The patterns in order; it is made anew only after something has changed, and once for all."""
+        await self._ready()
+        async with self._ranking_lock:
+            if self._ranked is None or self._ranked[0] != self._version:
+                version, patterns = self._version, list(self._matcher)
+                self._ranked = version, await asyncio.to_thread(Ranking, patterns)
+            return self._ranked[1]
+
+    async def pseudonyms(self) -> Pseudonyms:
+        """What stands for personal data, as in the patterns."""
+        if self._pseudonyms is None:
+            self._pseudonyms = await pseudonyms_of(self._atlas)
+        return self._pseudonyms
+
+    async def _cleaned(self, context: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        await self._ready()
+        return dict((await self.pseudonyms()).context(context))
+
+    async def _ready(self) -> None:
+        """Problem 503 if the patterns have not been read yet."""
+        if self._is_ready.is_set():
+            return
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await self._is_ready.wait()
+        except TimeoutError:
+            raise Problem(
+                503,
+                "the patterns are still being read: try again in a few seconds",
+                headers={"Retry-After": "5"},
+            ) from None
+
+    # Importance
+
+    def _note(self, use: Use, ids: Collection[str]) -> None:
+        self._answered[use] += 1
+        if len(self._uses) < _MOST_UNPAID:
+            self._uses.update((each, use) for each in ids)
+
+    async def keep_paying(self) -> None:
+        """Pay patterns for having been useful, now and then, and at the end."""
+        try:
+            while True:
+                await asyncio.sleep(_PAID_EVERY_S)
+                await self._pay()
+        finally:
+            await self._pay()
+
+    async def _pay(self) -> None:
+        if not self._uses:
+            return
+        uses, self._uses = self._uses, Counter()
+        try:
+            await pay_for(self._dao, uses, self._atlas.clock.now())
+        except AtlasError as error:
+            logger.warning("patterns were not paid for %s uses: %s", uses.total(), error)
+
+
+def _known(changes: Sequence[PatternChange], prior: Prior) -> list[KnownPattern]:
+    kept = [each.pattern for each in changes if each.kind != "forgotten"]
+    return known([as_learnt(each) for each in kept], prior, [each.id for each in kept if each.pinned])

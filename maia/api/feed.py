@@ -1,0 +1,112 @@
+"""Follows the change feed of patterns, once a process, for all that must know of changes at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Final, Protocol
+
+from atlas.adapters.changes import CHANNEL, ChangesDAO, PatternChange, order
+from atlas.errors import AtlasError, DatabaseUnavailable, UnknownCursor
+
+if TYPE_CHECKING:
+    from atlas.composition import Atlas
+
+logger = logging.getLogger(__name__)
+
+PAGE: Final = 500
+"""So many changes are read and worked on at once: a few milliseconds."""
+_POLL_S: Final = 30.0
+_WAITING_POLL_S: Final = 0.2
+_BEGINNING_POLL_S: Final = 0.02
+_RECONNECT_S: Final = 1.0
+
+
+class Reader(Protocol):
+    """Something that learns of changes."""
+
+    async def begin(self) -> None:
+        """Everything known so far is void: all patterns follow, and then `caught_up`."""
+
+    async def take(self, changes: Sequence[PatternChange], cursor: str) -> None:
+        """What changed up to a cursor."""
+
+    async def caught_up(self) -> None:
+        """All that was there at the beginning has been taken."""
+
+
+class Feed:
+    """Reads all patterns, then what changes, and gives it to the readers in their order.
+
+    After an outage it goes on where it was; in a database that was restored it begins again.
+    """
+
+    def __init__(self, atlas: Atlas, readers: Sequence[Reader]) -> None:
+        self._db, self._readers = atlas.db, readers
+        self._dao = ChangesDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+        self._woken = asyncio.Event()
+        self._cursor: str | None = None
+        self._frontier: tuple[int, str] | None = None
+        """Up to there at least, everything must be read before the readers are complete; None once it is."""
+
+    async def follow(self) -> None:
+        """Follow until cancelled."""
+        listening = asyncio.ensure_future(self._listen())
+        try:
+            while True:
+                self._woken.clear()
+                pause_s = await self._read_or_say_why_not()
+                try:
+                    async with asyncio.timeout(pause_s):
+                        await self._woken.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            listening.cancel()
+            await asyncio.wait([listening])
+
+    async def _read_or_say_why_not(self) -> float:
+        """Read all there is; returns how long to wait for a notice before reading again."""
+        try:
+            return await self._read()
+        except UnknownCursor:
+            logger.info("the database was restored or has failed over: all patterns are read again")
+            self._cursor = None
+            return 0.0
+        except AtlasError as error:
+            logger.warning("changes of patterns are not read for now: %s", error)
+            return _RECONNECT_S
+
+    async def _read(self) -> float:
+        if self._cursor is None:
+            await self._dao.settle()
+            self._frontier = order(await self._dao.frontier())
+            self._cursor = await self._dao.beginning()
+            for reader in self._readers:
+                await reader.begin()
+        while True:
+            part = await self._dao.patterns_since(self._cursor, PAGE)
+            for reader in self._readers:
+                await reader.take(part.items, part.cursor)
+            self._cursor = part.cursor
+            if not part.more:
+                break
+        if self._frontier is not None:
+            if order(part.cursor) < self._frontier:
+                return _BEGINNING_POLL_S
+            self._frontier = None
+            for reader in self._readers:
+                await reader.caught_up()
+        return _WAITING_POLL_S if part.waiting else _POLL_S
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with aclosing(self._db.listen(CHANNEL)) as notices:
+                    async for _ in notices:
+                        self._woken.set()
+            except DatabaseUnavailable as error:
+                logger.warning("changes of patterns are not heard for now: %s", error)
+                await asyncio.sleep(_RECONNECT_S)

@@ -1,0 +1,67 @@
+"""The page Patterns: what was learnt, how firmly it is believed, and on what evidence.
+
+Programs read patterns at /patterns; people at /learnt.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from maia.api.context import READ, service_of
+from maia.api.pages.parameters import Blank
+from maia.api.pages.rendering import Table, page
+from maia.api.problems import Problem
+from maia.learning.patterns import PatternType
+from maia.views.patterns import BelievedPattern, pattern, patterns
+
+router = APIRouter(dependencies=[READ])
+
+_FRESH_S: Final = 5.0
+_SHOWN: Final = 50
+
+
+@router.get("/learnt")
+async def listed(
+    request: Request,
+    type: Annotated[PatternType | None, Blank, Query()] = None,  # noqa: A002 - the name in the URL
+    min_confidence: Annotated[float, Query(ge=0, le=1)] = 0.0,
+    offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+) -> Response:
+    """Patterns, the most firmly believed first."""
+    service = service_of(request)
+
+    async def read() -> list[BelievedPattern]:
+        return await patterns(service.atlas, None if type is None else [type], min_confidence)
+
+    found = await service.answers.get(("page patterns", type, min_confidence), read, fresh_s=_FRESH_S)
+    shown = found[offset : offset + _SHOWN]
+    return page(
+        request,
+        "patterns.html.j2",
+        patterns=shown,
+        total=len(found),
+        offset=offset,
+        step=_SHOWN,
+        type=type and type.value,
+        types=[each.value for each in PatternType],
+        min_confidence=min_confidence,
+        tables={"patterns": Table(shown)},
+    )
+
+
+@router.get("/learnt/{pattern_id}")
+async def one(request: Request, pattern_id: str) -> Response:
+    """A pattern, with its evidence by day and the confidence after each."""
+    details = await pattern(service_of(request).atlas, pattern_id[:100])
+    if details is None:
+        raise Problem(
+            404, f"no pattern has the id {pattern_id[:100]}: it may be forgotten; /learnt lists what is known"
+        )
+    return page(
+        request, "pattern.html.j2", pattern=details.pattern, details=details,
+        tables={"evidence": Table(details.evidence)},
+    )  # fmt: skip

@@ -1,0 +1,79 @@
+"""The page Topics: the search queue with what each search brought, and what people may change in it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Path, Query
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from atlas.adapters.queue import TopicStatus
+from maia import acts
+from maia.api.context import READ, WRITE, service_of
+from maia.api.pages.parameters import Blank, form_of
+from maia.api.pages.rendering import Table, page
+from maia.api.problems import Problem
+from maia.views.queue import queue
+
+router = APIRouter(dependencies=[READ])
+
+TopicId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+
+_MOST_SEEDS: Final = 20
+_DONE: Final = {
+    "seeded": "Added: it is searched first.",
+    "known": "It is in the queue already, and is now searched first.",
+    "parked": "Parked: it is not searched until you retry it.",
+    "retried": "Put back into the queue.",
+    "missing": "There is no such topic any more.",
+}
+
+
+@router.get("/topics")
+async def topics(
+    request: Request,
+    status: Annotated[TopicStatus | None, Blank, Query()] = None,
+    limit: Annotated[int, Query(ge=1, le=1_000)] = 50,
+    done: Annotated[str | None, Query(max_length=20)] = None,
+) -> Response:
+    """The topics in the order in which they will be searched."""
+    found = await queue(service_of(request).atlas, status and status.value, limit)
+    return page(
+        request,
+        "topics.html.j2",
+        queue=found,
+        status=status and status.value,
+        limit=limit,
+        done=_DONE.get(done or ""),
+        tables={"topics": Table(found.topics)},
+    )
+
+
+@router.post("/topics/seed", dependencies=[WRITE])
+async def seed(request: Request) -> Response:
+    """Add topics, one a line, ahead of all others."""
+    fields = await form_of(request)
+    queries = [line.strip() for line in fields.get("topics", "").splitlines() if line.strip()]
+    if not queries or len(queries) > _MOST_SEEDS:
+        raise Problem(422, f"give 1 to {_MOST_SEEDS} topics, one a line, not {len(queries)}")
+    added = await acts.seed(service_of(request).atlas, queries)
+    return _back("seeded" if added else "known")
+
+
+@router.post("/topics/{topic_id}/park", dependencies=[WRITE])
+async def park(request: Request, topic_id: TopicId) -> Response:
+    """Take a topic out of the queue."""
+    count = await acts.park(service_of(request).atlas, [topic_id], "parked by hand")
+    return _back("parked" if count else "missing")
+
+
+@router.post("/topics/{topic_id}/retry", dependencies=[WRITE])
+async def retry(request: Request, topic_id: TopicId) -> Response:
+    """Put a parked topic back into the queue."""
+    count = await acts.retry(service_of(request).atlas, [topic_id])
+    return _back("retried" if count else "missing")
+
+
+def _back(done: str) -> Response:
+    return RedirectResponse(f"/topics?done={done}", 303)

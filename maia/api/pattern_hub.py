@@ -1,0 +1,141 @@
+"""Fans changes of patterns out to the WebSockets of a process, each of which gets those that it asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from atlas.adapters.changes import PatternChange, order
+from maia.learning.patterns import PatternType, condition_of
+from maia.views.patterns import BelievedPattern, believe, prior_of
+from maia.views.words import plain
+
+if TYPE_CHECKING:
+    from atlas.composition import Atlas
+    from maia.learning.evidence import Prior
+    from maia.learning.observations import Scalar
+    from maia.learning.patterns import Condition
+
+MOST_WAITING: Final = 1_000
+"""A client for which more messages wait is too slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A change as it is told: `place` is its order in the feed."""
+
+    place: tuple[int, str]
+    cursor: str
+    kind: str
+    pattern: BelievedPattern
+    conditions: Sequence[Condition]
+    text: str
+    """The message, in JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interest:
+    """What a client wants to know of; what is forgotten is told whatever its confidence was."""
+
+    types: frozenset[PatternType] | None = None
+    min_confidence: float = 0.0
+    context: Mapping[str, Scalar] | None = None
+    """Only patterns of which this meets at least one condition."""
+
+    def covers(self, told: Told) -> bool:
+        if self.types is not None and told.pattern.type not in self.types:
+            return False
+        if told.kind != "forgotten" and told.pattern.confidence < self.min_confidence:
+            return False
+        context = self.context
+        return context is None or any(each.holds(context) for each in told.conditions)
+
+
+@dataclass(slots=True, eq=False)
+class Listener:
+    """A client that hears of changes as they come, until it has fallen too far behind and is `cut`."""
+
+    interest: Interest
+    waiting: list[Told] = field(default_factory=list)
+    has_news: asyncio.Event = field(default_factory=asyncio.Event)
+    cut: asyncio.Event = field(default_factory=asyncio.Event)
+    is_void: bool = False
+    """Whether the feed began anew, so that cursors are worth nothing any more."""
+
+    async def next(self) -> list[Told]:
+        """What came since it last asked; waits if there is nothing."""
+        await self.has_news.wait()
+        self.has_news.clear()
+        taken, self.waiting = self.waiting, []
+        return taken
+
+
+class PatternHub:
+    """Keeps the listeners of this process up to date; a reader of the change feed."""
+
+    def __init__(self, atlas: Atlas) -> None:
+        self._prior = prior_of(atlas)
+        self._listeners: set[Listener] = set()
+        self._is_live = False
+        self.cursor: str | None = None
+        """Up to where the listeners have been told everything; None until the feed has been read once."""
+        self.ready = asyncio.Event()
+
+    def add(self, listener: Listener) -> None:
+        self._listeners.add(listener)
+
+    def remove(self, listener: Listener) -> None:
+        self._listeners.discard(listener)
+
+    async def begin(self) -> None:
+        """Cut everybody: what they know is void."""
+        self._is_live = False
+        self.ready.clear()
+        for listener in self._listeners:
+            listener.is_void = True
+            listener.has_news.set()
+
+    async def take(self, changes: Sequence[PatternChange], cursor: str) -> None:
+        """Tell everybody; what was there at the beginning is no news."""
+        if self._is_live and changes and self._listeners:
+            self._tell(await asyncio.to_thread(told_of, changes, self._prior))
+        self.cursor = cursor
+
+    async def caught_up(self) -> None:
+        self._is_live = True
+        self.ready.set()
+
+    def _tell(self, news: Sequence[Told]) -> None:
+        for listener in self._listeners:
+            wanted = [each for each in news if listener.interest.covers(each)]
+            if not wanted or listener.cut.is_set():
+                continue
+            listener.waiting += wanted
+            if len(listener.waiting) > MOST_WAITING:
+                listener.cut.set()
+                listener.waiting.clear()
+            listener.has_news.set()
+
+
+def told_of(changes: Sequence[PatternChange], prior: Prior) -> list[Told]:
+    """Changes with what is believed now, ready to be sent."""
+    believed = believe([each.pattern for each in changes], prior)
+    return [
+        Told(
+            order(change.cursor),
+            change.cursor,
+            change.kind,
+            pattern,
+            [condition_of(each) for each in change.pattern.conditions],
+            message(change.kind, change.cursor, pattern=plain(pattern)),
+        )
+        for change, pattern in zip(changes, believed, strict=True)
+    ]
+
+
+def message(kind: str, cursor: str, **rest: Any) -> str:
+    return orjson.dumps({"cursor": cursor, "kind": kind, **rest}).decode()

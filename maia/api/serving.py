@@ -1,0 +1,196 @@
+"""Serves the application with uvicorn: timeouts for slow clients, TLS, and a stop that finishes answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from atlas.errors import ConfigError
+from maia.api.access import is_loopback
+from maia.api.app import Application, build
+from maia.errors import MaiaError
+
+if TYPE_CHECKING:
+    from asyncio import TimerHandle, Transport
+
+    from atlas.composition import Atlas
+    from atlas.service_settings import ApiSettings
+
+logger = logging.getLogger(__name__)
+
+KEEP_ALIVE_S: Final = 30
+_BACKLOG: Final = 2048
+_STALLED_MS: Final = 60_000
+_GOING_AWAY: Final = 1001
+
+
+class CannotListen(MaiaError):
+    """The service can't listen at its address."""
+
+
+def check_exposure(host: str, *, has_keys: bool) -> None:
+    """CannotListen if others than this machine could call without a key."""
+    if not has_keys and not is_loopback(host):
+        raise CannotListen(
+            f"nobody needs a key yet, so the service doesn't listen on {host}, where others could reach it: "
+            "add one with maia keys api add NAME --scope read|write|admin, or set HOST=127.0.0.1"
+        )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; CannotListen says what to do if there can't be one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # A client that takes nothing must not hold its connection for ever, once we have closed it.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALLED_MS)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise CannotListen(
+            f"cannot listen on {host}:{port} ({error.strerror or error}): stop the program that does, or set "
+            "PORT to another port"
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def url_of(listener: socket.socket, settings: ApiSettings) -> str:
+    """Where a browser of this machine finds the service."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not listened on
+    scheme = "https" if settings.tls_certificate else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+async def serve(atlas: Atlas, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """Serve until cancelled, then finish the answers in progress; calls `ready` once it answers."""
+    app = build(atlas)
+    server = _Server(_config(app, atlas.settings.api), ready)
+    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        app.stopping.set()
+        server.should_exit = True
+        await serving
+        raise
+
+
+class _Server(uvicorn.Server):
+    """A server that tells when it is ready, and leaves signals to the command line."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _config(app: Application, settings: ApiSettings) -> uvicorn.Config:
+    tls: dict[str, Any] = {}
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        tls = {"ssl_certfile": settings.tls_certificate, "ssl_keyfile": settings.tls_key}
+    config = uvicorn.Config(
+        app,
+        http=type("_Timed", (_TimedProtocol,), {"head_timeout_s": settings.head_timeout_s}),
+        ws=_WebSocketProtocol,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=settings.most_connections,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, round(settings.stop_timeout_s)),
+        ws_max_size=settings.most_body_bytes,
+        **tls,
+    )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"the certificate or its key can't be used ({error.strerror or error}): check "
+            "PLEIADES_API__TLS_CERTIFICATE and PLEIADES_API__TLS_KEY"
+        ) from error
+    return config
+
+
+class _TimedProtocol(HttpToolsProtocol):
+    """Ends connections on which a request takes too long to begin.
+
+    uvicorn itself only limits how long a connection may be idle between requests.
+    """
+
+    head_timeout_s: ClassVar[float]
+    _timer: TimerHandle | None = None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._start_timer()
+
+    def on_message_begin(self) -> None:
+        self._start_timer()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.head_timeout_s, self._give_up)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        self._timer = None
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+class _WebSocketProtocol(WebSocketsSansIOProtocol):
+    """Says that the service goes away when it stops, and ends connections whose client doesn't read.
+
+    uvicorn would say that it restarts, and wait for such a client for ever.
+    """
+
+    def shutdown(self) -> None:
+        if not self.handshake_complete or self.close_sent or self.transport.is_closing():
+            super().shutdown()
+            return
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": _GOING_AWAY})
+        self.conn.send_close(_GOING_AWAY, "the service stops: connect again")
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.close()
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        super().on_task_complete(task)
+        self.loop.call_later(self.close_timeout, self.transport.abort)

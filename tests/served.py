@@ -1,0 +1,76 @@
+"""Serves the HTTP service on a real socket within a test, and calls it with a real client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from atlas.adapters.access import AccessDAO
+from atlas.composition import Atlas
+from atlas.scopes import Scope
+from maia.api import serving
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer; `json` is None if its body isn't JSON."""
+
+    status: int
+    headers: Any
+    body: bytes
+    json: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A service that is being served, and a session of a client."""
+
+    url: str
+    session: aiohttp.ClientSession
+    atlas: Atlas
+
+    async def ask(self, method: str, path: str, **options: Any) -> Answer:
+        async with self.session.request(method, f"{self.url}{path}", **options) as answer:
+            body = await answer.read()
+            is_json = "json" in answer.headers.get("Content-Type", "")
+            return Answer(
+                answer.status, answer.headers, body, await answer.json(content_type=None) if is_json else None
+            )
+
+    async def get(self, path: str, **options: Any) -> Answer:
+        return await self.ask("GET", path, **options)
+
+    async def post(self, path: str, data: Any = None, **options: Any) -> Answer:
+        return await self.ask("POST", path, json=data, **options)
+
+    async def add_key(
+        self, name: str, scope: Scope, requests_per_minute: int | None = None
+    ) -> dict[str, str]:
+        """Add a key; returns the header that presents it."""
+        dao = AccessDAO(self.atlas.db, clock=self.atlas.clock, settings=self.atlas.settings)
+        key = await dao.add(name, scope, requests_per_minute)
+        return {"X-API-Key": key.get_secret_value()}
+
+
+@asynccontextmanager
+async def served(atlas: Atlas) -> AsyncIterator[Served]:
+    """Serve an Atlas on a free port of this machine until the block ends."""
+    listener = serving.listen("127.0.0.1", 0)
+    ready = asyncio.Event()
+    task = asyncio.create_task(serving.serve(atlas, listener, ready.set))
+    waiting = asyncio.create_task(ready.wait())
+    try:
+        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+        async with aiohttp.ClientSession() as session:
+            yield Served(serving.url_of(listener, atlas.settings.api), session, atlas)
+    finally:
+        waiting.cancel()
+        task.cancel()
+        await asyncio.wait([task, waiting])
