@@ -1,0 +1,335 @@
+"""The dashboard over a real database: what it shows, that foreign text stays text, and who sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from atlas.adapters.access import AccessDAO
+from atlas.composition import Atlas
+from atlas.scopes import Scope
+from atlas.testing import NOON
+from tests.dashboard import store_shown
+from tests.growth import store_video
+from tests.served import Answer, Served, served
+
+pytestmark = pytest.mark.integration
+
+HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}\u202egnp"
+PAGES = ("/", "/topics", "/learnt", "/quota", "/health", "/search", "/search?q=lofi", "/compare", "/login")
+SHOWN = ("/", "/videos/risen", "/channels/UC-one", "/compare?id=risen&id=slow", "/search?q=risen", "/topics")
+
+
+class Page(HTMLParser):
+    """What matters of a page: its elements with their attributes, and its visible text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._within: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self._within.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._within and self._within[-1] == tag:
+            self._within.pop()
+
+    def handle_data(self, data: str) -> None:
+        assert not (self._within and data.strip()), "a page has no script or style of its own"
+        self.text += data
+
+    def named(self, *tags: str) -> Iterator[dict[str, str | None]]:
+        return (attributes for tag, attributes in self.elements if tag in tags)
+
+
+@pytest_asyncio.fixture
+async def service(atlas: Atlas) -> AsyncIterator[Served]:
+    # The pages of a test are more than a person looks at in a minute.
+    api = atlas.settings.api.model_copy(update={"requests_per_minute": 10_000})
+    async with served(replace(atlas, settings=atlas.settings.model_copy(update={"api": api}))) as service:
+        yield service
+
+
+@pytest_asyncio.fixture
+async def stored(sql: Any) -> None:
+    await store_shown(sql)
+
+
+async def seen(service: Served, path: str, **options: Any) -> Page:
+    answer = await service.get(path, headers=HTML, **options)
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8"), path
+    return Page(answer.body.decode())
+
+
+class TestEveryPage:
+    async def test_answers_while_nothing_is_stored_and_says_what_to_do(self, service: Served) -> None:
+        for path in PAGES:
+            page = await seen(service, path)
+            assert len([*page.named("h1")]) == 1, path
+            assert [each for each in page.named("main") if each.get("id") == "main"], path
+            assert [each for each in page.named("a") if each.get("href") == "#main"], path
+            is_empty = [each for each in page.named("div") if each.get("class") == "empty"]
+            assert is_empty or path == "/login", path
+
+    @pytest.mark.usefixtures("stored")
+    async def test_has_nothing_inline_and_loads_only_our_own_files(self, service: Served) -> None:
+        for path in (*PAGES, *SHOWN):
+            page = await seen(service, path)
+            for tag, attributes in page.elements:
+                assert "style" not in attributes, (path, tag)
+                assert not [name for name in attributes if name.startswith("on")], (path, tag)
+                assert not [name for name in attributes if name.startswith("hx-on")], (path, tag)
+            for loaded in page.named("script", "img", "link"):
+                address = loaded.get("src") or loaded.get("href") or ""
+                assert address.startswith("/static/"), (path, address)
+            assert not [each for each in page.named("a") if (each["href"] or "").startswith("javascript")]
+
+    @pytest.mark.usefixtures("stored")
+    async def test_links_lead_somewhere(self, service: Served) -> None:
+        known: dict[str, int] = {}
+        for path in (*PAGES, *SHOWN):
+            page = await seen(service, path)
+            for each in page.named("a", "link", "script", "img"):
+                address = each.get("href") or each.get("src") or ""
+                if address.startswith("/") and address not in known:
+                    known[address] = (await service.get(address, headers=HTML)).status
+        assert {address: status for address, status in known.items() if status != 200} == {}
+        assert len(known) > 30
+
+    @pytest.mark.usefixtures("stored")
+    async def test_tables_have_a_caption_and_headings_with_a_scope(self, service: Served) -> None:
+        tables = 0
+        for path in SHOWN:
+            page = await seen(service, path)
+            found = [*page.named("table")]
+            tables += len(found)
+            assert len([*page.named("caption")]) == len(found), path
+            assert all(each.get("scope") for each in page.named("th")), path
+        assert tables >= 5
+
+    async def test_asks_who_did_nothing_wrong_to_come_again(self, service: Served) -> None:
+        for path in ("/nothing", "/videos/nobody", "/channels/nobody", "/learnt/nothing", "/?limit=0"):
+            answer = await service.get(path, headers=HTML)
+            assert (answer.status, answer.headers["Vary"]) == (422 if "limit" in path else 404, "Accept")
+            assert [*Page(answer.body.decode()).named("h1")]
+            problem = await service.get(path)
+            assert problem.json["detail"][1:30] in answer.body.decode().replace("&#39;", "'"), path
+
+
+class TestHostileText:
+    @pytest.mark.usefixtures("stored")
+    async def test_stays_text(self, service: Served, sql: Any) -> None:
+        await sql.execute("UPDATE videos SET title = $1, description = $1, tags = ARRAY[$1]", HOSTILE)
+        await sql.execute("UPDATE channels SET title = $1", HOSTILE)
+        breakout = {"video_id": "risen", "at": NOON.isoformat(), "times_expected": 8.5}
+        await service.atlas.events.append("tracker.breakout", breakout, agent="tracker")
+        for path in (*SHOWN[:4], "/search?q=alert"):
+            page = await seen(service, path)
+            for loaded in page.named("script", "img"):
+                assert (loaded.get("src") or "").startswith("/static/"), path
+            assert "<script>alert(1)</script>" in page.text, path
+            assert "\u202e" not in page.text, path
+            assert "{{7*7}}" in page.text, path
+
+    async def test_a_search_for_it_finds_nothing_and_shows_it_as_text(self, service: Served) -> None:
+        page = await seen(service, "/search", params={"q": HOSTILE})
+        assert "<script>alert(1)</script>" in page.text
+
+
+class TestTables:
+    @pytest.mark.usefixtures("stored")
+    async def test_are_to_be_had_as_csv_and_json_of_what_is_shown(self, service: Served) -> None:
+        table = await service.get("/", params={"length": "short", "table": "videos", "as": "csv"})
+        [row] = csv.DictReader(io.StringIO(table.body.decode()))
+        assert (row["id"], row["rank"], row["velocity"]) == ("risen", "1", "500.0")
+        assert row["forecast.day.views"] == "23000.0"
+        assert "not by YouTube" in row["attribution"]
+        page = await seen(service, "/?length=short")
+        [link] = [each["href"] for each in page.named("a") if "format=csv" in (each["href"] or "")]
+        same = [*csv.DictReader(io.StringIO((await service.get(link or "")).body.decode()))]
+        assert [each["id"] for each in same] == ["risen"]
+        again = await service.get("/", params={"length": "short", "table": "videos", "as": "json"})
+        assert [each["id"] for each in again.json["rows"]] == ["risen"]
+        assert "not by YouTube" in again.json["attribution"]
+        assert 'filename="videos.json"' in again.headers["Content-Disposition"]
+
+    async def test_a_formula_is_no_formula_in_csv(self, service: Served, sql: Any, stored: None) -> None:
+        await sql.execute("UPDATE videos SET title = '=HYPERLINK(\"http://evil.example\")'")
+        table = await service.get("/", params={"table": "videos", "as": "csv"})
+        rows = [*csv.DictReader(io.StringIO(table.body.decode()))]
+        assert {row["title"][:2] for row in rows} == {"'="}
+
+    async def test_there_is_no_other_one(self, service: Served) -> None:
+        answer = await service.get("/", params={"table": "secrets", "as": "csv"})
+        assert (answer.status, "table=videos" in answer.json["detail"]) == (404, True)
+
+
+class TestRising:
+    @pytest.mark.usefixtures("stored")
+    async def test_filters_are_in_the_address_and_in_the_form(self, service: Served) -> None:
+        page = await seen(service, "/?by=score&length=long&channel=&tag=&category=10&window=6h")
+        assert "Video slow" in page.text
+        assert "Video risen" not in page.text.split("Breakouts")[0]
+        chosen = [each["value"] for each in page.named("option") if "selected" in each]
+        assert {"score", "long", "10", "6h"} <= set(chosen)
+
+    @pytest.mark.usefixtures("stored")
+    async def test_says_what_was_expected_and_what_came(self, service: Served) -> None:
+        page = await seen(service, "/")
+        assert "0 of 1 held their 80 % interval" in page.text
+        assert "5k4k–6k11kabove" in "".join(page.text.split())
+
+
+class TestVideo:
+    @pytest.mark.usefixtures("stored")
+    async def test_has_its_curve_with_the_forecast(self, service: Served) -> None:
+        page = await seen(service, "/videos/risen")
+        [plot] = [
+            json.loads(each["data-values"] or "") for each in page.named("div") if "data-values" in each
+        ]
+        assert (len(plot["at_s"]), plot["views"][-1], plot["velocity"][-1]) == (21, 11000, 500)
+        assert plot["band"]["high"] == [11000, 26000]
+
+    @pytest.mark.usefixtures("stored")
+    async def test_is_compared_by_age_whatever_way_it_is_named(self, service: Served, sql: Any) -> None:
+        await store_video(sql, "abcdefghijk")
+        address = "https://www.youtube.com/watch?v=abcdefghijk&t=3"
+        page = await seen(service, "/compare", params=[("id", "risen"), ("id", "gone"), ("add", address)])
+        [curves] = plots_of(page)
+        assert [curve["id"] for curve in curves] == ["risen", "abcdefghijk"]
+        assert (curves[0]["age_h"][0], curves[0]["views"][0]) == (4, 1000)
+        assert "gone is not known here" in page.text
+
+
+class TestTopics:
+    async def test_are_added_parked_and_retried(self, service: Served, sql: Any) -> None:
+        answer = await form(service, "/topics/seed", "topics=lofi+beats%0D%0Aslow+jazz")
+        assert (answer.status, answer.headers["Location"]) == (303, "/topics?done=seeded")
+        page = await seen(service, "/topics")
+        assert "slow jazz" in page.text
+        id_ = await sql.fetchval("SELECT id FROM search_queue WHERE query = 'slow jazz'")
+        await form(service, f"/topics/{id_}/park")
+        assert "slow jazz" in (await seen(service, "/topics?status=parked")).text
+        await form(service, f"/topics/{id_}/retry")
+        assert "slow jazz" not in (await seen(service, "/topics?status=parked")).text
+
+    async def test_only_whoever_may_write_changes_them(self, service: Served) -> None:
+        header = await service.add_key("reader", Scope.READ)
+        answer = await form(service, "/topics/seed", "topics=x", headers=header)
+        assert answer.status == 403
+        page = await seen_with(service, "/topics", header)
+        assert not [each for each in page.named("form") if "/topics/" in (each.get("action") or "")]
+
+
+class TestSigningIn:
+    async def test_whoever_has_no_key_is_led_to_the_form_and_back(self, service: Served) -> None:
+        key = (await service.add_key("eva", Scope.WRITE))["X-API-Key"]
+        asked = await until(service, "/quota?a=b", 303)
+        assert asked.headers["Location"] == "/login?next=%2Fquota%3Fa%3Db"
+        page = await seen(service, asked.headers["Location"])
+        assert "/quota?a=b" in [each.get("value") for each in page.named("input")]
+        part = await service.get("/quota", headers=HTML | {"HX-Request": "true"})
+        assert (part.status, part.headers["HX-Refresh"]) == (401, "true")
+        wrong = await form(service, "/login", "key=pk_wrong&next=/")
+        assert (wrong.status, b"not valid here" in wrong.body) == (401, True)
+        answer = await form(service, "/login", f"key={key}&next=/quota%3Fa%3Db")
+        assert (answer.status, answer.headers["Location"]) == (303, "/quota?a=b")
+        cookie = answer.headers["Set-Cookie"]
+        assert all(part in cookie for part in ("HttpOnly", "SameSite=strict", "Path=/"))
+        assert key not in cookie
+        session = {"Cookie": cookie.split(";")[0]}
+        assert "Sign out" in (await seen_with(service, "/quota", session)).text
+        out = await form(service, "/logout", headers=session)
+        assert (out.status, out.headers["Location"]) == (303, "/login")
+        assert 'pleiades_session=""' in out.headers["Set-Cookie"]
+
+    async def test_a_revoked_key_ends_its_sessions(self, service: Served) -> None:
+        key = (await service.add_key("eva", Scope.READ))["X-API-Key"]
+        await service.add_key("other", Scope.READ)
+        await until(service, "/quota", 303)
+        cookie = (await form(service, "/login", f"key={key}")).headers["Set-Cookie"].split(";")[0]
+        dao = AccessDAO(service.atlas.db, clock=service.atlas.clock, settings=service.atlas.settings)
+        await dao.revoke("eva")
+        await until(service, "/quota", 303, headers={"Cookie": cookie})
+
+    @pytest.mark.parametrize(
+        "then", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "/login"]
+    )
+    async def test_leads_to_no_other_site(self, service: Served, then: str) -> None:
+        key = (await service.add_key("eva", Scope.READ))["X-API-Key"]
+        await until(service, "/quota", 303)
+        page = await seen(service, "/login", params={"next": then})
+        assert [each["value"] for each in page.named("input") if each.get("name") == "next"] == ["/"]
+        answer = await form(service, "/login", f"key={key}&next={then}")
+        assert answer.headers["Location"] == "/"
+
+    async def test_another_site_can_not_sign_a_visitor_in(self, service: Served) -> None:
+        key = (await service.add_key("theirs", Scope.READ))["X-API-Key"]
+        answer = await form(service, "/login", f"key={key}", headers={"Origin": "https://evil.example"})
+        assert (answer.status, "Set-Cookie" in answer.headers) == (403, False)
+
+
+class TestFiles:
+    async def test_are_kept_for_ever_by_the_digest_in_their_address(self, service: Served) -> None:
+        page = await seen(service, "/")
+        addresses = [each["href"] for each in page.named("link")] + [
+            each["src"] for each in page.named("script")
+        ]
+        for address in addresses:
+            answer = await service.get(address or "")
+            assert "immutable" in answer.headers["Cache-Control"]
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        name = (addresses[0] or "").rpartition("/")[2]
+        for wrong in (f"/static/0000000000000000/{name}", "/static/x/app.py", "/static/x/vendored.json"):
+            assert (await service.get(wrong)).status == 404
+
+    async def test_need_no_key(self, service: Served) -> None:
+        await service.add_key("eva", Scope.READ)
+        await until(service, "/", 303)
+        [icon] = [
+            each["href"] for each in (await seen(service, "/login")).named("link") if each["rel"] == "icon"
+        ]
+        assert (await service.get(icon or "")).status == 200
+
+
+def plots_of(page: Page) -> list[Any]:
+    return [json.loads(each["data-values"] or "") for each in page.named("div") if "data-values" in each]
+
+
+async def form(service: Served, path: str, body: str = "", **options: Any) -> Answer:
+    """Post a form as a browser does from our own page, without following where it leads."""
+    headers = HTML | {"Content-Type": "application/x-www-form-urlencoded", "Origin": service.url}
+    headers |= options.get("headers", {})
+    return await service.ask("POST", path, data=body, headers=headers, allow_redirects=False)
+
+
+async def seen_with(service: Served, path: str, header: dict[str, str]) -> Page:
+    answer = await service.get(path, headers=HTML | header)
+    assert answer.status == 200
+    return Page(answer.body.decode())
+
+
+async def until(service: Served, path: str, status: int, headers: dict[str, str] | None = None) -> Answer:
+    """The answer once it has a status: a process hears of a change of keys by a notice."""
+    for _ in range(100):
+        answer = await service.get(path, headers=HTML | (headers or {}), allow_redirects=False)
+        if answer.status == status:
+            return answer
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{path} never answered {status}")
