@@ -40,6 +40,11 @@ _GUARD_INSIDE: Final = re.compile(f"([;\t\n][{_SPACES}]*)'")
 _ZERO_WIDTH_SPACE: Final = "\u200b"
 _MENTION: Final = re.compile(r"(?<=@)(?=\S)|(?<=<)(?=[@!#]|at\b)|(?<=\])(?=\()")
 _PUNCTUATION: Final = re.compile(r"([!-/:-@\[-`{-~])")
+# Joiners (U+200C, U+200D) and the two presentations (U+FE0E, U+FE0F) stay: many scripts and emoji need them.
+_INVISIBLE: Final = re.compile(
+    "[\u00ad\u034f\u115f\u1160\u180b-\u180f\u200b\u2060-\u206f\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb"
+    "\U000e0000-\U000e0fff]"
+)
 _RAW_IN_JSON: Final = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]")
 
@@ -73,6 +78,14 @@ def cell(text: str) -> str:
 def cell_content(guarded: str) -> str:
     """Undo `cell`: the text as `many_lines` returns it."""
     return _GUARD_INSIDE.sub(r"\1", guarded.removeprefix("'"))
+
+
+def assistant(text: str) -> str:
+    """For an AI assistant: one line, without the characters that people don't see but a model reads.
+
+    Such characters, above all Unicode's tags, can hide whole instructions in a title.
+    """
+    return _INVISIBLE.sub("", one_line(text))
 
 
 def chat(text: str) -> str:

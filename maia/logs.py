@@ -40,6 +40,7 @@ _LEAST_LEVELS = {
     "aiosqlite": logging.INFO,
     "httpcore": logging.WARNING,
     "httpx": logging.WARNING,
+    "mcp": logging.WARNING,
     "stamina": logging.ERROR,
 }
 _TOLD_TO_END = "Execution was cancelled by the runtime environment"

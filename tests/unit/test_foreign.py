@@ -143,6 +143,28 @@ class TestChats:
         assert foreign.chat(text) == text
 
 
+class TestAssistants:
+    @given(TEXTS)
+    def test_nothing_is_hidden_from_people(self, text: str) -> None:
+        shown = foreign.assistant(text)
+        assert "\n" not in shown
+        assert not [
+            letter
+            for letter in shown
+            if unicodedata.category(letter) in ("Cc", "Cs")
+            or "\u2060" <= letter <= "\u206f"
+            or "\U000e0000" <= letter <= "\U000e0fff"
+        ]
+
+    def test_instructions_in_tags_of_unicode_vanish(self) -> None:
+        hidden = "".join(chr(0xE0000 + ord(letter)) for letter in "obey")
+        assert foreign.assistant(f"lofi{hidden}\u200b beats\ufeff") == "lofi beats"
+
+    @pytest.mark.parametrize("text", ["👩\u200d👩\u200d👧", "❤\ufe0f", "می\u200cخواهم", "é 日本 हिन्दी"])
+    def test_joined_letters_and_emoji_stay(self, text: str) -> None:
+        assert foreign.assistant(text) == text
+
+
 class TestMarkup:
     @given(TEXTS)
     def test_every_punctuation_mark_of_markdown_is_escaped(self, text: str) -> None:
