@@ -14,7 +14,7 @@ export PIP_ROOT_USER_ACTION := ignore
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-acceptance test-stack test-images test-units test-maintenance test-monitoring lint format bench docs constraints wheel clean
+.PHONY: help demo test coverage test-acceptance test-stack test-images test-browser test-units test-maintenance test-monitoring test-balancer lint format bench docs constraints wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test-stack: $(VENV)/.dev ## Test maia up and Prefect workers through Prefect's o
 test-images: $(VENV)/.dev ## Build the image and run compose.yaml with podman; see docs/deployment.md
 	$(BIN)/python -m pytest -n 0 -v tests/images $(ARGS)
 
+test-browser: $(VENV)/.browser ## Look at the dashboard with Chromium, which must be installed
+	$(BIN)/python -m pytest -n 0 -v tests/browser $(ARGS)
+
 test-units: $(VENV)/.dev ## Boot the systemd units in a Debian container; see docs/deployment.md
 	$(BIN)/python -m pytest -n 0 -v tests/units $(ARGS)
 
@@ -46,6 +49,9 @@ test-maintenance: $(VENV)/.dev ## Kill backups, break updates, fill a disk; the 
 
 test-monitoring: $(VENV)/.dev ## Run every alert rule and dashboard query in Prometheus
 	$(BIN)/python -m pytest -n 0 -v tests/monitoring $(ARGS)
+
+test-balancer: $(VENV)/.dev ## Run the service's processes behind nginx, and kill one; see docs/deployment.md
+	$(BIN)/python -m pytest -n 0 -v tests/balancer $(ARGS)
 
 lint: $(VENV)/.dev ## Check formatting, types, imports and deployment files
 	$(BIN)/ruff check
@@ -82,6 +88,10 @@ $(VENV)/.product: $(SOURCES) | $(BIN)/python
 
 $(VENV)/.dev: $(VENV)/.product
 	$(PIP) install -c constraints.txt --group dev
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.dev
+	$(PIP) install -c constraints.txt --group browser
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev

@@ -24,7 +24,7 @@ WITH fresh AS MATERIALIZED (
     UNION ALL
     SELECT agent, key, NULL, NULL, value
     FROM cycle CROSS JOIN jsonb_each(payload)
-    WHERE key IN ('new', 'samples')
+    WHERE key IN ('new', 'samples', 'observations')
 ), counted (metric, labels, total) AS (
     SELECT 'cycles', jsonb_build_object('agent', agent, 'outcome', outcome), count(*)
     FROM cycle GROUP BY agent, outcome

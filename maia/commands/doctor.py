@@ -354,7 +354,7 @@ async def _database(settings: Settings) -> AsyncIterator[Check]:
             pending = await atlas.db.pending_migrations()
             yield _migrations(pending, automatic=settings.database.migrate)
             yield await _vault(settings, atlas.db, migrated=not pending)
-            for check in [] if pending else await _rings(atlas):
+            for check in [] if pending else [*await _rings(atlas), await _exposure(atlas)]:
                 yield check
         except AtlasError as error:
             yield _failure_from("database", str(error), error, "look at the server's log")
@@ -430,6 +430,23 @@ async def _rings(atlas: Atlas) -> list[Check]:
             of_bucket = [line for line in lines if line.bucket == bucket]
             checks[f"{ring.name} {bucket}"] = _quota(of_bucket, ring.availability_in(of_bucket, bucket))
     return list(checks.values())
+
+
+async def _exposure(atlas: Atlas) -> Check:
+    """Check that nobody but this machine reaches the service without a key."""
+    from atlas.adapters.access import AccessDAO
+    from maia.api.access import is_loopback
+
+    settings = atlas.settings
+    dao = AccessDAO(atlas.db, clock=atlas.clock, settings=settings)
+    keys, place = await dao.keys(), f"{settings.host}:{settings.port}"
+    if keys:
+        return ok("service", f"{place}, for whoever has one of {len(keys)} keys")
+    if is_loopback(settings.host):
+        return ok("service", f"{place}, for programs of this machine; no key is needed")
+    finding = f"maia api and maia up refuse to listen on {place}, as nobody would need a key"
+    remedy = "add one: maia keys api add NAME --scope read|write|admin; or set HOST=127.0.0.1"
+    return warning("service", finding, remedy)
 
 
 def _key(key: KeyStatus) -> Check:

@@ -76,7 +76,8 @@ def serve(
     """
 
     async def serve(atlas: Atlas) -> None:
-        from maia.stack.metrics import Exporter, serve_metrics
+        from maia.stack.exporter import Exporter
+        from maia.stack.metrics import serve_metrics
 
         if once:
             print_text((await Exporter(atlas).exposition()).decode().rstrip("\n"))

@@ -7,7 +7,7 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -52,7 +52,7 @@ _SETTINGS = {
     # What lasts is told of again after hours of the demo's time, which are seconds.
     "PLEIADES_MAINTAINER__ALERTS__RESEND_S": str(7 * 86_400),
 }
-_KEPT = ("HOST", "PLEIADES_PREFECT__PORT", "PLEIADES_METRICS__PORT", "PLEIADES_LOG__JSON_LINES")
+_KEPT = ("HOST", "PORT", "PLEIADES_PREFECT__PORT", "PLEIADES_METRICS__PORT", "PLEIADES_LOG__JSON_LINES")
 """The user's settings that apply to the demo too: where it listens, and how it logs."""
 
 _EXPORTED = ("DATABASE_URL", "NODE_ID", "PLEIADES_", "PREFECT_API_URL", "YOUTUBE_API_KEY_POOL_JSON")
@@ -106,8 +106,11 @@ class Practice:
 
 
 @contextmanager
-def open_practice() -> Iterator[Practice]:
-    """Make up a catalogue in a temporary folder, with settings for the demo alone until the block ends."""
+def open_practice(greet: Callable[[], None]) -> Iterator[Practice]:
+    """Make up a catalogue in a temporary folder, with settings for the demo alone until the block ends.
+
+    Calls `greet` under these settings, before anything that takes time.
+    """
     from maia.emulator.catalogue import Catalogue
     from maia.emulator.synthesis import synthesize
 
@@ -115,6 +118,7 @@ def open_practice() -> Iterator[Practice]:
     with workshop() as folder:
         os.environ.update(_SETTINGS | kept)
         os.environ["PLEIADES_LOG__LEVEL"] = os.environ.get("PLEIADES_LOG__LEVEL", "WARNING")
+        greet()
         path = folder / "synthetic.catalogue"
         synthesize(path, videos=VIDEOS, channels=CHANNELS, days=DAYS, seed=SEED)
         console(stderr=True).print(

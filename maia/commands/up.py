@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ from maia.stack.watchdog import Questions, ServiceManager, keep_alive
 
 if TYPE_CHECKING:
     from atlas.composition import Atlas
+    from atlas.config import Settings
     from maia.commands.practice import Practice
     from maia.stack.supervisor import Child, Supervisor
 
@@ -45,18 +47,43 @@ def up(
 ) -> None:
     """Run everything on this machine until Ctrl-C or SIGTERM.
 
-    Runs PostgreSQL (an embedded one unless DATABASE_URL is set), a Prefect server with its UI that uses the
-    same PostgreSQL, every agent on its schedule, and the metrics. A process that dies is restarted; if it
-    keeps dying, everything stops with status 1. With --json, each line of stdout is an event, and a last
-    line an error if one ends it. To run it as a service: maia daemon install.
+    Runs PostgreSQL (an embedded one unless DATABASE_URL is set), the dashboard and the rest of the HTTP
+    service, a Prefect server with its UI that uses the same PostgreSQL, every agent on its schedule, and the
+    metrics. The dashboard's URL comes first. A process that dies is restarted; if it keeps dying, everything
+    stops with status 1. With --json, each line of stdout is an event, and a last line an error if one ends
+    it. To run it as a service: maia daemon install.
     """
     with ExitStack() as stack:
         practice = None
         if demo:
             from maia.commands.practice import open_practice
 
-            practice = stack.enter_context(open_practice())
+            practice = stack.enter_context(open_practice(lambda: _greet(is_demo=True, as_json=as_json)))
         _run(_Stack(practice, as_json=as_json).run())
+
+
+def _greet(*, is_demo: bool, as_json: bool) -> None:
+    """Print where the dashboard is going to be, before anything that takes time."""
+    from maia.api.access import is_loopback
+    from maia.stack import preflight
+
+    settings = load_settings()
+    preflight.check_ports(settings)
+    # Port 0 becomes a free one, which nobody knows yet; and others may need a key, which may be missing.
+    is_certain = settings.port and (is_demo or is_loopback(settings.host))
+    if is_certain and not as_json:
+        print_text(f"Dashboard: {_dashboard_url(settings)} (in a moment)")
+
+
+def _dashboard_url(settings: Settings) -> str:
+    scheme = "https" if settings.api.tls_certificate else "http"
+    return f"{scheme}://{_place(settings)}:{settings.port}"
+
+
+def _place(settings: Settings) -> str:
+    """Where programs of this machine find what listens on HOST."""
+    host = _LOOPBACK_OF.get(settings.host, settings.host)
+    return f"[{host}]" if ":" in host else host
 
 
 class _Stack:
@@ -65,12 +92,14 @@ class _Stack:
     def __init__(self, practice: Practice | None, *, as_json: bool) -> None:
         self.practice, self.as_json = practice, as_json
         self.settings = load_settings()
+        self.key: str | None = None
+        """The demonstration's key for the service, if others than this machine may call it."""
         self.began_s = time.monotonic()
         self.manager = ServiceManager.of(os.environ)
-        host = _LOOPBACK_OF.get(self.settings.host, self.settings.host)
-        place = f"[{host}]" if ":" in host else host
+        place = _place(self.settings)
         self.ui_url = f"http://{place}:{self.settings.prefect.port}"
         self.metrics_url = f"http://{place}:{self.settings.metrics.port}/metrics"
+        self.dashboard_url = _dashboard_url(self.settings)
 
     async def run(self) -> None:
         from atlas.composition import Atlas, check_clock
@@ -84,8 +113,9 @@ class _Stack:
         if self.practice is None:
             rings = [agent_named(flow.name).ring for flow in agents]
             preflight.check_keys(self.settings, [ring for ring in rings if ring is not None])
-        preflight.check_ports(self.settings)
         preflight.check_disk(self.settings)
+        if self.practice is None:
+            _greet(is_demo=False, as_json=self.as_json)
         async with AsyncExitStack() as stack:
             watched = []
             if self.practice is not None:
@@ -98,14 +128,10 @@ class _Stack:
                 atlas = await stack.enter_async_context(Atlas.open(self.settings))
             await check_clock(atlas, preflight.LARGEST_CLOCK_SKEW)
             self._report("started", name="database", kind=repr(atlas.db))
-            if self.practice is not None:
-                await self.practice.prepare(atlas, f"{self.ui_url}/api")
+            await self._check_exposure(atlas)
             try:
                 async with self._supervisor() as inner:
-                    starting = "Starting Prefect (the first start sets up its database)"
-                    self.manager.say(starting)
-                    with explain_long_wait(starting):
-                        await inner.start(*self._children(await _prefect_database(atlas)))
+                    await self._start_all(inner, atlas)
                     self._announce([flow.deployment for flow in agents])
                     try:
                         await _watch([*watched, inner], atlas, self.manager)
@@ -115,6 +141,44 @@ class _Stack:
                 await atlas.notifier.notify("maia up stopped", str(error), level="error")
                 raise
         self._report("stopped")
+
+    async def _check_exposure(self, atlas: Atlas) -> None:
+        """ConfigError if others than this machine could call the service without a key.
+
+        A demonstration begins without keys, so it gets one.
+        """
+        from maia.api.access import is_loopback
+
+        if is_loopback(self.settings.host):
+            return
+        from atlas.adapters.access import AccessDAO
+        from atlas.errors import ConfigError
+        from atlas.scopes import Scope
+        from maia.api.serving import CannotListen, check_exposure
+
+        dao = AccessDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+        if self.practice is not None:
+            self.key = (await dao.add("demo", Scope.WRITE)).get_secret_value()
+        try:
+            check_exposure(self.settings.host, has_keys=bool(await dao.keys()))
+        except CannotListen as error:
+            raise ConfigError(str(error)) from None
+
+    async def _start_all(self, supervisor: Supervisor, atlas: Atlas) -> None:
+        """Start the dashboard, so that there is something to look at, and then everything else."""
+        variables = self._variables()
+        self.manager.say("Starting the dashboard")
+        await supervisor.start(self._service(variables))
+        self.dashboard_url = json.loads(supervisor.announcement("api"))["url"]
+        if not self.as_json:
+            key = f", with the key {self.key}" if self.key else ""
+            print_text(f"The dashboard is ready at {self.dashboard_url}{key}.")
+        if self.practice is not None:
+            await self.practice.prepare(atlas, f"{self.ui_url}/api")
+        starting = "Starting Prefect (the first start sets up its database)"
+        self.manager.say(starting)
+        with explain_long_wait(starting):
+            await supervisor.start(*self._children(variables, await _prefect_database(atlas)))
 
     @asynccontextmanager
     async def _supervisor(self) -> AsyncIterator[Supervisor]:
@@ -129,13 +193,33 @@ class _Stack:
         async with Supervisor.open(policy, lambda kind, data: self._report(kind, **data)) as supervisor:
             yield supervisor
 
-    def _children(self, database: Mapping[str, str]) -> tuple[Child, ...]:
+    def _variables(self) -> dict[str, str]:
+        """What the children's environments have in common."""
         from flows import environment
-        from maia.stack.supervisor import Child
 
         # One sampler is enough for a host, and this process is it.
         variables = dict(os.environ) | {"PLEIADES_MONITORING__AFTER_CYCLES": "false"}
         environment.prepare(variables)
+        return variables
+
+    def _service(self, variables: Mapping[str, str]) -> Child:
+        from maia.stack.supervisor import Child
+
+        settings = self.settings
+        # A check can't know a port before it is chosen, nor trust a certificate of the user's own.
+        is_checked = settings.port and settings.api.tls_certificate is None
+        return Child(
+            "api",
+            (sys.executable, "-m", "maia", "api", "--json"),
+            {**variables, "PREFECT_API_URL": f"{self.ui_url}/api"},
+            tier=1,
+            check=f"{self.dashboard_url}/healthz" if is_checked else None,
+        )
+
+    def _children(self, variables: dict[str, str], database: Mapping[str, str]) -> tuple[Child, ...]:
+        from flows import environment
+        from maia.stack.supervisor import Child
+
         for_clients = variables | {"PREFECT_API_URL": f"{self.ui_url}/api"}
         maia = (sys.executable, "-m", "maia")
         for_server = environment.for_server(variables) | dict(database)
@@ -171,10 +255,16 @@ class _Stack:
 
     def _announce(self, deployments: list[str]) -> None:
         took_s = time.monotonic() - self.began_s
-        self.manager.tell(READY=1, STATUS=f"Ready, with the UI at {self.ui_url}")
-        urls = {"ui": self.ui_url, "api": f"{self.ui_url}/api", "metrics": self.metrics_url}
+        self.manager.tell(READY=1, STATUS=f"Ready, with the dashboard at {self.dashboard_url}")
+        urls = {
+            "dashboard": self.dashboard_url,
+            "ui": self.ui_url,
+            "api": f"{self.ui_url}/api",
+            "metrics": self.metrics_url,
+        }
         if self.as_json:
             demo = {"environment_file": str(self.practice.environment_file)} if self.practice else {}
+            demo |= {"key": self.key} if self.key else {}
             self._report("up", seconds=round(took_s, 1), **urls, deployments=deployments, **demo)
             return
         lines = [f"Ready after {took_s:.1f} s: {', '.join(deployments)} run on their schedules."]

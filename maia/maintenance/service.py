@@ -15,6 +15,7 @@ from atlas.cluster import SystemUser
 from maia.maintenance import privileged
 from maia.maintenance.systemctl import ASK_TIMEOUT_S, Runs, Systemd, UnitState, check_systemd, run_program
 from maia.maintenance.unit_files import (
+    API,
     BACKUP_TIMER,
     METRICS,
     SERVICE,
@@ -205,7 +206,7 @@ class Service:
             await self.systemd.change("disable", "--now", *timers)
         if services := [unit for unit in plan.units if unit.endswith(".service")]:
             await self.systemd.change("stop", *services)
-        lasting = [unit for unit in services if unit in (SERVICE, METRICS)]
+        lasting = [unit for unit in services if unit in (SERVICE, METRICS, API)]
         if lasting:
             await self.systemd.change("disable", *lasting)
         remove_files([*plan.files, self.layout.record])
@@ -292,8 +293,8 @@ def units_to_start(*, timers: bool, agents: Sequence[str], scope: Scope) -> list
     """The units that start at boot: everything on this machine, or single cycles by timers."""
     if not timers:
         return [SERVICE]
-    metrics = [METRICS] if scope is Scope.SYSTEM else []
-    return [*(f"pleiades-agent@{agent}.timer" for agent in agents), BACKUP_TIMER, *metrics]
+    lasting = [METRICS, API] if scope is Scope.SYSTEM else []
+    return [*(f"pleiades-agent@{agent}.timer" for agent in agents), BACKUP_TIMER, *lasting]
 
 
 def installed_scope() -> Scope:

@@ -29,6 +29,7 @@ PROGRAM_OF_USER: Final = "%h/.local/bin/maia"
 SERVICE: Final = "pleiades.service"
 BACKUP_TIMER: Final = "pleiades-backup.timer"
 METRICS: Final = "pleiades-metrics.service"
+API: Final = "pleiades-api.service"
 
 _OURS: Final = "pleiades"
 

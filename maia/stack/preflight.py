@@ -41,12 +41,16 @@ def check_keys(settings: Settings, rings: Iterable[RingName]) -> None:
 
 
 def check_ports(settings: Settings) -> None:
-    """PortInUse if Prefect's server or the metrics could not listen."""
-    ports = {"PLEIADES_PREFECT__PORT": settings.prefect.port, "PLEIADES_METRICS__PORT": settings.metrics.port}
-    if settings.prefect.port == settings.metrics.port:
-        raise PortInUse(
-            f"{' and '.join(ports)} are the same, {settings.prefect.port}: set one to another port"
-        )
+    """PortInUse if the service, Prefect's server or the metrics could not listen."""
+    ports = {
+        "PORT": settings.port,
+        "PLEIADES_PREFECT__PORT": settings.prefect.port,
+        "PLEIADES_METRICS__PORT": settings.metrics.port,
+    }
+    for port in set(ports.values()) - {0}:
+        names = [name for name, each in ports.items() if each == port]
+        if len(names) > 1:
+            raise PortInUse(f"{' and '.join(names)} are the same, {port}: set one to another port")
     unusable = [
         f"{settings.host}:{port} ({name}): {reason}"
         for name, port in ports.items()

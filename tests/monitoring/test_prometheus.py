@@ -29,6 +29,7 @@ from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.testing import NOON, SettingsFactory
 from maia.stack.metrics import serve_metrics
+from tests.served import served
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -52,12 +53,14 @@ def atlas_settings(settings_factory: SettingsFactory) -> Settings:
 async def work(atlas: Atlas) -> None:
     """What agents leave behind: cycles of every outcome, breakouts, a plan and what came of it."""
     cycle = {"seconds": 2.0, "skipped": {"network": 1}, "units": {"search": 1, "stats": 2, "general": 1}}
-    cycle |= {"new": 3, "samples": 40, "taken_over": 1}
+    cycle |= {"new": 3, "samples": 40, "taken_over": 1, "observations": 5}
     outcomes = ("done", "idle", "closed", "unavailable", "rate_limited", "keys_rejected", "failed")
     for agent in ("hunter", "tracker"):
         told = [(f"{agent}.cycle", cycle | {"outcome": outcome}) for outcome in outcomes]
         await atlas.events.append_many(told, agent=agent)
     await atlas.events.append("tracker.breakout", {"id": "video"}, agent="tracker")
+    judged = {"duty": "health", "details": {"score": 0.9}}
+    await atlas.events.append("maintainer.duty", judged, agent="maintainer")
     dao, day = (
         DiscoveryDAO(atlas.db, clock=atlas.clock, settings=atlas.settings),
         pacific_day(atlas.clock.now()),
@@ -114,7 +117,7 @@ async def url(atlas: Atlas, tmp_path: Path) -> AsyncIterator[str]:
         pytest.fail("this needs Prometheus; on Debian: apt-get install prometheus")
     await videos_of_every_zone(atlas)
     await work(atlas)
-    async with serve_metrics(atlas, "127.0.0.1", 0) as metrics:
+    async with serve_metrics(atlas, "127.0.0.1", 0) as metrics, served(atlas) as service:
         config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text("utf-8"))
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         config["rule_files"] = [str(PROMETHEUS / pattern) for pattern in config["rule_files"]]
@@ -124,6 +127,10 @@ async def url(atlas: Atlas, tmp_path: Path) -> AsyncIterator[str]:
             job["static_configs"] = [
                 {"targets": [target if job["job_name"] == "pleiades" else f"127.0.0.1:{port}"]}
             ]
+        # As docs/service.md says, without the key that this machine needs none of.
+        service_job = {"job_name": "pleiades-api", "params": {"part": ["service"]}}
+        service_job["static_configs"] = [{"targets": [service.url.removeprefix("http://")]}]
+        config["scrape_configs"].append(service_job)
         (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
         process = subprocess.Popen(
             ["prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
@@ -150,6 +157,8 @@ async def ask(atlas: Atlas, url: str) -> AsyncIterator[Ask]:
         await until("a scrape", lambda: scraped("pleiades_up == 1"))
         await work(atlas)
         await until("counters that moved", lambda: scraped("rate(pleiades_breakouts_total[1m]) > 0"))
+        measured = "rate(pleiades_http_request_seconds_count[1m]) > 0"
+        await until("measured requests", lambda: scraped(measured))
         await until("recorded figures", lambda: scraped("zone:pleiades_tracker_starving:ratio"))
 
         async def ask(expression: str) -> list[Any]:

@@ -136,6 +136,7 @@ async def start_up(tmp_path: Path) -> AsyncIterator[UpFactory]:
     async def start(environment: Mapping[str, str], *arguments: str) -> Up:
         stderr = tmp_path / f"stderr-{len(started)}"
         surroundings = {
+            "PORT": str(free_port()),
             "PLEIADES_PREFECT__PORT": str(free_port()),
             "PLEIADES_METRICS__PORT": str(free_port()),
             "PREFECT_HOME": str(tmp_path / "prefect"),

@@ -62,6 +62,9 @@ async def test_everything_runs_on_schedule_is_kept_and_ends(
     status, page = await answer_of(ready["ui"])
     assert (status, "<title>Prefect" in page) == (200, True)
     assert "pleiades_up 1.0" in (await answer_of(ready["metrics"]))[1]
+    assert await answer_of(f"{ready['dashboard']}/healthz") == (200, "ok\n")
+    # What people look at first is ready first.
+    assert next(event["name"] for event in up.events if event["event"] == "ready") == "api"
 
     async def both_ran() -> bool:
         done = await runs_of(ready["api"], "COMPLETED")
@@ -81,11 +84,12 @@ async def test_everything_runs_on_schedule_is_kept_and_ends(
     async def more_ran() -> bool:
         return len(await runs_of(ready["api"], "COMPLETED")) > completed
 
-    for name in ("prefect", "metrics", "agents"):
+    for name in ("prefect", "metrics", "agents", "api"):
         before = up.pid_of(name)
         os.kill(before, signal.SIGKILL)
         await up.next_event("ready", name=name)
         assert up.pid_of(name) != before
+    assert (await answer_of(f"{ready['dashboard']}/healthz"))[0] == 200
     [restarting] = [
         event for event in up.events if event["event"] == "restarting" and event["name"] == "agents"
     ]
@@ -198,6 +202,7 @@ async def test_the_demo_runs_against_an_emulator_in_fast_time(start_up: UpFactor
     }
     up = await start_up(ours | {"DATABASE_URL": "postgresql://nobody@nowhere.invalid/nothing"}, "--demo")
     ready = await up.next_event("up")
+    assert (await answer_of(f"{ready['dashboard']}/metrics"))[0] == 200
     exported = Path(ready["environment_file"]).read_text("utf-8")
     url = next(line for line in exported.splitlines() if line.startswith("export DATABASE_URL="))
     connection = await asyncpg.connect(url.partition("=")[2].strip("'"))
