@@ -14,7 +14,8 @@ AtlasError
 │   ├── EmbeddedServerError  the embedded server cannot be installed, started or reached
 │   ├── MigrationError       the schema cannot be brought to this version
 │   ├── StatementTimeout     a statement, or its wait for a lock, took longer than the settings allow
-│   └── TransactionConflict  a deadlock or a serialization failure: run the transaction again
+│   ├── TransactionConflict  a deadlock or a serialization failure: run the transaction again
+│   └── UnknownCursor        a place in the change feed of another database, or of before a restoration
 ├── LeaseLost                a claim expired, and another process may hold it now
 ├── RingClosed               the ledger grants no call now; says when it will
 ├── VaultError               object storage refused or failed
@@ -96,6 +97,10 @@ class StatementTimeout(DatabaseError):
 
 class TransactionConflict(DatabaseError):
     """The transaction conflicted with another one: run it again."""
+
+
+class UnknownCursor(DatabaseError):
+    """The cursor is of another database, or of before this one was restored: start without a cursor."""
 
 
 class LeaseLost(AtlasError):

@@ -93,9 +93,11 @@ class EventLog:
         watermark, _ = await self._watermark()
         return await self._read(cursor, watermark, kinds, limit)
 
-    async def latest(self, limit: int, *, kinds: Iterable[str]) -> list[Event]:
-        """The last `limit` events of some kinds, newest first."""
+    async def latest(self, limit: int, *, kinds: Iterable[str], before: int | None = None) -> list[Event]:
+        """The last `limit` events of some kinds, newest first; only those before a cursor if given."""
         watermark, _ = await self._watermark()
+        if before is not None:
+            watermark = min(watermark, before - 1)
         rows = await self._db.fetch("events.latest_of_kinds", watermark, [_checked(k) for k in kinds], limit)
         return [Event(*row) for row in rows]
 

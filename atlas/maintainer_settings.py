@@ -181,6 +181,9 @@ class RetentionSettings(Group):
     evidence_days: int = Field(default=90, ge=1, le=3650, description="Evidence and alarms of the learner.")
     forecasts_days: int = Field(default=30, ge=1, le=1096, description="Forecasts and their checks.")
     discovery_days: int = Field(default=365, ge=1, le=3650, description="Plans and yields of the hunter.")
+    observations_days: int = Field(
+        default=7, ge=1, le=1096, description="Observations sent to the service, once they are learnt."
+    )
     reports_days: int = Field(default=365, ge=1, le=3650, description="Weekly reports.")
     actions_days: int = Field(default=365, ge=1, le=3650, description="Actions and incidents.")
     runs_days: int = Field(default=30, ge=1, le=1096, description="The history of runs in Prefect.")

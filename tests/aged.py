@@ -74,6 +74,10 @@ ROWS = {
         "week, begins_at, ends_at, made_at, summary, data, has_names",
         "to_char(t, 'IYYY\"-W\"IW'), t, t + interval '7 days', t, 'text', '{}', false",
     ),
+    "observations": (
+        "taken_at, writer, agent, session, action, at, outcome, context, reward, cost",
+        "t, 'a', 'a', 's', 'b', t, 'success', '{}', 0, 0",
+    ),
     "pending_counts": ("video_id, at, views", f"'{FRESH}', t, 5"),
 }
 """The columns and values of a row of each table by its time t."""
@@ -109,6 +113,7 @@ PATTERN = """
 INSERT INTO patterns (id, type, signature, statement, conditions, data, created_at, updated_at, attended_at)
 VALUES ('00000000000000000000000000000001', 'threshold', '{}', 'text', '[]', '{}', $1, $1, $1)
 """
+LEARNT = "INSERT INTO learner_cursors VALUES ('observations', '1000', $1)"
 BREAKOUT = "INSERT INTO events (at, kind, node, payload) VALUES ($1, 'tracker.breakout', 'a', $2::jsonb)"
 ALERT = "INSERT INTO alerts (key, title, quiet_until, claim) VALUES ($1, 't', $2, gen_random_uuid())"
 CHANNEL = "INSERT INTO channels VALUES ($1, 'A title', $2, $2)"
@@ -144,6 +149,7 @@ async def age(atlas: Atlas, sql: Any) -> None:
         await sql.execute(CHANNEL_CLOCK, id_, status, old)
     await _add_videos(sql, old, young)
     await sql.execute(PATTERN, young)
+    await sql.execute(LEARNT, young)
     for at, rows in ((old, ROWS), (young, ROWS), (old, ONCE)):
         for table, (columns, values) in rows.items():
             moment = "(SELECT $1::timestamptz AS t) AS moment"

@@ -103,6 +103,10 @@ def _actions(settings: Settings) -> float:
     return settings.maintainer.retention.actions_days
 
 
+def _observations(settings: Settings) -> float:
+    return settings.maintainer.retention.observations_days
+
+
 def _reports(settings: Settings) -> float:
     return settings.maintainer.retention.reports_days
 
@@ -129,6 +133,11 @@ RULES: Final[tuple[Rule, ...]] = (
         name="events", table="events", what="events that were read", form="events",
         days=lambda settings: settings.maintainer.retention.events_days,
         find="retention.expired_events", remove="retention.delete_events",
+    ),
+    Rule(
+        name="observations", table="observations", what="observations sent to the service that are learnt",
+        form="state", days=_observations,
+        find="retention.learnt_observations", remove="retention.delete_observations",
     ),
     _time("host samples", "system_metrics", "at", _hosts),
     _time("use of commands", "application_usage", "day", _hosts),
@@ -160,6 +169,7 @@ RULES: Final[tuple[Rule, ...]] = (
 """Every rule, in the order in which they are applied."""
 
 KEPT: Final[Mapping[str, str]] = {
+    "access_keys": "who may call the service, and who might once: one row for each key ever added",
     "api_keys": "one row for each key in use",
     "channel_uploads": "when each channel is looked at: goes with the channel",
     "discovery_state": "one row",

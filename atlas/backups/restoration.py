@@ -13,7 +13,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -172,19 +172,26 @@ class _Restoration:
     @asynccontextmanager
     async def _schema(self, schema: str) -> AsyncIterator[None]:
         """Create the schema, which pg_restore must find, and drop it again if nothing gets into it."""
+        made: list[str] = []
         async with Session.open(self._url, self._settings, readonly=False) as session:
-            is_new = await session.create_schema(schema)
+            if await session.create_schema(schema):
+                made.append(await session.made("backups.drop_schema", schema))
+        # On its own, as not everybody may do that: pg_restore then says what is missing.
+        with suppress(DatabaseError):
+            async with Session.open(self._url, self._settings, readonly=False) as session:
+                if await session.create_trigrams(schema):
+                    made.append(await session.made("backups.drop_trigrams"))
         try:
             yield
         except BaseException:
-            if is_new:
-                await self._drop(schema)
+            await self._drop(schema, reversed(made))
             raise
 
-    async def _drop(self, schema: str) -> None:
+    async def _drop(self, schema: str, statements: Iterable[str]) -> None:
         try:
             async with Session.open(self._url, self._settings, readonly=False) as session:
-                await session.run(await session.made("backups.drop_schema", schema))
+                for statement in statements:
+                    await session.run(statement)
         except DatabaseError as error:
             self.left = (
                 f"The schema {schema}, which was created for it, could not be dropped again ({error}): drop "

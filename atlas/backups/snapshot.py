@@ -91,6 +91,13 @@ class Session:
             await self.run(creation)
         return creation is not None
 
+    async def create_trigrams(self, schema: str) -> bool:
+        """Add what the indexes of searches need to the schema; False if it is there, or can't be had."""
+        creation = await self.statements.fetchval("backups.create_trigrams", schema)
+        if creation is not None:
+            await self.run(creation)
+        return creation is not None
+
     async def use_schema(self, schema: str) -> None:
         """Let this transaction, and new sessions without a search path of their own, find the schema."""
         if schema != (await self.facts()).schema:

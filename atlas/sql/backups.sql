@@ -37,6 +37,16 @@ ORDER BY relkind, relname;
 -- The statement that creates the schema $1; no row if there is one, because creating takes a right that using does not.
 SELECT format('CREATE SCHEMA %I', $1::text) WHERE to_regnamespace(quote_ident($1)) IS NULL;
 
+-- name: create_trigrams
+-- The statement that adds the extension of the indexes for searches, which a dump of one schema leaves out, to the schema $1; no
+-- row if it is there already, or if this server doesn't have it.
+SELECT format('CREATE EXTENSION pg_trgm SCHEMA %I', $1::text)
+WHERE EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_trgm' AND installed_version IS NULL);
+
+-- name: drop_trigrams
+-- The statement that drops that extension again.
+SELECT 'DROP EXTENSION IF EXISTS pg_trgm';
+
 -- name: drop_schema
 -- The statement that drops the schema $1, which fails if there is anything in it.
 SELECT format('DROP SCHEMA %I', $1::text);

@@ -49,6 +49,28 @@ DELETE FROM events
 WHERE ctid >= format('(%s,0)', $6::bigint)::tid AND ctid < format('(%s,0)', $7::bigint)::tid
     AND (at < $1 AND ($2::bigint IS NULL OR id <= $2) OR at < $3 OR at < $4 AND kind = ANY ($5::text[]));
 
+-- name: learnt_observations
+-- How many observations of the pages $3 to $4 (exclusive) were taken before $1 and before $2 and are learnt, and the oldest one's
+-- time. Those that nobody has learnt yet, or that would have to be learnt again after a crash, stay, whatever their age.
+SELECT count(*) AS rows, min(taken_at) AS oldest
+FROM observations
+WHERE ctid >= format('(%s,0)', $3::bigint)::tid AND ctid < format('(%s,0)', $4::bigint)::tid
+    AND taken_at < least($1::timestamptz, $2::timestamptz)
+    AND id <= (
+        SELECT least(position::bigint, (SELECT observations FROM models WHERE name = 'api.batches'))
+        FROM learner_cursors WHERE source = 'observations'
+    );
+
+-- name: delete_observations
+-- Delete those observations.
+DELETE FROM observations
+WHERE ctid >= format('(%s,0)', $3::bigint)::tid AND ctid < format('(%s,0)', $4::bigint)::tid
+    AND taken_at < least($1::timestamptz, $2::timestamptz)
+    AND id <= (
+        SELECT least(position::bigint, (SELECT observations FROM models WHERE name = 'api.batches'))
+        FROM learner_cursors WHERE source = 'observations'
+    );
+
 -- name: erased
 -- How many videos of the pages $3 to $4 (exclusive) have to be erased, as their data were not refreshed since $1 or they are gone
 -- for good, and the oldest one's time; only those whose time is before $2 and that nobody has claimed.

@@ -319,7 +319,7 @@ class TestDoctor:
             "Python": "ok", "variables": "ok", "temporary folder": "ok", "Prefect": "ok", "settings": "ok",
             "keys": "ok", "clock": "warning", "disk": "ok", "database": "ok", "migrations": "ok",
             "vault": "ok", "key in use": "ok", "quota": "ok", "YouTube API": "ok", "failure texts": "ok",
-            "alerts": "warning", "maintainer": "warning",
+            "alerts": "warning", "maintainer": "warning", "service": "ok",
         }  # fmt: skip
         assert finished.json["ready"] is True
         assert stage.emulator.calls == []

@@ -34,7 +34,10 @@ LEARNT = {
     "patterns": """
         SELECT id, type, signature, statement, conditions, action, data, version FROM patterns ORDER BY id
     """,
-    "evidence": "SELECT * FROM pattern_evidence ORDER BY pattern_id, node, day",
+    "evidence": """
+        SELECT pattern_id, node, day, pos, neg, sum_reward, last_seen, version FROM pattern_evidence
+        ORDER BY pattern_id, node, day
+    """,
     "models": "SELECT name, version, state, observations FROM models ORDER BY name",
     "cursors": f"""
         SELECT source, least(position::bigint, {EVENTS}) FROM learner_cursors

@@ -26,7 +26,7 @@ from atlas.adapters.watches import Watch, WatchesDAO, WatchKind
 from atlas.clock import FixedClock
 from atlas.composition import Atlas, clock_of
 from atlas.config import Settings, load
-from maia.commands import acts
+from maia import acts
 from maia.cycle.agent import Agent, run
 from maia.emulator.catalogue import Catalogue
 from maia.emulator.synthesis import synthesize

@@ -119,7 +119,8 @@ async def _up(environment: Mapping[str, str], prefect: Command) -> list[Figure]:
 
 
 async def _seconds_until_up(environment: Mapping[str, str]) -> float:
-    ports = {"PLEIADES_PREFECT__PORT": str(_free_port()), "PLEIADES_METRICS__PORT": str(_free_port())}
+    names = ("PORT", "PLEIADES_PREFECT__PORT", "PLEIADES_METRICS__PORT")
+    ports = {name: str(_free_port()) for name in names}
     began_s = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "maia", "up", "--json", env={**environment, **ports},

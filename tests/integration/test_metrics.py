@@ -23,7 +23,9 @@ from atlas.config import Settings
 from atlas.keyring import KeyRing
 from atlas.testing import SettingsFactory, ThrowAwayServer
 from maia.hunter.cycle import Hunter
-from maia.stack.metrics import FAMILIES, Exporter, MetricsError, serve_metrics
+from maia.stack.exporter import Exporter
+from maia.stack.families import FAMILIES
+from maia.stack.metrics import MetricsError, serve_metrics
 
 pytestmark = pytest.mark.integration
 
@@ -280,7 +282,7 @@ class TestStanding:
     async def test_a_lapsed_claim_is_counted_once_however_much_it_holds(
         self, atlas: Atlas, sql: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("maia.stack.metrics.COUNTS_KEPT_S", 0.0)
+        monkeypatch.setattr("maia.stack.exporter.COUNTS_KEPT_S", 0.0)
         exporter = Exporter(atlas)
         async with Hunter.open(atlas) as hunter:
             await hunter.dao.seed(["cats", "city gardens", "trains"])
@@ -296,7 +298,7 @@ class TestStanding:
                 assert value(told, "pleiades_lease_expiries_total", agent="tracker") is None
 
     async def test_everything_told_is_described_and_the_other_way_round(self, atlas: Atlas, sql: Any) -> None:
-        await hunted(atlas, cycle("rate_limited"), cycle(samples=1), agent="tracker")
+        await hunted(atlas, cycle("rate_limited"), cycle(samples=1, observations=4), agent="tracker")
         async with Hunter.open(atlas) as hunter:
             await hunter.dao.seed(["cats"])
             await hunter.dao.claim_topics(1)
@@ -305,10 +307,45 @@ class TestStanding:
         await planned_and_found(atlas)
         keys = KeyRing("hunting", atlas=atlas)
         await keys.settle(await keys.acquire("search"))
+        await atlas.events.append("maintainer.duty", {"duty": "health", "details": {"score": 0.75}})
         exposition = (await Exporter(atlas).exposition()).decode()
         names = {line.split()[2] for line in exposition.splitlines() if line.startswith("# HELP pleiades_")}
         of_zones = {family.name for family in FAMILIES if "zone" in family.labels}
         assert names | of_zones == {family.name for family in FAMILIES}
+
+
+class TestOtherNames:
+    async def test_each_figure_is_the_same_under_all_its_names(self, atlas: Atlas) -> None:
+        await hunted(atlas, cycle(seconds=1.0), cycle("failed", seconds=3.0))
+        learnt = cycle(seconds=2.0, observations=40, skipped={"network": 2})
+        await hunted(atlas, learnt, cycle("idle", seconds=6.0), agent="learner")
+        judged = {"duty": "health", "details": {"score": 0.75}}
+        await atlas.events.append("maintainer.duty", judged, agent="maintainer")
+        told = await told_by(Exporter(atlas))
+
+        assert value(told, "pleiades_observations_total", agent="learner") == 40
+        assert value(told, "pattern_engine_interactions_total") == 40
+        patterns = ("pleiades_patterns", "pattern_engine_patterns_total", "maya_learn_patterns_total")
+        assert [value(told, name) for name in patterns] == [0, 0, 0]
+        assert value(told, "maya_learn_processing_seconds_sum") == 8
+        assert value(told, "maya_learn_processing_seconds_count") == 2
+        assert value(told, "maya_learn_processing_seconds_bucket", le="2.5") == 1
+        assert value(told, "maya_learn_errors_total") == 2
+        operations = [value(told, f"opencog_operations_{each}") for each in ("total", "successful", "failed")]
+        assert operations == [4, 3, 1]
+        assert value(told, "opencog_operation_duration_avg") == pytest.approx(3_000)
+        assert value(told, "opencog_health_score") == value(told, "pleiades_health_score") == 0.75
+        memory_bytes = value(told, "maya_learn_memory_usage_bytes")
+        assert memory_bytes == value(told, "opencog_memory_allocated_bytes")
+        assert 1_000_000 < (memory_bytes or 0) <= (value(told, "opencog_memory_peak_bytes") or 0) * 1.01
+        assert (value(told, "opencog_uptime_seconds") or 0) > 0
+
+    @pytest.mark.parametrize("details", [None, {}, {"score": "high"}, {"score": None}])
+    async def test_an_odd_judgement_is_left_out(self, atlas: Atlas, details: Any) -> None:
+        await atlas.events.append("maintainer.duty", {"duty": "health", "details": details})
+        told = await told_by(Exporter(atlas))
+        assert value(told, "pleiades_up") == 1
+        assert value(told, "opencog_health_score") is None
 
 
 class TestServing:

@@ -413,7 +413,8 @@ class TestCycles:
 
     def test_agents_under_maia_up_leave_the_sampling_to_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PLEIADES_MONITORING__AFTER_CYCLES", "true")
-        children = {child.name: child.environment for child in _Stack(None, as_json=True)._children({})}
+        stack = _Stack(None, as_json=True)
+        children = {child.name: child.environment for child in stack._children(stack._variables(), {})}
         for name, value in children["agents"].items():
             monkeypatch.setenv(name, value)
         assert not config.load().monitoring.after_cycles

@@ -34,7 +34,7 @@ def test_settings_come_from_arguments_alone(
     monkeypatch.setenv("DATABASE_URL", "postgresql://ambient/")
     settings = settings_factory(hunter={"batch_size": 3})
     assert isinstance(settings, Settings)
-    assert (settings.node_id, settings.port, settings.hunter.batch_size) == ("test", 8000, 3)
+    assert (settings.node_id, settings.port, settings.hunter.batch_size) == ("test", 8080, 3)
     assert settings.data_dir == tmp_path / "data"
     assert settings.database_url is not None
     assert "/test_" in settings.database_url.get_secret_value()

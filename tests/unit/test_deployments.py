@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from atlas.service_settings import MEBIBYTE, ApiSettings
 from maia import cli
 from maia.agents import AGENTS
 from maia.commands.config import every_setting
@@ -22,6 +23,8 @@ from maia.commands.config import every_setting
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMPOSE = ROOT / "docker/compose.yaml"
 KUBERNETES = ROOT / "deployments/kubernetes"
+NGINX = ROOT / "deployments/nginx"
+SWARM = ROOT / "deployments/swarm/stack.yaml"
 SYSTEMD = ROOT / "deployments/systemd"
 OF_NO_COMMAND = ("pleiades-privileged@", "pleiades-rollback")
 UNITS = sorted(unit for unit in SYSTEMD.glob("*/*.service") if unit.stem not in OF_NO_COMMAND)
@@ -154,11 +157,64 @@ def test_the_example_names_what_compose_reads(services: dict[str, dict[str, Any]
         re.findall(r"^#?([A-Z_]+)=(.*)$", (ROOT / "docker/.env.example").read_text("utf-8"), re.MULTILINE)
     )
     read = set(re.findall(r"\$\{([A-Z_]+)", COMPOSE.read_text("utf-8")))
-    others_images = {f"{name}_IMAGE" for name in ("POSTGRES", "PROMETHEUS", "GRAFANA", "REDIS")}
+    others_images = {f"{name}_IMAGE" for name in ("POSTGRES", "PROMETHEUS", "GRAFANA", "REDIS", "NGINX")}
     assert read - others_images - {"PLEIADES_LOG__JSON_LINES"} <= set(example)
     settings = {setting.variable for setting in every_setting()}
     assert set(example) <= read | settings
     assert not [value for value in example.values() if value.startswith(("'", '"'))]
+
+
+def test_the_balancer_is_before_the_processes_of_compose(services: dict[str, dict[str, Any]]) -> None:
+    nodes = re.findall(r"^server (\S+):8080 ", (NGINX / "nodes.conf").read_text("utf-8"), re.MULTILINE)
+    assert nodes == ["node-1", "node-2", "node-3"]
+    assert list(services["balancer"]["depends_on"]) == nodes
+    for name in nodes:
+        assert services[name]["command"][-2:] == ["--port", "8080"]
+        assert services[name]["profiles"] == services["balancer"]["profiles"] == ["nodes"]
+        assert services[name]["ports"] == []
+
+
+def test_the_balancer_leaves_it_to_the_service_to_refuse_what_is_too_long() -> None:
+    text = (NGINX / "nginx.conf").read_text("utf-8")
+    [longest_mib] = re.findall(r"client_max_body_size (\d+)m;", text)
+    assert int(longest_mib) * MEBIBYTE > ApiSettings().most_body_bytes
+    # What a location sets of these takes the place of all of the server's.
+    assert "proxy_set_header" not in text.partition("location / {")[2]
+
+
+# Swarm
+
+
+@pytest.fixture(scope="module")
+def swarm() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(SWARM.read_text("utf-8"))
+    return content
+
+
+def test_commands_of_the_swarm_exist(swarm: dict[str, Any]) -> None:
+    found = [maia_in(service["command"]) for service in swarm["services"].values()]
+    assert len(found) == len(AGENTS) + 2
+    for words in found:
+        assert words is not None
+        assert_known(words)
+
+
+def test_everything_in_the_swarm_is_confined_and_gets_secrets_as_files(swarm: dict[str, Any]) -> None:
+    known = {setting.variable for setting in every_setting()}
+    for name, service in swarm["services"].items():
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"]), name
+        assert {"cpus", "memory", "pids"} == set(service["deploy"]["resources"]["limits"]), name
+        secrets = {secret["source"]: secret["target"] for secret in service["secrets"]}
+        assert secrets.keys() == swarm["secrets"].keys(), name
+        assert {target.upper() for target in secrets.values()} <= known, name
+        assert set(service["environment"]) <= known, name
+
+
+def test_a_new_process_of_the_swarm_is_well_before_an_old_one_goes(swarm: dict[str, Any]) -> None:
+    api = swarm["services"]["api"]
+    assert api["deploy"]["replicas"] == 3
+    assert api["deploy"]["update_config"]["order"] == "start-first"
+    assert api["healthcheck"]["test"][-1].endswith("/healthz")
 
 
 # Kubernetes
@@ -242,6 +298,20 @@ def test_commands_of_the_manifests_exist(folder: str) -> None:
     assert len(found) >= 5
     for words in found:
         assert_known(words)
+
+
+def test_what_scales_by_its_load_has_no_number_of_its_own() -> None:
+    resources = list(rendered("overlays/production"))
+    deployments = {r["metadata"]["name"]: r["spec"] for r in resources if r["kind"] == "Deployment"}
+    scaled = [
+        r["spec"]["scaleTargetRef"]["name"] for r in resources if r["kind"] == "HorizontalPodAutoscaler"
+    ]
+    assert sorted(scaled) == ["api", "worker"]
+    for name in scaled:
+        assert "replicas" not in deployments[name]
+        [container] = deployments[name]["template"]["spec"]["containers"]
+        # Their load is a share of what they ask for.
+        assert "cpu" in container["resources"]["requests"]
 
 
 @overlays

@@ -16,9 +16,10 @@ import atlas
 import flows
 import maia
 from maia import cli
+from maia.api import measuring
 from maia.commands.config import documentation, every_setting
 from maia.emulator.realism import PRESETS, assumptions, written
-from maia.stack import metrics
+from maia.stack import families
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -79,13 +80,16 @@ def command_of(words: list[str]) -> tuple[Any, list[str]]:
     """The command that the words name, and the words after its name."""
     name, *rest = words
     assert name in cli.COMMANDS, f"maia {name}: no such command"
-    command = cli.load_command(name)
-    inner = getattr(command, "commands", {})
-    if rest and rest[0] not in inner and (default := getattr(command, "default", None)):
-        return inner[default], rest
-    if rest and inner and not rest[0].startswith("-"):
-        assert rest[0] in inner, f"maia {name} {rest[0]}: no such command"
-        return inner[rest[0]], rest[1:]
+    command, path = cli.load_command(name), f"maia {name}"
+    # Groups may hold groups.
+    while rest and (inner := getattr(command, "commands", {})):
+        if rest[0] not in inner and (default := getattr(command, "default", None)):
+            return inner[default], rest
+        if rest[0].startswith("-"):
+            break
+        path = f"{path} {rest[0]}"
+        assert rest[0] in inner, f"{path}: no such command"
+        command, rest = inner[rest[0]], rest[1:]
     return command, rest
 
 
@@ -159,7 +163,9 @@ def test_the_settings_page_is_up_to_date() -> None:
 
 def test_the_metrics_page_is_up_to_date() -> None:
     page = (ROOT / "docs/monitoring.md").read_text("utf-8")
-    assert metrics.documentation() in page, "put there what maia.stack.metrics.documentation() says"
+    for table in (families.FAMILIES, measuring.FAMILIES, families.OTHER_NAMES):
+        described = families.documentation(table)
+        assert described in page, f"put there what maia.stack.families.documentation() says:\n{described}"
 
 
 def test_every_alert_is_explained() -> None:
@@ -171,7 +177,9 @@ def test_every_alert_is_explained() -> None:
 
 def test_metrics_and_alerts_exist() -> None:
     alerts = (ROOT / "deployments/prometheus/rules/pleiades.yml").read_text("utf-8")
-    known = {family.name for family in metrics.FAMILIES} | set(re.findall(r"alert: (\w+)", alerts))
+    known = {family.name for family in (*families.FAMILIES, *measuring.FAMILIES)} | set(
+        re.findall(r"alert: (\w+)", alerts)
+    )
     for page in PAGES:
         named = re.findall(r"`(pleiades_(?!\w+__)\w+|Pleiades[A-Z]\w+)`", page.read_text("utf-8"))
         assert set(named) <= known, page

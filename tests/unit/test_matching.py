@@ -131,6 +131,20 @@ class Changes(RuleBasedStateMachine):
         self.matcher.add(*fresh)
         self.model.update({each.id: each for each in fresh})
 
+    @rule(names=st.lists(st.integers(0, 12), max_size=8, unique=True), found=stated, context=contexts)
+    def merge(
+        self, names: list[int], found: tuple[list[Condition], Counts], context: dict[str, Scalar]
+    ) -> None:
+        fresh = self.matcher.update(*self.made(names, found))
+        self.model.update({each.id: each for each in self.made(names, found) if each not in fresh})
+        self.matcher.match(context, NOW)
+        merging = self.matcher.merging(fresh)
+        agrees(self.matcher, list(self.model.values()), context)
+        merging.build()
+        agrees(self.matcher, list(self.model.values()), context)
+        self.matcher.finish(merging)
+        self.model.update({each.id: each for each in fresh})
+
     @rule(n=st.integers(0, 12), evidence=counts)
     def gain_evidence(self, n: int, evidence: Counts) -> None:
         id_ = Pattern(PatternType.TASK_SEQUENCE, {"n": n}, "").id

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from maia.stack.metrics import FAMILIES
+from maia.api import measuring
+from maia.stack import families
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RULES = ROOT / "deployments/prometheus/rules/pleiades.yml"
@@ -18,6 +19,7 @@ DASHBOARDS = sorted((ROOT / "deployments/grafana/dashboards").glob("*.json"))
 
 dashboards = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 
+FAMILIES = (*families.FAMILIES, *measuring.FAMILIES)
 LABELS = {family.name: set(family.labels) for family in FAMILIES}
 for family in FAMILIES:
     if family.kind == "histogram":
@@ -43,7 +45,9 @@ def expressions(path: Path) -> list[str]:
 def assert_understood(expression: str) -> None:
     """That every metric in it exists, and has the labels by which it is chosen."""
     recorded = {rule["record"] for rule in rules() if "record" in rule}
-    metrics = re.findall(r"\b((?:pleiades|process)_\w+|up|ALERTS|\w+:[\w:]+)\b(?:\{([^}]*)\})?", expression)
+    metrics = re.findall(
+        r"\b((?:pleiades|pattern_engine|process)_\w+|up|ALERTS|\w+:[\w:]+)\b(?:\{([^}]*)\})?", expression
+    )
     assert metrics, expression
     for name, chosen in metrics:
         assert name in LABELS.keys() | recorded | OTHERS, f"{name} in {expression}"
@@ -94,8 +98,8 @@ def test_dashboards_are_whole(path: Path) -> None:
             assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
 
 
-def test_the_four_dashboards_have_names_of_their_own() -> None:
-    assert {path.stem for path in DASHBOARDS} == {"agents", "quota", "discovery", "velocity"}
+def test_the_dashboards_have_names_of_their_own() -> None:
+    assert {path.stem for path in DASHBOARDS} == {"agents", "quota", "discovery", "velocity", "service"}
     assert len({dashboard(path)["title"] for path in DASHBOARDS}) == len(DASHBOARDS)
 
 

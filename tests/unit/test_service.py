@@ -128,7 +128,8 @@ async def test_timers_take_the_place_of_everything(service: Service, recorder: R
     await installed(service)
     recorder.take()
     timers = units_to_start(timers=True, agents=["hunter"], scope=Scope.SYSTEM)
-    assert timers == ["pleiades-agent@hunter.timer", "pleiades-backup.timer", "pleiades-metrics.service"]
+    lasting = ["pleiades-metrics.service", "pleiades-api.service"]
+    assert timers == ["pleiades-agent@hunter.timer", "pleiades-backup.timer", *lasting]
     plan = service.plan_installation(Path("/opt/pleiades/bin/maia"), timers)
     await service.install(plan)
     assert "systemctl disable --now pleiades.service" in recorder.asked
