@@ -54,7 +54,7 @@ def proxy_for(url: str) -> str | None:
     """The proxy to use for a URL, according to the environment; None for none."""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    if _is_loopback(host):
+    if is_loopback(host) or host.endswith(".localhost"):
         return None
     proxies = getproxies_environment()
     if proxy_bypass(f"{host}:{parts.port}" if parts.port else host):
@@ -68,11 +68,21 @@ def without_secret(url: str) -> str:
     return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address, or the name localhost, is of this machine alone."""
+    if host.lower() == "localhost":
+        return True
     try:
-        return ip_address(host).is_loopback
+        address = ip_address(host.strip("[]"))
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def address_from_here(host: str) -> str:
+    """Where this machine reaches a server that listens on `host`, which may stand for every address."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not listened on
 
 
 def _checked(name: str, given: str) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import logging
 import time
 from collections.abc import Mapping
@@ -186,15 +185,3 @@ class Access:
 def _signature(key: AccessKey, expires: int) -> str:
     """Made with the key's digest: revoking the key ends its sessions, and no further secret exists."""
     return hmac.new(key.digest, f"session {key.id} {expires}".encode(), sha256).hexdigest()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address, or the name localhost, is of this machine alone."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback

@@ -78,7 +78,7 @@ def routers() -> Sequence[APIRouter]:
         patterns,
         sockets,
         videos,
-    )  # fmt: skip
+    )
 
     return (
         acting.router, discovery.router, events.router, health.router, learning.router, metrics.router,
@@ -132,9 +132,10 @@ def build(atlas: Atlas) -> Application:
         redoc_url=None,
         responses=_PROBLEMS,
     )
-    for router in routers():
+    served = routers()
+    for router in served:
         app.include_router(router)
-    describe(app, routers())
+    describe(app, served)
     app.router.routes.append(Route(mcp.PATH, assistants, methods=["POST"]))
     app.add_exception_handler(Problem, answer_problem)
     app.add_exception_handler(AtlasError, answer_problem)
@@ -152,7 +153,7 @@ def build(atlas: Atlas) -> Application:
             allow_headers=["X-API-Key", "Content-Type", "If-None-Match", "Last-Event-ID"],
             expose_headers=["ETag", "RateLimit-Limit", "RateLimit-Remaining", "Retry-After"],
         )
-    routes = [*app.routes, *(route for router in routers() for route in router.routes)]
+    routes = [*app.routes, *(route for router in served for route in router.routes)]
     measured = Measuring(SecureHeaders(ProblemPages(guarded)), traffic, routes)
     return Application(measured, app, stopping)
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.datastructures import Headers, MutableHeaders
 
-from maia.api.access import SESSION_COOKIE, Caller, is_loopback
+from atlas.network import is_loopback
+from maia.api.access import SESSION_COOKIE, Caller
 from maia.api.problems import Problem, problem_of
 from maia.origin import refusal
 

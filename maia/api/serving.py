@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from atlas.errors import ConfigError
-from maia.api.access import is_loopback
+from atlas.network import address_from_here, is_loopback
 from maia.api.app import Application, build
 from maia.errors import MaiaError
 
@@ -70,7 +70,7 @@ def listen(host: str, port: int) -> socket.socket:
 def url_of(listener: socket.socket, settings: ApiSettings) -> str:
     """Where a browser of this machine finds the service."""
     host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not listened on
+    host = address_from_here(host)
     scheme = "https" if settings.tls_certificate else "http"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 

@@ -435,7 +435,7 @@ async def _rings(atlas: Atlas) -> list[Check]:
 async def _exposure(atlas: Atlas) -> Check:
     """Check that nobody but this machine reaches the service without a key."""
     from atlas.adapters.access import AccessDAO
-    from maia.api.access import is_loopback
+    from atlas.network import is_loopback
 
     settings = atlas.settings
     dao = AccessDAO(atlas.db, clock=atlas.clock, settings=settings)

@@ -34,8 +34,6 @@ LONGEST_ANSWER_S = 900.0
 LONGEST_FAILURE_S = 120.0
 """How long an embedded server may fail to start before everything is started anew."""
 
-_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not listened on
-
 
 @app.command()
 def up(
@@ -64,7 +62,7 @@ def up(
 
 def _greet(*, is_demo: bool, as_json: bool) -> None:
     """Print where the dashboard is going to be, before anything that takes time."""
-    from maia.api.access import is_loopback
+    from atlas.network import is_loopback
     from maia.stack import preflight
 
     settings = load_settings()
@@ -82,7 +80,9 @@ def _dashboard_url(settings: Settings) -> str:
 
 def _place(settings: Settings) -> str:
     """Where programs of this machine find what listens on HOST."""
-    host = _LOOPBACK_OF.get(settings.host, settings.host)
+    from atlas.network import address_from_here
+
+    host = address_from_here(settings.host)
     return f"[{host}]" if ":" in host else host
 
 
@@ -147,7 +147,7 @@ class _Stack:
 
         A demonstration begins without keys, so it gets one.
         """
-        from maia.api.access import is_loopback
+        from atlas.network import is_loopback
 
         if is_loopback(self.settings.host):
             return

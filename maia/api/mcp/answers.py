@@ -7,6 +7,7 @@ and figures.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -42,7 +43,7 @@ class Arguments(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Answer(BaseModel):
+class Answer(BaseModel, ABC):
     """What every tool answers, beside its rows."""
 
     rows: ClassVar[str]
@@ -58,9 +59,9 @@ class Answer(BaseModel):
         default=None, description="Why the answer is empty or was cut short, and what to call instead."
     )
 
+    @abstractmethod
     def summary(self) -> str:
         """The answer in a sentence, without any text by strangers."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
