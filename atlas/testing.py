@@ -302,6 +302,10 @@ def settings_factory(request: pytest.FixtureRequest, tmp_path: Path) -> Settings
         if isinstance(learner, dict):
             # A test must not do less because other programs keep its machine busy.
             overrides["learner"] = {"adapt_to_host": False} | learner
+        api = overrides.get("api", {})
+        if isinstance(api, dict):
+            # A test asks more often than a person does, and the more so the slower its machine is.
+            overrides["api"] = {"requests_per_minute": 100_000} | api
         defaults: dict[str, Any] = {"data_dir": tmp_path / "data", "node_id": "test"}
         return IsolatedSettings(**(defaults | overrides))
 

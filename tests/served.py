@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +47,16 @@ class Served:
 
     async def post(self, path: str, data: Any = None, **options: Any) -> Answer:
         return await self.ask("POST", path, json=data, **options)
+
+    async def until(self, path: str, holds: Callable[[Any], bool], seconds: float = 20) -> Answer:
+        """The first answer of a path whose JSON is as wanted; every answer before it must be a 200, too."""
+        async with asyncio.timeout(seconds):
+            while True:
+                answer = await self.get(path)
+                assert answer.status == 200, (path, answer.status, answer.json)
+                if holds(answer.json):
+                    return answer
+                await asyncio.sleep(0.02)
 
     async def add_key(
         self, name: str, scope: Scope, requests_per_minute: int | None = None

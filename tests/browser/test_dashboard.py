@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,8 +50,7 @@ class Seen:
 @pytest_asyncio.fixture
 async def service(atlas: Atlas, sql: Any) -> AsyncIterator[Served]:
     await store_shown(sql)
-    api = atlas.settings.api.model_copy(update={"requests_per_minute": 10_000})
-    async with served(replace(atlas, settings=atlas.settings.model_copy(update={"api": api}))) as service:
+    async with served(atlas) as service:
         yield service
 
 

@@ -50,12 +50,7 @@ async def imported(service: Served, **changes: Any) -> str:
 
 async def becomes(service: Served, total: int, path: str = "/patterns") -> Answer:
     """The list, once it has so many patterns."""
-    async with asyncio.timeout(20):
-        while True:
-            answer = await service.get(path)
-            if answer.json["total"] == total:
-                return answer
-            await asyncio.sleep(0.02)
+    return await service.until(path, lambda found: found["total"] == total)
 
 
 async def test_what_is_imported_is_listed_explained_matched_and_recommended(service: Served) -> None:

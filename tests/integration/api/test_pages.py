@@ -7,7 +7,6 @@ import csv
 import io
 import json
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -60,9 +59,7 @@ class Page(HTMLParser):
 
 @pytest_asyncio.fixture
 async def service(atlas: Atlas) -> AsyncIterator[Served]:
-    # The pages of a test are more than a person looks at in a minute.
-    api = atlas.settings.api.model_copy(update={"requests_per_minute": 10_000})
-    async with served(replace(atlas, settings=atlas.settings.model_copy(update={"api": api}))) as service:
+    async with served(atlas) as service:
         yield service
 
 
