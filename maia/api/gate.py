@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable
 from hashlib import blake2b
-from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -16,6 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from atlas.network import is_loopback
 from maia.api.access import SESSION_COOKIE, Caller
 from maia.api.problems import Problem, problem_of
+from maia.federation.messages import MOST_BYTES
 from maia.origin import refusal
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 OPEN_PATHS: Final = frozenset({"/healthz", "/login"})
 """Paths that need no key; files below /static/ don't either."""
+EXCHANGE_PATH: Final = "/federation/exchange"
+DIGESTS_PATH: Final = "/federation/digests"
+FEDERATION_PATHS: Final = frozenset({EXCHANGE_PATH, DIGESTS_PATH})
+"""Paths for other sites, which have the cluster's token and no key; their routes check it."""
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 _LARGEST_ETAGGED_BYTES: Final = 4 * 2**20
@@ -47,6 +51,10 @@ _HEADERS: Final = {
 }
 
 
+_STATIC: Final = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+_RAW_HEADERS: Final = [*_STATIC, (b"cache-control", b"no-cache")]
+
+
 class SecureHeaders:
     """Headers by which browsers run nothing but our own files."""
 
@@ -54,13 +62,14 @@ class SecureHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_static = scope.get("path", "").startswith("/static/")
+
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-                if not scope.get("path", "").startswith("/static/"):
-                    headers.setdefault("Cache-Control", "no-cache")
+                # By hand: it is done for every answer.
+                given = message["headers"] = list(message.get("headers", ()))
+                names = {name.lower() for name, _ in given}
+                given += [each for each in (_STATIC if is_static else _RAW_HEADERS) if each[0] not in names]
             await send(message)
 
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
@@ -76,7 +85,9 @@ class BoundedBody:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _Body(receive, self._settings.most_body_bytes, self._settings.body_timeout_s)
+        settings = self._settings
+        most_bytes = MOST_BYTES if scope["path"] in FEDERATION_PATHS else settings.most_body_bytes
+        body = _Body(receive, most_bytes, settings.body_timeout_s)
         has_begun = False
 
         async def noting(message: Message) -> None:
@@ -165,9 +176,11 @@ class Gate:
 
         async def with_rate(message: Message) -> None:
             if message["type"] == "http.response.start":
-                rate = MutableHeaders(scope=message)
-                rate["RateLimit-Limit"] = str(caller.requests_per_minute)
-                rate["RateLimit-Remaining"] = str(grant.left)
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"ratelimit-limit", b"%d" % caller.requests_per_minute),
+                    (b"ratelimit-remaining", b"%d" % grant.left),
+                ]
             await send(message)
 
         await self._app(scope, receive, with_rate if scope["type"] == "http" else send)
@@ -241,7 +254,7 @@ def _tags(header: str) -> Iterable[str]:
 
 def is_open(path: str, paths: Collection[str] = OPEN_PATHS) -> bool:
     """Whether a path needs no key."""
-    return path in paths or path.startswith("/static/")
+    return path in paths or path in FEDERATION_PATHS or path.startswith("/static/")
 
 
 def _presented(headers: Headers) -> str | None:
@@ -256,11 +269,12 @@ def _presented(headers: Headers) -> str | None:
 
 
 def _session(headers: Headers) -> str | None:
-    try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(SESSION_COOKIE)
-    except CookieError:
-        return None
-    return morsel.value if morsel is not None else None
+    # SimpleCookie would read no cookie after one of another service of this host that it doesn't like.
+    for cookie in headers.get("cookie", "").split(";"):
+        name, _, value = cookie.strip().partition("=")
+        if name == SESSION_COOKIE:
+            return value
+    return None
 
 
 def _client(scope: Scope) -> str:

@@ -35,11 +35,8 @@ FAMILIES: Final = (
         "pleiades_http_refused_total",
         "counter",
         ("reason",),
-        "Requests refused by key, scope or origin, size, or slowness: unauthenticated, forbidden, too_large, "
-        "too_slow.",
-    ),
-    Family(
-        "pattern_engine_federation_messages", "gauge", (), "Requests that other sites made to this process."
+        "Requests refused by key, scope or origin, size, slowness, form, or as their connection was one too "
+        "many: unauthenticated, forbidden, too_large, too_slow, malformed, too_many_connections.",
     ),
 )
 """What a process of the service measures of itself."""
@@ -55,6 +52,7 @@ ABORTED: Final = "aborted"
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REASONS: Final = {"401": "unauthenticated", "403": "forbidden", "408": "too_slow", "413": "too_large"}
+_BEFORE_ANY_ROUTE: Final = ("malformed", "too_many_connections")
 _SWITCHED: Final = 101
 _EVENT_STREAM: Final = b"text/event-stream"
 
@@ -98,6 +96,7 @@ class Traffic:
     def __init__(self) -> None:
         self.in_progress = 0
         self.streams: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
         self._answers: dict[tuple[str, str], _Answers] = {}
 
     def count(self, route: str, method: str, status: int) -> _Answers:
@@ -107,6 +106,12 @@ class Traffic:
             answers = self._answers[route, method] = _Answers()
         answers.statuses[status] = answers.statuses.get(status, 0) + 1
         return answers
+
+    def refuse(self, reason: str, status: int | None = None) -> None:
+        """Count a connection that was ended before there was a request, with an answer or without one."""
+        self._refused[reason] += 1
+        if status is not None:
+            self.count(NO_ROUTE, "other", status)
 
     @property
     def requests(self) -> Counter[tuple[str, str, str]]:
@@ -125,7 +130,8 @@ class Traffic:
         by_status: Counter[str] = Counter()
         for (_, _, status), count in requests.items():
             by_status[status] += count
-        of_sites = sum(n for (route, _, _), n in requests.items() if route.startswith("/federation/"))
+        refused = Counter({reason: by_status[status] for status, reason in _REASONS.items()})
+        refused.update(dict.fromkeys(_BEFORE_ANY_ROUTE, 0) | self._refused)
         return {
             "pleiades_http_requests_total": [(labels, float(count)) for labels, count in requests.items()],
             "pleiades_http_request_seconds": self._distributions("seconds"),
@@ -134,10 +140,7 @@ class Traffic:
             "pleiades_http_requests_in_progress": [((), float(self.in_progress))],
             "pleiades_http_streams": [((kind,), float(self.streams[kind])) for kind in ("sse", "websocket")],
             "pleiades_http_rate_limited_total": [((), float(by_status["429"]))],
-            "pleiades_http_refused_total": [
-                ((reason,), float(by_status[status])) for status, reason in _REASONS.items()
-            ],
-            "pattern_engine_federation_messages": [((), float(of_sites))],
+            "pleiades_http_refused_total": [((reason,), float(count)) for reason, count in refused.items()],
         }
 
     def _distributions(self, figure: str) -> list[LabelledValue]:

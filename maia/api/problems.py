@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from atlas import errors
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE: Final = "application/problem+json"
 _LONGEST_DETAIL: Final = 1_000
+_LONGEST_REASON: Final = 300
 
 _STATUS_OF: Final[Sequence[tuple[type[AtlasError], HTTPStatus, bool]]] = (
     (errors.DataRefused, HTTPStatus.UNPROCESSABLE_ENTITY, True),
@@ -67,15 +69,23 @@ class Problem(Exception):
         self.status, self.detail, self.errors, self.headers = status, detail, errors, dict(headers or {})
         self.run = run
 
+    @property
+    def title(self) -> str:
+        return HTTPStatus(self.status).phrase
+
     def response(self) -> Response:
         body: dict[str, Any] = {
             "type": "about:blank",
-            "title": HTTPStatus(self.status).phrase,
+            "title": self.title,
             "status": self.status,
             "detail": self.detail[:_LONGEST_DETAIL],
         }
         if self.errors is not None:
-            body["errors"] = self.errors
+            body["errors"] = [
+                # They name fields of the request as it does.
+                {name: str(value)[:_LONGEST_REASON] for name, value in each.items()}
+                for each in self.errors
+            ]
         if self.run is not None:
             body["run"] = self.run
         return Response(orjson.dumps(body), self.status, self.headers, MEDIA_TYPE)
@@ -85,6 +95,8 @@ def problem_of(error: Exception) -> Problem | None:
     """The problem that an error of ours is; None for a defect."""
     if isinstance(error, Problem):
         return error
+    if isinstance(error, ClientDisconnect):
+        return Problem(HTTPStatus.BAD_REQUEST, "the request ended before its body did: send it again")
     for kind, status, is_for_callers in _STATUS_OF:
         if isinstance(error, kind):
             if is_for_callers:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from atlas.errors import ConfigError
 from atlas.network import address_from_here, is_loopback
 from maia.api.app import Application, build
+from maia.api.connections import HttpConnection, Limits, WebSocketConnection
 from maia.errors import MaiaError
 
 if TYPE_CHECKING:
-    from asyncio import TimerHandle, Transport
-
     from atlas.composition import Atlas
     from atlas.service_settings import ApiSettings
 
@@ -30,7 +28,7 @@ logger = logging.getLogger(__name__)
 KEEP_ALIVE_S: Final = 30
 _BACKLOG: Final = 2048
 _STALLED_MS: Final = 60_000
-_GOING_AWAY: Final = 1001
+_OTHER_FILES: Final = 200
 
 
 class CannotListen(MaiaError):
@@ -75,8 +73,25 @@ def url_of(listener: socket.socket, settings: ApiSettings) -> str:
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+def allow_connections(most: int) -> None:
+    """Let this process open a file for each connection: systems often begin with 1,024, and permit more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = most + _OTHER_FILES
+    possible = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if resource.RLIM_INFINITY != soft < possible:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+    if possible < needed:
+        logger.warning(
+            "only %d files can be open, too few for %d connections: raise the limit (LimitNOFILE), "
+            "or lower PLEIADES_API__MOST_CONNECTIONS",
+            possible,
+            most,
+        )
+
+
 async def serve(atlas: Atlas, listener: socket.socket, ready: Callable[[], None]) -> None:
     """Serve until cancelled, then finish the answers in progress; calls `ready` once it answers."""
+    allow_connections(atlas.settings.api.most_connections)
     app = build(atlas)
     server = _Server(_config(app, atlas.settings.api), ready)
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
@@ -107,19 +122,21 @@ class _Server(uvicorn.Server):
 
 
 def _config(app: Application, settings: ApiSettings) -> uvicorn.Config:
+    limits = Limits(settings.head_timeout_s, settings.most_connections, app.traffic, app.full)
     tls: dict[str, Any] = {}
     if settings.tls_certificate is not None and settings.tls_key is not None:
         tls = {"ssl_certfile": settings.tls_certificate, "ssl_keyfile": settings.tls_key}
     config = uvicorn.Config(
         app,
-        http=type("_Timed", (_TimedProtocol,), {"head_timeout_s": settings.head_timeout_s}),
-        ws=_WebSocketProtocol,
+        http=type("_Limited", (HttpConnection,), {"limits": limits}),
+        ws=WebSocketConnection,
         lifespan="on",
         log_config=None,
+        # Below that it writes three lines for each WebSocket.
+        log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=settings.most_connections,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(settings.stop_timeout_s)),
         ws_max_size=settings.most_body_bytes,
@@ -133,64 +150,3 @@ def _config(app: Application, settings: ApiSettings) -> uvicorn.Config:
             "PLEIADES_API__TLS_CERTIFICATE and PLEIADES_API__TLS_KEY"
         ) from error
     return config
-
-
-class _TimedProtocol(HttpToolsProtocol):
-    """Ends connections on which a request takes too long to begin.
-
-    uvicorn itself only limits how long a connection may be idle between requests.
-    """
-
-    head_timeout_s: ClassVar[float]
-    _timer: TimerHandle | None = None
-
-    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._start_timer()
-
-    def on_message_begin(self) -> None:
-        self._start_timer()
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._stop_timer()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
-        super().connection_lost(exc)
-
-    def _start_timer(self) -> None:
-        if self._timer is None:
-            self._timer = self.loop.call_later(self.head_timeout_s, self._give_up)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _give_up(self) -> None:
-        self._timer = None
-        if not self.transport.is_closing():
-            self.transport.close()
-
-
-class _WebSocketProtocol(WebSocketsSansIOProtocol):
-    """Says that the service goes away when it stops, and ends connections whose client doesn't read.
-
-    uvicorn would say that it restarts, and wait for such a client for ever.
-    """
-
-    def shutdown(self) -> None:
-        if not self.handshake_complete or self.close_sent or self.transport.is_closing():
-            super().shutdown()
-            return
-        self.stop_keepalive()
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": _GOING_AWAY})
-        self.conn.send_close(_GOING_AWAY, "the service stops: connect again")
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.transport.close()
-
-    def on_task_complete(self, task: asyncio.Task[None]) -> None:
-        super().on_task_complete(task)
-        self.loop.call_later(self.close_timeout, self.transport.abort)
