@@ -278,23 +278,27 @@ class Home:
         await self._run("postgres", "--single", "-c", fsync, "-D", str(draft), "postgres", stdin=creation)
 
     async def _run(self, program: str, *arguments: str, stdin: bytes = b"") -> None:
-        process = await asyncio.create_subprocess_exec(
-            str(self.programs / program),
-            *arguments,
+        process = self._started(program, *arguments)
+        # Not by the event loop: others than asyncio's own can't start a program as another user.
+        communicating = asyncio.ensure_future(asyncio.to_thread(process.communicate, stdin))
+        try:
+            output, _ = await asyncio.shield(communicating)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await asyncio.wait([communicating])
+        if process.returncode != 0:
+            reason = failure_summary(output.decode(errors="replace"))
+            raise EmbeddedServerError(f"{program} failed in {self.path}: {reason}: fix that, {REMEDY}")
+
+    def _started(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [str(self.programs / program), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             **self.process_options(),
         )
-        try:
-            output, _ = await process.communicate(stdin)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode != 0:
-            reason = failure_summary(output.decode(errors="replace"))
-            raise EmbeddedServerError(f"{program} failed in {self.path}: {reason}: fix that, {REMEDY}")
 
 
 def packaged_programs() -> Path:

@@ -4,6 +4,7 @@ AtlasError
 ├── BackupError              a backup cannot be made, read or restored
 │   ├── BackupDamaged        it is torn, tampered with or incomplete
 │   └── BackupRunning        another process is making one
+├── BusUnavailable           Redis cannot be reached, or refuses what it is asked
 ├── ConfigError              settings are missing, malformed or contradict each other
 │   ├── ClockSkew            this machine's clock and the database's disagree
 │   └── EmptyKeyRing         a ring has no key to call with
@@ -49,6 +50,10 @@ class BackupDamaged(BackupError):
 
 class BackupRunning(BackupError):
     """Another process is making a backup: wait until it is done."""
+
+
+class BusUnavailable(AtlasError):
+    """Redis cannot be used now."""
 
 
 class ConfigError(AtlasError):

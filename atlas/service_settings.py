@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from typing import Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from atlas.setting_types import Group, HttpUrl, OptionalPath, Texts, Urls
+from atlas.setting_types import Group, HttpUrl, OptionalPath, Texts, Urls, http_url
 
 MEBIBYTE: Final = 2**20
+ASKED_ACTIONS: Final = (
+    "backup", "cleanup", "partitions", "vacuum", "reindex", "restart", "emergency",
+)  # fmt: skip
+"""The kinds of the maintainer's actions that people can be allowed to start over HTTP."""
 
 
 class ApiSettings(Group):
@@ -56,6 +61,10 @@ class ApiSettings(Group):
         le=10_000_000,
         description="Most observations that may wait to be learnt, over all processes; more get a 503.",
     )
+    actions: Texts = Field(
+        default=("cleanup", "partitions", "vacuum", "reindex", "backup", "restart"),
+        description="Kinds of the maintainer's actions that admins may start on the page Health.",
+    )
     tls_certificate: OptionalPath = Field(
         default=None, description="PEM file with its certificate chain; it then answers by TLS alone."
     )
@@ -69,6 +78,14 @@ class ApiSettings(Group):
             if scheme not in ("http", "https") or not separator or not rest or "/" in rest:
                 raise ValueError(f"{origin!r} is no origin: write scheme and host, such as https://a.example")
         return origins
+
+    @field_validator("actions")
+    @classmethod
+    def _actions_can_be_asked_for(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        for kind in kinds:
+            if kind not in ASKED_ACTIONS:
+                raise ValueError(f"{kind!r} can't be started there; there are {', '.join(ASKED_ACTIONS)}")
+        return kinds
 
     @model_validator(mode="after")
     def _tls_is_complete(self) -> Self:
@@ -99,6 +116,31 @@ class FederationSettings(Group):
     sync_interval_s: float = Field(
         default=300, ge=1, le=86_400, description="Seconds between two exchanges with a peer."
     )
+    conflicts: Literal["merge", "latest", "confident"] = Field(
+        default="merge",
+        description="Whose evidence counts where sites differ: the sum of all (merge), that of the site that "
+        "saw it last (latest), or of the surest site (confident). The same is stored and exchanged.",
+    )
+    most_new_patterns: int = Field(
+        default=100_000,
+        ge=1,
+        le=10_000_000,
+        description="New patterns that a peer may bring a day, but never more than five times "
+        "PLEIADES_LEARNER__MAX_PATTERNS.",
+    )
+
+    @field_validator("coordinator_url", "peers")
+    @classmethod
+    def _urls_are_plain(cls, value: str | tuple[SecretStr, ...] | None) -> str | tuple[SecretStr, ...] | None:
+        urls = [value] if isinstance(value, str) else [each.get_secret_value() for each in value or ()]
+        for url in urls:
+            parts = urlsplit(http_url(url))
+            if parts.username is not None or parts.query or parts.fragment:
+                raise ValueError(
+                    "a site's URL has no user, password, query or fragment, such as https://site.example: "
+                    "sites need the token alone"
+                )
+        return value
 
     @field_validator("token")
     @classmethod

@@ -18,7 +18,8 @@ def _aware(instant: datetime) -> datetime:
     return instant.astimezone(UTC)
 
 
-def _http_url(text: str) -> str:
+def http_url(text: str) -> str:
+    """The text, if it is a URL of HTTP; ValueError otherwise."""
     try:
         url = urlsplit(text)
         _ = url.port
@@ -30,7 +31,7 @@ def _http_url(text: str) -> str:
 
 
 def _secret_http_url(secret: SecretStr) -> SecretStr:
-    _http_url(secret.get_secret_value())
+    http_url(secret.get_secret_value())
     return secret
 
 
@@ -41,7 +42,7 @@ def _unset_if_empty(value: Any) -> Any:
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Instant = Annotated[datetime, AfterValidator(_aware)]
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
+HttpUrl = Annotated[str, AfterValidator(http_url)]
 SecretHttpUrl = Annotated[SecretStr, AfterValidator(_secret_http_url)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_unset_if_empty)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(sources.listed())]

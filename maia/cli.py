@@ -59,6 +59,7 @@ PANELS = {
         "serve": "Run every agent on its schedule, for a Prefect server that you run yourself.",
         "provision": "Set up a Prefect server: work pools, deployments and automations.",
         "api": "Serve patterns, discovery and the dashboard over HTTP.",
+        "federation": "Show other sites, exchange what was learnt with them now, or leave them.",
         "mcp": "Serve tools to an AI assistant over stdin and stdout.",
         "metrics": "Show what the machines were doing, or serve metrics to Prometheus.",
     },

@@ -6,12 +6,14 @@ site's name resolves to our address (DNS rebinding), the origin looks right, but
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Collection
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_NOT_OF_A_HOST = re.compile(r"[/?#@\\\s]")
 
 
 def refusal(
@@ -24,7 +26,7 @@ def refusal(
     """
     allowed = {name.casefold() for name in allowed_hosts}
     ours = allowed | {own_name.casefold()} if own_name else allowed
-    called = _split(f"//{host}")
+    called = None if host is None or _NOT_OF_A_HOST.search(host) else _split(f"//{host}")
     if called is None or not (_is_ours(called.hostname) or called.hostname in ours):
         return f"the Host {host!r} is not one of this server's names"
     if origin is None:

@@ -204,8 +204,13 @@ class PatternsDAO(DAO):
                 [row.last_seen for row in rows],
             )
 
-    async def merge_evidence(self, evidence: Sequence[StoredEvidence], since: date = date.min) -> int:
-        """Merge rows of copies by the maximum, without days before `since`; returns how many changed."""
+    async def merge_evidence(
+        self, evidence: Sequence[StoredEvidence], since: date = date.min, *, brought_by: str | None = None
+    ) -> int:
+        """Merge rows of copies by the maximum, without days before `since`; returns how many changed.
+
+        `brought_by` is the site that sent them, if one did.
+        """
         changed = 0
         distinct = _merged(evidence)
         for i in _starts(distinct):
@@ -221,6 +226,7 @@ class PatternsDAO(DAO):
                 [row.last_seen for row in rows],
                 [row.version for row in rows],
                 since,
+                brought_by,
             )
         return changed
 

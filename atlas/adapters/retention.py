@@ -142,6 +142,8 @@ RULES: Final[tuple[Rule, ...]] = (
     _time("host samples", "system_metrics", "at", _hosts),
     _time("use of commands", "application_usage", "day", _hosts),
     _time("evidence", "pattern_evidence", "day", _evidence),
+    _time("other sites", "federation_peers", "seen_at", _evidence),
+    _time("refused messages", "federation_refusals", "last_at", _actions),
     _time("alarms of series", "series_alarms", "at", _evidence),
     _time("forgotten patterns", "patterns", "forgotten_at", _evidence, ("forgotten_by", "learner")),
     _time("forecasts", "video_forecasts", "made_at", _forecasts),
@@ -164,6 +166,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _time("sent alerts", "alerts", "quiet_until", _metadata),
     _time("lapsed claims", "metric_lapses", "seen_at", lambda _: _LAPSE_DAYS),
     _time("counts of dropped days", "sample_drops", "day", _actions),
+    _time("lines of logs", "log_lines", "at", lambda s: s.maintainer.retention.logs_days),
     _time("progress of retention", "retention_days", "day", _actions),
 )  # fmt: skip
 """Every rule, in the order in which they are applied."""

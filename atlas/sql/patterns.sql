@@ -1,6 +1,6 @@
 -- name: site
 -- The site's name in evidence, and its key for pseudonyms.
-SELECT node, privacy_key FROM site;
+SELECT own_node() AS node, privacy_key FROM site;
 
 -- name: begin_run
 -- Note that run $1 of the learner has begun.
@@ -38,10 +38,10 @@ RETURNING id, version = 1 AS is_new;
 -- Add what this site counted: for patterns $1 on days $2, $3 for and $4 against, rewards $5, last seen at $6. Patterns that
 -- are forgotten, or are deleted meanwhile, get nothing.
 INSERT INTO pattern_evidence AS e (pattern_id, node, day, pos, neg, sum_reward, last_seen, version)
-SELECT new.pattern_id, site.node, new.day, new.pos, new.neg, new.reward, new.last_seen, 1
+SELECT new.pattern_id, own.node, new.day, new.pos, new.neg, new.reward, new.last_seen, 1
 FROM unnest($1::text[], $2::date[], $3::bigint[], $4::bigint[], $5::float8[], $6::timestamptz[])
     AS new (pattern_id, day, pos, neg, reward, last_seen)
-CROSS JOIN site
+CROSS JOIN own_node() AS own (node)
 JOIN patterns AS p ON p.id = new.pattern_id AND p.forgotten_at IS NULL
 ORDER BY new.pattern_id COLLATE "C", new.day
 FOR KEY SHARE OF p
@@ -51,10 +51,11 @@ SET pos = e.pos + excluded.pos, neg = e.neg + excluded.neg, sum_reward = e.sum_r
 
 -- name: merge_evidence
 -- Merge rows of other sites: of patterns $1, nodes $2, days $3, with counts $4 and $5, rewards $6, last seen at $7, versions $8.
--- Rows of patterns that are not stored, or are forgotten, and of days before $9 are left out. Returns how many rows changed.
+-- Rows of patterns that are not stored, or are forgotten, and of days before $9 are left out. All are from site $10 (NULL: no site
+-- sent them). Returns how many rows changed.
 WITH merged AS (
-    INSERT INTO pattern_evidence AS e (pattern_id, node, day, pos, neg, sum_reward, last_seen, version)
-    SELECT new.pattern_id, new.node, new.day, new.pos, new.neg, new.reward, new.last_seen, new.version
+    INSERT INTO pattern_evidence AS e (pattern_id, node, day, pos, neg, sum_reward, last_seen, version, brought_by)
+    SELECT new.pattern_id, new.node, new.day, new.pos, new.neg, new.reward, new.last_seen, new.version, $10::text
     FROM unnest($1::text[], $2::text[], $3::date[], $4::bigint[], $5::bigint[], $6::float8[], $7::timestamptz[], $8::bigint[])
         AS new (pattern_id, node, day, pos, neg, reward, last_seen, version)
     JOIN patterns AS p ON p.id = new.pattern_id AND p.forgotten_at IS NULL
@@ -68,7 +69,8 @@ WITH merged AS (
             WHEN excluded.version = e.version THEN greatest(e.sum_reward, excluded.sum_reward)
             ELSE e.sum_reward
         END,
-        last_seen = greatest(e.last_seen, excluded.last_seen), version = greatest(e.version, excluded.version)
+        last_seen = greatest(e.last_seen, excluded.last_seen), version = greatest(e.version, excluded.version),
+        brought_by = excluded.brought_by
     WHERE excluded.pos > e.pos OR excluded.neg > e.neg OR excluded.version > e.version OR excluded.last_seen > e.last_seen
         OR (excluded.version = e.version AND excluded.sum_reward > e.sum_reward)
     RETURNING 1
@@ -82,10 +84,11 @@ SELECT p.id, p.type, p.signature, p.statement, p.conditions, p.action, p.data, p
     coalesce(e.sum_reward, 0) AS sum_reward, e.last_seen, coalesce(e.sites, 0) AS sites, coalesce(e.days, 0) AS days
 FROM patterns AS p
 LEFT JOIN (
-    SELECT pattern_id, least(sum(pos), 9007199254740992)::bigint AS pos,
-        least(sum(neg), 9007199254740992)::bigint AS neg, sum(sum_reward) AS sum_reward,
-        max(last_seen) AS last_seen, count(DISTINCT node)::integer AS sites, count(DISTINCT day)::integer AS days
-    FROM pattern_evidence
+    SELECT pattern_id, least(sum(pos) FILTER (WHERE counts), 9007199254740992)::bigint AS pos,
+        least(sum(neg) FILTER (WHERE counts), 9007199254740992)::bigint AS neg,
+        sum(sum_reward) FILTER (WHERE counts) AS sum_reward, max(last_seen) FILTER (WHERE counts) AS last_seen,
+        count(DISTINCT site_of(node))::integer AS sites, count(DISTINCT day) FILTER (WHERE counts)::integer AS days
+    FROM weighed_evidence
     WHERE $2::text[] IS NULL OR pattern_id = ANY ($2::text[])
     GROUP BY pattern_id
 ) AS e ON e.pattern_id = p.id

@@ -90,6 +90,15 @@ def demo(
     ] = None,
     cycles: Annotated[int, typer.Option(min=1, help="Hunter cycles on the first evening.")] = CYCLES,
     days: Annotated[int, typer.Option(min=0, help="Virtual days to track, hour by hour.")] = TRACKED_DAYS,
+    sites: Annotated[
+        int | None,
+        typer.Option(
+            min=3,
+            max=5,
+            help="Show instead how so many sites learn apart, exchange evidence, and agree.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the hunter and the tracker on made-up videos: no API key, no network, nothing left behind.
@@ -98,6 +107,11 @@ def demo(
     first, as a Prefect flow. Then the tracker samples the videos every virtual hour for a few virtual days,
     and the hunter runs again each evening. All of it is the code that runs in production.
     """
+    if sites is not None:
+        from maia.commands import demo_sites
+
+        demo_sites.show(sites, as_json=as_json)
+        return
     say = console(stderr=True).print
     with workshop() as folder:
         path = catalogue or _synthesize_catalogue(folder, say)

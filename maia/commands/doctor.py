@@ -22,6 +22,8 @@ import typer
 from maia.commands.terminal import AsJson, ExitStatus, console, print_json, print_text, run, status_of
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from atlas.composition import Atlas
     from atlas.config import Settings
     from atlas.db import Database
@@ -154,6 +156,8 @@ async def _collect(checks: AsyncIterator[Check]) -> list[Check]:
 async def _services(settings: Settings) -> AsyncIterator[Check]:
     async for check in _database(settings):
         yield check
+    if settings.redis_url is not None:
+        yield await _redis(settings.redis_url, settings.federation.cluster_name)
     yield await _api(settings)
 
 
@@ -476,6 +480,22 @@ def _quota(lines: Sequence[LedgerLine], verdict: Availability) -> Check:
         remedy = "look at the quota and the keys: maia keys"
     finding = f"{place} is closed {until}: {verdict.reason}"
     return Check("quota", CheckOutcome.WARNING, finding, remedy, blocks_agents=True)
+
+
+async def _redis(url: SecretStr, cluster: str) -> Check:
+    """Without Redis, sites still exchange over HTTP, only later."""
+    from atlas.bus import Bus
+    from atlas.errors import BusUnavailable, ConfigError
+
+    try:
+        async with Bus.open(url, cluster) as bus:
+            await bus.ping()
+    except ConfigError as error:
+        return failure("Redis", str(error), "correct REDIS_URL", ExitStatus.CONFIGURATION)
+    except BusUnavailable as error:
+        remedy = "start it or correct REDIS_URL; until then sites exchange over HTTP at intervals"
+        return warning("Redis", str(error), remedy)
+    return ok("Redis", "answers")
 
 
 async def _api(settings: Settings) -> Check:

@@ -462,13 +462,19 @@ def _facts(believed: BelievedPattern) -> list[tuple[str, str]]:
         ("when", " and ".join(believed.conditions) or "always"),
         ("advises", believed.action),
         ("confidence", f"{low}, the lower bound of [{low}, {high}]"),
-        ("evidence", f"{counted}, on {_several(believed.days, 'day')} at {_several(believed.sites, 'site')}"),
+        ("evidence", f"{counted}, on {_several(believed.days, 'day')} at {_at_sites(believed)}"),
         ("reward", f"{reward:.3g} on average" if reward else None),
         ("last seen", as_text(believed.last_seen) if believed.last_seen else None),
         ("known since", as_text(believed.created_at)),
         *((name.replace("_", " "), _figure(value)) for name, value in sorted(believed.data.items())),
     ]
     return [(name, str(value)) for name, value in facts if value is not None]
+
+
+def _at_sites(believed: BelievedPattern) -> str:
+    if believed.of_sites == 1:
+        return _several(believed.sites, "site")
+    return f"{believed.sites} of {believed.of_sites} sites"
 
 
 def _figure(value: object) -> str:

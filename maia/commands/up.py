@@ -41,15 +41,23 @@ def up(
         bool,
         typer.Option("--demo", help="Use made-up videos, fast virtual time and temporary data; no API key."),
     ] = False,
+    federate: Annotated[
+        bool | None,
+        typer.Option(
+            "--federate/--no-federate",
+            help="Exchange what is learnt with other sites. [default: PLEIADES_FEDERATION__ENABLED]",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run everything on this machine until Ctrl-C or SIGTERM.
 
     Runs PostgreSQL (an embedded one unless DATABASE_URL is set), the dashboard and the rest of the HTTP
-    service, a Prefect server with its UI that uses the same PostgreSQL, every agent on its schedule, and the
-    metrics. The dashboard's URL comes first. A process that dies is restarted; if it keeps dying, everything
-    stops with status 1. With --json, each line of stdout is an event, and a last line an error if one ends
-    it. To run it as a service: maia daemon install.
+    service, a Prefect server with its UI that uses the same PostgreSQL, every agent on its schedule, the
+    metrics and, with --federate, the exchange with other sites. The dashboard's URL comes first. A process
+    that dies is restarted; if it keeps dying, everything stops with status 1. With --json, each line of
+    stdout is an event, and a last line an error if one ends it. To run it as a service: maia daemon install.
     """
     with ExitStack() as stack:
         practice = None
@@ -57,7 +65,7 @@ def up(
             from maia.commands.practice import open_practice
 
             practice = stack.enter_context(open_practice(lambda: _greet(is_demo=True, as_json=as_json)))
-        _run(_Stack(practice, as_json=as_json).run())
+        _run(_Stack(practice, as_json=as_json, federates=federate).run())
 
 
 def _greet(*, is_demo: bool, as_json: bool) -> None:
@@ -89,9 +97,10 @@ def _place(settings: Settings) -> str:
 class _Stack:
     """Everything that `maia up` runs, from the first check to the last process."""
 
-    def __init__(self, practice: Practice | None, *, as_json: bool) -> None:
+    def __init__(self, practice: Practice | None, *, as_json: bool, federates: bool | None = None) -> None:
         self.practice, self.as_json = practice, as_json
         self.settings = load_settings()
+        self.federates = self.settings.federation.enabled if federates is None else federates
         self.key: str | None = None
         """The demonstration's key for the service, if others than this machine may call it."""
         self.began_s = time.monotonic()
@@ -105,6 +114,7 @@ class _Stack:
         from atlas.composition import Atlas, check_clock
         from flows.registry import chosen
         from maia.agents import agent_named
+        from maia.log_keeping import kept_log
         from maia.stack import preflight
         from maia.stack.supervisor import ChildError
 
@@ -114,6 +124,8 @@ class _Stack:
             rings = [agent_named(flow.name).ring for flow in agents]
             preflight.check_keys(self.settings, [ring for ring in rings if ring is not None])
         preflight.check_disk(self.settings)
+        if self.federates:
+            preflight.check_federation(self.settings)
         if self.practice is None:
             _greet(is_demo=False, as_json=self.as_json)
         async with AsyncExitStack() as stack:
@@ -129,6 +141,7 @@ class _Stack:
             await check_clock(atlas, preflight.LARGEST_CLOCK_SKEW)
             self._report("started", name="database", kind=repr(atlas.db))
             await self._check_exposure(atlas)
+            await stack.enter_async_context(kept_log(atlas))
             try:
                 async with self._supervisor() as inner:
                     await self._start_all(inner, atlas)
@@ -224,7 +237,9 @@ class _Stack:
         maia = (sys.executable, "-m", "maia")
         for_server = environment.for_server(variables) | dict(database)
         address = ("--host", self.settings.host, "--port", str(self.settings.prefect.port))
+        federation = Child("federation", (*maia, "federation", "run", "--json"), for_clients, tier=1)
         return (
+            *([federation] if self.federates else []),
             Child(
                 "prefect",
                 (sys.executable, "-m", *environment.server_command(), *address),

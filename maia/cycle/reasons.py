@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from atlas.errors import (
     BackupError,
+    BusUnavailable,
     CannotStore,
     ConfigError,
     DatabaseError,
@@ -82,7 +83,7 @@ _REASONS: tuple[tuple[_Test, SkipReason], ...] = (
     (EmptyAnswer, SkipReason.EMPTY),
     (_is_page_token_error, SkipReason.PAGE_TOKEN),
     ((BadRequest, Gone), SkipReason.BAD_REQUEST),
-    (Transient, SkipReason.NETWORK),
+    ((Transient, BusUnavailable), SkipReason.NETWORK),
     ((VaultError, BackupError), SkipReason.VAULT),
     (LeaseLost, SkipReason.LEASE_LOST),
     (CannotStore, SkipReason.STORAGE),

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import generate_latest
 
 from atlas.adapters.discovery import DiscoveryDAO
+from atlas.adapters.federation import FederationDAO
 from atlas.adapters.health import HealthDAO
 from atlas.adapters.maia import MaiaDAO
 from atlas.adapters.metrics import LedgerEntry, MetricsDAO, Total
@@ -38,6 +39,7 @@ from maia.stack.families import (
     exposition,
 )
 from maia.stack.other_names import FAILING_OUTCOMES, under_other_names
+from maia.views.federation import count_sites
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +83,7 @@ class Exporter:
         self._families = families
         self._health = HealthDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         self._patterns = PatternsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+        self._federation = FederationDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         self._metrics = MetricsDAO(atlas.db, atlas.events)
         self._maia = MaiaDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         self._yields = DiscoveryDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
@@ -116,6 +119,7 @@ class Exporter:
         samples |= await self._queue_and_clock()
         samples |= await self._database()
         samples |= await self._judged()
+        samples |= await self._exchanged()
         for name, count in tables.items():
             samples[name] = [((), count)]
         samples["pleiades_up"] = [((), 1.0)]
@@ -184,6 +188,41 @@ class Exporter:
         found = [(past.details or {}).get("score") for past in await self._health.judgements(since, 1)]
         scores = [float(score) for score in found if isinstance(score, int | float)]
         return {"pleiades_health_score": [((), score) for score in scores]}
+
+    async def _exchanged(self) -> dict[str, list[LabelledValue]]:
+        """What was exchanged with other sites."""
+        now = self._atlas.clock.now()
+        peers, refusals = await self._federation.peers(), await self._federation.refusals()
+        refused: Counter[str] = Counter()
+        for each in refusals:
+            refused[each.reason] += each.count
+        found: dict[str, dict[str, int]] = {
+            "messages": {
+                "in": sum(peer.messages_in for peer in peers),
+                "out": sum(peer.messages_out for peer in peers),
+                "refused": refused.total(),
+            },
+            "records": {
+                "in": sum(peer.records_in for peer in peers),
+                "out": sum(peer.records_out for peer in peers),
+                "changed": sum(peer.changed for peer in peers),
+            },
+            "bytes": {
+                "in": sum(peer.bytes_in for peer in peers), "out": sum(peer.bytes_out for peer in peers),
+            },
+        }  # fmt: skip
+        isolated = sum(peer.isolated_until is not None and peer.isolated_until > now for peer in peers)
+        return {
+            "pleiades_federation_sites": [((), float(await count_sites(self._atlas)))],
+            "pleiades_federation_isolated": [((), float(isolated))],
+            "pleiades_federation_refused_total": [
+                ((reason,), float(count)) for reason, count in sorted(refused.items())
+            ],
+            **{
+                f"pleiades_federation_{name}_total": [((way,), float(n)) for way, n in counts.items()]
+                for name, counts in found.items()
+            },
+        }
 
     async def _tables(self) -> Mapping[str, float]:
         """Row counts of the large tables. It also counts expired claims, which is as slow."""

@@ -133,6 +133,24 @@ FAMILIES = (
         ("agent",),
         "Processes that ended because of a 429; a later one continues.",
     ),
+    Family("pleiades_federation_sites", "gauge", (), "Sites that learn together, this one included."),
+    Family(
+        "pleiades_federation_messages_total",
+        "counter",
+        ("direction",),
+        "Messages exchanged with other sites: in, out, and refused.",
+    ),
+    Family(
+        "pleiades_federation_records_total",
+        "counter",
+        ("direction",),
+        "Records in them: in, out, and changed (those that told anything new here).",
+    ),
+    Family("pleiades_federation_bytes_total", "counter", ("direction",), "Bytes of these messages: in, out."),
+    Family(
+        "pleiades_federation_refused_total", "counter", ("reason",), "Messages of others that were refused."
+    ),
+    Family("pleiades_federation_isolated", "gauge", (), "Sites of which nothing is taken for a while."),
     Family(
         "pleiades_vault_waiting", "gauge", (), "Objects kept in the database because the vault refused them."
     ),
@@ -155,6 +173,12 @@ OTHER_NAMES: Final = (
         "counter",
         (),
         "The sum of pleiades_observations_total.",
+    ),
+    Family(
+        "pattern_engine_federation_messages",
+        "gauge",
+        (),
+        "The sum of pleiades_federation_messages_total without those refused.",
     ),
     Family("maya_learn_patterns_total", "gauge", (), "The same as pleiades_patterns."),
     Family("maya_learn_processing_seconds", "histogram", (), "pleiades_cycle_seconds of the learner."),

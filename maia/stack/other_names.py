@@ -35,6 +35,7 @@ def _of_database(samples: Samples) -> dict[str, float]:
         return sum(_number(value) for labels, value in samples.get(name, ()) if chosen(labels))
 
     patterns = total("pleiades_patterns")
+    exchanged = total("pleiades_federation_messages_total", lambda labels: labels[0] != "refused")
     cycles = total("pleiades_cycles_total")
     failed = total("pleiades_cycles_total", lambda labels: labels[1] in FAILING_OUTCOMES)
     durations = _distributions(value for _, value in samples.get("pleiades_cycle_seconds", ()))
@@ -42,6 +43,7 @@ def _of_database(samples: Samples) -> dict[str, float]:
     return {
         "pattern_engine_patterns_total": patterns,
         "pattern_engine_interactions_total": total("pleiades_observations_total"),
+        "pattern_engine_federation_messages": exchanged,
         "maya_learn_patterns_total": patterns,
         "maya_learn_errors_total": total("pleiades_errors_total", lambda labels: labels[0] == _LEARNER),
         "opencog_operations_total": cycles,

@@ -40,6 +40,22 @@ def check_keys(settings: Settings, rings: Iterable[RingName]) -> None:
         )
 
 
+def check_federation(settings: Settings) -> None:
+    """ConfigError if this site could not exchange with any other."""
+    federation = settings.federation
+    if federation.token is None:
+        raise ConfigError(
+            "there is no token for the exchange with other sites: set PLEIADES_FEDERATION__TOKEN, 16 or more "
+            "characters, to the same at each site, or leave --federate out"
+        )
+    calls_somebody = federation.coordinator_url or federation.peers or settings.redis_url
+    if not calls_somebody and federation.node_type == "learner":
+        raise ConfigError(
+            "this site has nobody to exchange with: set PLEIADES_FEDERATION__COORDINATOR_URL or __PEERS, or "
+            "PLEIADES_FEDERATION__NODE_TYPE=coordinator if the others call this one"
+        )
+
+
 def check_ports(settings: Settings) -> None:
     """PortInUse if the service, Prefect's server or the metrics could not listen."""
     ports = {

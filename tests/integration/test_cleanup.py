@@ -348,7 +348,7 @@ async def test_every_reference_to_what_is_erased_is_written_with_care(sql: Any) 
         ("channels", "UC-quiet", "watches.meet_channels", (["UC-quiet"], NOON), 1),
         ("patterns", PATTERN, "patterns.count", ([PATTERN], [NOON.date()], *COUNTS), 0),
         ("patterns", PATTERN, "patterns.merge_evidence",
-         ([PATTERN], ["other"], [NOON.date()], *COUNTS, [1], NOON.date()), 1),
+         ([PATTERN], ["other"], [NOON.date()], *COUNTS, [1], NOON.date(), None), 1),
     ],
 )  # fmt: skip
 async def test_who_tells_of_what_is_being_erased_leaves_it_out_or_stores_it_anew(

@@ -307,6 +307,7 @@ class TestStanding:
         await planned_and_found(atlas)
         keys = KeyRing("hunting", atlas=atlas)
         await keys.settle(await keys.acquire("search"))
+        await sql.execute("INSERT INTO federation_refusals VALUES ('b', 'clock', 1, now(), 'a year ahead')")
         await atlas.events.append("maintainer.duty", {"duty": "health", "details": {"score": 0.75}})
         exposition = (await Exporter(atlas).exposition()).decode()
         names = {line.split()[2] for line in exposition.splitlines() if line.startswith("# HELP pleiades_")}

@@ -1,0 +1,1 @@
+"""Sites that learn together: they exchange what they counted, and everybody ends with the same sums."""

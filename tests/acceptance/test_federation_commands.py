@@ -1,0 +1,46 @@
+"""`maia federation` in processes of its own, and at 80 columns."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.acceptance
+
+TOKEN = "the cluster's secret token"
+
+
+def test_the_commands(environment: dict[str, str], tmp_path: Path) -> None:
+    ours = environment | {"COLUMNS": "80", "PLEIADES_FEDERATION__PEERS": "http://127.0.0.1:9"}
+
+    def maia(*arguments: str, status: int = 0, token: str = TOKEN) -> str:
+        finished = subprocess.run(
+            [sys.executable, "-m", "maia", "federation", *arguments],
+            env=os.environ | ours | ({"PLEIADES_FEDERATION__TOKEN": token} if token else {}),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert finished.returncode == status, finished.stdout + finished.stderr
+        assert "Traceback" not in finished.stderr
+        assert TOKEN not in finished.stdout + finished.stderr
+        return finished.stdout
+
+    refused = json.loads(maia("sync", "--json", status=78, token=""))
+    assert "PLEIADES_FEDERATION__TOKEN" in refused["error"]
+    [done] = json.loads(maia("sync", "--json", status=1))
+    assert done["failed"] == "127.0.0.1:9 can't be reached: ClientConnectorError"
+    plain = maia("status")
+    assert "Its cluster pleiades has 1 site." in plain
+    assert "It calls 127.0.0.1:9 every 300 s." in plain
+    assert max(map(len, plain.splitlines())) <= 80
+    assert maia("peers") == "No other site is known yet.\n"
+    told = json.loads(maia("leave", "--yes", "--json"))["told"]
+    assert told == {"127.0.0.1:9": done["failed"]}
+    assert re.fullmatch(r"\w+\.\d{16}", json.loads(maia("rename", "--json"))["site"])
