@@ -16,7 +16,7 @@ from collections.abc import (
     Coroutine,
     Mapping,
 )
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -32,6 +32,7 @@ from asyncpg.exceptions import (
 
 from atlas import dsn, migrations
 from atlas.config import DatabaseSettings, Settings
+from atlas.conflicts import retry_conflicts
 from atlas.connections import DRIVER_ERRORS, GRACE_S, TRANSIENT_STATES, Connector
 from atlas.errors import (
     CannotStore,
@@ -41,6 +42,7 @@ from atlas.errors import (
     StatementTimeout,
     TransactionConflict,
 )
+from atlas.notices import Switchboard
 
 if TYPE_CHECKING:
     from asyncpg.pool import Pool
@@ -53,8 +55,6 @@ SQL_FOLDER = Path(__file__).parent / "sql"
 Row: TypeAlias = asyncpg.Record
 
 _NAME_LINE = re.compile(r"^-- name:\s*(\S+)[ \t]*$", re.MULTILINE)
-_HEARTBEAT_S = 30
-_MAX_QUEUED_NOTICES = 10_000
 _POOLER_POLL_S = 2
 _T = TypeVar("_T")
 
@@ -90,7 +90,9 @@ class _Runner(ABC):
     """Implements Executor on top of `_on_connection`, which supplies the connection."""
 
     @abstractmethod
-    async def _on_connection(self, label: str, work: Callable[[Connection], Awaitable[_T]]) -> _T: ...
+    async def _on_connection(
+        self, label: str, work: Callable[[Connection], Awaitable[_T]], *, repeatable: bool = True
+    ) -> _T: ...
 
     async def fetch(self, statement: str, *args: Any) -> list[Row]:
         sql = sql_of(statement)
@@ -118,7 +120,7 @@ class _Runner(ABC):
         def unload(connection: Connection) -> Awaitable[str]:
             return connection.copy_from_query(sql, *args, output=sink, format="csv")
 
-        return _rows_touched(await self._on_connection(statement, unload))
+        return _rows_touched(await self._on_connection(statement, unload, repeatable=False))
 
 
 class Transaction(_Runner):
@@ -136,7 +138,9 @@ class Transaction(_Runner):
         self._connection, self._session = connection, session
         self._doomed = False
 
-    async def _on_connection(self, label: str, work: Callable[[Connection], Awaitable[_T]]) -> _T:
+    async def _on_connection(
+        self, label: str, work: Callable[[Connection], Awaitable[_T]], *, repeatable: bool = True
+    ) -> _T:
         try:
             return await work(self._connection)
         except DRIVER_ERRORS as error:
@@ -179,6 +183,7 @@ class Database(_Runner):
         self._pool: Pool[Row] = asyncpg.create_pool(
             min_size=0, max_size=settings.pool_size, connect=self._connect_for_pool, reset=_skip_reset
         )
+        self._switchboard = Switchboard(self._dedicated, _wrapped_notice)
 
     def __repr__(self) -> str:
         return f"<Database {'embedded' if self._server else 'at DATABASE_URL'}>"
@@ -306,27 +311,34 @@ class Database(_Runner):
         """Yield NOTIFY payloads, and an empty payload whenever listening starts or restarts.
 
         An empty payload means that notices may have been missed: read the data they would have announced.
-        A pooler delivers no notices, so behind one an empty payload comes every two seconds. Close the
-        iterator (contextlib.aclosing) when done.
+        All that listen share one connection. A pooler delivers no notices, so behind one an empty payload
+        comes every two seconds. Close the iterator (contextlib.aclosing) when done.
         """
         await self.ping()
         while self.pooled:
             yield ""
             await asyncio.sleep(_POOLER_POLL_S)
-        while True:
-            async with self._dedicated() as connection:
-                notices = _Notices(connection)
-                try:
-                    await notices.subscribe(channel)
-                except DRIVER_ERRORS as error:
-                    raise _wrapped(f"LISTEN {channel}", error, closed=_is_closed(connection)) from error
-                yield ""
-                while (payload := await notices.next()) is not None:
-                    yield payload
+        async with aclosing(self._switchboard.listen(channel)) as notices:
+            async for payload in notices:
+                yield payload
 
     # Connections
 
-    async def _on_connection(self, label: str, work: Callable[[Connection], Awaitable[_T]]) -> _T:
+    async def _on_connection(
+        self, label: str, work: Callable[[Connection], Awaitable[_T]], *, repeatable: bool = True
+    ) -> _T:
+        try:
+            return await self._once_on_connection(label, work)
+        except TransactionConflict:
+            if not repeatable:
+                raise
+            # By itself, a statement that conflicts with others (a deadlock) leaves nothing behind.
+            async for trial in retry_conflicts():
+                with trial:
+                    return await self._once_on_connection(label, work)
+            raise
+
+    async def _once_on_connection(self, label: str, work: Callable[[Connection], Awaitable[_T]]) -> _T:
         while not self.pooled:
             connection = await self._connector.with_retries(self._acquire)
             try:
@@ -412,36 +424,6 @@ async def _cancel_on_loss(connection: Connection, name: str) -> AsyncIterator[No
     finally:
         over = True
         connection.remove_termination_listener(cancel)
-
-
-class _Notices:
-    """The notices received on one connection; if too many queue up, one empty payload replaces them all."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._waiting: asyncio.Queue[str | None] = asyncio.Queue()
-
-    async def subscribe(self, channel: str) -> None:
-        self._connection.add_termination_listener(lambda _: self._waiting.put_nowait(None))
-        await self._connection.add_listener(channel, self._hear)
-
-    def _hear(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
-        if self._waiting.qsize() >= _MAX_QUEUED_NOTICES:
-            while not self._waiting.empty():
-                self._waiting.get_nowait()
-            payload = ""
-        self._waiting.put_nowait(str(payload))
-
-    async def next(self) -> str | None:
-        """The next payload; None once the connection is gone, which a heartbeat detects when none arrive."""
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_HEARTBEAT_S):
-                    return await self._waiting.get()
-            try:
-                await self._connection.execute("SELECT 1")
-            except DRIVER_ERRORS:
-                return None
 
 
 # Named statements
@@ -539,6 +521,10 @@ def _wrapped(label: str, error: Exception, *, closed: bool) -> DatabaseError:
     if state in _OUTDATED:
         return DatabaseError(f"{label}: {reason}: is the schema up to date? (maia migrate)")
     return DatabaseError(f"{label}: {reason}")
+
+
+def _wrapped_notice(label: str, error: Exception, is_closed: bool) -> DatabaseError:
+    return _wrapped(label, error, closed=is_closed)
 
 
 def _reason(error: Exception) -> str:

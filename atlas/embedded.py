@@ -265,17 +265,20 @@ class EmbeddedServer:
         for name in ("caretaker", "presence"):
             os.close(self.home.open_file(f"{name}.lock", os.O_RDWR))
         try:
-            # Without site-packages, and detached from this process's group, environment and files.
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", caretaker.__file__, str(self.home.path),
-                cwd="/", env={}, start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+            process = self._spawn_caretaker()
         except OSError as error:
             # For example, the user may not run this Python. The server then runs until its next user leaves.
             logger.debug("the server runs without a caretaker: %s", error)
             return
-        await process.wait()
+        await asyncio.to_thread(process.wait)
+
+    def _spawn_caretaker(self) -> subprocess.Popen[bytes]:
+        # Without site-packages, and detached from this process's group, environment and files.
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", caretaker.__file__, str(self.home.path)],
+            cwd="/", env={}, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
 
     def _start_log(self) -> None:
         log = self.home.log

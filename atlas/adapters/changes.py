@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Final, Literal, Self
 
@@ -35,6 +36,33 @@ class PatternChange:
     cursor: str
     kind: ChangeKind
     pattern: StoredPattern
+
+
+@dataclass(frozen=True, slots=True)
+class BriefPattern:
+    """What of a pattern is needed to match and advise, with the sums of its evidence everywhere."""
+
+    id: str
+    type: str
+    statement: str
+    conditions: Sequence[Mapping[str, Any]]
+    action: str | None
+    cost: Any
+    """What one try of the action costs, if its data say so."""
+    pinned: bool
+    pos: int
+    neg: int
+    sum_reward: float
+    last_seen: datetime | None
+
+    @classmethod
+    def of(cls, stored: StoredPattern) -> Self:
+        """The same of a whole pattern."""
+        return cls(
+            stored.id, stored.type, stored.statement, stored.conditions, stored.action,
+            stored.data.get("cost"), stored.pinned, stored.pos, stored.neg, stored.sum_reward,
+            stored.last_seen,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +153,12 @@ class ChangesDAO(DAO):
     async def beginning(self) -> str:
         """The place before everything: from there on, all patterns are read."""
         return str(_Place((await self._horizon()).database, 0, 0))
+
+    async def page(self, after: str, limit: int) -> list[BriefPattern]:
+        """The patterns that are not forgotten, in the order of their ids, after one of them."""
+        rows = await self._executor.fetch("changes.page", after, limit)
+        # By position, as the statement names the columns in the order of the fields.
+        return [BriefPattern(*row) for row in rows]
 
     async def patterns_since(self, cursor: str, limit: int) -> Changes:
         """The patterns, forgotten ones too, that changed after a cursor: each once, at its last change.

@@ -40,6 +40,17 @@ class Observed(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Appended:
+    """An observation in the log: that of this id, unless another process is just appending it.
+
+    It is not new if its key was there already.
+    """
+
+    id: int | None
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LoggedObservation:
     """An observation as it was appended, and by which process."""
 
@@ -68,9 +79,18 @@ class ObservationsDAO(DAO):
     """The log of observations, whose readers skip none for the same reason as those of `EventLog`."""
 
     async def append(
-        self, observed: Sequence[Observed], *, writer: str, most_waiting: int, wake: bool
-    ) -> list[int] | None:
-        """Append in order and return the ids; None if more than `most_waiting` would wait to be learnt."""
+        self,
+        observed: Sequence[Observed],
+        keys: Sequence[bytes | None] | None = None,
+        *,
+        writer: str,
+        most_waiting: int,
+        wake: bool,
+    ) -> list[Appended] | None:
+        """Append in order, but no key a second time; None if more than `most_waiting` would wait.
+
+        A key has 16 bytes, and is known until its observation is deleted.
+        """
         row = await self._executor.fetchrow(
             "observations.append",
             self._clock.now(),
@@ -86,8 +106,9 @@ class ObservationsDAO(DAO):
             [each.cost for each in observed],
             [each.duration_s for each in observed],
             wake,
+            [None] * len(observed) if keys is None else [*keys],
         )
-        return None if row is None else row["ids"]
+        return None if row is None else list(map(Appended, row["ids"], row["new"]))
 
     async def watermark(self) -> Watermark:
         """How far the log can be read now."""
@@ -109,3 +130,12 @@ class ObservationsDAO(DAO):
     async def tell(self, notices: Sequence[str]) -> None:
         """Tell all processes, in order; a notice has at most `MOST_NOTICE_BYTES`."""
         await self._executor.fetchval("observations.tell", [*notices])
+
+    async def count_learnt(self, observations: int) -> None:
+        """Add to the total of observations that were learnt."""
+        await self._executor.execute("observations.count_learnt", observations)
+
+    async def learnt(self) -> int:
+        """How many observations were learnt in all, those included that are deleted by now."""
+        total: int = await self._executor.fetchval("observations.learnt")
+        return total

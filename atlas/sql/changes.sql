@@ -39,11 +39,13 @@ WITH places AS MATERIALIZED (
     FROM places
     JOIN patterns AS p USING (id)
     CROSS JOIN LATERAL (
-        SELECT least(coalesce(sum(pos), 0), 9007199254740992)::bigint AS pos,
-            least(coalesce(sum(neg), 0), 9007199254740992)::bigint AS neg, coalesce(sum(sum_reward), 0) AS sum_reward,
-            max(last_seen) AS last_seen, count(DISTINCT node)::integer AS sites, count(DISTINCT day)::integer AS days,
+        SELECT least(coalesce(sum(pos) FILTER (WHERE counts), 0), 9007199254740992)::bigint AS pos,
+            least(coalesce(sum(neg) FILTER (WHERE counts), 0), 9007199254740992)::bigint AS neg,
+            coalesce(sum(sum_reward) FILTER (WHERE counts), 0) AS sum_reward,
+            max(last_seen) FILTER (WHERE counts) AS last_seen, count(DISTINCT site_of(node))::integer AS sites,
+            count(DISTINCT day) FILTER (WHERE counts)::integer AS days,
             coalesce(bool_or(changed > places.changed AND changed < $3::bigint::text::xid8), false) AS has_later
-        FROM pattern_evidence WHERE pattern_id = places.id
+        FROM weighed_evidence WHERE pattern_id = places.id
     ) AS e
     WHERE NOT (p.changed > places.changed AND p.changed < $3::bigint::text::xid8) AND NOT e.has_later
 )
@@ -57,6 +59,19 @@ SELECT last.changed::text::bigint AS last_xid, last.id AS last_id, last.read, la
     latest.forgotten_at, latest.pos, latest.neg, latest.sum_reward, latest.last_seen, latest.sites, latest.days
 FROM last LEFT JOIN latest ON true
 ORDER BY latest.place, latest.id;
+
+-- name: page
+-- At most $2 patterns that are not forgotten, after id $1, with the sums of their evidence, without what only describes them.
+SELECT p.id, p.type, p.statement, p.conditions, p.action, p.data -> 'cost' AS cost, p.pinned, e.pos, e.neg, e.sum_reward,
+    e.last_seen
+FROM (SELECT * FROM patterns WHERE id > $1 AND forgotten_at IS NULL ORDER BY id LIMIT $2) AS p
+CROSS JOIN LATERAL (
+    SELECT least(coalesce(sum(pos) FILTER (WHERE counts), 0), 9007199254740992)::bigint AS pos,
+        least(coalesce(sum(neg) FILTER (WHERE counts), 0), 9007199254740992)::bigint AS neg,
+        coalesce(sum(sum_reward) FILTER (WHERE counts), 0) AS sum_reward, max(last_seen) FILTER (WHERE counts) AS last_seen
+    FROM weighed_evidence WHERE pattern_id = p.id
+) AS e
+ORDER BY p.id;
 
 -- name: mark
 -- Let the $2 patterns after id $1, and their evidence, count as changed now; returns the last id.

@@ -2,8 +2,9 @@
 
 -- name: append
 -- Append observations taken at $1 by writer $2, in order: agents $4, sessions $5, actions $6, instants $7, outcomes $8, contexts $9,
--- rewards $10, costs $11, durations $12. Returns their ids, and wakes the leader if $13; no row if more than $3 would then wait to
--- be learnt. As with events, a lock whose key holds a lower bound of the ids tells readers which may still appear.
+-- rewards $10, costs $11, durations $12, keys $14, without those whose key is there already. Wakes the leader if $13. Returns
+-- for each its id, or that of the one with its key, and whether it is new; no row if more than $3 would then wait to be learnt.
+-- As with events, a lock whose key holds a lower bound of the ids tells readers which may still appear.
 WITH tail AS MATERIALIZED (
     SELECT s.last_value - (NOT s.is_called)::int AS id,
         coalesce((SELECT position::bigint FROM learner_cursors WHERE source = 'observations'), 0) AS learnt
@@ -12,18 +13,30 @@ WITH tail AS MATERIALIZED (
     SELECT pg_advisory_xact_lock_shared((x'4F42'::bigint << 48) | tail.id)
     FROM tail
     WHERE tail.id - tail.learnt + cardinality($4::text[]) <= $3::bigint
+), given AS MATERIALIZED (
+    SELECT nextval('observations_id_seq') AS id, ordered.*
+    FROM (
+        SELECT new.*
+        FROM held
+        CROSS JOIN unnest($4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[], $9::text[], $10::float8[],
+            $11::float8[], $12::float8[], $14::bytea[]) WITH ORDINALITY
+            AS new (agent, session, action, at, outcome, context, reward, cost, duration_s, key, nth)
+        ORDER BY new.nth
+    ) AS ordered
 ), appended AS (
-    INSERT INTO observations (taken_at, writer, agent, session, action, at, outcome, context, reward, cost, duration_s)
-    SELECT $1, $2, new.agent, new.session, new.action, new.at, new.outcome, new.context::jsonb, new.reward, new.cost, new.duration_s
-    FROM held
-    CROSS JOIN unnest($4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[], $9::text[], $10::float8[], $11::float8[],
-        $12::float8[]) WITH ORDINALITY
-        AS new (agent, session, action, at, outcome, context, reward, cost, duration_s, nth)
-    ORDER BY new.nth
+    INSERT INTO observations (id, taken_at, writer, agent, session, action, at, outcome, context, reward, cost, duration_s, key)
+    OVERRIDING SYSTEM VALUE
+    SELECT id, $1, $2, agent, session, action, at, outcome, context::jsonb, reward, cost, duration_s, key
+    FROM given
+    ORDER BY id
+    ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING
     RETURNING id
 )
-SELECT array_agg(id ORDER BY id) AS ids, CASE WHEN $13::boolean THEN pg_notify('observations', '') END
-FROM appended
+SELECT array_agg(coalesce(appended.id, known.id) ORDER BY given.nth) AS ids,
+    array_agg(appended.id IS NOT NULL ORDER BY given.nth) AS new, CASE WHEN $13::boolean THEN pg_notify('observations', '') END
+FROM given
+LEFT JOIN appended USING (id)
+LEFT JOIN observations AS known ON appended.id IS NULL AND known.key = given.key
 HAVING count(*) > 0;
 
 -- name: watermark
@@ -61,3 +74,14 @@ SELECT EXISTS (
 -- Tell all processes the notices $1, in order.
 SELECT count(pg_notify('observations', told.notice))
 FROM (SELECT notice FROM unnest($1::text[]) WITH ORDINALITY AS new (notice, nth) ORDER BY nth) AS told;
+
+-- name: count_learnt
+-- Add $1 observations to the total of those that were learnt.
+INSERT INTO metric_totals AS t (metric, labels, total)
+VALUES ('observations', jsonb_build_object('agent', 'service'), $1)
+ON CONFLICT (metric, labels) DO UPDATE SET total = t.total + excluded.total;
+
+-- name: learnt
+-- How many observations were learnt in all.
+SELECT coalesce(sum(total), 0)::bigint FROM metric_totals
+WHERE metric = 'observations' AND labels = jsonb_build_object('agent', 'service');

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, Protocol
 
-from atlas.adapters.changes import CHANNEL, ChangesDAO, PatternChange, order
+from atlas.adapters.changes import CHANNEL, BriefPattern, ChangesDAO, PatternChange, order
 from atlas.errors import AtlasError, DatabaseUnavailable, UnknownCursor
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ class Reader(Protocol):
 
     async def begin(self) -> None:
         """Everything known so far is void: all patterns follow, and then `caught_up`."""
+
+    async def load(self, patterns: Sequence[BriefPattern]) -> None:
+        """Some of the patterns that there are at the beginning; what changes meanwhile is told by `take`."""
 
     async def take(self, changes: Sequence[PatternChange], cursor: str) -> None:
         """What changed up to a cursor."""
@@ -82,10 +85,10 @@ class Feed:
     async def _read(self) -> float:
         if self._cursor is None:
             await self._dao.settle()
+            cursor = await self._dao.cursor()
             self._frontier = order(await self._dao.frontier())
-            self._cursor = await self._dao.beginning()
-            for reader in self._readers:
-                await reader.begin()
+            await self._load()
+            self._cursor = cursor
         while True:
             part = await self._dao.patterns_since(self._cursor, PAGE)
             for reader in self._readers:
@@ -100,6 +103,16 @@ class Feed:
             for reader in self._readers:
                 await reader.caught_up()
         return _WAITING_POLL_S if part.waiting else _POLL_S
+
+    async def _load(self) -> None:
+        """Read all patterns as they are now, or a little later."""
+        for reader in self._readers:
+            await reader.begin()
+        last = ""
+        while patterns := await self._dao.page(last, PAGE):
+            for reader in self._readers:
+                await reader.load(patterns)
+            last = patterns[-1].id
 
     async def _listen(self) -> None:
         while True:

@@ -7,8 +7,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from typing import Annotated, Any, Final
 
+import orjson
 from fastapi import APIRouter
 from fastapi.exceptions import RequestValidationError
 from pydantic import (
@@ -24,14 +26,17 @@ from pydantic import (
 from starlette.requests import Request
 from starlette.responses import Response
 
-from maia.api.context import WRITE, service_of
+from atlas.scopes import Scope
+from maia.api.context import caller_of, service_of
+from maia.api.hot import Operation, plain
+from maia.api.problems import Problem
 from maia.learner.observing import Remembered, hashed
 from maia.learning.detectors.preferences import COUNT_FIELD, OFFER
 from maia.learning.observations import SUCCESS, Observation, checked
 from maia.learning.privacy import Pseudonyms
 from maia.views.patterns import BelievedPattern
 
-router = APIRouter(tags=["patterns"], dependencies=[WRITE])
+router = APIRouter(tags=["patterns"])
 
 MOST_OBSERVATIONS: Final = 1_000
 _MOST_FIELDS: Final = 37
@@ -128,6 +133,11 @@ class NewObservation(BaseModel):
     )
     cost: Amount = Field(default=0.0, description="In what the action spends.")
     duration_s: Amount | None = Field(default=None, description="How long it took, in seconds.")
+    key: Annotated[str, Field(min_length=1, max_length=_LONGEST_TEXT), AfterValidator(_name)] | None = Field(
+        default=None,
+        description="Names this observation among yours: sent again under the same key, it counts once.",
+        examples=[None],
+    )
 
 
 class Reader:
@@ -140,8 +150,8 @@ class Reader:
         self._retention_days = retention_days
         self._oldest, self._latest = now - timedelta(days=retention_days), now + _CLOCKS_DIFFER
 
-    def read(self, body: bytes) -> list[Observation]:
-        """The observations in their order; RequestValidationError says what is wrong where."""
+    def read(self, body: bytes) -> tuple[list[Observation], list[str | None]]:
+        """The observations in order, and their keys; RequestValidationError says what is wrong where."""
         is_list = body.lstrip()[:1] == b"["
         try:
             given = _MANY.validate_json(body) if is_list else [_ONE.validate_json(body)]
@@ -159,7 +169,7 @@ class Reader:
                 observations.append(self._observation(each))
         if faults:
             raise RequestValidationError(faults)
-        return observations
+        return observations, [each.key for each in given]
 
     def _fault_of(self, each: NewObservation) -> tuple[tuple[str, ...], str] | None:
         """Where an observation says what can't be, and why it can't."""
@@ -204,6 +214,8 @@ class Learnt:
     """The patterns that changed as these were learnt, as they are believed now: at most 1,000."""
     pending: bool
     """Whether some of it is still to be learnt; it will be, without being sent again."""
+    repeated: int = 0
+    """Observations that were known already, by their keys, and so were not counted again."""
 
 
 _ONE: Final = TypeAdapter(NewObservation)
@@ -232,41 +244,80 @@ _BODY: Final = {
         }
     },
 }
-_ANSWER: Final = {"accepted": 1, "patterns": [], "pending": False}
+_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Names this request among yours. Sent again with the same key, as its answer was lost, it "
+    "counts once; so does each observation of a list. Keys are known for as long as observations are kept.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": _LONGEST_TEXT, "pattern": "^[!-~]+$"},
+    "example": "deploy-1207-migrate",
+}
+_ANSWER: Final = {"accepted": 1, "patterns": [], "pending": False, "repeated": 0}
 
 
-@router.post(
+@plain(
+    router,
     "/observe",
-    summary="Learn from what was done",
-    response_model=Learnt,
-    responses={
-        200: {
-            "description": "All of it is stored durably.",
-            "content": {"application/json": {"example": _ANSWER}},
-        },
-        408: {"description": "The body arrived too slowly."},
-        413: {"description": "The body is too long."},
-    },
-    openapi_extra={"requestBody": _BODY},
+    Scope.WRITE,
+    Operation(
+        "Learn from what was done",
+        "Learn from one observation, or from a list of up to 1,000, all of them or none.\n\n"
+        "What was answered is stored durably, and learnt once, whatever fails. A request without an answer "
+        "may or may not be stored: with an Idempotency-Key it can be sent again and counts once. The answer "
+        "waits a moment for what is learnt; after that, `pending` is true.",
+        "patterns",
+        _BODY,
+        Learnt,
+        _ANSWER,
+        parameters=(_KEY,),
+    ),
 )
 async def observe(request: Request) -> Response:
-    """Learn from one observation, or from a list of up to 1,000, all of them or none.
-
-    What was answered is stored durably, and learnt once, whatever fails. A request without an answer may or
-    may not be stored. The answer waits a moment for what is learnt; after that, `pending` is true.
-    """
     service = service_of(request)
     observing = service.observing
+    named = _key_of(request)
     body = await request.body()
     retention_days = service.atlas.settings.learner.max_retention_days
     reader = Reader(*await observing.cleaning(), service.atlas.clock.now(), retention_days)
     if len(body) <= _QUICK_BYTES:
-        observations = reader.read(body)
+        observations, keys = reader.read(body)
     else:
-        observations = await asyncio.to_thread(reader.read, body)
-    outcome = await observing.observe(observations)
-    head = b'{"accepted":%d,"pending":%s,"patterns":[' % (
+        observations, keys = await asyncio.to_thread(reader.read, body)
+    hashes = _hashes(caller_of(request).id or "", named, keys)
+    outcome = await observing.observe(observations, hashes)
+    head = b'{"accepted":%d,"pending":%s,"repeated":%d,"patterns":[' % (
         len(observations),
         b"true" if outcome.pending else b"false",
+        outcome.repeated,
     )
     return Response(head + b",".join(outcome.patterns.values()) + b"]}", media_type="application/json")
+
+
+def _key_of(request: Request) -> str | None:
+    """The key of the whole request; Problem 422 if it is none."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not (0 < len(key) <= _LONGEST_TEXT and all("!" <= each <= "~" for each in key)):
+        raise Problem(
+            422,
+            f"Idempotency-Key must have 1 to {_LONGEST_TEXT} printable ASCII characters and no blanks: "
+            "send a UUID, for example",
+        )
+    return key
+
+
+def _hashes(caller: str, named: str | None, keys: Sequence[str | None]) -> list[bytes | None] | None:
+    """What tells observations that are sent again from others; None if nothing does.
+
+    Each caller has keys of its own. The key of a request stands for each of its observations, by its place.
+    """
+    if named is None and not any(keys):
+        return None
+    hashes: list[bytes | None] = []
+    for number, key in enumerate(keys):
+        if key is None and named is None:
+            hashes.append(None)
+            continue
+        name = ("request", named, number) if key is None else ("observation", key)
+        hashes.append(blake2b(orjson.dumps((caller, *name)), digest_size=16).digest())
+    return hashes

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from atlas.adapters.observations import CHANNEL, MOST_NOTICE_BYTES, ObservationsDAO
+from atlas.adapters.observations import CHANNEL, MOST_NOTICE_BYTES, Appended, ObservationsDAO
 from atlas.errors import AtlasError, DatabaseUnavailable, DataRefused, LeaseLost
 from maia.api.problems import Problem
 from maia.learner.continual import LOCK, ContinualLearner, Lesson
@@ -55,6 +55,8 @@ class Outcome:
 
     patterns: Mapping[str, bytes]
     pending: bool
+    repeated: int = 0
+    """Observations that were known by their keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ class Lessons:
 @dataclass(slots=True)
 class _Request:
     observations: Sequence[Observation]
-    ids: asyncio.Future[list[int] | None] = field(
+    keys: Sequence[bytes | None]
+    appended: asyncio.Future[list[Appended] | None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
@@ -127,7 +130,10 @@ class Observing:
         self._requests: deque[_Request] = deque()
         self._has_requests, self._has_news = asyncio.Event(), asyncio.Event()
         self._cleaning: tuple[Pseudonyms, Remembered] | None = None
-        self.is_leader = self._is_over = False
+        self._learner: ContinualLearner | None = None
+        self._is_over = False
+        self.taken = 0
+        """Observations that this process has stored."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -147,10 +153,13 @@ class Observing:
             self._cleaning = pseudonyms, Remembered(pseudonyms)
         return self._cleaning
 
-    async def observe(self, observations: Sequence[Observation]) -> Outcome:
+    async def observe(
+        self, observations: Sequence[Observation], keys: Sequence[bytes | None] | None = None
+    ) -> Outcome:
         """Append observations durably, and wait a moment for what is learnt of them.
 
-        Problem 503 if too many wait to be learnt already; then none of them is stored.
+        One whose key is known already is not appended. Problem 503 if too many wait to be learnt already;
+        then none of them is stored.
         """
         if not observations:
             return Outcome({}, pending=False)
@@ -158,13 +167,19 @@ class Observing:
             raise _stopping()
         if sum(len(each.observations) for each in self._requests) >= self._settings.most_unlearnt:
             raise _too_far_behind()
-        request = _Request(observations)
+        request = _Request(observations, keys or [None] * len(observations))
         self._requests.append(request)
         self._has_requests.set()
-        ids = await request.ids
-        if ids is None:
+        appended = await request.appended
+        if appended is None:
             raise _too_far_behind()
-        return await self._lessons.of(ids[0], ids[-1], self._settings.observe_wait_s)
+        repeated = sum(not each.is_new for each in appended)
+        new = [each.id for each in appended if each.id is not None and each.is_new]
+        ids = new or [each.id for each in appended if each.id is not None]
+        if not ids:
+            return Outcome({}, pending=True, repeated=repeated)
+        outcome = await self._lessons.of(min(ids), max(ids), self._settings.observe_wait_s)
+        return replace(outcome, repeated=repeated)
 
     # Appending
 
@@ -172,8 +187,8 @@ class Observing:
         """Answer those that nobody will append any more."""
         self._is_over = True
         for each in self._requests:
-            if not each.ids.done():
-                each.ids.set_exception(_stopping())
+            if not each.appended.done():
+                each.appended.set_exception(_stopping())
         self._requests.clear()
 
     async def _append_forever(self) -> None:
@@ -190,20 +205,22 @@ class Observing:
                 await self._append(requests)
             except BaseException as error:
                 for each in requests:
-                    if not each.ids.done():
-                        each.ids.set_exception(error if isinstance(error, Exception) else _stopping())
+                    if not each.appended.done():
+                        each.appended.set_exception(error if isinstance(error, Exception) else _stopping())
                 if not isinstance(error, Exception):
                     raise
 
     async def _append(self, requests: Sequence[_Request]) -> None:
         """Append what was asked for in the meantime, all of it or nothing."""
         together = [each for request in requests for each in request.observations]
+        learner = self._learner
         try:
-            ids = await self._dao.append(
+            appended = await self._dao.append(
                 together,
+                [key for request in requests for key in request.keys],
                 writer=self._writer,
                 most_waiting=self._settings.most_unlearnt,
-                wake=not self.is_leader,
+                wake=learner is None,
             )
         except DataRefused:
             if len(requests) == 1:
@@ -213,15 +230,19 @@ class Observing:
                 try:
                     await self._append([each])
                 except DataRefused as error:
-                    if not each.ids.done():
-                        each.ids.set_exception(error)
+                    if not each.appended.done():
+                        each.appended.set_exception(error)
             return
+        if appended is not None:
+            self.taken += sum(each.is_new for each in appended)
+            if learner is not None:
+                learner.hand(appended, together, self._writer)
         self._has_news.set()
         begin = 0
         for request in requests:
             end = begin + len(request.observations)
-            if not request.ids.done():
-                request.ids.set_result(None if ids is None else ids[begin:end])
+            if not request.appended.done():
+                request.appended.set_result(None if appended is None else appended[begin:end])
             begin = end
 
     # Hearing of others
@@ -259,12 +280,12 @@ class Observing:
                 logger.exception("learning what is observed failed; it begins anew in a moment")
                 wait_s = _AFTER_ERROR_S
             finally:
-                self.is_leader = False
+                self._learner = None
             await asyncio.sleep(wait_s)
 
     async def _lead(self) -> None:
-        learner = await ContinualLearner.restore(self._atlas)
-        self.is_leader = True
+        learner = await ContinualLearner.restore(self._atlas, self._has_news.set)
+        self._learner = learner
         logger.info("this process learns what is observed", extra={"action": "leading"})
         try:
             while True:
@@ -281,6 +302,8 @@ class Observing:
                 async with asyncio.timeout(_STOP_S):
                     await learner.flush()
             raise
+        finally:
+            await learner.close()
 
     async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from atlas.adapters.changes import PatternChange, order
+from atlas.adapters.changes import BriefPattern, PatternChange, order
+from maia.learning.evidence import confidence
 from maia.learning.patterns import PatternType, condition_of
+from maia.views.federation import count_sites
 from maia.views.patterns import BelievedPattern, believe, prior_of
 from maia.views.words import plain
 
@@ -33,13 +35,19 @@ class Told:
     kind: str
     pattern: BelievedPattern
     conditions: Sequence[Condition]
+    confidence_before: float
+    """Before the change; or the most that it may have been, where that isn't known."""
     text: str
     """The message, in JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interest:
-    """What a client wants to know of; what is forgotten is told whatever its confidence was."""
+    """What a client wants to know of.
+
+    It is also told of a pattern that falls below the confidence, as it may have been told of it before; and
+    of what is forgotten, whatever its confidence was.
+    """
 
     types: frozenset[PatternType] | None = None
     min_confidence: float = 0.0
@@ -49,7 +57,8 @@ class Interest:
     def covers(self, told: Told) -> bool:
         if self.types is not None and told.pattern.type not in self.types:
             return False
-        if told.kind != "forgotten" and told.pattern.confidence < self.min_confidence:
+        highest = max(told.pattern.confidence, told.confidence_before)
+        if told.kind != "forgotten" and highest < self.min_confidence:
             return False
         context = self.context
         return context is None or any(each.holds(context) for each in told.conditions)
@@ -77,8 +86,10 @@ class Listener:
 class PatternHub:
     """Keeps the listeners of this process up to date; a reader of the change feed."""
 
-    def __init__(self, atlas: Atlas) -> None:
-        self._prior = prior_of(atlas)
+    def __init__(self, atlas: Atlas, confidence_before: Callable[[str], float]) -> None:
+        """`confidence_before` says how firmly a pattern was believed before the changes taken last."""
+        self._atlas, self._prior = atlas, prior_of(atlas)
+        self._confidence_before = confidence_before
         self._listeners: set[Listener] = set()
         self._is_live = False
         self.cursor: str | None = None
@@ -99,10 +110,15 @@ class PatternHub:
             listener.is_void = True
             listener.has_news.set()
 
+    async def load(self, patterns: Sequence[BriefPattern]) -> None:
+        """What was there at the beginning is no news."""
+
     async def take(self, changes: Sequence[PatternChange], cursor: str) -> None:
-        """Tell everybody; what was there at the beginning is no news."""
+        """Tell everybody."""
         if self._is_live and changes and self._listeners:
-            self._tell(await asyncio.to_thread(told_of, changes, self._prior))
+            before = [self._confidence_before(each.pattern.id) for each in changes]
+            of_sites = await count_sites(self._atlas)
+            self._tell(await asyncio.to_thread(told_of, changes, self._prior, of_sites, before))
         self.cursor = cursor
 
     async def caught_up(self) -> None:
@@ -121,9 +137,16 @@ class PatternHub:
             listener.has_news.set()
 
 
-def told_of(changes: Sequence[PatternChange], prior: Prior) -> list[Told]:
-    """Changes with what is believed now, ready to be sent."""
-    believed = believe([each.pattern for each in changes], prior)
+def told_of(
+    changes: Sequence[PatternChange], prior: Prior, of_sites: int, before: Sequence[float] | None = None
+) -> list[Told]:
+    """Changes with what is believed now, ready to be sent; `before` are the confidences until then.
+
+    If these aren't known, a pattern may have been believed as firmly as if all evidence against it were new.
+    """
+    believed = believe([each.pattern for each in changes], prior, of_sites)
+    if before is None:
+        before = confidence([each.pattern.pos for each in changes], [0] * len(changes), prior).tolist()
     return [
         Told(
             order(change.cursor),
@@ -131,9 +154,10 @@ def told_of(changes: Sequence[PatternChange], prior: Prior) -> list[Told]:
             change.kind,
             pattern,
             [condition_of(each) for each in change.pattern.conditions],
+            confidence_before,
             message(change.kind, change.cursor, pattern=plain(pattern)),
         )
-        for change, pattern in zip(changes, believed, strict=True)
+        for change, pattern, confidence_before in zip(changes, believed, before, strict=True)
     ]
 
 

@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from atlas.adapters.patterns import PatternsDAO
-from atlas.conflicts import retry_conflicts
 from atlas.scopes import Scope
 from maia.api.context import READ, WRITE, Service, service_of
 from maia.api.hot import Operation, answered, hot
@@ -43,7 +42,7 @@ _PATTERN_EXAMPLE: Final = {
     "conditions": ["agent = hunter", "hour < 6"], "action": "feeds", "strength": 0.87, "confidence": 0.79,
     "high": 0.93, "support": 60, "pos": 53, "neg": 7, "reward": 412.0, "sites": 1, "days": 9,
     "last_seen": "2026-11-02T11:58:03Z", "created_at": "2026-10-20T02:10:00Z",
-    "updated_at": "2026-11-01T02:10:00Z", "pinned": False, "importance": 3.2, "data": {},
+    "updated_at": "2026-11-01T02:10:00Z", "pinned": False, "importance": 3.2, "data": {}, "of_sites": 1,
 }  # fmt: skip
 _MATCH_EXAMPLE: Final = {
     "id": _ID, "type": "tool_usage", "statement": "Feeds find videos early at night.", "action": "feeds",
@@ -343,7 +342,7 @@ async def unpin_pattern(request: Request, id_: PatternId) -> Changed:
         {"patterns": [_MATCH_EXAMPLE], "reason": None},
     ),
 )
-async def match(request: Request, wanted: MatchRequest) -> Matches:
+async def match(request: Request, wanted: MatchRequest) -> bytes:
     return await _engine(request).match(wanted.context, wanted.limit, wanted.min_confidence)
 
 
@@ -371,7 +370,7 @@ async def match(request: Request, wanted: MatchRequest) -> Matches:
         },
     ),
 )  # fmt: skip
-async def recommend(request: Request, wanted: RecommendRequest) -> Advice:
+async def recommend(request: Request, wanted: RecommendRequest) -> bytes:
     if wanted.seed is not None and not wanted.explore:
         raise Problem(422, "seed only applies with explore: leave it out, or set explore to true")
     seed = randbits(32) if wanted.seed is None else wanted.seed
@@ -381,18 +380,16 @@ async def recommend(request: Request, wanted: RecommendRequest) -> Advice:
 @router.get("/statistics", dependencies=[READ], response_model=EngineStatistics)
 async def statistics(request: Request) -> Response:
     """What the pattern engine knows, and what this process of it has done."""
-    return answered(plain(await _engine(request).statistics()))
+    service = service_of(request)
+    return answered(plain(await service.engine.statistics(service.observing.taken)))
 
 
 async def _change(
     request: Request, id_: str, change: Callable[[PatternsDAO, list[str]], Awaitable[int]]
 ) -> Changed:
     dao = _dao(service_of(request))
-    whole, changed = await _whole(dao, id_), 0
-    async for trial in retry_conflicts():
-        with trial:
-            changed = await change(dao, [whole])
-    return Changed(id=whole, changed=bool(changed))
+    whole = await _whole(dao, id_)
+    return Changed(id=whole, changed=bool(await change(dao, [whole])))
 
 
 async def _explained(service: Service, id_: str) -> PatternDetails:

@@ -21,10 +21,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from atlas.adapters.changes import ChangesDAO, order
 from atlas.errors import AtlasError, DataRefused, UnknownCursor
 from atlas.scopes import Scope
-from maia.api.context import caller_of, service_of
+from maia.api.context import caller_of, declares, service_of
 from maia.api.pattern_hub import Interest, Listener, message, told_of
 from maia.api.problems import Problem
 from maia.learning.patterns import PatternType
+from maia.views.federation import count_sites
 from maia.views.patterns import prior_of
 
 if TYPE_CHECKING:
@@ -83,14 +84,16 @@ class _Closing(Exception):
 
 
 @router.websocket("/ws")
+@declares(Scope.READ)
 async def follow_patterns(socket: WebSocket) -> None:
     """Serve one client until it leaves, is too slow, or the service stops."""
     service = service_of(socket)
     await socket.accept()
     try:
-        if not caller_of(socket).scope.permits(Scope.READ):
+        caller = caller_of(socket)
+        if not caller.scope.permits(Scope.READ):
             raise _Closing(FORBIDDEN, "your key may not read")
-        with service.streams.taken_by_one():
+        with service.streams.taken_by_one(caller.id):
             await _serve(service, socket)
     except Problem as problem:
         await _close(socket, _Closing(TRY_AGAIN, problem.detail))
@@ -194,7 +197,9 @@ class _Client:
         while True:
             async with self._service.catching_up:
                 part = await self._dao.patterns_since(cursor, _PAGE)
-            for each in await asyncio.to_thread(told_of, part.items, self._prior) if part.items else ():
+                of_sites = await count_sites(self._service.atlas)
+            told = await asyncio.to_thread(told_of, part.items, self._prior, of_sites) if part.items else ()
+            for each in told:
                 if self._interest.covers(each):
                     await self._send(each.text)
             cursor, self._place = part.cursor, order(part.cursor)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from typing import TYPE_CHECKING, Annotated
+import sys
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -11,6 +13,8 @@ from maia.commands.terminal import AsJson, print_line, print_text, with_atlas
 
 if TYPE_CHECKING:
     from atlas.composition import Atlas
+
+_SWITCH_S: Final = 0.001
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
@@ -53,11 +57,16 @@ def api(
         url = serving.url_of(listener, atlas.settings.api)
 
         def ready() -> None:
+            # What is loaded now stays: collecting garbage need not look at it, which would stop all answers.
+            gc.collect()
+            gc.freeze()
             if as_json:
                 print_line({"event": "serving", "url": url, "pid": os.getpid()})
             else:
                 print_text(f"the dashboard is at {url}\nPress Ctrl-C to stop.")
 
+        # What works beside the requests in threads must not keep them waiting for 5 ms each time.
+        sys.setswitchinterval(_SWITCH_S)
         await serving.serve(atlas, listener, ready)
 
-    with_atlas(run)
+    with_atlas(run, fast=True)

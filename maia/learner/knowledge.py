@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 DetectorClass = type[Detector[Any]]
 MODELS_OF_DETECTORS: Final = "detector."
 """Begins the names under which the learner agent stores its detectors' states."""
+_MOST_SOUND: Final = 20_000
 
 
 def detector_classes(off: Collection[str] = ()) -> list[DetectorClass]:
@@ -101,6 +102,8 @@ class Knowledge:
         self._detectors, self._prefix = list(detectors), prefix
         self._observations = dict(observations or {})
         self._failed: set[str] = set()
+        self._sound: dict[str, tuple[object, ...]] = {}
+        """What patterns say that were found before, and are no fault."""
 
     @classmethod
     def restore(
@@ -138,7 +141,7 @@ class Knowledge:
             await asyncio.sleep(0)
             with self._leaving_out(detector):
                 detector.observe(inputs)
-                found = [_checked(each) for each in detector.patterns()]
+                found = [self._checked(each) for each in detector.patterns()]
                 raised = detector.alarms() if isinstance(detector, MeasurementDetector) else []
                 findings += found
                 alarms += raised
@@ -154,6 +157,30 @@ class Knowledge:
                 name = self._prefix + detector.name
                 made.append(Model(name, detector.version, _state_of(detector), learnt))
         return made
+
+    def _checked(self, finding: Finding) -> Finding:
+        """The finding; ValueError, TypeError or DataRefused if it can't be stored as it is."""
+        pattern = finding.pattern
+        said = pattern.statement, pattern.conditions, pattern.action
+        if self._sound.get(pattern.id) != said:
+            # JSON has no NaN: among the figures it becomes null.
+            if fault := fault_of_pattern(replace(pattern, data={})):
+                raise ValueError(f"it found a pattern of type {pattern.type}, but {fault}")
+            if len(self._sound) >= _MOST_SOUND:
+                self._sound.clear()
+            self._sound[pattern.id] = said
+        json_text(dict(pattern.data))
+        for day, counts in finding.evidence.items():
+            if max(counts.pos, counts.neg) > MOST_COUNT or not abs(counts.reward) <= MOST_REWARD:
+                raise ValueError(f"its evidence of {day} is beyond all bounds: {counts}")
+            if counts.last_seen is not None and counts.last_seen.tzinfo is None:
+                raise ValueError(f"its evidence of {day} was seen at an instant without time zone")
+        return finding
+
+    @property
+    def observations(self) -> int:
+        """From how many inputs the detector has learnt that was taught most."""
+        return max(self._observations.values(), default=0)
 
     @property
     def failed(self) -> frozenset[str]:
@@ -207,23 +234,6 @@ def _state_of(detector: Detector[Any]) -> bytes:
     if not isinstance(state, bytes):
         raise TypeError(f"its state is {type(state).__name__}, not bytes")
     return state
-
-
-def _checked(finding: Finding) -> Finding:
-    """The finding; ValueError, TypeError or DataRefused if it can't be stored as it is."""
-    pattern = finding.pattern
-    # JSON has no NaN: among the figures it becomes null.
-    if fault := fault_of_pattern(replace(pattern, data={})):
-        raise ValueError(f"it found a pattern of type {pattern.type}, but {fault}")
-    json_text(dict(pattern.data))
-    # A signature without canonical form makes no id.
-    _ = pattern.id
-    for day, counts in finding.evidence.items():
-        if max(counts.pos, counts.neg) > MOST_COUNT or not abs(counts.reward) <= MOST_REWARD:
-            raise ValueError(f"its evidence of {day} is beyond all bounds: {counts}")
-        if counts.last_seen is not None and counts.last_seen.tzinfo is None:
-            raise ValueError(f"its evidence of {day} was seen at an instant without time zone")
-    return finding
 
 
 def alarms_to_store(alarms: Iterable[Alarm]) -> list[StoredAlarm]:

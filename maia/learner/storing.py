@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from atlas.adapters.patterns import Model, PatternsDAO
@@ -26,9 +26,11 @@ async def store_learnt(
     end: str,
     learnt: Learnt,
     models: Sequence[Model],
+    beside: Callable[[PatternsDAO], Awaitable[None]] | None = None,
 ) -> Stored:
     """Store findings, alarms and models, and move the source's cursor, in one transaction.
 
+    `beside` does something else in the same transaction, perhaps several times, of which one counts.
     LeaseLost if the cursor isn't at `start` any more: then another learner has learnt that page.
     """
     patterns, evidence = to_store(learnt.findings)
@@ -43,5 +45,7 @@ async def store_learnt(
                     await ours.add_alarms(alarms_to_store(learnt.alarms))
                 if models:
                     await ours.save_models(models)
+                if beside is not None:
+                    await beside(ours)
     new = sum(changed.values())
     return Stored(new, len(changed) - new, frozenset(row.pattern_id for row in evidence if row.pos))

@@ -1,14 +1,16 @@
 """An index over the conditions of many patterns: how many of each one's does a context meet?
 
-Conditions are indexed by field, operator and value, so that only those that are met are touched.
+Every different condition has a number, and the numbers of those on one field with one operator follow one
+another in the order of their values. So the conditions that a context meets are a few ranges of numbers, and
+how many of them a pattern has is looked up for many patterns at once.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,102 +20,171 @@ from maia.learning.patterns import Condition, Operator
 
 Slots: TypeAlias = NDArray[np.intp]
 """Numbers of patterns: their places in the sequence that is indexed."""
+Met: TypeAlias = NDArray[np.uint8]
+"""Of every condition, by its number, whether a context meets it."""
+
+_NEVER: Final = 0
+"""The number of what no context meets; patterns with fewer conditions than others have it, too."""
+_SPARSE_SHARE: Final = 0.15
+_MOST: Final = 255
+"""Conditions of one pattern that are counted."""
 
 
 class ConditionIndex:
     """The conditions of a sequence of patterns, which are numbered in its order."""
 
     def __init__(self, patterns: Sequence[Sequence[Condition]]) -> None:
-        entries: defaultdict[tuple[str, Operator], list[tuple[Any, int]]] = defaultdict(list)
-        for slot, conditions in enumerate(patterns):
-            for condition in conditions:
-                entries[condition.field, condition.operator].append((condition.value, slot))
-        fields: defaultdict[str, _Field] = defaultdict(_Field)
-        for (name, operator), found in entries.items():
-            fields[name].index(operator, found)
-        self._fields = dict(fields)
-        self._patterns = len(patterns)
+        self.totals = np.array([len(each) for each in patterns], np.intp)
+        numbers: dict[tuple[str, Operator, bool, object], int] = {}
+        given = [
+            numbers.setdefault(
+                (each.field, each.operator, isinstance(each.value, bool), each.value), len(numbers)
+            )
+            for conditions in patterns
+            for each in conditions[:_MOST]
+        ]
+        self._fields: dict[str, _Field] = {}
+        renumbered = self._number(numbers)
+        self.size = len(numbers) + 1
+        flat = renumbered[np.array(given, np.intp)] if given else np.empty(0, np.intp)
+        self.columns = _columns_of(flat, np.minimum(self.totals, _MOST))
+
+    def _number(self, given: Mapping[tuple[str, Operator, bool, object], int]) -> Slots:
+        """Number the conditions by field, operator and value; returns the new numbers by the given ones."""
+        groups: defaultdict[tuple[str, Operator], list[tuple[Any, bool, int]]] = defaultdict(list)
+        for (name, operator, is_bool, value), number in given.items():
+            groups[name, operator].append((value, is_bool, number))
+        renumbered = np.zeros(len(given), np.intp)
+        first = _NEVER + 1
+        for (name, operator), found in groups.items():
+            # No number compares with NaN, which would break the order, and nothing equals it.
+            known = [each for each in found if each[0] == each[0]]
+            if operator not in (Operator.EQUALS, Operator.DIFFERS):
+                known.sort(key=lambda each: each[0])
+            renumbered[[number for *_, number in known]] = np.arange(first, first + len(known))
+            self._fields.setdefault(name, _Field()).index(operator, known, first)
+            first += len(known)
+        return renumbered
 
     @property
     def fields(self) -> Collection[str]:
         """What the conditions are about."""
         return self._fields.keys()
 
-    def met(self, context: Mapping[str, Scalar]) -> Slots | None:
-        """How many conditions of each pattern the context meets; None if it meets none of any."""
-        hits: list[Slots] = []
-        excepted: list[Slots] = []
+    def ranges(self, context: Mapping[str, Scalar]) -> list[tuple[int, int]]:
+        """The numbers of the conditions that a context meets, from the first to before the second."""
+        met: list[tuple[int, int]] = []
         for name, value in context.items():
             if field := self._fields.get(name):
-                field.collect(value, hits, excepted)
-        if not hits:
-            return None
-        met = np.bincount(np.concatenate(hits), minlength=self._patterns)
-        if excepted:
-            met -= np.bincount(np.concatenate(excepted), minlength=self._patterns)
+                field.collect(value, met)
         return met
+
+    def met(self, ranges: Sequence[tuple[int, int]]) -> Met:
+        """The same, by numbers."""
+        met = np.zeros(self.size, np.uint8)
+        for first, end in ranges:
+            met[first:end] = 1
+        return met
+
+    def part(self, slots: Slots) -> Columns:
+        """The conditions of some patterns, in their order."""
+        return self.columns.part(slots)
+
+
+class Columns:
+    """The numbers of patterns' conditions: a column for each one's first condition, its second, and so on."""
+
+    def __init__(self, length: int, columns: Sequence[tuple[Slots | None, Slots]]) -> None:
+        """A column has a number for each pattern, or, if few have so many, the patterns that have one."""
+        self._length, self._columns = length, columns
+
+    def count(self, met: Met) -> NDArray[np.uint8]:
+        """How many conditions of each pattern are met."""
+        total = np.zeros(self._length, np.uint8)
+        for slots, numbers in self._columns:
+            if slots is None:
+                total += met[numbers]
+            else:
+                total[slots] += met[numbers]
+        return total
+
+    def part(self, wanted: Slots) -> Columns:
+        """The columns of some patterns, in their order."""
+        parts: list[tuple[Slots | None, Slots]] = []
+        for slots, numbers in self._columns:
+            if slots is None:
+                parts.append((None, numbers[wanted]))
+                continue
+            whole = np.full(self._length, _NEVER, np.intp)
+            whole[slots] = numbers
+            of_part = whole[wanted]
+            having = np.flatnonzero(of_part != _NEVER)
+            if len(having):
+                parts.append((having, of_part[having]))
+        return Columns(len(wanted), parts)
+
+
+def _columns_of(flat: Slots, totals: Slots) -> Columns:
+    """The columns of patterns with so many conditions each, whose numbers follow one another."""
+    starts = np.cumsum(totals) - totals
+    columns: list[tuple[Slots | None, Slots]] = []
+    for nth in range(int(totals.max(initial=0))):
+        having = np.flatnonzero(totals > nth)
+        numbers = flat[starts[having] + nth]
+        if len(having) < _SPARSE_SHARE * len(totals):
+            columns.append((having, numbers))
+            continue
+        whole = np.full(len(totals), _NEVER, np.intp)
+        whole[having] = numbers
+        columns.append((None, whole))
+    return Columns(len(totals), columns)
 
 
 class _Field:
-    """The conditions on one field: which slots have which value under which operator."""
+    """The conditions on one field: which numbers they have by their value and operator."""
 
     def __init__(self) -> None:
-        self._equal: dict[object, Slots] = {}
-        self._unequal: dict[object, Slots] = {}
-        self._any_unequal = np.empty(0, np.intp)
-        self._ordered: dict[Operator, tuple[list[float], Slots]] = {}
+        self._equal: dict[object, int] = {}
+        self._unequal: dict[object, int] = {}
+        self._all_unequal = (0, 0)
+        self._ordered: list[tuple[Operator, list[float], int]] = []
 
-    def index(self, operator: Operator, entries: list[tuple[Any, int]]) -> None:
-        """Take all conditions with this operator, as pairs of a value and a slot."""
+    def index(self, operator: Operator, conditions: Sequence[tuple[Any, bool, int]], first: int) -> None:
+        """Take all conditions with this operator, in the order of their numbers from `first` on."""
         if operator is Operator.EQUALS:
-            self._equal = _postings(entries)
+            self._equal = {(is_bool, value): first + n for n, (value, is_bool, _) in enumerate(conditions)}
         elif operator is Operator.DIFFERS:
-            self._unequal = _postings(entries)
-            self._any_unequal = np.array([slot for _, slot in entries], np.intp)
+            self._unequal = {(is_bool, value): first + n for n, (value, is_bool, _) in enumerate(conditions)}
+            self._all_unequal = first, first + len(conditions)
         else:
-            # No number compares with NaN, which would break the order.
-            entries = sorted((value, slot) for value, slot in entries if value == value)
-            values = [value for value, _ in entries]
             # Lists, because arrays would round whole numbers above 2**53.
-            self._ordered[operator] = values, np.array([slot for _, slot in entries], np.intp)
+            self._ordered.append((operator, [value for value, *_ in conditions], first))
 
-    def collect(self, value: Scalar, hits: list[Slots], excepted: list[Slots]) -> None:
-        """Append the slots of the conditions that the value meets, and of those to take off again."""
-        key = _key(value)
+    def collect(self, value: Scalar, met: list[tuple[int, int]]) -> None:
+        """Append the ranges of the conditions that the value meets."""
+        # True is not 1, but 1 is 1.0.
+        key = isinstance(value, bool), value
         if (equal := self._equal.get(key)) is not None:
-            hits.append(equal)
-        if len(self._any_unequal):
-            hits.append(self._any_unequal)
-            if (same := self._unequal.get(key)) is not None:
-                excepted.append(same)
+            met.append((equal, equal + 1))
+        first, end = self._all_unequal
+        if first < end:
+            same = self._unequal.get(key, end)
+            met += [each for each in ((first, same), (same + 1, end)) if each[0] < each[1]]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
             return
-        for operator, (values, slots) in self._ordered.items():
-            met = slots[_met_range(operator, values, value)]
-            if len(met):
-                hits.append(met)
+        for operator, values, start in self._ordered:
+            low, high = _met_range(operator, values, value)
+            if low < high:
+                met.append((start + low, start + high))
 
 
-def _met_range(operator: Operator, values: list[float], found: float) -> slice:
+def _met_range(operator: Operator, values: list[float], found: float) -> tuple[int, int]:
     """Which of the ascending values of conditions are met by the value found."""
     match operator:
         case Operator.ABOVE:
-            return slice(bisect_left(values, found))
+            return 0, bisect_left(values, found)
         case Operator.AT_LEAST:
-            return slice(bisect_right(values, found))
+            return 0, bisect_right(values, found)
         case Operator.BELOW:
-            return slice(bisect_right(values, found), None)
-    return slice(bisect_left(values, found), None)
-
-
-def _postings(entries: Iterable[tuple[Any, int]]) -> dict[object, Slots]:
-    slots: defaultdict[object, list[int]] = defaultdict(list)
-    for value, slot in entries:
-        if value == value:
-            slots[_key(value)].append(slot)
-    return {key: np.array(found, np.intp) for key, found in slots.items()}
-
-
-def _key(value: object) -> tuple[bool, object]:
-    # True is not 1, but 1 is 1.0.
-    return isinstance(value, bool), value
+            return bisect_right(values, found), len(values)
+    return bisect_left(values, found), len(values)

@@ -37,9 +37,15 @@ class KnownPattern:
 
 
 def known(
-    patterns: Sequence[tuple[Pattern, Counts]], prior: Prior = FLAT, pinned: Iterable[str] = ()
+    patterns: Sequence[tuple[Pattern, Counts]],
+    prior: Prior = FLAT,
+    pinned: Iterable[str] = (),
+    ids: Sequence[str] | None = None,
 ) -> list[KnownPattern]:
-    """Patterns with strength and confidence, computed for all of them at once."""
+    """Patterns with strength and confidence, computed for all of them at once.
+
+    `ids` spares computing them; then the patterns need no signatures.
+    """
     if not patterns:
         return []
     pairs = np.array([(counts.pos, counts.neg) for _, counts in patterns], float)
@@ -52,6 +58,6 @@ def known(
     return [
         KnownPattern(id_, pattern, counts, mean, low, high, id_ in pins)
         for (pattern, counts), (mean, low, high), id_ in zip(
-            patterns, columns, (pattern.id for pattern, _ in patterns), strict=True
+            patterns, columns, ids or [pattern.id for pattern, _ in patterns], strict=True
         )
     ]

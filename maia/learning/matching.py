@@ -1,12 +1,15 @@
 """Which patterns hold in a context: they are found by an index over their conditions, and ranked.
 
-A context is matched by counting, for every pattern, how many of its conditions the context meets. Patterns
-are kept in segments that are merged as they grow (the logarithmic method of Bentley and Saxe, 1980): adding
-one pattern to many thousands doesn't build the whole index again.
+A context is matched by counting how many of a pattern's conditions it meets: first for the patterns that
+would score highest if all were met, then for those that would score less, as long as they might still be
+among the best (a threshold algorithm: Fagin, Lotem and Naor, 2003). Patterns are kept in segments that are
+merged as they grow (the logarithmic method of Bentley and Saxe, 1980): adding one pattern to many thousands
+doesn't build the whole index again.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,7 +18,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from maia.learning.condition_index import ConditionIndex, Slots
+from maia.learning.condition_index import Columns, ConditionIndex, Met, Slots
 from maia.learning.known_patterns import KnownPattern
 from maia.learning.observations import Scalar
 from maia.learning.patterns import Condition
@@ -36,6 +39,8 @@ _NEARLY: Final = 1 - 1e-9
 # From there on powers of two might overflow.
 _MAX_HALF_LIVES: Final = 500
 _DEAD_SHARE: Final = 0.5
+_TIERS: Final = (1_000, 8_000, 40_000)
+"""How many patterns of a segment are looked at first, how many next, and so on; the others are last."""
 
 Floats = NDArray[np.float64]
 
@@ -45,12 +50,13 @@ class Hit(NamedTuple):
 
     known: KnownPattern
     score: float
+    conditions: frozenset[Condition] | None = None
+    """All of them are met, if it says which ones there are."""
 
 
 class Fitting(NamedTuple):
-    """The patterns that are decided, and of all that fit how many there are and the most trusted one."""
+    """How many patterns fit, decided or not, and the most trusted one."""
 
-    hits: list[Hit]
     number: int
     top: KnownPattern | None
 
@@ -72,9 +78,12 @@ class Match:
     @classmethod
     def of(cls, hit: Hit, context: Mapping[str, Scalar]) -> Match:
         """A hit with its conditions, those that the context meets and the others."""
+        conditions = hit.known.pattern.conditions
+        if hit.conditions is not None:
+            return cls(hit.known, conditions, (), hit.score)
         met: list[Condition] = []
         missed: list[Condition] = []
-        for condition in hit.known.pattern.conditions:
+        for condition in conditions:
             (met if condition.holds(context) else missed).append(condition)
         return cls(hit.known, tuple(met), tuple(missed), hit.score)
 
@@ -111,6 +120,11 @@ class Matcher:
         for segment, slot in self._places.values():
             yield segment.patterns[slot]
         yield from self._pending.values()
+
+    def find(self, id_: str) -> KnownPattern | None:
+        """The pattern with this id, if it is known."""
+        place = self._places.get(id_)
+        return place[0].patterns[place[1]] if place else self._pending.get(id_)
 
     def add(self, *patterns: KnownPattern) -> None:
         """Add patterns; those whose ids are known already are replaced."""
@@ -182,13 +196,15 @@ class Matcher:
         """The patterns with any condition met, best first; ties go by support, then by id."""
         if limit <= 0:
             return []
-        found = [
-            hit
-            for segment in self._ready()
-            for hit in segment.best(context, _hours(now), limit, min_confidence)
-        ]
-        found.sort(key=lambda hit: (-hit.score, -hit.known.support, hit.known.id))
-        return [Match.of(hit, context) for hit in found[:limit]]
+        found: list[Hit] = []
+        least = -1.0
+        for segment in sorted(self._ready(), key=lambda each: -each.living):
+            found += segment.best(context, _hours(now), limit, min_confidence, least)
+            found.sort(key=lambda hit: (-hit.score, -hit.known.support, hit.known.id))
+            del found[limit:]
+            if len(found) == limit:
+                least = found[-1].score
+        return [Match.of(hit, context) for hit in found]
 
     def knows(self, context: Mapping[str, Scalar]) -> bool:
         """Whether the context meets any condition of any pattern."""
@@ -198,12 +214,19 @@ class Matcher:
         """Whether the context meets all conditions of any pattern."""
         return any(segment.holds(context) for segment in self._ready())
 
-    def fitting(self, context: Mapping[str, Scalar], now: datetime, threshold: float) -> list[Fitting]:
-        """The patterns with an action all of whose conditions are met, in several parts.
+    def decided(self, context: Mapping[str, Scalar], now: datetime, threshold: float) -> list[Hit]:
+        """The patterns with an action all of whose conditions are met: of each action the most specific ones.
 
         Those are left out whose credible interval contains the threshold: their evidence decides nothing yet.
         """
-        return [segment.fitting(context, _hours(now), threshold) for segment in self._ready()]
+        return [hit for each in self._ready() for hit in each.decided(context, _hours(now), threshold)]
+
+    def fitting(self, context: Mapping[str, Scalar]) -> Fitting:
+        """All patterns with an action all of whose conditions are met."""
+        found = [segment.fitting(context) for segment in self._ready()]
+        tops = [each.top for each in found if each.top is not None]
+        top = max(tops, key=lambda each: (each.confidence, each.id), default=None)
+        return Fitting(sum(each.number for each in found), top)
 
     def _ready(self) -> list[_Segment]:
         """The segments, after what was added has become part of them."""
@@ -242,7 +265,8 @@ class _Segment:
         self.patterns = patterns
         self.living = len(patterns)
         self._half_life_h = half_life_h
-        self._total = np.array([len(each.pattern.conditions) for each in patterns], np.intp)
+        self._conditions = ConditionIndex([each.pattern.conditions for each in patterns])
+        self._total = self._conditions.totals
         self._confidence = np.array([each.confidence for each in patterns], float)
         self._ceiling = np.array([each.ceiling for each in patterns], float)
         self._support = np.array([min(each.support, _MAX_SUPPORT) for each in patterns], np.int64)
@@ -251,10 +275,23 @@ class _Segment:
         self._action = np.array([self._code(each.pattern.action) for each in patterns], np.intp)
         self._alive = np.ones(len(patterns), bool)
         self._unconditional = np.flatnonzero(self._total == 0)
-        self._conditions = ConditionIndex([each.pattern.conditions for each in patterns])
         self._latest_h = self._as_of_h = 0.0
         self._weight = np.zeros(len(patterns))
+        self._tiers: list[_Tier] = []
         self._weigh_all()
+        self._tiers = self._tiers_of(self._weight * self._total)
+        self._tier = np.zeros(len(patterns), np.intp)
+        for number, tier in enumerate(self._tiers):
+            self._tier[tier.slots] = number
+        self._advising = self._advising_of()
+        self._sets: dict[int, frozenset[Condition]] = {}
+
+    def _tiers_of(self, highest: Floats) -> list[_Tier]:
+        """The patterns in parts, by the highest score that they can have."""
+        order = np.argsort(-highest, kind="stable")
+        ends = [*(end for end in np.cumsum(_TIERS).tolist() if end < len(order)), len(order)]
+        parts = [np.sort(order[begin:end]) for begin, end in zip([0, *ends], ends, strict=False)]
+        return [_Tier(each, self._conditions.part(each), float(highest[each].max())) for each in parts]
 
     def __iter__(self) -> Iterator[KnownPattern]:
         """The living ones."""
@@ -275,17 +312,24 @@ class _Segment:
         self._ceiling[slot] = changed.ceiling
         self._support[slot] = min(changed.support, _MAX_SUPPORT)
         self._last_seen_h[slot] = seen_h = _hours(changed.last_seen)
+        had_action = self._action[slot] >= 0
         self._action[slot] = self._code(changed.pattern.action)
+        if not had_action and self._action[slot] >= 0:
+            self._advising = self._advising_of()
         self._latest_h = max(self._latest_h, seen_h)
         if (seen_h - self._as_of_h) / self._half_life_h > _MAX_HALF_LIVES:
             self._weigh_all()
         else:
             recency = 2 ** ((seen_h - self._as_of_h) / self._half_life_h)
             self._weight[slot] = changed.confidence * recency / max(self._total[slot], 1)
+            tier = self._tiers[self._tier[slot]]
+            tier.highest = max(tier.highest, changed.confidence * recency)
 
     def _weigh_all(self) -> None:
         self._latest_h = self._as_of_h = max(float(self._last_seen_h.max()), 0.0)
         self._weight = self._weights_at(self._as_of_h)
+        for tier in self._tiers:
+            tier.highest = float((self._weight * self._total)[tier.slots].max())
 
     def _weights_at(self, now_h: float) -> Floats:
         """What a met condition adds to the score of each pattern."""
@@ -302,54 +346,108 @@ class _Segment:
 
     def knows(self, context: Mapping[str, Scalar]) -> bool:
         """Whether the context meets any condition."""
-        met = self._conditions.met(context)
-        return met is not None and bool((met * self._alive).any())
+        if not (ranges := self._conditions.ranges(context)):
+            return False
+        met = self._conditions.met(ranges)
+        return any(
+            bool(self._alive[tier.slots[tier.conditions.count(met) > 0]].any()) for tier in self._tiers
+        )
 
     def holds(self, context: Mapping[str, Scalar]) -> bool:
         """Whether the context meets all conditions of any pattern."""
         return bool(self._alive[self._all_met(context)].any())
 
     def _all_met(self, context: Mapping[str, Scalar]) -> Slots:
-        met = self._conditions.met(context)
-        return self._unconditional if met is None else np.flatnonzero(met == self._total)
+        """The patterns all of whose conditions are met."""
+        if not (ranges := self._conditions.ranges(context)):
+            return self._unconditional
+        met = self._conditions.met(ranges)
+        return np.flatnonzero(self._conditions.columns.count(met) == self._total)
 
     def best(
-        self, context: Mapping[str, Scalar], now_h: float, limit: int, min_confidence: float
+        self, context: Mapping[str, Scalar], now_h: float, limit: int, min_confidence: float, least: float
     ) -> list[Hit]:
-        met = self._conditions.met(context)
-        if met is None:
+        """The patterns that score highest; those that score less than `least` may be left out."""
+        if not (ranges := self._conditions.ranges(context)):
             return []
-        slots = np.flatnonzero(met)
-        if self.living < len(self.patterns):
-            slots = slots[self._alive[slots]]
-        if min_confidence > 0:
-            slots = slots[self._confidence[slots] >= min_confidence]
+        met = self._conditions.met(ranges)
         # What was seen later than now, by another site's clock, counts as seen now.
         ahead = now_h < self._latest_h
-        weight = self._weights_at(now_h)[slots] if ahead else self._weight[slots]
-        scale = 1.0 if ahead else 2 ** ((self._as_of_h - now_h) / self._half_life_h)
-        scores = met[slots] * weight
-        if len(slots) > limit:
-            # The rounded scores need only be compared for those that may be among the best.
-            least = np.partition(scores, len(scores) - limit)[len(scores) - limit]
-            near = np.flatnonzero(scores * scale >= least * scale * _NEARLY - 2 * 10.0**-_SCORE_DIGITS)
-            slots, scores = slots[near], scores[near]
-        scores = np.round(scores * scale, _SCORE_DIGITS)
-        chosen = _first(scores, self._support[slots], limit)
-        return self._hits(slots[chosen], scores[chosen])
+        weights = self._weights_at(now_h) if ahead else self._weight
+        half_lives = (self._as_of_h - now_h) / self._half_life_h
+        decay = math.inf if half_lives > _MAX_HALF_LIVES else 2**half_lives
+        scale = 1.0 if ahead else decay
+        slots, scores = np.empty(0, np.intp), np.empty(0)
+        for tier in self._tiers:
+            if least > tier.highest * decay / _NEARLY + 2 * 10.0**-_SCORE_DIGITS:
+                continue
+            more, more_scores = self._scores(tier, met, weights, scale, min_confidence)
+            slots, scores = np.concatenate([slots, more]), np.concatenate([scores, more_scores])
+            if len(slots) > limit:
+                chosen = _first(scores, self._support[slots], slots, limit)
+                slots, scores = slots[chosen], scores[chosen]
+            if len(slots) == limit:
+                least = max(least, float(scores.min()))
+        return self._hits(slots, scores)
 
-    def fitting(self, context: Mapping[str, Scalar], now_h: float, threshold: float) -> Fitting:
+    def _scores(
+        self, tier: _Tier, met: Met, weights: Floats, scale: float, min_confidence: float
+    ) -> tuple[Slots, Floats]:
+        """The living patterns of a tier with any condition met, and their scores."""
+        counts = tier.conditions.count(met)
+        places = np.flatnonzero(counts)
+        slots = tier.slots[places]
+        scores = np.round(counts[places] * weights[slots] * scale, _SCORE_DIGITS)
+        wanted = np.ones(len(slots), bool)
+        if self.living < len(self.patterns):
+            wanted &= self._alive[slots]
+        if min_confidence > 0:
+            wanted &= self._confidence[slots] >= min_confidence
+        return slots[wanted], scores[wanted]
+
+    def fitting(self, context: Mapping[str, Scalar]) -> Fitting:
         """The living patterns with an action all of whose conditions are met."""
         slots = self._all_met(context)
         slots = slots[self._alive[slots] & (self._action[slots] >= 0)]
         if not len(slots):
-            return Fitting([], 0, None)
-        top = self.patterns[slots[np.argmax(self._confidence[slots])]]
-        decided = (self._confidence[slots] >= threshold) | (self._ceiling[slots] < threshold)
-        chosen = self._most_specific(slots[decided])
+            return Fitting(0, None)
+        return Fitting(len(slots), self.patterns[slots[np.argmax(self._confidence[slots])]])
+
+    def decided(self, context: Mapping[str, Scalar], now_h: float, threshold: float) -> list[Hit]:
+        """Of those the most specific ones of each action whose evidence decides."""
+        met = self._conditions.met(self._conditions.ranges(context))
+        found, missing = [np.empty(0, np.intp)], np.full(len(self._actions), MOST_PER_ACTION)
+        for total, slots, conditions in self._advising:
+            fit = slots[conditions.count(met) == total]
+            fit = fit[self._alive[fit] & (self._action[fit] >= 0)]
+            fit = fit[(self._confidence[fit] >= threshold) | (self._ceiling[fit] < threshold)]
+            found.append(fit)
+            # Shorter ones are less specific.
+            missing = missing - np.bincount(self._action[fit], minlength=len(self._actions))
+            if not (missing > 0).any():
+                break
+        chosen = self._most_specific(np.concatenate(found))
         recency = np.exp2(np.minimum(self._last_seen_h[chosen] - now_h, 0) / self._half_life_h)
         scores = np.round(self._confidence[chosen] * recency, _SCORE_DIGITS)
-        return Fitting(self._hits(chosen, scores), len(slots), top)
+        return [
+            Hit(self.patterns[slot], score, self._set_of(slot))
+            for slot, score in zip(chosen.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def _set_of(self, slot: int) -> frozenset[Condition]:
+        made = self._sets.get(slot)
+        if made is None:
+            made = self._sets[slot] = frozenset(self.patterns[slot].pattern.conditions)
+        return made
+
+    def _advising_of(self) -> list[tuple[int, Slots, Columns]]:
+        """The patterns with an action, by how many conditions they have, those with most first."""
+        slots = np.flatnonzero(self._action >= 0)
+        found = []
+        for total in np.unique(self._total[slots])[::-1].tolist():
+            some = slots[self._total[slots] == total]
+            found.append((total, some, self._conditions.part(some)))
+        return found
 
     def _most_specific(self, slots: Slots) -> Slots:
         """For each action, the patterns with most conditions, the best supported ones first."""
@@ -366,19 +464,27 @@ class _Segment:
         ]
 
 
+@dataclass(slots=True)
+class _Tier:
+    """Some patterns of a segment, in the order of their slots."""
+
+    slots: Slots
+    conditions: Columns
+    highest: float
+    """No pattern among them scores higher, as of `_as_of_h`, if all its conditions are met."""
+
+
 def _hours(instant: datetime | None) -> float:
     return _NEVER_H if instant is None else (instant - _EPOCH) / _HOUR
 
 
-def _first(scores: Floats, support: NDArray[np.int64], limit: int) -> Slots:
-    """The indexes of the highest scores in any order; of equal ones the best supported, then the first."""
+def _first(scores: Floats, support: NDArray[np.int64], slots: Slots, limit: int) -> Slots:
+    """The places of the highest scores in any order; of equal ones the best supported, then the first."""
     if len(scores) <= limit:
         return np.arange(len(scores))
     last = np.partition(scores, len(scores) - limit)[len(scores) - limit]
     above, tied = np.flatnonzero(scores > last), np.flatnonzero(scores == last)
     missing = limit - len(above)
     if len(tied) > missing:
-        # One number orders by support, then by index.
-        order = tied - support[tied] * len(scores)
-        tied = tied[np.argpartition(order, missing - 1)[:missing]]
+        tied = tied[np.lexsort((slots[tied], -support[tied]))[:missing]]
     return np.concatenate([above, tied])

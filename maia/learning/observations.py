@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from types import MappingProxyType
 from typing import Final
@@ -115,6 +115,17 @@ def _storable_number(value: float) -> float:
         return abs(value) if value == 0 else value
     whole = int(value)
     return whole if _LEAST_INTEGER <= whole <= _LARGEST_INTEGER else float(value)
+
+
+def as_logged(observation: Observation) -> Observation:
+    """A checked observation as it is read from the log of observations, with its context in that order."""
+    context = observation.context
+    by_length = sorted((len(name.encode()), name.encode(), name) for name in context)
+    return replace(observation, context={name: _storable_scalar(context[name]) for *_, name in by_length})
+
+
+def _storable_scalar(value: Scalar) -> Scalar:
+    return _storable_number(value) if isinstance(value, float) else value
 
 
 def checked(

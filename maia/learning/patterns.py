@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, Self
 
 from maia.learning.evidence import Counts
@@ -90,14 +91,15 @@ class Condition:
         return {"field": self.field, "operator": self.operator.value, "value": self.value}
 
     def __str__(self) -> str:
-        value = self.value
-        if isinstance(value, bool) or value is None:
-            return f"{self.field} {self.operator} {json.dumps(value)}"
-        return (
-            f"{self.field} {self.operator} {value:g}"
-            if _is_number(value)
-            else f"{self.field} {self.operator} {value}"
-        )
+        return _text_of(self.field, self.operator, self.value)
+
+
+# True is not 1, and neither is 1.0.
+@lru_cache(maxsize=200_000, typed=True)
+def _text_of(field: str, operator: Operator, value: str | float | bool | None) -> str:
+    if isinstance(value, bool) or value is None:
+        return f"{field} {operator} {json.dumps(value)}"
+    return f"{field} {operator} {value:g}" if _is_number(value) else f"{field} {operator} {value}"
 
 
 def condition_of(plain: Mapping[str, object]) -> Condition:
@@ -136,10 +138,15 @@ class Pattern:
     conditions: tuple[Condition, ...] = ()
     action: str | None = None
     data: Mapping[str, object] = field(default_factory=dict)
+    _id: str | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def id(self) -> str:
-        return pattern_id(self.type, self.signature)
+        if self._id is None:
+            # It costs a hash, and is asked for again and again.
+            object.__setattr__(self, "_id", pattern_id(self.type, self.signature))
+        assert self._id is not None
+        return self._id
 
 
 def pattern_id(type_: PatternType, signature: Mapping[str, object]) -> str:

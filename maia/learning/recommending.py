@@ -6,14 +6,16 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from typing import Final
 
 import numpy as np
 
 from maia.learning.evidence import FLAT, Counts, Prior
 from maia.learning.known_patterns import KnownPattern
-from maia.learning.matching import MOST_PER_ACTION, Fitting, Hit, Match, Matcher
+from maia.learning.matching import MOST_PER_ACTION, Hit, Match, Matcher
 from maia.learning.observations import Scalar
+from maia.learning.patterns import Condition
 from maia.learning.worth import Worth
 
 THRESHOLD: Final = 0.7
@@ -82,11 +84,12 @@ class Adviser:
         action whose conditions nest, the more specific one counts once its evidence decides either way.
         """
         threshold = self._threshold
-        found = self._matcher.fitting(context, now, threshold)
-        if context and not self._matcher.knows(context):
+        found = self._matcher.decided(context, now, threshold)
+        is_known = any(hit.conditions for hit in found)
+        if context and not is_known and not self._matcher.knows(context):
             return Recommendations((), self._unknown(context))
         by_action: defaultdict[str, list[Hit]] = defaultdict(list)
-        for hit in (hit for each in found for hit in each.hits):
+        for hit in found:
             by_action[hit.known.pattern.action or ""].append(hit)
         random = np.random.default_rng(seed) if explore else None
         advised = [
@@ -95,7 +98,7 @@ class Adviser:
             if (hits := _trusted(all_, threshold))
         ]
         if not advised:
-            return Recommendations((), self._nothing(context, now, found))
+            return Recommendations((), self._nothing(context, now))
         advised.sort(key=lambda each: (-each.rank, -each.best.support, each.action))
         return Recommendations(tuple(each.explained(context) for each in advised[:limit]))
 
@@ -105,12 +108,11 @@ class Adviser:
         fields = ", ".join(sorted(context))
         return f"This context is unknown: no pattern has a condition that it meets (its fields: {fields})."
 
-    def _nothing(self, context: Mapping[str, Scalar], now: datetime, found: Sequence[Fitting]) -> str:
+    def _nothing(self, context: Mapping[str, Scalar], now: datetime) -> str:
         """Why there is no advice for a context that isn't unknown."""
-        tops = [each.top for each in found if each.top is not None]
-        if tops:
-            best = max(tops, key=lambda each: (each.confidence, each.id))
-            return self._untrusted(sum(each.number for each in found), best)
+        number, best = self._matcher.fitting(context)
+        if best is not None:
+            return self._untrusted(number, best)
         nearest = next(
             (m for m in self._matcher.match(context, now) if m.known.pattern.action and m.missed), None
         )
@@ -143,12 +145,18 @@ def _trusted(hits: Sequence[Hit], threshold: float) -> list[Hit]:
     ranked = sorted(
         hits, key=lambda hit: (-len(hit.known.pattern.conditions), -hit.known.support, hit.known.id)
     )[:MOST_PER_ACTION]
-    sets = [frozenset(hit.known.pattern.conditions) for hit in ranked]
-    return [
-        hit
-        for hit, mine in zip(ranked, sets, strict=True)
-        if hit.known.confidence >= threshold and not any(mine < other for other in sets)
-    ]
+    trusted: list[Hit] = []
+    longer: list[frozenset[Condition]] = []
+    for _, same in groupby(ranked, lambda hit: len(hit.known.pattern.conditions)):
+        sets = [(hit, hit.conditions or frozenset()) for hit in same]
+        # Only longer ones can be more specific.
+        trusted += [
+            hit
+            for hit, mine in sets
+            if hit.known.confidence >= threshold and not any(map(mine.__lt__, longer))
+        ]
+        longer += [mine for _, mine in sets]
+    return trusted
 
 
 class _Advised:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -54,6 +55,7 @@ class Worth:
         """The central credible interval."""
         return self.intervals(mass)[0]
 
+    @lru_cache(maxsize=20_000)  # noqa: B019 - it lives as long as the process, as it may
     def intervals(self, *masses: float) -> list[tuple[float, float]]:
         """Central credible intervals, by the product of both distributions on a grid of quantiles."""
         tails = [(1 - mass) / 2 for mass in masses]

@@ -32,8 +32,11 @@ class UseOfProcess:
 
     matches: int
     recommendations: int
+    observations: int
+    """Observations that it was sent."""
     matches_per_second: float
     recommendations_per_second: float
+    observations_per_second: float
     seconds: float
     memory_bytes: int | None
     """The memory of the whole process; null where the system doesn't tell."""
@@ -44,7 +47,8 @@ class EngineStatistics:
     """What is known: patterns by type, the evidence for them, and how firmly they are believed.
 
     `confidence_histogram` has ten counts, of confidences in [0, 0.1), [0.1, 0.2) and so on. `observations` is
-    how many observations each detector has learnt from. `process` is of the process that answers.
+    how many observations each of the learner's detectors has learnt from, and `observed` how many of those
+    that programs sent (POST /observe) were learnt. `process` is of the process that answers.
     """
 
     patterns: int
@@ -55,6 +59,7 @@ class EngineStatistics:
     evidence_for: int
     evidence_against: int
     observations: Mapping[str, int]
+    observed: int
     confidence_histogram: tuple[int, ...]
     process: UseOfProcess
 
@@ -79,7 +84,7 @@ class Ranking:
         return [self._patterns[place].id for place in places[offset : offset + limit]], len(places)
 
     def statistics(
-        self, threshold: float, observations: Mapping[str, int], process: UseOfProcess
+        self, threshold: float, observations: Mapping[str, int], observed: int, process: UseOfProcess
     ) -> EngineStatistics:
         """The figures of all patterns."""
         types = Counter(each.pattern.type.value for each in self._patterns)
@@ -92,6 +97,7 @@ class Ranking:
             evidence_for=sum(each.counts.pos for each in self._patterns),
             evidence_against=sum(each.counts.neg for each in self._patterns),
             observations=observations,
+            observed=observed,
             confidence_histogram=tuple(histogram.tolist()),
             process=process,
         )

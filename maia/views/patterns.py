@@ -15,9 +15,10 @@ from maia.learning.known_patterns import known
 from maia.learning.matching import Match, Matcher
 from maia.learning.patterns import Pattern, PatternType, condition_of
 from maia.learning.recommending import Adviser, Recommendation, Recommendations
+from maia.views.federation import count_sites
 
 if TYPE_CHECKING:
-    from atlas.adapters.patterns import PatternContent, PatternsDAO, StoredPattern
+    from atlas.adapters.patterns import PatternContent, PatternsDAO, StoredEvidence, StoredPattern
     from atlas.composition import Atlas
     from atlas.config import LearnerSettings
     from maia.learning.observations import Scalar
@@ -28,7 +29,8 @@ class BelievedPattern:
     """A pattern with what its evidence lets one believe.
 
     `strength` is the posterior mean of the chance that the statement proves true, `low` and `high` bound its
-    90 % credible interval, and `confidence` is `low`. `sites` and `days` say how many counted it.
+    90 % credible interval, and `confidence` is `low`. `sites` and `days` say how many counted it, of as many
+    as `of_sites` that learn together.
     """
 
     id: str
@@ -51,6 +53,7 @@ class BelievedPattern:
     pinned: bool
     importance: float
     data: Mapping[str, object] = field(default_factory=dict)
+    of_sites: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +69,30 @@ class EvidenceOfDay:
 
 
 @dataclass(frozen=True, slots=True)
+class EvidenceOfSite:
+    """What a site counted for a pattern over all days, and the confidence if only that were known."""
+
+    node: str
+    days: int
+    pos: int
+    neg: int
+    confidence: float
+    last: date
+
+
+@dataclass(frozen=True, slots=True)
 class PatternDetails:
-    """A pattern with its evidence by day."""
+    """A pattern with its evidence by day, oldest first, and by site."""
 
     pattern: BelievedPattern
     signature: Mapping[str, object]
     evidence: tuple[EvidenceOfDay, ...]
+    sites: tuple[EvidenceOfSite, ...] = ()
+
+    @property
+    def confidence_by_day(self) -> Mapping[date, float]:
+        """The confidence after each day on which something was counted, over all sites."""
+        return {each.day: each.confidence for each in self.evidence}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +167,11 @@ def matches_of(
 ) -> Matches:
     """The patterns of a matcher of which a context meets at least one condition."""
     found = matcher.match(context, now, limit, min_confidence)
-    if found:
-        return Matches(tuple(map(_matched, found)))
+    return Matches(tuple(map(_matched, found))) if found else no_matches(matcher, min_confidence)
+
+
+def no_matches(matcher: Matcher, min_confidence: float) -> Matches:
+    """Why no pattern of a matcher matches."""
     if not len(matcher):
         return Matches((), "Nothing has been learnt yet.")
     fields = sorted(matcher.fields())
@@ -171,6 +195,18 @@ async def advice(
     return advice_of(adviser.recommend(context, atlas.clock.now(), limit, explore=explore, seed=seed))
 
 
+async def consult(
+    atlas: Atlas, context: Mapping[str, Scalar], limit: int = 20, min_confidence: float = 0.0
+) -> tuple[Matches, Advice]:
+    """The same as `matches` and `advice` together, for which the patterns are read once."""
+    matcher, now = await _matcher(atlas), atlas.clock.now()
+    adviser = Adviser(
+        matcher, confidence_threshold=atlas.settings.learner.confidence_threshold, prior=prior_of(atlas)
+    )
+    found = matches_of(matcher, context, now, limit, min_confidence)
+    return found, advice_of(adviser.recommend(context, now))
+
+
 def advice_of(found: Recommendations) -> Advice:
     """Recommendations for people and programs to read."""
     return Advice(tuple(map(_recommended, found.actions)), found.reason)
@@ -181,7 +217,8 @@ async def patterns(
 ) -> list[BelievedPattern]:
     """The patterns of some types, or of all, the most firmly believed first."""
     stored = await _dao(atlas).known(None if types is None else [each.value for each in types])
-    believed = [each for each in believe(stored, prior_of(atlas)) if each.confidence >= min_confidence]
+    known = believe(stored, prior_of(atlas), await count_sites(atlas))
+    believed = [each for each in known if each.confidence >= min_confidence]
     return sorted(believed, key=lambda each: (-each.confidence, -each.support, each.id))
 
 
@@ -191,7 +228,7 @@ async def pattern(atlas: Atlas, id_: str) -> PatternDetails | None:
     found = await dao.known(ids=[id_])
     if not found:
         return None
-    [believed] = believe(found, prior_of(atlas))
+    [believed] = believe(found, prior_of(atlas), await count_sites(atlas))
     rows = await dao.evidence([id_])
     confidences = beliefs.confidence(
         np.cumsum([row.pos for row in rows]), np.cumsum([row.neg for row in rows]), prior_of(atlas)
@@ -203,7 +240,24 @@ async def pattern(atlas: Atlas, id_: str) -> PatternDetails | None:
             EvidenceOfDay(row.day, row.node, row.pos, row.neg, row.sum_reward, float(confidence))
             for row, confidence in zip(rows, confidences, strict=True)
         ),
+        _by_site(rows, prior_of(atlas)),
     )
+
+
+def _by_site(rows: Sequence[StoredEvidence], prior: Prior) -> tuple[EvidenceOfSite, ...]:
+    """The sites, those that counted most first."""
+    of_site: dict[str, list[StoredEvidence]] = {}
+    for row in rows:
+        of_site.setdefault(row.node, []).append(row)
+    sums = [(sum(row.pos for row in found), sum(row.neg for row in found)) for found in of_site.values()]
+    confidences = beliefs.confidence([pos for pos, _ in sums], [neg for _, neg in sums], prior)
+    sites = [
+        EvidenceOfSite(
+            node, len({row.day for row in found}), pos, neg, float(alone), max(row.day for row in found)
+        )
+        for (node, found), (pos, neg), alone in zip(of_site.items(), sums, confidences, strict=True)
+    ]
+    return tuple(sorted(sites, key=lambda each: (-(each.pos + each.neg), each.node)))
 
 
 def prior_of(atlas: Atlas) -> Prior:
@@ -212,8 +266,11 @@ def prior_of(atlas: Atlas) -> Prior:
     return Prior(settings.prior_alpha, settings.prior_beta)
 
 
-def believe(stored: Sequence[StoredPattern], prior: Prior) -> list[BelievedPattern]:
-    """Stored patterns with what their evidence lets one believe, in the same order."""
+def believe(stored: Sequence[StoredPattern], prior: Prior, of_sites: int = 1) -> list[BelievedPattern]:
+    """Stored patterns with what their evidence lets one believe, in the same order.
+
+    `of_sites` is how many sites there are; a site that counted and has left is one more.
+    """
     pos, neg = [each.pos for each in stored], [each.neg for each in stored]
     strengths = beliefs.strength(pos, neg, prior)
     lows, highs = beliefs.interval(pos, neg, prior)
@@ -239,6 +296,7 @@ def believe(stored: Sequence[StoredPattern], prior: Prior) -> list[BelievedPatte
             pinned=each.pinned,
             importance=each.lti,
             data=each.data,
+            of_sites=max(of_sites, each.sites),
         )
         for each, strength, low, high in zip(stored, strengths, lows, highs, strict=True)
     ]

@@ -72,6 +72,19 @@ SELECT pg_terminate_backend(pg_backend_pid());
 SELECT pg_backend_pid();
 -- name: notify
 SELECT pg_notify('moon', $1);
+-- name: prepare_clash
+CREATE SEQUENCE tries;
+CREATE FUNCTION clash(most int) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    nth bigint := nextval('tries');
+BEGIN
+    IF nth <= most THEN
+        RAISE EXCEPTION 'somebody else was first' USING ERRCODE = 'deadlock_detected';
+    END IF;
+    RETURN nth;
+END $$;
+-- name: clash
+SELECT clash($1);
 -- name: end_idle
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend';
@@ -240,6 +253,19 @@ async def test_a_cancelled_statement_frees_its_connection(settings_factory: Sett
             async with asyncio.timeout(0.05):
                 await database.execute("probe.sleep", 30)
         assert await database.fetchval("probe.add", 1, 2) == 3
+
+
+async def test_a_single_statement_in_a_deadlock_is_repeated(database: Database) -> None:
+    await database.execute("probe.prepare_clash")
+    assert await database.fetchval("probe.clash", 2) == 3
+    with pytest.raises(TransactionConflict):
+        await database.execute("probe.clash", 1_000)
+    # What else was done in a transaction is not there any more.
+    tried = await database.fetchval("probe.clash", 0)
+    with pytest.raises(TransactionConflict):
+        async with database.transaction() as transaction:
+            await transaction.execute("probe.clash", 1_000)
+    assert await database.fetchval("probe.clash", 0) == tried + 2
 
 
 async def test_a_deadlock_may_be_tried_again(probe: Database) -> None:
@@ -642,10 +668,31 @@ async def test_a_listener_survives_a_restart_and_tells_of_the_gap(
         assert await anext(notices) == "after"
 
 
+async def test_all_that_listen_share_one_connection(database: Database, sql: Any) -> None:
+    listening = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query ~ '^LISTEN'"
+    )
+    async with aclosing(database.listen("moon")) as moon, aclosing(database.listen("sun")) as sun:
+        assert [await anext(moon), await anext(sun)] == ["", ""]
+        assert await sql.fetchval(listening) == 1
+        async with aclosing(database.listen("moon")) as also:
+            assert await anext(also) == ""
+            await database.execute("probe.notify", "shines")
+            assert [await anext(moon), await anext(also)] == ["shines", "shines"]
+        await database.execute("probe.notify", "still")
+        assert await anext(moon) == "still"
+        silent = asyncio.create_task(anext(sun))
+        await asyncio.sleep(0)
+        assert not silent.done()
+        silent.cancel()
+        await asyncio.wait([silent])
+    assert await sql.fetchval(listening) == 0
+
+
 async def test_a_connection_that_died_in_silence_is_found_out(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db, "_HEARTBEAT_S", 0.01)
+    monkeypatch.setattr("atlas.notices.HEARTBEAT_S", 0.01)
     async with aclosing(database.listen("moon")) as notices:
         assert await anext(notices) == ""
         following = asyncio.create_task(anext(notices))
@@ -658,7 +705,7 @@ async def test_a_connection_that_died_in_silence_is_found_out(
 async def test_notices_beyond_what_can_wait_become_one(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db, "_MAX_QUEUED_NOTICES", 3)
+    monkeypatch.setattr("atlas.notices.MOST_QUEUED", 3)
     async with aclosing(database.listen("moon")) as notices:
         assert await anext(notices) == ""
         async with database.transaction() as transaction:

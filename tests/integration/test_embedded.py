@@ -25,6 +25,7 @@ from atlas.cluster import SOCKET, Home, SystemUser
 from atlas.config import DatabaseSettings
 from atlas.embedded import LARGEST_LOG_BYTES, EmbeddedServer
 from atlas.errors import EmbeddedServerError
+from maia.commands import terminal
 from tests.integration.conftest import MountSmall
 
 pytestmark = pytest.mark.integration
@@ -381,10 +382,18 @@ async def test_a_missing_package_is_named(embedded_data_dir: Path, monkeypatch: 
             pass
 
 
+def test_it_starts_under_uvloop_and_stops(embedded_data_dir: Path) -> None:
+    async def first_use() -> str:
+        async with opened(embedded_data_dir) as server:
+            return f"{type(asyncio.get_running_loop()).__module__} {await query(server, 'SELECT 1')}"
+
+    assert terminal.run(first_use(), fast=True) == "uvloop 1"
+
+
 # Users
 
 IMPORTS = """
-import asyncio, os, signal, socket, sys
+import asyncio, concurrent.futures.thread, os, signal, socket, sys
 import asyncpg, stamina
 from pathlib import Path
 from atlas.config import DatabaseSettings

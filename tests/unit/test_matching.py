@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from maia.learning import matching
 from maia.learning.evidence import Counts
 from maia.learning.known_patterns import KnownPattern, known
 from maia.learning.matching import Matcher
@@ -85,6 +86,14 @@ def agrees(
         assert all(condition.holds(context) for condition in each.met)
         assert not any(condition.holds(context) for condition in each.missed)
         assert sorted(map(repr, each.met + each.missed)) == sorted(map(repr, each.known.pattern.conditions))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_tiers() -> Iterator[None]:
+    """Look at few patterns first, so that there are others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matching, "_TIERS", (1, 2, 3))
+        yield
 
 
 @settings(deadline=None)

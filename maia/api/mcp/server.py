@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -26,7 +28,7 @@ from maia.errors import MaiaError
 from maia.views.words import DERIVED
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Send
+    from starlette.types import Message, Receive, Send
     from starlette.types import Scope as AsgiScope
 
     from atlas.composition import Atlas
@@ -36,6 +38,8 @@ logger = logging.getLogger(__name__)
 MOST_BYTES: Final = 24_000
 """Longest structured answer, as JSON in UTF-8: about 8,000 tokens, which every assistant takes."""
 PATH: Final = "/mcp"
+_VALIDATION: Final = re.compile(rb'(?<="message":")(Validation|Parse) error: (\\.|[^"\\])*')
+_NO_REQUEST: Final = b"this is no request of JSON-RPC: send one as the Model Context Protocol describes"
 TOOLS: Final[dict[str, Tool]] = {tool.name: tool for tool in (*videos.TOOLS, *work.TOOLS, *acting.TOOLS)}
 _NOT_YOUTUBES: Final = f"{DERIVED[0].upper()}{DERIVED[1:]}."
 INSTRUCTIONS: Final = (
@@ -101,7 +105,28 @@ class OverHttp:
         """The context within which it answers."""
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        await self._manager.handle_request(scope, receive, send)
+        await self._manager.handle_request(scope, receive, _in_our_words(send))
+
+
+def _in_our_words(send: Send) -> Send:
+    """Sends a refusal without the SDK's description of its own classes, and of what they were given."""
+    refusal: Message | None = None
+
+    async def told(message: Message) -> None:
+        nonlocal refusal
+        if message["type"] == "http.response.start" and message["status"] == HTTPStatus.BAD_REQUEST:
+            refusal = message
+            return
+        if refusal is None:
+            await send(message)
+            return
+        body = _VALIDATION.sub(_NO_REQUEST, message.get("body", b""))
+        headers = [(name, value) for name, value in refusal["headers"] if name.lower() != b"content-length"]
+        await send({**refusal, "headers": [*headers, (b"content-length", b"%d" % len(body))]})
+        await send({**message, "body": body})
+        refusal = None
+
+    return told
 
 
 def _scope_of_caller(context: Context) -> Scope:

@@ -297,13 +297,12 @@ async def patterns_for(atlas: Atlas, asked: PatternsArguments) -> PatternsAnswer
     if not asked.context:
         return await _most_believed(atlas, asked)
     from maia.learner.cycle import pseudonyms_of
-    from maia.views.patterns import advice, matches
+    from maia.views.patterns import consult
 
     # Patterns hold pseudonyms in place of personal data.
     context = dict((await pseudonyms_of(atlas)).context(asked.context))
-    found = await matches(atlas, context, _MOST_MATCHES, asked.min_confidence)
+    found, advised = await consult(atlas, context, _MOST_MATCHES, asked.min_confidence)
     kept = [each for each in found.patterns if asked.type in (None, each.type)][: asked.limit]
-    advised = await advice(atlas, context)
     return PatternsAnswer(
         advice=[_action(each) for each in advised.actions],
         no_advice=text_of(advised.reason),

@@ -118,6 +118,28 @@ async def test_each_is_told_what_it_asked_for(service: Served, dao: PatternsDAO)
         assert await about.next() == ("c", "forgotten")
 
 
+async def test_who_asked_for_firm_ones_hears_that_one_is_not_any_more(
+    service: Served, dao: PatternsDAO
+) -> None:
+    async with subscribed(service, min_confidence=0.5) as live:
+        async with dao.transaction() as ours:
+            await ours.store([pattern(A), pattern(B)])
+            await ours.count([counted(A), counted(B, pos=1)])
+        assert await live.next() == ("a", "pattern")
+        cursor = live.cursor
+        await dao.count([replace(counted(A, pos=0), neg=900), replace(counted(B, pos=0), neg=9)])
+        assert await live.next() == ("a", "evidence")
+        await dao.count([counted(A, pos=0), counted(B, pos=0)])
+        async with dao.transaction() as ours:
+            await ours.store([pattern(C)])
+            await ours.count([counted(C)])
+        # Once is enough.
+        assert await live.next() == ("c", "pattern")
+    async with subscribed(service, min_confidence=0.5, after=cursor) as client:
+        told = [await client.next() for _ in range(3)]
+    assert told == [("a", "evidence"), ("c", "pattern"), ("-", "subscribed")]
+
+
 async def test_who_was_away_catches_up_and_goes_on(service: Served, dao: PatternsDAO) -> None:
     async with subscribed(service) as client:
         await dao.store([pattern(A)])

@@ -22,9 +22,11 @@ from atlas.testing import NOON
 from maia.api.observing import Observing
 from maia.api.problems import Problem
 from maia.cycle.agent import run
+from maia.learner import continual
 from maia.learner.continual import LOCK, MODELS, ContinualLearner
 from maia.learner.cycle import Learner
-from maia.learning.observations import Observation
+from maia.learner.replay import observation_of
+from maia.learning.observations import Observation, as_logged
 from maia.views import patterns as views
 from tests.served import Served, served
 
@@ -115,7 +117,7 @@ class TestLearning:
     async def test_what_changed_is_in_the_answer_and_then_in_the_database(self, atlas: Atlas) -> None:
         async with served(atlas) as service:
             first = await service.post("/observe", DEPLOY)
-            assert (first.status, first.json) == (200, {"accepted": 1, "patterns": [], "pending": False})
+            assert first.json == {"accepted": 1, "patterns": [], "pending": False, "repeated": 0}
             answer = await service.post("/observe", sessions(0, 60))
         told = {each["statement"]: each for each in answer.json["patterns"]}
         [tested] = [each for statement, each in told.items() if statement.startswith("after build, ")]
@@ -132,6 +134,33 @@ class TestLearning:
                 assert not answer.json["pending"]
             assert await learnt_by(atlas) == len(sessions(0, first + 60))
             assert await times_tested(atlas) == first + 60
+
+    async def test_what_was_sent_twice_under_a_key_counts_once(self, atlas: Atlas, sql: Any) -> None:
+        keyed = [DEPLOY | {"key": f"k{n}"} for n in range(3)]
+        async with served(atlas) as service:
+
+            async def repeated(body: Any, key: str | None = None) -> int:
+                headers = {} if key is None else {"Idempotency-Key": key}
+                answer = await service.post("/observe", body, headers=headers)
+                assert answer.status == 200, answer.body
+                assert not answer.json["pending"]
+                return int(answer.json["repeated"])
+
+            both = sessions(0, 2)
+            assert [await repeated(both, "one"), await repeated(both, "one")] == [0, len(both)]
+            assert await repeated([*both, DEPLOY], "one") == len(both)
+            assert [await repeated(both, "two"), await repeated(both)] == [0, 0]
+            assert [await repeated(keyed[:2]), await repeated([*keyed, keyed[2]], "one")] == [0, 3]
+            odd = await service.post("/observe", DEPLOY, headers={"Idempotency-Key": "a b"})
+            assert odd.status == 422
+            stored = 3 * len(both) + 1 + 3
+            assert await sql.fetchval("SELECT count(*) FROM observations") == stored
+            told = (await service.get("/statistics")).json["process"]
+            assert told["observations"] == stored
+        async with served(atlas) as service:
+            assert (await service.get("/statistics")).json["observed"] == stored
+            metrics = (await service.get("/metrics")).body.decode()
+            assert f"pattern_engine_interactions_total {stored:.1f}" in metrics
 
     async def test_what_was_learnt_but_not_stored_is_learnt_again(
         self, atlas: Atlas, dao: ObservationsDAO
@@ -161,6 +190,81 @@ class TestLearning:
         assert (await restored.learn())[0] is None
         await restored.flush()
         assert await learnt_by(atlas) == len(sessions(0, 180))
+        assert await times_tested(atlas) == 180
+
+    async def test_a_process_of_its_own_makes_the_states_that_a_successor_would_have(
+        self, atlas: Atlas, dao: ObservationsDAO, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        learner = await ContinualLearner.restore(atlas)
+        for n in range(3):
+            await dao.append(observations(60 * n, 60), writer="w", most_waiting=1_000, wake=False)
+            await learner.learn()
+            await learner.flush(states=n == 0)
+        monkeypatch.setattr(continual, "_QUICK_S", -1.0)
+        monkeypatch.setattr(continual, "_FLUSH_S", 0.0)
+        learner._states_at = learner._flush_at = 0.0
+        await learner.keep()
+        await dao.append(observations(180, 60), writer="w", most_waiting=1_000, wake=False)
+        await learner.learn()
+        async with asyncio.timeout(60):
+            while await learnt_by(atlas) == len(sessions(0, 60)):
+                await learner.keep()
+                await asyncio.sleep(0.05)
+        await learner.close()
+        assert await learnt_by(atlas) == len(sessions(0, 180))
+        restored = await ContinualLearner.restore(atlas)
+        assert restored._knowledge.models("observations") == learner._knowledge.models("observations")
+
+    async def test_what_is_handed_is_learnt_as_if_it_was_read(
+        self, atlas: Atlas, dao: ObservationsDAO, sql: Any
+    ) -> None:
+        odd = {
+            "long name": 1.0,
+            "b": -0.0,
+            "ä": 1e16,
+            "z" * 80: 0.1,
+            "n": None,
+            "t": True,
+            "e": 1e300,
+            "s": "x",
+        }
+        given = [
+            replace(each, context=odd | {"hour": n}, reward=-0.0, cost=0.1)
+            for n, each in enumerate(observations(0, 3))
+        ]
+        appended = await dao.append(given, writer="w", most_waiting=1_000, wake=False)
+        assert appended is not None
+        rows = await dao.since(0, await dao.watermark(), 100)
+        for row, each in zip(map(observation_of, rows), map(as_logged, given), strict=True):
+            assert (row, repr(row.context)) == (each, repr(each.context))
+        learner = await ContinualLearner.restore(atlas)
+        learner.hand(appended[:4], given[:4], "w")
+        learner.hand(appended[6:], given[6:], "w")
+        ends = []
+        while (lesson := (await learner.learn())[0]) is not None:
+            ends.append(lesson.up_to)
+        assert ends == [appended[3].id, appended[-1].id]
+        await learner.flush()
+        assert await learnt_by(atlas) == len(given)
+
+    async def test_what_is_learnt_while_others_are_stored_is_told_and_stored_once(
+        self, atlas: Atlas, dao: ObservationsDAO
+    ) -> None:
+        learner = await ContinualLearner.restore(atlas)
+        told: dict[str, int] = {}
+        for n in range(3):
+            await dao.append(observations(60 * n, 60), writer="w", most_waiting=1_000, wake=False)
+            lesson, _ = await learner.learn()
+            assert lesson is not None
+            told |= {each.id: each.pos for each in lesson.patterns}
+            if n == 1:
+                # As if others had changed patterns since.
+                learner._current.clear()
+            learner._flush_at = 0.0
+            await learner.keep()
+        await learner.flush()
+        stored = await views.patterns(atlas)
+        assert {each.id: each.pos for each in stored if each.id in told} == told
         assert await times_tested(atlas) == 180
 
     async def test_of_two_that_learn_at_once_only_one_can_store(
@@ -258,7 +362,7 @@ class TestProcesses:
     async def test_without_a_leader_it_is_learnt_later(self, atlas: Atlas) -> None:
         async with atlas.db.only_one(LOCK), served(with_api(atlas, observe_wait_s=0.01)) as service:
             answer = await service.post("/observe", sessions(0, 60))
-            assert answer.json == {"accepted": 200, "patterns": [], "pending": True}
+            assert answer.json == {"accepted": 200, "patterns": [], "pending": True, "repeated": 0}
         async with served(atlas) as service:
             await service.post("/observe", DEPLOY)
         assert await times_tested(atlas) == 60
@@ -294,9 +398,9 @@ class TestLog:
     ) -> None:
         async def append(where: ObservationsDAO, first: int) -> list[int]:
             rows = observations(first, 1)
-            ids = await where.append(rows, writer="w", most_waiting=1_000, wake=False)
-            assert ids is not None
-            return ids
+            appended = await where.append(rows, writer="w", most_waiting=1_000, wake=False)
+            assert appended is not None
+            return [each.id for each in appended if each.id is not None]
 
         async with dao.transaction() as slow:
             early = await append(slow, 0)
