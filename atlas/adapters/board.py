@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
 from atlas.adapters.dao import DAO
+from atlas.db import Row
 from atlas.queries import clean_text
 
 _MOST_BREAKOUTS = 20
@@ -16,6 +17,19 @@ _MOST_COMPARED_TAGS = 15
 _MOST_OF_A_TAG = 300
 _FRESH = timedelta(days=2)
 """A forecast made longer ago ranks no video."""
+
+_LEAST_LOOKED_AT, _MOST_LOOKED_AT = 200, 4_000
+"""How many of the fastest videos tell how fast one grew that leads."""
+_FIRST = 4_000
+"""How far down a ranking without an index a filter by tag, length or region is checked one by one."""
+_OFTEN = 0.02
+"""A tag that so large a share of the videos has is met often enough on that way."""
+_FEW_SAMPLES = timedelta(hours=2)
+"""A window up to this long has so few samples that looking at each is quickest."""
+_LEAST_STEP = 10.0
+"""Steps of so many views per hour are in an index."""
+_ROUNDING = 1e-6
+"""A step's velocity and a window's growth are rounded differently, by less than this share."""
 
 Broadcast = Literal["none", "live", "upcoming"]
 
@@ -30,6 +44,10 @@ class Lead(StrEnum):
     ACCELERATION = "acceleration"
     RELATIVE = "relative"
     FORECAST = "forecast"
+
+
+_TOPS = {Lead.SCORE: 0.9, Lead.ACCELERATION: 1.0, Lead.RELATIVE: 5.0}
+"""Values from which on a ranking is in an index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +79,50 @@ class Place:
     leads_by: float
     id: str
     at: datetime
+
+
+class _Led(NamedTuple):
+    id: str
+    leads_by: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitting:
+    """Filters as arguments of the function videos_that_fit: those before the least velocity, and the last."""
+
+    before: tuple[Any, ...]
+    region: str | None
+    tag: str | None
+    is_of_many: bool
+
+    @classmethod
+    def of(cls, filters: Filters, channels: Sequence[str] | None, now: datetime) -> _Fitting:
+        tag = None if filters.tag is None else clean_text(filters.tag)
+        before = (
+            channels,
+            filters.category_id,
+            filters.zone,
+            tag,
+            filters.length,
+            filters.short_at_most_s,
+            filters.broadcast,
+            None if filters.oldest is None else now - filters.oldest,
+            None if filters.youngest is None else now - filters.youngest,
+        )
+        is_of_many = channels is None and (filters.length is not None or filters.region is not None)
+        return cls(before, filters.region, tag, is_of_many)
+
+
+def _place(after: Place | None) -> tuple[float | None, str | None]:
+    return (None, None) if after is None else (after.leads_by, clean_text(after.id))
+
+
+def _is_after(led: _Led, after: Place | None) -> bool:
+    return after is None or (-led.leads_by, led.id) > (-after.leads_by, clean_text(after.id))
+
+
+def _columns(places: Sequence[_Led]) -> tuple[list[str], list[float]]:
+    return [led.id for led in places], [led.leads_by for led in places]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +228,13 @@ class SimilarVideo(VideoName):
     shared_tags: Sequence[str]
 
 
+class TaggedVideo(NamedTuple):
+    """A video's tags, and its views per hour if they are known."""
+
+    tags: Sequence[str]
+    velocity: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelDetails:
     """All that is known about a channel except its samples and videos; a last count of None is hidden."""
@@ -253,35 +322,94 @@ class BoardDAO(DAO):
         those of the last two days.
         """
         filters = filters or Filters()
-        channels = None if filters.channel is None else await self.channels_named(filters.channel)
-        if channels == []:
-            return []
-        tag = None if filters.tag is None else clean_text(filters.tag)
-        kept = (channels, filters.category_id, filters.zone, tag)
-        now = self._clock.now() if after is None else after.at
-        of_videos = (
-            filters.length,
-            filters.broadcast,
-            filters.short_at_most_s,
-            None if filters.oldest is None else now - filters.oldest,
-            None if filters.youngest is None else now - filters.youngest,
-            filters.least_velocity,
-            filters.region,
-            None if after is None else after.leads_by,
-            None if after is None else clean_text(after.id),
-        )
-        if by is Lead.VELOCITY and window is not None:
-            counted_by = 1 if now < self._settings.tracker.methodology_epoch else 2
-            rows = await self._executor.fetch(
-                "board.top_grown", most, *kept, now - window, now, counted_by, *of_videos
-            )
-        elif by is Lead.FORECAST:
-            made_since = now - min(window or _FRESH, _FRESH)
-            rows = await self._executor.fetch("board.top_expected", most, *kept, made_since, *of_videos)
-        else:
-            since = None if window is None else now - window
-            rows = await self._executor.fetch("board.top", by, most, *kept, since, *of_videos)
+        async with self._atomic() as executor:
+            dao = self._on(executor)
+            channels = None if filters.channel is None else await dao.channels_named(filters.channel)
+            if channels == []:
+                return []
+            await executor.fetchrow("board.plan_for_values")
+            now = self._clock.now() if after is None else after.at
+            fitting = _Fitting.of(filters, channels, now)
+            if by is Lead.VELOCITY and window is not None:
+                places = await dao._grown(most, window, now, fitting, filters.least_velocity, after)
+            else:
+                places = await dao._leading(by, most, window, now, fitting, filters.least_velocity, after)
+            rows = await executor.fetch("board.leaders", *_columns(places))
         return [Leader(**row) for row in rows]
+
+    async def _leading(
+        self,
+        by: Lead,
+        most: int,
+        window: timedelta | None,
+        now: datetime,
+        fitting: _Fitting,
+        least_velocity: float | None,
+        after: Place | None,
+    ) -> list[_Led]:
+        values = (*fitting.before, least_velocity, fitting.region, *_place(after))
+        if by is Lead.FORECAST:
+            made_since = now - min(window or _FRESH, _FRESH)
+            rows = await self._executor.fetch("board.top_expected", most, made_since, *values)
+        else:
+            asked = (by, most, None if window is None else now - window, *values)
+            rows = await self._executor.fetch("board.top", *asked, _TOPS.get(by))
+            if len(rows) < most and by in _TOPS:
+                rows = await self._below_the_top(asked, most, fitting)
+        return [_Led(*row) for row in rows]
+
+    async def _below_the_top(self, asked: Sequence[Any], most: int, fitting: _Fitting) -> list[Row]:
+        """The leaders by a value that only its highest have in an index."""
+        if await self._is_met_soon(fitting):
+            rows = await self._executor.fetch("board.top_of_first", *asked, _FIRST)
+            if len(rows) == most:
+                return rows
+        return await self._executor.fetch("board.top", *asked, None)
+
+    async def _is_met_soon(self, fitting: _Fitting) -> bool:
+        """Whether filters that the clock doesn't have fit so many videos that a ranking soon meets some."""
+        if fitting.tag is None:
+            return fitting.is_of_many
+        share = await self._executor.fetchval("board.tag_share", fitting.tag)
+        return share is not None and share >= _OFTEN
+
+    async def _grown(
+        self,
+        most: int,
+        window: timedelta,
+        now: datetime,
+        fitting: _Fitting,
+        least: float | None,
+        after: Place | None,
+    ) -> list[_Led]:
+        """The videos that grew fastest in the window.
+
+        Those that are fastest now tell how fast one must have grown to be among them; only videos that once
+        were so fast in it are then compared (the threshold algorithm: Fagin, Lotem and Naor, 2003).
+        """
+        counted_by = 1 if now < self._settings.tracker.methodology_epoch else 2
+        within = (now - window, now, counted_by, *fitting.before, fitting.region)
+        looked_at = 0 if window <= _FEW_SAMPLES else max(_LEAST_LOOKED_AT, 4 * most)
+        while 0 < looked_at <= _MOST_LOOKED_AT:
+            rows = await self._executor.fetch("board.growth_of_fastest", looked_at, *within)
+            grown = [_Led(*row) for row in rows if row["leads_by"] is not None]
+            leading = sorted(
+                (led for led in grown if _is_after(led, after) and (least is None or led.leads_by >= least)),
+                key=lambda led: (-led.leads_by, led.id),
+            )[:most]
+            if len(rows) < looked_at:
+                return leading
+            least_step = leading[-1].leads_by * (1 - _ROUNDING) if len(leading) == most else 0.0
+            if least_step >= _LEAST_STEP:
+                rows = await self._executor.fetch(
+                    "board.top_grown", most, *within, least_step, *_place(after)
+                )
+                return [_Led(*row) for row in rows]
+            if len(leading) == most:
+                break
+            looked_at = 2 * looked_at * most // len(leading) if leading else 0
+        rows = await self._executor.fetch("board.top_grown_of_all", most, *within, least, *_place(after))
+        return [_Led(*row) for row in rows]
 
     async def channels_named(self, name: str) -> list[str]:
         """Ids of the channels with this id or this title, ignoring the title's case."""
@@ -317,6 +445,11 @@ class BoardDAO(DAO):
         """Titles and channels of the videos, except those that aren't stored."""
         rows = await self._executor.fetch("board.names_of", [clean_text(id_) for id_ in ids])
         return {row["id"]: VideoName(**row) for row in rows}
+
+    async def tags_of_youngest(self, most: int) -> list[TaggedVideo]:
+        """The tags of the youngest videos that are out; those of them without any are left out."""
+        rows = await self._executor.fetch("board.tags_of_youngest", most, self._clock.now())
+        return [TaggedVideo(*row) for row in rows]
 
     async def channel(self, channel_id: str) -> ChannelDetails | None:
         """A channel's details; None if it isn't stored."""

@@ -53,6 +53,16 @@ class ArmOfDay(PlannedArm):
 
 
 @dataclass(frozen=True, slots=True)
+class ShareByPattern:
+    """An arm's share of a day's units; `reason` says which pattern changed its prior, and by how much."""
+
+    pacific_day: date
+    arm: str
+    share: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ArmYield:
     """What an arm brought: `growing` of the `judged` ones of its `early` videos grew."""
 
@@ -168,6 +178,11 @@ class DiscoveryDAO(DAO):
     async def plan(self, day: date) -> list[ArmOfDay]:
         """The plan of a Pacific day, by bucket, largest share first; empty if there is none yet."""
         return [ArmOfDay(**row) for row in await self._executor.fetch("discovery.plan", day)]
+
+    async def plans_by_patterns(self, most: int, beginning: str | None = None) -> list[ShareByPattern]:
+        """The last shares of plans that a pattern changed, or the one whose id begins so; newest first."""
+        rows = await self._executor.fetch("discovery.plans_by_patterns", beginning, most)
+        return [ShareByPattern(**row) for row in rows]
 
     async def make_plan(self, day: date, arms: Sequence[PlannedArm]) -> bool:
         """Store the plan of a day, or add arms that it lacks; returns whether it was changed."""

@@ -446,12 +446,16 @@ class QueueDAO(DAO):
         self, status: TopicStatus | str | None = None, most: int = 50
     ) -> list[TopicSummary]:
         """Topics of a status (None: any), highest priority first."""
-        wanted = None if status is None else TopicStatus(status)
-        return _summaries(await self._executor.fetch("queue.list_topics", wanted, most))
+        return [topic for _, topic in await self.page_of_topics(status, most)]
 
     async def topics_by_yield(self, most: int, fewest_asks: float = 1.0) -> list[TopicSummary]:
         """Topics that were asked about so often, those with the most growing videos a question first."""
         return _summaries(await self._executor.fetch("queue.topics_by_yield", most, fewest_asks))
+
+    async def topics_of(self, keys: Iterable[str]) -> dict[str, TopicSummary]:
+        """The topics with these keys, by key; of equal ones that with the fewest search parameters."""
+        found = _summaries(await self._executor.fetch("queue.topics_of", list(keys)))
+        return {topic_key(each.query): each for each in found}
 
     async def page_of_topics(
         self, status: TopicStatus | str | None, most: int, after: tuple[float, int] | None = None

@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from atlas.adapters.dao import DAO
+from atlas.db import Row
 from atlas.queries import clean_text
 
 MOST_MATCHES: Final = 2_000
@@ -17,6 +18,13 @@ MOST_MATCHES: Final = 2_000
 _MOST_WORDS: Final = 10
 _TRIGRAM: Final = 3
 _SPECIAL: Final = re.compile(r"([\\%_])")
+_WORD: Final = re.compile(r"\w+")
+_LONGEST: Final = 200
+_MOST_MISSPELT: Final = 3
+_SHORTEST_WORD: Final = 4
+_LIKE: Final = 0.4
+"""A word is like one of a title that has so many of its trigrams; swapping two letters costs half of them."""
+_MOST_NEAR: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +83,7 @@ class SearchDAO(DAO):
     ) -> FoundVideos:
         """The videos whose title contains the words, or that have the text as a tag; fastest first."""
         like = _Patterns.of(text)
-        rows = await self._executor.fetch(
+        rows = await self._planned(
             "search.videos",
             like.first if by_title else None,
             like.others,
@@ -93,7 +101,7 @@ class SearchDAO(DAO):
     async def channels(self, text: str, most: int, offset: int = 0) -> FoundChannels:
         """The channels whose title contains the words, or that have the text as id; largest first."""
         like = _Patterns.of(text)
-        rows = await self._executor.fetch(
+        rows = await self._planned(
             "search.channels",
             like.first,
             like.others,
@@ -107,6 +115,39 @@ class SearchDAO(DAO):
             FoundChannel(**{name: value for name, value in row.items() if name != "total"}) for row in rows
         ]
         return FoundChannels(found, rows[0]["total"] if rows else 0)
+
+    async def _planned(self, statement: str, *values: Any) -> Sequence[Row]:
+        """The rows of a statement that is planned for its values: a common word needs no index."""
+        async with self._atomic() as executor:
+            await executor.fetchrow("board.plan_for_values")
+            return await executor.fetch(statement, *values)
+
+    async def nearest_videos(self, text: str, most: int) -> list[FoundVideo]:
+        """The videos whose titles have words like each of the text's, likest first."""
+        rows = await self._nearest("search.nearest_videos", text, most)
+        return [FoundVideo(**row) for row in rows]
+
+    async def nearest_channels(self, text: str, most: int) -> list[FoundChannel]:
+        """The channels whose titles have words like each of the text's, likest first."""
+        rows = await self._nearest("search.nearest_channels", text, most)
+        return [FoundChannel(**row) for row in rows]
+
+    async def _nearest(self, statement: str, text: str, most: int) -> Sequence[Row]:
+        words = words_of(text)
+        if not words:
+            return ()
+        three = (*words, *(None,) * (_MOST_MISSPELT - len(words)))
+        async with self._atomic() as executor:
+            await executor.fetchrow("board.plan_for_values")
+            await executor.fetchrow("search.allow_misspellings", str(_LIKE))
+            return await executor.fetch(statement, *three, _MOST_NEAR, most)
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text that are long enough to be recognised if they are misspelt, the longest first."""
+    words = dict.fromkeys(word.lower() for word in _WORD.findall(clean_text(text)[:_LONGEST]))
+    long_enough = (word for word in words if len(word) >= _SHORTEST_WORD)
+    return sorted(long_enough, key=len, reverse=True)[:_MOST_MISSPELT]
 
 
 @dataclass(frozen=True, slots=True)

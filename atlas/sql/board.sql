@@ -5,156 +5,182 @@ FROM channels
 WHERE id = $1 OR lower(title) = lower($1)
 ORDER BY id;
 
+-- name: plan_for_values
+-- Until the end of the transaction, plan each statement for the values it is given: how many rows fit a filter decides whether
+-- to walk down a ranking or to rank what fits. Indexes cost as little to read as tables, as both are cached or on fast disks.
+SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('random_page_cost', '1.1', true),
+    set_config('work_mem', '32MB', true), set_config('jit', 'off', true), set_config('max_parallel_workers_per_gather', '0', true);
+
 -- name: top
--- The $2 live videos with the highest $1, from their clocks. Optional filters: channels $3, category $4, zone $5, tag $6,
--- sampled since $7, length $8 ('short': up to $10 seconds; 'long'), broadcast $9, born in [$11, $12], velocity of at least
--- $13, found by a search of the region $14. Continues after value $15 and video $16. Scans the narrow clock table: an index on
--- columns that every sample changes would cost more in updates than it saves on the rare leaderboard.
-WITH led AS (
-    -- Reads only the ranking columns of the many rows; the rest is read for the leaders alone.
+-- The $2 live videos with the highest $1, from their clocks, sampled since $3 if given, of those that fit $4 to $14 (see
+-- videos_that_fit), and of at least $17 if given. Continues after value $15 and video $16.
+SELECT c.video_id, lead.value AS leads_by
+FROM videos_that_fit($4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS c
+CROSS JOIN LATERAL (
+    SELECT CASE $1::text
+        WHEN 'velocity' THEN c.velocity
+        WHEN 'acceleration' THEN c.acceleration
+        WHEN 'relative' THEN c.relative_velocity
+        WHEN 'score' THEN c.viral_score
+    END
+) AS lead (value)
+WHERE lead.value IS NOT NULL
+    AND ($3::timestamptz IS NULL OR c.last_sampled_at >= $3)
+    AND ($17::double precision IS NULL OR lead.value >= $17)
+    AND ($15::double precision IS NULL OR (lead.value <= $15 AND (lead.value < $15 OR c.video_id > $16::text)))
+ORDER BY lead.value DESC NULLS LAST, c.video_id
+LIMIT $2;
+
+-- name: tag_share
+-- The share of videos that have the tag $1, if it is among the commonest.
+SELECT frequency FROM common_tags() WHERE tag = lower($1);
+
+-- name: top_of_first
+-- The same of the first $17 by $1 that fit but for what is said of them elsewhere (channel, tag, length, region): if it gives
+-- $2, these are the highest of all.
+SELECT c.video_id, led.leads_by
+FROM (
     SELECT c.video_id, lead.value AS leads_by
-    FROM video_clock AS c
-    -- OFFSET 0 prevents a look-up per video: the planner can't know how rare a tag is.
-    LEFT JOIN (
-        SELECT id
-        FROM videos
-        WHERE ($3::text[] IS NOT NULL OR coalesce($6::text, $8::text, $9::text, $14::text) IS NOT NULL)
-            AND ($3 IS NULL OR channel_id = ANY ($3))
-            AND ($6 IS NULL OR lowered(tags) @> ARRAY[lower($6)])
-            AND ($8 IS NULL OR CASE WHEN duration_s > $10 THEN 'long' WHEN duration_s > 0 THEN 'short' END = $8)
-            AND ($9 IS NULL OR coalesce(live_broadcast_content, 'none') = $9)
-            AND ($14 IS NULL OR discovered_by = ANY (
-                ARRAY(SELECT q.id FROM search_queue AS q WHERE q.parameters ->> 'region' = $14)
-            ))
-        OFFSET 0
-    ) AS wanted ON wanted.id = c.video_id
+    FROM videos_that_fit(NULL, $5, $6, NULL, NULL, $9, $10, $11, $12, $13, NULL) AS c
     CROSS JOIN LATERAL (
         SELECT CASE $1::text
-            WHEN 'velocity' THEN c.velocity
             WHEN 'acceleration' THEN c.acceleration
             WHEN 'relative' THEN c.relative_velocity
             WHEN 'score' THEN c.viral_score
         END
     ) AS lead (value)
-    WHERE c.status = 'live'
-        AND ($4::integer IS NULL OR c.category_id = $4)
-        AND ($5::smallint IS NULL OR c.zone = $5)
-        AND (($3 IS NULL AND coalesce($6::text, $8::text, $9::text, $14::text) IS NULL) OR wanted.id IS NOT NULL)
-        AND ($11::timestamptz IS NULL OR c.born_at >= $11) AND ($12::timestamptz IS NULL OR c.born_at <= $12)
-        AND ($13::double precision IS NULL OR c.velocity >= $13)
-        AND ($7::timestamptz IS NULL OR c.last_sampled_at >= $7)
-        AND lead.value IS NOT NULL
-        AND ($15::double precision IS NULL OR lead.value < $15 OR (lead.value = $15 AND c.video_id > $16::text))
-    ORDER BY lead.value DESC, c.video_id
-    LIMIT $2
-)
-SELECT c.video_id AS id, v.title, c.channel_id, h.title AS channel_title, c.category_id, v.published_at, v.duration_s,
-    v.live_broadcast_content, c.zone, c.last_at, c.last_views AS views, c.velocity, c.acceleration, c.relative_velocity, c.viral_score, led.leads_by
-FROM led
-JOIN video_clock AS c ON c.video_id = led.video_id
-JOIN videos AS v ON v.id = led.video_id
-JOIN channels AS h ON h.id = c.channel_id
-ORDER BY led.leads_by DESC, led.video_id;
-
--- name: top_grown
--- The $1 live videos that gained most views per hour between their first and last known count in [$6, $7], both counted by
--- methodology $8. Optional filters: channels $2, category $3, zone $4, tag $5, length $9 ('short': up to $11 seconds;
--- 'long'), broadcast $10, born in [$12, $13], gaining at least $14 views per hour, found by a search of the
--- region $15. Continues after value $16 and video $17.
-WITH seen AS (
-    -- Arrays compare element by element, so the least one holds the first instant (in microseconds) and its count.
-    SELECT video_id,
-        min(ARRAY[(date_part('epoch', sampled_at) * 1e6)::bigint, views]) AS first,
-        max(ARRAY[(date_part('epoch', sampled_at) * 1e6)::bigint, views]) AS last
-    FROM video_stats_log
-    WHERE sampled_at >= $6 AND sampled_at <= $7 AND methodology = $8 AND views IS NOT NULL
-        AND doubted IS NOT TRUE
-    GROUP BY video_id
-),
-led AS (
-    SELECT c.video_id, lead.value AS leads_by
-    FROM seen
-    JOIN video_clock AS c ON c.video_id = seen.video_id
-    LEFT JOIN (
-        SELECT id
-        FROM videos
-        WHERE ($2::text[] IS NOT NULL OR coalesce($5::text, $9::text, $10::text, $15::text) IS NOT NULL)
-            AND ($2 IS NULL OR channel_id = ANY ($2))
-            AND ($5 IS NULL OR lowered(tags) @> ARRAY[lower($5)])
-            AND ($9 IS NULL OR CASE WHEN duration_s > $11 THEN 'long' WHEN duration_s > 0 THEN 'short' END = $9)
-            AND ($10 IS NULL OR coalesce(live_broadcast_content, 'none') = $10)
-            AND ($15 IS NULL OR discovered_by = ANY (
-                ARRAY(SELECT q.id FROM search_queue AS q WHERE q.parameters ->> 'region' = $15)
-            ))
-        OFFSET 0
-    ) AS wanted ON wanted.id = c.video_id
-    CROSS JOIN LATERAL (
-        SELECT (last[2] - first[2]) / nullif((last[1] - first[1]) / 3.6e9::double precision, 0)
-    ) AS lead (value)
-    WHERE c.status = 'live'
-        AND ($3::integer IS NULL OR c.category_id = $3)
-        AND ($4::smallint IS NULL OR c.zone = $4)
-        AND (($2 IS NULL AND coalesce($5::text, $9::text, $10::text, $15::text) IS NULL) OR wanted.id IS NOT NULL)
-        AND ($12::timestamptz IS NULL OR c.born_at >= $12) AND ($13::timestamptz IS NULL OR c.born_at <= $13)
-        AND ($14::double precision IS NULL OR lead.value >= $14)
-        AND lead.value IS NOT NULL
-        AND ($16::double precision IS NULL OR lead.value < $16 OR (lead.value = $16 AND c.video_id > $17::text))
-    ORDER BY lead.value DESC, c.video_id
-    LIMIT $1
-)
-SELECT c.video_id AS id, v.title, c.channel_id, h.title AS channel_title, c.category_id, v.published_at, v.duration_s,
-    v.live_broadcast_content, c.zone, c.last_at, c.last_views AS views, c.velocity, c.acceleration, c.relative_velocity, c.viral_score, led.leads_by
-FROM led
-JOIN video_clock AS c ON c.video_id = led.video_id
-JOIN videos AS v ON v.id = led.video_id
-JOIN channels AS h ON h.id = c.channel_id
-ORDER BY led.leads_by DESC, led.video_id;
+    WHERE lead.value IS NOT NULL
+        AND ($3::timestamptz IS NULL OR c.last_sampled_at >= $3)
+        AND ($15::double precision IS NULL OR (lead.value <= $15 AND (lead.value < $15 OR c.video_id > $16::text)))
+    ORDER BY lead.value DESC NULLS LAST, c.video_id
+    LIMIT $17
+) AS led
+CROSS JOIN LATERAL (
+    SELECT video_id
+    FROM videos_that_fit($4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+    WHERE video_id = led.video_id
+    LIMIT 1
+) AS c
+ORDER BY led.leads_by DESC, led.video_id
+LIMIT $2;
 
 -- name: top_expected
--- The $1 live videos that are expected to gain most views in the 24 hours after their last count, if that was since $6.
--- Optional filters: channels $2, category $3, zone $4, tag $5, length $7 ('short': up to $9 seconds; 'long'), broadcast $8, born in
--- [$10, $11], velocity of at least $12, found by a search of the region $13. Continues after value $14 and video $15.
-WITH fitting AS (
-    -- OFFSET 0 makes the planner join all at once: it can't know how rare those that fit are, and would look them up one by
-    -- one from the top.
-    SELECT f.video_id, f.day - f.views AS leads_by
-    FROM video_forecasts AS f
-    JOIN video_clock AS c ON c.video_id = f.video_id
-    LEFT JOIN (
-        SELECT id
-        FROM videos
-        WHERE ($2::text[] IS NOT NULL OR coalesce($5::text, $7::text, $8::text, $13::text) IS NOT NULL)
-            AND ($2 IS NULL OR channel_id = ANY ($2))
-            AND ($5 IS NULL OR lowered(tags) @> ARRAY[lower($5)])
-            AND ($7 IS NULL OR CASE WHEN duration_s > $9 THEN 'long' WHEN duration_s > 0 THEN 'short' END = $7)
-            AND ($8 IS NULL OR coalesce(live_broadcast_content, 'none') = $8)
-            AND ($13 IS NULL OR discovered_by = ANY (
-                ARRAY(SELECT q.id FROM search_queue AS q WHERE q.parameters ->> 'region' = $13)
-            ))
-        OFFSET 0
-    ) AS wanted ON wanted.id = f.video_id
-    WHERE f.made_at >= $6 AND c.status = 'live'
-        AND ($3::integer IS NULL OR c.category_id = $3)
-        AND ($4::smallint IS NULL OR c.zone = $4)
-        AND (($2 IS NULL AND coalesce($5::text, $7::text, $8::text, $13::text) IS NULL) OR wanted.id IS NOT NULL)
-        AND ($10::timestamptz IS NULL OR c.born_at >= $10) AND ($11::timestamptz IS NULL OR c.born_at <= $11)
-        AND ($12::double precision IS NULL OR c.velocity >= $12)
-    OFFSET 0
-),
-led AS (
-    SELECT video_id, leads_by
-    FROM fitting
-    WHERE ($14::double precision IS NULL OR leads_by < $14 OR (leads_by = $14 AND video_id > $15::text))
-    ORDER BY leads_by DESC, video_id
+-- The $1 live videos that are expected to gain most views in the 24 hours after their last count, if that was since $2, of
+-- those that fit $3 to $13. Continues after value $14 and video $15.
+SELECT f.video_id, f.day - f.views AS leads_by
+FROM videos_that_fit($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS c
+JOIN video_forecasts AS f ON f.video_id = c.video_id
+WHERE f.made_at >= $2
+    AND ($14::double precision IS NULL OR (f.day - f.views <= $14 AND (f.day - f.views < $14 OR f.video_id > $15::text)))
+ORDER BY f.day - f.views DESC, f.video_id
+LIMIT $1;
+
+-- name: growth_of_fastest
+-- How many views per hour the $1 fastest of the videos that fit $5 to $14 gained between their first and last known count in
+-- [$2, $3], both counted by methodology $4; NULL for those without two counts there.
+SELECT fastest.video_id, growth_per_hour(first.count, last.count) AS leads_by
+FROM (
+    SELECT video_id
+    FROM videos_that_fit($5, $6, $7, $8, $9, $10, $11, $12, $13, NULL, $14)
+    ORDER BY velocity DESC NULLS LAST, video_id
     LIMIT $1
+) AS fastest
+LEFT JOIN LATERAL (
+    SELECT count_at(sampled_at, views)
+    FROM video_stats_log
+    WHERE video_id = fastest.video_id AND sampled_at >= $2 AND sampled_at <= $3
+        AND methodology = $4 AND views IS NOT NULL AND doubted IS NOT TRUE
+    ORDER BY sampled_at
+    LIMIT 1
+) AS first (count) ON true
+LEFT JOIN LATERAL (
+    SELECT count_at(sampled_at, views)
+    FROM video_stats_log
+    WHERE video_id = fastest.video_id AND sampled_at >= $2 AND sampled_at <= $3
+        AND methodology = $4 AND views IS NOT NULL AND doubted IS NOT TRUE
+    ORDER BY sampled_at DESC
+    LIMIT 1
+) AS last (count) ON true;
+
+-- name: top_grown
+-- The $1 videos that gained most views per hour between their first and last known count in [$2, $3], both counted by
+-- methodology $4, of those that fit $5 to $14, and grew at a rate of at least $15 in one step: as no mean is above what it is
+-- of, all that gained so much in the whole window are among them. Continues after value $16 and video $17.
+WITH steep AS MATERIALIZED (
+    SELECT DISTINCT video_id
+    FROM video_stats_log
+    WHERE sampled_at >= $2 AND sampled_at <= $3 AND velocity >= $15
 )
+SELECT c.video_id, growth.per_hour AS leads_by
+FROM steep
+-- One by one, as there are far fewer than the planner can know.
+CROSS JOIN LATERAL (
+    SELECT video_id
+    FROM videos_that_fit($5, $6, $7, $8, $9, $10, $11, $12, $13, NULL, $14)
+    WHERE video_id = steep.video_id
+    LIMIT 1
+) AS c
+CROSS JOIN LATERAL (
+    SELECT count_at(sampled_at, views)
+    FROM video_stats_log
+    WHERE video_id = c.video_id AND sampled_at >= $2 AND sampled_at <= $3
+        AND methodology = $4 AND views IS NOT NULL AND doubted IS NOT TRUE
+    ORDER BY sampled_at
+    LIMIT 1
+) AS first (count)
+CROSS JOIN LATERAL (
+    SELECT count_at(sampled_at, views)
+    FROM video_stats_log
+    WHERE video_id = c.video_id AND sampled_at >= $2 AND sampled_at <= $3
+        AND methodology = $4 AND views IS NOT NULL AND doubted IS NOT TRUE
+    ORDER BY sampled_at DESC
+    LIMIT 1
+) AS last (count)
+CROSS JOIN LATERAL (SELECT growth_per_hour(first.count, last.count)) AS growth (per_hour)
+WHERE growth.per_hour IS NOT NULL
+    AND ($16::double precision IS NULL OR growth.per_hour < $16 OR (growth.per_hour = $16 AND c.video_id > $17::text))
+ORDER BY growth.per_hour DESC, c.video_id
+LIMIT $1;
+
+-- name: top_grown_of_all
+-- The same, however slow the steps were, which reads every sample of the window; of those that gained at least $15.
+WITH seen AS MATERIALIZED (
+    SELECT video_id, min(sampled_at) AS first_at, max(sampled_at) AS last_at
+    FROM video_stats_log
+    WHERE sampled_at >= $2 AND sampled_at <= $3 AND methodology = $4 AND views IS NOT NULL AND doubted IS NOT TRUE
+    GROUP BY video_id
+    HAVING count(*) > 1
+),
+fitting AS MATERIALIZED (
+    SELECT seen.*
+    FROM seen
+    JOIN videos_that_fit($5, $6, $7, $8, $9, $10, $11, $12, $13, NULL, $14) AS c ON c.video_id = seen.video_id
+)
+SELECT c.video_id, growth.per_hour AS leads_by
+FROM fitting AS c
+CROSS JOIN LATERAL (
+    SELECT count_at(sampled_at, views) FROM video_stats_log WHERE video_id = c.video_id AND sampled_at = c.first_at LIMIT 1
+) AS first (count)
+CROSS JOIN LATERAL (
+    SELECT count_at(sampled_at, views) FROM video_stats_log WHERE video_id = c.video_id AND sampled_at = c.last_at LIMIT 1
+) AS last (count)
+CROSS JOIN LATERAL (SELECT growth_per_hour(first.count, last.count)) AS growth (per_hour)
+WHERE growth.per_hour IS NOT NULL
+    AND ($15::double precision IS NULL OR growth.per_hour >= $15)
+    AND ($16::double precision IS NULL OR growth.per_hour < $16 OR (growth.per_hour = $16 AND c.video_id > $17::text))
+ORDER BY growth.per_hour DESC, c.video_id
+LIMIT $1;
+
+-- name: leaders
+-- What a leaderboard tells of the videos $1, which lead by $2, in their order.
 SELECT c.video_id AS id, v.title, c.channel_id, h.title AS channel_title, c.category_id, v.published_at, v.duration_s,
-    v.live_broadcast_content, c.zone, c.last_at, c.last_views AS views, c.velocity, c.acceleration, c.relative_velocity, c.viral_score, led.leads_by
-FROM led
+    v.live_broadcast_content, c.zone, c.last_at, c.last_views AS views, c.velocity, c.acceleration, c.relative_velocity, c.viral_score,
+    led.leads_by
+FROM unnest($1::text[], $2::double precision[]) WITH ORDINALITY AS led (video_id, leads_by, place)
 JOIN video_clock AS c ON c.video_id = led.video_id
 JOIN videos AS v ON v.id = led.video_id
 JOIN channels AS h ON h.id = c.channel_id
-ORDER BY led.leads_by DESC, led.video_id;
+ORDER BY led.place;
 
 -- name: samples
 -- The samples of the videos $1 in [$2, $3], by video and instant.
@@ -244,10 +270,20 @@ LIMIT $2;
 
 -- name: similar
 -- The $4 videos that share most of the tags $2 in any case (at most $3 videos are looked at for each) with the video $1:
--- the share is of all tags that either has.
-WITH shared AS (
+-- the share is of all tags that either has. What has only tags in common that very many videos have is not looked at, unless
+-- the video has no other tags.
+WITH wanted AS MATERIALIZED (
+    SELECT tag
+    FROM (
+        SELECT tag, frequency, rank() OVER (ORDER BY frequency NULLS FIRST, tag) AS place
+        FROM (SELECT DISTINCT tag FROM unnest(lowered($2::text[])) AS given (tag)) AS given
+        LEFT JOIN common_tags() AS common USING (tag)
+    ) AS ranked
+    WHERE place = 1 OR coalesce(frequency, 0) < 0.02
+),
+shared AS (
     SELECT DISTINCT found.id
-    FROM unnest(lowered($2::text[])) AS wanted (tag)
+    FROM wanted
     CROSS JOIN LATERAL (
         SELECT id
         FROM videos
@@ -276,3 +312,16 @@ JOIN channels AS h ON h.id = v.channel_id
 LEFT JOIN video_clock AS c ON c.video_id = v.id
 ORDER BY o.share DESC, c.velocity DESC NULLS LAST, o.id
 LIMIT $4;
+
+-- name: tags_of_youngest
+-- The tags of the $1 live videos that were born last before $2, those without any left out, and their velocity.
+SELECT v.tags, c.velocity
+FROM (
+    SELECT video_id, velocity
+    FROM video_clock
+    WHERE born_at <= $2 AND status = 'live'
+    ORDER BY born_at DESC
+    LIMIT $1
+) AS c
+JOIN videos AS v ON v.id = c.video_id
+WHERE v.tags <> '{}';

@@ -336,3 +336,11 @@ SELECT arm, sum(asks)::bigint AS asks, sum(units)::bigint AS units, sum(enrichme
 FROM discovery_yields
 GROUP BY arm
 ORDER BY arm;
+
+-- name: plans_by_patterns
+-- The last $2 shares of plans whose prior a pattern changed, newest first; of the pattern whose id begins with $1 if given.
+SELECT pacific_day, arm, share, reason
+FROM discovery_plan
+WHERE reason LIKE '%; prior % by pattern ' || coalesce($1::text, '') || '%'
+ORDER BY pacific_day DESC, share DESC, arm
+LIMIT $2;

@@ -376,24 +376,45 @@ SET status = 'active',
 WHERE (id = ANY ($1::bigint[]) OR key = ANY ($2::text[]) OR $3)
     AND (status = 'parked' OR (status = 'active' AND lease_token IS NULL AND lease_until IS NOT NULL));
 
--- name: list_topics
--- At most $2 topics of status $1 (NULL: any), highest priority first.
-SELECT id, query, origin, status, mention_count, attempts, lease_owner, lease_until, cool_until, last_error, searched_at,
-    published_after, asks_total, pages_total, results_total, new_videos_total, judged_total, early_growing_total, created_at,
-    nullif(parameters::jsonb, '{}') AS parameters
-FROM search_queue
-WHERE $1::text IS NULL OR status = $1
-ORDER BY priority DESC, id
-LIMIT $2;
-
 -- name: page_of_topics
--- At most $2 topics of status $1 (NULL: any), highest priority first, after the one with priority $3 and id $4 if given.
+-- At most $2 topics of status $1 (NULL: any), highest priority first, after the one with priority $3 and id $4 if given. Each
+-- status has its topics in their order in an index.
+WITH page AS (
+    (
+        SELECT id
+        FROM search_queue
+        WHERE status = 'active' AND ($1::text IS NULL OR $1 = 'active')
+            AND priority <= coalesce($3::double precision, 'infinity')
+            AND ($3 IS NULL OR priority < $3 OR id > $4::bigint)
+        ORDER BY priority DESC, id
+        LIMIT $2
+    )
+    UNION ALL
+    (
+        SELECT id
+        FROM search_queue
+        WHERE status = 'cooling' AND (status = 'active') IS FALSE AND ($1::text IS NULL OR $1 = 'cooling')
+            AND priority <= coalesce($3::double precision, 'infinity')
+            AND ($3 IS NULL OR priority < $3 OR id > $4::bigint)
+        ORDER BY priority DESC, id
+        LIMIT $2
+    )
+    UNION ALL
+    (
+        SELECT id
+        FROM search_queue
+        WHERE status = 'parked' AND (status = 'active') IS FALSE AND ($1::text IS NULL OR $1 = 'parked')
+            AND priority <= coalesce($3::double precision, 'infinity')
+            AND ($3 IS NULL OR priority < $3 OR id > $4::bigint)
+        ORDER BY priority DESC, id
+        LIMIT $2
+    )
+)
 SELECT id, query, origin, status, mention_count, attempts, lease_owner, lease_until, cool_until, last_error, searched_at,
     published_after, asks_total, pages_total, results_total, new_videos_total, judged_total, early_growing_total, created_at,
     nullif(parameters::jsonb, '{}') AS parameters, priority
-FROM search_queue
-WHERE ($1::text IS NULL OR status = $1)
-    AND ($3::double precision IS NULL OR priority < $3 OR (priority = $3 AND id > $4::bigint))
+FROM page
+JOIN search_queue USING (id)
 ORDER BY priority DESC, id
 LIMIT $2;
 
@@ -440,3 +461,12 @@ FROM search_queue
 WHERE mention_count > 0
 ORDER BY mention_count DESC, query
 LIMIT $1;
+
+-- name: topics_of
+-- The topics with the keys $1; of equal ones that with the fewest search parameters.
+SELECT DISTINCT ON (key) id, query, origin, status, mention_count, attempts, lease_owner, lease_until, cool_until,
+    last_error, searched_at, published_after, asks_total, pages_total, results_total, new_videos_total, judged_total,
+    early_growing_total, created_at, nullif(parameters::jsonb, '{}') AS parameters
+FROM search_queue
+WHERE key = ANY ($1::text[])
+ORDER BY key, length(parameters::text), id;

@@ -8,9 +8,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from maia.api.problems import Problem
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +84,25 @@ class Kept:
             task.cancel()
         if making:
             await asyncio.wait(making)
+
+
+class Forgetting:
+    """Forgets what is kept before a request that may have changed something is answered.
+
+    Whoever acts then sees what they did. Other processes' answers are a moment older.
+    """
+
+    def __init__(self, app: ASGIApp, kept: Callable[[], Kept]) -> None:
+        self._app, self._kept = app, kept
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def forgetting(message: Message) -> None:
+            if message["type"] == "http.response.start" and scope.get("state", {}).get("may_change"):
+                self._kept().forget()
+            await send(message)
+
+        reads = scope["type"] != "http" or scope["method"] in ("GET", "HEAD")
+        await self._app(scope, receive, send if reads else forgetting)
 
 
 def _note_failure(task: asyncio.Task[Any]) -> None:

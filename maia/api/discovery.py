@@ -22,7 +22,7 @@ from maia.views import queue as queue_view
 from maia.views.breakouts import BreakoutRow
 from maia.views.ledger import KeyInUse, RingQuota, ledger
 from maia.views.queue import TopicPlace, TopicRow
-from maia.views.search import Field, Found, search
+from maia.views.search import Field, Found, nearest, search
 from maia.views.words import ATTRIBUTION
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ router = APIRouter(prefix="/api/v1", tags=["discovery"], dependencies=[READ])
 TopicState = Literal["active", "cooling", "parked"]
 Limit = Annotated[int, Query(ge=1, le=500, description="Most rows of a page.")]
 
-_COUNTS_FRESH_S: Final = 10.0
+COUNTS: Final = "counts"
+COUNTS_FRESH_S: Final = 10.0
+COUNTS_STALE_S: Final = 60.0
 _YIELDS: Final = f"which topics' videos grow: {ATTRIBUTION}"
 
 
@@ -77,7 +79,9 @@ async def topics(
     async def make() -> Body:
         page = await queue_view.page(atlas, status, limit, after)
         # Counting reads the whole queue, a page does not.
-        counts = await service.answers.get("counts", dao.queue_counts, fresh_s=_COUNTS_FRESH_S, stale_s=60)
+        counts = await service.answers.get(
+            COUNTS, dao.queue_counts, fresh_s=COUNTS_FRESH_S, stale_s=COUNTS_STALE_S
+        )
         following = None if page.last is None else cursor_after(scope, page.last.priority, page.last.id)
         view = Topics(page.now, _YIELDS, counts, page.topics, following)
         return listed(view, page.topics, _TOPICS, form, request.url, following)
@@ -209,7 +213,8 @@ _MATCHES: Final = Table(
     summary="Videos by title or tag, and channels by title",
     description="Finds what contains all words of `q` in its title, in any case and order, and videos that "
     "have `q` as a tag. Where no word has three letters, one must begin a word of the title. Channels come "
-    "first, then the videos that grow fastest.",
+    "first, then the videos that grow fastest. Where nothing matches, `nearest` is true: the matches are "
+    "what is spelt most alike, words of fewer than four letters aside.",
     response_model=Found,
     responses=documented(examples.SEARCH, csv=True),
 )
@@ -231,4 +236,6 @@ async def _found(
     service: Service, request: Request, q: str, only: Field | None, limit: int, offset: int, form: Format
 ) -> Body:
     found = await search(service.atlas, q, limit, offset, only)
+    if not found.total:
+        found = await nearest(service.atlas, q, limit, only)
     return listed(found, found.matches, _MATCHES, form, request.url)

@@ -21,13 +21,15 @@ class Queue:
     topics: tuple[TopicSummary, ...]
 
 
-async def queue(atlas: Atlas, status: str | None = None, limit: int = 50) -> Queue:
-    """The queue with up to `limit` topics, all of `status` if given."""
+async def queue(
+    atlas: Atlas, status: str | None = None, limit: int = 50, counts: QueueCounts | None = None
+) -> Queue:
+    """The queue with up to `limit` topics, all of `status` if given; `counts` if they are known already."""
     from atlas.adapters.queue import QueueDAO
 
     dao = QueueDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
     topics = await dao.list_topics(status, limit)
-    return Queue(atlas.clock.now(), await dao.queue_counts(), tuple(topics))
+    return Queue(atlas.clock.now(), counts or await dao.queue_counts(), tuple(topics))
 
 
 @dataclass(frozen=True, slots=True)

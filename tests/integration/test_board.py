@@ -78,6 +78,9 @@ class TestTop:
                 "UPDATE videos SET duration_s = $2, live_broadcast_content = $3 WHERE id = $1",
                 id_, duration_s, broadcast,
             )  # fmt: skip
+            await sql.execute(
+                "UPDATE video_clock SET broadcast = broadcast_of($2) WHERE video_id = $1", id_, broadcast
+            )
         for window in (None, 24 * HOUR):
             for id_ in told:
                 await store_samples(sql, id_, [(NOON - 2 * HOUR, 10), (NOON - HOUR, 20)]) if window else None
@@ -272,11 +275,13 @@ class TestPlans:
         await sql.execute("INSERT INTO channels VALUES ('UC-one', 'One', now(), now())")
         await sql.execute(
             "INSERT INTO videos (id, channel_id, discovered_at, refreshed_at, tags) "
-            "SELECT 'v' || n, 'UC-one', now(), now(), ARRAY['tag'] FROM generate_series(1, 20000) AS n"
+            "SELECT 'v' || n, 'UC-one', now(), now(), ARRAY['tag', 'tag ' || n % 200] "
+            "FROM generate_series(1, 20000) AS n"
         )
         await sql.execute(
             "INSERT INTO video_clock (video_id, channel_id, zone, interval_h, born_at, next_due_at, "
-            "metadata_at, velocity) SELECT id, channel_id, 0, 1, now(), now(), now(), random() FROM videos"
+            "metadata_at, velocity, category_id) SELECT id, channel_id, 0, 1, now(), now(), now(), random(), "
+            "10 + length(id) FROM videos"
         )
         await sql.execute(
             "SELECT ensure_sample_days(ARRAY['2026-10-30', '2026-10-31', '2026-11-01']::date[])"
@@ -291,63 +296,53 @@ class TestPlans:
         await sql.execute("VACUUM ANALYZE videos, video_clock, channels, video_stats_log")
 
     async def plan(self, sql: Any, statement: str, *arguments: str) -> list[Mapping[str, Any]]:
-        await sql.execute(f"PREPARE looked AS {sql_of(statement)}")
-        told = await sql.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE looked ({', '.join(arguments)})")
+        async with sql.transaction():
+            await sql.execute(sql_of("board.plan_for_values"))
+            await sql.execute(f"PREPARE looked AS {sql_of(statement)}")
+            told = await sql.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE looked ({', '.join(arguments)})")
+        await sql.execute("DEALLOCATE looked")
         return list(nodes(json.loads(told)[0]["Plan"]))
 
-    async def test_a_leaderboard_reads_wide_rows_of_its_leaders_only(self, sql: Any) -> None:
-        plan = await self.plan(sql, "board.top", "'velocity'", "10", *["NULL"] * 7, "180", *["NULL"] * 6)
-        scans = {(node["Node Type"], node.get("Relation Name")) for node in plan if "Relation Name" in node}
-        assert ("Seq Scan", "video_clock") in scans
-        assert ("Index Scan", "videos") in scans
-        assert ("Seq Scan", "videos") not in scans
+    @staticmethod
+    def fitting(tag: str = "NULL", category: str = "NULL") -> list[str]:
+        return ["NULL", category, "NULL", tag, "NULL", "180", *["NULL"] * 5]
 
-    @pytest.mark.parametrize("tag", ["NULL", "'rare'"])
-    async def test_forecasts_are_joined_at_once_and_their_leaders_read_then(self, sql: Any, tag: str) -> None:
+    async def test_a_leaderboard_walks_down_its_index_and_reads_no_row(self, sql: Any) -> None:
+        for category in ("NULL", "16"):
+            arguments = ["'velocity'", "10", "NULL", *self.fitting(category=category), *["NULL"] * 3]
+            plan = await self.plan(sql, "board.top", *arguments)
+            assert [node["Node Type"] for node in plan] == ["Limit", "Index Only Scan"]
+            assert plan[1]["Index Name"] == "video_clock_by_velocity"
+        await sql.execute("UPDATE video_clock SET viral_score = velocity, acceleration = 20 * velocity")
+        await sql.execute("VACUUM ANALYZE video_clock")
+        for by, least in (("score", "0.95"), ("acceleration", "11")):
+            plan = await self.plan(sql, "board.top", f"'{by}'", *arguments[1:-1], least)
+            assert plan[1]["Index Name"] == f"video_clock_top_{by}s"
+
+    @pytest.mark.parametrize("by", ["top", "top_expected"])
+    async def test_a_tag_is_checked_on_the_way_or_leads_to_its_videos(self, sql: Any, by: str) -> None:
         await sql.execute(
             "INSERT INTO video_forecasts (video_id, made_at, views, day, week) "
             "SELECT id, '2026-11-01', 1, 2 + random(), 3 FROM videos"
         )
         await sql.execute("VACUUM ANALYZE video_forecasts")
-        plan = await self.plan(
-            sql,
-            "board.top_expected",
-            "10",
-            *["NULL"] * 3,
-            tag,
-            "'2026-10-31'",
-            "NULL",
-            "NULL",
-            "180",
-            *["NULL"] * 6,
-        )
-        limited = next(node for node in plan if node["Node Type"] == "Limit")
-        joins = [node["Node Type"] for node in nodes(limited) if "Join Type" in node]
-        scans = {(node["Node Type"], node.get("Relation Name")) for node in plan if "Relation Name" in node}
-        if tag == "NULL":
-            assert {"Hash Join", "Merge Join"} & set(joins)
-            assert ("Seq Scan", "video_forecasts") in scans
-            assert ("Index Scan", "videos") in scans
-        else:
-            assert "videos_by_tag" in {node.get("Index Name") for node in plan}
-            assert ("Seq Scan", "videos") not in scans
+        before = ["'velocity'", "10", "NULL"] if by == "top" else ["10", "'2026-10-31'"]
+        after = ["NULL"] * (3 if by == "top" else 2)
+        index = {"top": "video_clock_by_velocity", "top_expected": "video_forecasts_by_gain"}[by]
+        of_all = await self.plan(sql, f"board.{by}", *before, *self.fitting("'TAG'"), *after)
+        assert index in {node.get("Index Name") for node in of_all}
+        rare = await self.plan(sql, f"board.{by}", *before, *self.fitting("'rare'"), *after)
+        assert "videos_by_tag" in {node.get("Index Name") for node in rare}
+        assert "Seq Scan" not in {node["Node Type"] for node in (*of_all, *rare)}
 
-    async def test_videos_with_a_tag_are_found_by_it_not_one_by_one(self, sql: Any) -> None:
-        plan = await self.plan(
-            sql, "board.top", "'velocity'", "10", *["NULL"] * 3, "'rare'", *["NULL"] * 3, "180",
-            *["NULL"] * 6,
-        )  # fmt: skip
-        scans = [(node["Node Type"], node.get("Relation Name")) for node in plan if "Relation Name" in node]
-        assert "videos_by_tag" in {node.get("Index Name") for node in plan}
-        assert ("Seq Scan", "videos") not in scans
-
-    async def test_a_window_reads_only_its_days(self, sql: Any) -> None:
-        window = ("'2026-11-01 00:30Z'", "'2026-11-01 12:00Z'")
-        plan = await self.plan(
-            sql, "board.top_grown", "10", *["NULL"] * 4, *window, "2", "NULL", "NULL", "180", *["NULL"] * 6
-        )
-        read = {node["Relation Name"] for node in plan if "video_stats_log" in node.get("Relation Name", "")}
-        assert read == {"video_stats_log_20261101"}
+    async def test_a_window_reads_only_its_days_and_the_steep_steps_of_them(self, sql: Any) -> None:
+        arguments = ["10", "'2026-11-01 00:30Z'", "'2026-11-01 12:00Z'", "2", *self.fitting()[:9], "NULL"]
+        for statement, further in (("top_grown", ["15", "NULL", "NULL"]), ("growth_of_fastest", [])):
+            plan = await self.plan(sql, f"board.{statement}", *arguments, *further)
+            read = {node["Relation Name"] for node in plan if "_log" in node.get("Relation Name", "")}
+            assert read == {"video_stats_log_20261101"}
+            indexes = {node.get("Index Name") for node in plan}
+            assert ("video_stats_log_20261101_velocity_video_id_sampled_at_idx" in indexes) == bool(further)
 
     @pytest.mark.parametrize(
         ("statement", "arguments"),

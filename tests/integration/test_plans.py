@@ -343,7 +343,7 @@ async def test_refreshes_are_hot(dao: MaiaDAO, long_queue: Any) -> None:
 
 async def test_lease_columns_stand_in_no_index(long_queue: Any) -> None:
     definitions = await long_queue.fetch("SELECT indexdef FROM pg_indexes WHERE tablename = 'search_queue'")
-    assert len(definitions) == 4
+    assert len(definitions) == 6
     assert not any("lease" in row["indexdef"] or "attempts" in row["indexdef"] for row in definitions)
 
 

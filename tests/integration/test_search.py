@@ -13,8 +13,10 @@ from pydantic import SecretStr
 
 from atlas.adapters.search import SearchDAO
 from atlas.clock import FixedClock
+from atlas.composition import Atlas
 from atlas.db import Database, sql_of
 from atlas.testing import SettingsFactory
+from maia.views.search import meant, nearest
 from tests.growth import store_video
 
 pytestmark = pytest.mark.integration
@@ -66,3 +68,54 @@ async def test_titles_and_tags_are_found_by_their_indexes(sql: Any) -> None:
         "EXPLAIN (FORMAT JSON) EXECUTE looked ('c4%', ARRAY[]::text[], NULL, 2000, 20, 0, '% c4%')"
     )
     assert plan.count('"videos_by_title"') == 2
+
+
+class TestMisspelt:
+    @pytest_asyncio.fixture(autouse=True)
+    async def titles(self, sql: Any) -> None:
+        if not await sql.fetchval("SELECT to_regclass('videos_by_title') IS NOT NULL"):
+            pytest.skip("the server of these tests has no trigrams")
+        for number, (title, channel) in enumerate(
+            [
+                ("Minecraft: Building a Castle", "UC-builders"),
+                ("Guitar Tutorial for Beginners", "UC-strings"),
+                ("Mining in the Craft Age", "UC-history"),
+                ("Piano tutorial, again for guitar players", "UC-strings"),
+                ("MINECRAFT castle tour", "UC-builders"),
+            ]
+        ):
+            await store_video(sql, f"v{number}", title=title, channel=channel, clock_velocity=float(number))
+        await sql.execute("UPDATE channels SET title = 'Castle Builders' WHERE id = 'UC-builders'")
+
+    @pytest.mark.parametrize(
+        ("asked", "found", "meant"),
+        [
+            ("minecarft", ["v4", "v0"], "minecraft"),
+            ("Mincraft castel", ["v4", "v0"], "minecraft castle"),
+            ("guitar tutoral", ["v3", "v1"], "guitar tutorial"),
+            ("zzzzqqqq", [], None),
+            ("tu", [], None),
+        ],
+    )
+    async def test_finds_what_is_spelt_most_alike(
+        self, atlas: Atlas, asked: str, found: list[str], meant: str | None
+    ) -> None:
+        told = await nearest(atlas, asked, 10, "title")
+        assert [each.id for each in told.matches][: len(found) or 1] == found
+        assert (told.nearest, told.did_you_mean) == (True, meant)
+
+    async def test_finds_channels_first_and_no_more_than_asked_for(self, atlas: Atlas) -> None:
+        told = await nearest(atlas, "casle", 2)
+        assert [(each.kind, each.id) for each in told.matches] == [
+            ("channel", "UC-builders"),
+            ("video", "v4"),
+        ]
+        assert told.did_you_mean == "castle"
+
+
+def test_words_that_are_known_stay_as_they_are() -> None:
+    titles = ["The video of the day", "Videos!"]
+    assert meant("vidoe of", ["vidoe"], titles) == "video of"
+    assert meant("Video", ["video"], titles) is None
+    assert meant("(vidoe)+ [x", ["vidoe"], titles) == "(video)+ [x"
+    assert meant("nothing", ["nothing"], titles) is None

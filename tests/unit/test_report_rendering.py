@@ -41,7 +41,7 @@ ALLOWED_ELEMENTS = frozenset(
         "html", "head", "meta", "title", "style", "body", "header", "main", "footer", "h1", "h2", "h3", "p",
         "ul", "li", "b", "i", "strong", "span", "br", "a", "bdi", "code", "table", "caption", "thead",
         "tbody", "tr", "th", "td", "figure", "figcaption", "svg", "desc", "line", "text", "rect", "polyline",
-        "circle", "div",
+        "path", "circle", "div",
     }
 )  # fmt: skip
 VOID = {"meta", "br"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from xml.etree import ElementTree as ET
 
 from hypothesis import given, settings
@@ -15,7 +16,8 @@ VALUES = st.lists(st.one_of(st.none(), st.floats(0, 1e12, allow_nan=False)), min
     tuple
 )
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-SVG_ELEMENTS = {"svg", "title", "desc", "line", "text", "rect", "polyline", "circle"}
+SVG_ELEMENTS = {"svg", "title", "desc", "line", "text", "rect", "polyline", "circle", "path"}
+BAR = re.compile(r"M([\d.]+) ([\d.]+)v-([\d.]+)h([\d.]+)v\3z")
 
 
 def parsed(drawn: str) -> ET.Element:
@@ -44,6 +46,11 @@ def test_any_series_is_drawn_within_the_plot_and_by_known_elements(
             assert left + float(each.attrib["width"]) <= width + 0.1
             assert top >= -0.6
             assert top + float(each.attrib["height"]) <= height + 0.6
+        for each in root.iter("path"):
+            assert BAR.sub("", each.attrib["d"]) == ""
+            for left, top, high, wide in (map(float, bar) for bar in BAR.findall(each.attrib["d"])):
+                assert left + wide <= width + 0.1
+                assert 0 < high <= top + 0.1 <= height + 0.2
         for each in root.iter("circle"):
             assert 0 <= float(each.attrib["cy"]) <= height
 
@@ -61,6 +68,13 @@ def test_plots_of_a_page_have_ids_of_their_own_and_say_what_they_show() -> None:
         assert root.attrib["role"] == "img"
         assert root.attrib["aria-labelledby"].split() == [root[0].attrib["id"], root[1].attrib["id"]]
     assert parsed(drawn[1]).find("desc").text == "hot: at most 3 videos (Mon)"  # type: ignore[union-attr]
+
+
+def test_a_sparkline_has_a_bar_for_each_value_that_is_known() -> None:
+    [path] = parsed(Plots().sparkline("spark", (1.0, None, 4.0, 2.0))).iter("path")
+    bars = [(float(bar[0]), float(bar[2])) for bar in BAR.findall(path.attrib["d"])]
+    assert bars == [(0, 7), (60, 28), (90, 14)]
+    assert not list(parsed(Plots().sparkline("spark", (None, None))).iter("path"))
 
 
 def test_a_gap_ends_a_line() -> None:
