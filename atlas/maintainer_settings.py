@@ -187,7 +187,12 @@ class RetentionSettings(Group):
     reports_days: int = Field(default=365, ge=1, le=3650, description="Weekly reports.")
     actions_days: int = Field(default=365, ge=1, le=3650, description="Actions and incidents.")
     runs_days: int = Field(default=30, ge=1, le=1096, description="The history of runs in Prefect.")
-    logs_days: int = Field(default=14, ge=1, le=1096, description="Log files in the data folder.")
+    logs_days: int = Field(
+        default=14,
+        ge=1,
+        le=1096,
+        description="Log files in the data folder, and lines of logs that the dashboard shows.",
+    )
     log_mb: int = Field(default=64, ge=1, le=65_536, description="Size in MB at which a log is rotated.")
     temporary_h: float = Field(
         default=24,

@@ -20,6 +20,7 @@ from flows.liveness import signs_of_life
 from flows.steps import as_task
 from maia.agents import AGENTS, AgentRecord
 from maia.cycle.agent import outages_reported, run
+from maia.log_keeping import kept_log
 
 Count = Annotated[int, Field(ge=1)]
 Options = Annotated[
@@ -57,6 +58,7 @@ async def _run(agent: AgentRecord, batch_size: int | None, cycles: int, options:
         outages_reported(implementation, config.settings),
         flow_context() as (atlas, on_progress),
         signs_of_life(atlas.settings),
+        kept_log(atlas),
     ):
         statistics = await run(
             implementation,

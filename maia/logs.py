@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _ANY_API_KEY = re.compile(r"AIza[0-9A-Za-z_-]{35}")
 # With any user name, because a library may log the URL of any service.
 _PASSWORD_IN_URL = re.compile(r"(?<=://)[^\s/@:\"']*:[^\s/@\"']+(?=@)")
+# Keys of the HTTP service.
+_ACCESS_KEY = re.compile(r"\bpk_[0-9a-f]{12}_[\w-]{20,}")
 _KEY_IN_QUERY = re.compile(r"(?<=[?&]key=)[^\s&\"']+")
 # Secrets of other programs that may be in our environment.
 _SECRET_VARIABLES = (
@@ -42,6 +44,8 @@ _LEAST_LEVELS = {
     "httpx": logging.WARNING,
     "mcp": logging.WARNING,
     "stamina": logging.ERROR,
+    # It would log each WebSocket that comes and goes.
+    "uvicorn": logging.WARNING,
 }
 _TOLD_TO_END = "Execution was cancelled by the runtime environment"
 _RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
@@ -89,6 +93,11 @@ def handler() -> StderrHandler:
     # Otherwise Prefect prints a traceback for each record that it fails to send to its server.
     logging.raiseExceptions = settings.log.level == "DEBUG"
     return made
+
+
+def text_formatter(settings: Settings) -> logging.Formatter:
+    """Formats records as their text alone, without secrets: for where time, level and run stand beside it."""
+    return _TextFormatter(dict(_secrets(settings)))
 
 
 def _install(level: str, *, json_lines: bool, secrets: Mapping[str, str]) -> None:
@@ -262,7 +271,7 @@ class _Redacting(logging.Formatter):
     def redact(self, text: str) -> str:
         if self._pattern is not None:
             text = self._pattern.sub(lambda match: self._substitutes[match[0]], text)
-        for secret in (_ANY_API_KEY, _PASSWORD_IN_URL, _KEY_IN_QUERY):
+        for secret in (_ANY_API_KEY, _ACCESS_KEY, _PASSWORD_IN_URL, _KEY_IN_QUERY):
             text = secret.sub(_HIDDEN, text)
         return text
 
@@ -288,6 +297,16 @@ class _ConsoleFormatter(_Redacting):
             text += "\n" + self.formatException(record.exc_info)
         # Indented, so that foreign text cannot pass for a line of the log.
         return start + self.redact(foreign.many_lines(text)).replace("\n", f"\n{_INDENT}")
+
+
+class _TextFormatter(_Redacting):
+    """The message, and below it the traceback, if any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        return self.redact(foreign.many_lines(text))
 
 
 class _JsonFormatter(_Redacting):

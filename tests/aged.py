@@ -23,6 +23,7 @@ ROWS = {
     "channel_stats_log": ("channel_id, sampled_at, views", "'UC-one', t, 5"),
     "velocity_cohorts": ("day, age_class, category_id, measure, digest", "t, 1, 0, 'growth', ''"),
     "system_metrics": ("at, node", "t, 'a host'"),
+    "log_lines": ("at, node, level, logger, text", "t, 'a host', 20, 'maia', 'a line'"),
     "application_usage": (
         "day, kind, name, count, errors, seconds, last_at",
         "t, 'command', 'a', 1, 0, 0, t",
@@ -52,6 +53,11 @@ ROWS = {
         "id, type, signature, statement, conditions, data, created_at, updated_at, attended_at, "  # noqa: ISC004
         "forgotten_at, forgotten_by",
         "md5(t::text), 'threshold', '{}', 'text', '[]', '{}', t, t, t, t, 'learner'",
+    ),
+    "federation_peers": ("node, seen_at", "md5(t::text), t"),
+    "federation_refusals": (
+        "node, reason, count, last_at, last_told",
+        "'', md5(t::text), 1, t, ''",
     ),
     "video_sources": ("video_id, arm, met_at, is_first", f"'{FRESH}', md5(t::text), t, false"),
     "forecast_checks": (

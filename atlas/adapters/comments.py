@@ -55,6 +55,12 @@ class CommentsDAO(DAO):
         row = await self._executor.fetchrow("comments.of_id", id_)
         return None if row is None else Comment(**row)
 
+    async def on_patterns(self, most: int, pattern_id: str | None = None) -> list[Comment]:
+        """The last suggestions that rest on patterns, or on one; newest first, closed ones too."""
+        wanted = None if pattern_id is None else clean_text(pattern_id)
+        rows = await self._executor.fetch("comments.on_patterns", wanted, most)
+        return [Comment(**row) for row in rows]
+
     async def add(self, text: str, category: Category, author: str) -> int:
         """Add a person's comment; returns its id. DataRefused if it is empty or too long."""
         cleaned = clean_text(text).strip()

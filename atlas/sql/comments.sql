@@ -23,3 +23,11 @@ RETURNING id;
 UPDATE suggestions
 SET closed_at = $2, closed_by = $3, reason = $4
 WHERE id = $1 AND closed_at IS NULL;
+
+-- name: on_patterns
+-- The last $2 suggestions that rest on patterns, newest first, closed ones too; on the pattern $1 if given.
+SELECT id, key, category, text, command, evidence, made_at, updated_at, author, closed_at, closed_by, reason
+FROM suggestions
+WHERE CASE WHEN $1::text IS NULL THEN evidence -> 'patterns' -> 0 IS NOT NULL ELSE evidence -> 'patterns' ? $1 END
+ORDER BY made_at DESC, id DESC
+LIMIT $2;

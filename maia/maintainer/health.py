@@ -43,7 +43,7 @@ async def watch_health(context: DutyContext) -> DutyReport:
     context.progress("repairing", 2, 3)
     # What was given up is tried again once it has been well.
     await note_well(context, found.services)
-    troubles["repairing"] = await _repair(context, found.judgement.findings)
+    troubles["repairing"] = await repair(context, found.judgement.findings)
     context.progress("done", 3, 3)
     failed = {what: why for what, why in troubles.items() if why is not None}
     return DutyReport(
@@ -134,7 +134,7 @@ def judged_for_alerts(found: Health) -> frozenset[Component]:
     return found.judgement.settled | pressing
 
 
-async def _repair(context: DutyContext, findings: Iterable[Finding]) -> str | None:
+async def repair(context: DutyContext, findings: Iterable[Finding]) -> str | None:
     """Take what mends findings, each action once and as far as it is allowed; returns why some failed."""
     failed, seen = [], set()
     for finding in findings:

@@ -7,11 +7,13 @@ axe-core, which then looks for what people with disabilities can't use.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +24,7 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 from atlas.composition import Atlas
 from atlas.scopes import Scope
 from atlas.testing import NOON
-from tests.dashboard import store_shown
+from tests.dashboard import PATTERN_ID, store_awkward, store_shown
 from tests.served import Served, served
 
 pytestmark = pytest.mark.integration
@@ -30,8 +32,10 @@ pytestmark = pytest.mark.integration
 PAGES = {
     "rising": "/", "video": "/videos/risen", "compare": "/compare?id=risen&id=slow", "health": "/health",
     "quota": "/quota", "topics": "/topics", "patterns": "/learnt", "channel": "/channels/UC-one",
-    "search": "/search?q=risen", "login": "/login",
+    "search": "/search?q=risen", "login": "/login", "log": "/health/log", "actions": "/health/actions",
 }  # fmt: skip
+ONE = ("video", "channel")
+"""Pages of something, which there must be."""
 _ARGUMENTS = (
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--no-first-run", "--disable-quic",
@@ -86,23 +90,47 @@ async def opened(
     await context.close()
 
 
+async def test_nothing_and_awkward_texts_are_laid_out_as_well(
+    browser: Browser, atlas: Atlas, sql: Any
+) -> None:
+    async with served(atlas) as service:
+        for width in (1280, 390):
+            await _look(browser, service, {n: p for n, p in PAGES.items() if n not in ONE}, width, "empty")
+    await store_awkward(sql)
+    async with served(atlas) as service:
+        for width in (1280, 390):
+            awkward = PAGES | {
+                "video": "/videos/awkward0", "compare": "/compare?id=awkward0&id=awkward1&id=awkward2",
+                "channel": "/channels/UC-0", "search": "/search?q=2026", "pattern": f"/learnt/{PATTERN_ID}",
+            }  # fmt: skip
+            await _look(browser, service, awkward, width, "awkward")
+
+
+async def _look(
+    browser: Browser, service: Served, pages: dict[str, str], width: int, name: str,
+    scheme: Literal["light", "dark"] = "light",
+) -> None:  # fmt: skip
+    """Look at pages: none is wider than the window, has an error, or something people can't use."""
+    async with opened(browser, service, width, scheme) as seen:
+        for page, path in pages.items():
+            answer = await seen.page.goto(path)
+            assert answer is not None
+            assert answer.status == 200, page
+            if page in ("video", "compare") and name != "empty":
+                await expect(seen.page.locator("[data-plot] canvas")).to_be_visible()
+            needed = await seen.page.evaluate("document.documentElement.scrollWidth")
+            assert needed <= width, f"{page} is {needed} px wide"
+            await _picture(seen.page, f"{page}-{width}-{name}")
+            assert await _found_by_axe(seen.page) == [], page
+    assert seen.troubles == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 async def test_each_page_fits_and_loads_without_trouble(
     browser: Browser, service: Served, width: int, scheme: Literal["light", "dark"]
 ) -> None:
-    async with opened(browser, service, width, scheme) as seen:
-        for name, path in PAGES.items():
-            answer = await seen.page.goto(path)
-            assert answer is not None
-            assert answer.status == 200, name
-            if name in ("video", "compare"):
-                await expect(seen.page.locator("[data-plot] canvas")).to_be_visible()
-            needed = await seen.page.evaluate("document.documentElement.scrollWidth")
-            assert needed <= width, f"{name} is {needed} px wide"
-            await _picture(seen.page, f"{name}-{width}-{scheme}")
-            assert await _found_by_axe(seen.page) == [], name
-    assert seen.troubles == []
+    await _look(browser, service, PAGES, width, scheme, scheme)
 
 
 async def _picture(page: Page, name: str) -> None:
@@ -170,4 +198,33 @@ async def test_a_key_signs_in_and_out(browser: Browser, service: Served) -> None
         await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
         await page.goto("/topics")
         await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    assert seen.troubles == []
+
+
+async def test_an_admin_looks_at_a_plan_and_confirms_it(browser: Browser, service: Served, sql: Any) -> None:
+    await sql.execute(
+        "INSERT INTO log_lines (at, node, level, logger, text) VALUES ($1, 'a', 20, 'maia', 'old')",
+        NOON - timedelta(days=40),
+    )
+    key = (await service.add_key("boss", Scope.ADMIN))["X-API-Key"]
+    async with opened(browser, service) as seen:
+        page = seen.page
+        await page.goto("/login?next=/health/actions")
+        await page.get_by_label("Key").fill(key)
+        await page.get_by_role("button", name="Sign in").click()
+        await page.get_by_role("button", name="Show what it would do").first.click()
+        await expect(page.get_by_label("lines of logs")).to_be_checked()
+        await _picture(page, "plan-1280-light")
+        assert await _found_by_axe(page) == []
+        await page.get_by_role("button", name="Do what is ticked").click()
+        await expect(page.get_by_role("row", name="cleanup lines of logs")).to_contain_text("applied")
+        await _picture(page, "done-1280-light")
+    assert seen.troubles == []
+
+
+async def test_the_log_goes_on_by_itself(browser: Browser, service: Served) -> None:
+    async with opened(browser, service) as seen:
+        await seen.page.goto("/health/log?level=warning")
+        logging.getLogger("maia.tracker").warning("this just happened")
+        await expect(seen.page.locator("#log")).to_contain_text("this just happened", timeout=20_000)
     assert seen.troubles == []

@@ -14,9 +14,10 @@ from maia.api.pages import (
     rising,
     search,
     topics,
+    upkeep,
     video,
 )
 
 router = APIRouter(include_in_schema=False)
-for _each in (assets, channel, health, login, patterns, quota, rising, search, topics, video):
+for _each in (assets, channel, health, login, patterns, quota, rising, search, topics, upkeep, video):
     router.include_router(_each.router)

@@ -47,7 +47,7 @@ async def sign_in(request: Request) -> Response:
         path="/",
         httponly=True,
         samesite="strict",
-        secure=request.url.scheme == "https",
+        secure=_is_encrypted(request),
     )
     return answer
 
@@ -57,9 +57,14 @@ async def sign_out(request: Request) -> Response:
     """End the browser's session."""
     answer = RedirectResponse("/login", 303)
     answer.delete_cookie(
-        SESSION_COOKIE, path="/", httponly=True, samesite="strict", secure=request.url.scheme == "https"
+        SESSION_COOKIE, path="/", httponly=True, samesite="strict", secure=_is_encrypted(request)
     )
     return answer
+
+
+def _is_encrypted(request: Request) -> bool:
+    """Whether the browser came by TLS, to us or to a proxy; then its cookie must not go in plain text."""
+    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
 
 
 async def _form(

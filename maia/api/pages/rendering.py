@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, Response
 from atlas import csvform, foreign
 from atlas.scopes import Scope
 from maia.api.context import service_of
-from maia.api.pages.assets import url_of
+from maia.api.pages.assets import assets, url_of
 from maia.api.problems import Problem
 from maia.maintenance.wording import counted, size_text, span_text
 from maia.views.figures import compact
@@ -74,6 +74,7 @@ def page(
         "navigation": NAVIGATION,
         "asset": url_of,
         "plots": Plots(),
+        "may_operate": caller is not None and caller.scope.permits(Scope.ADMIN),
         "may_write": caller is not None and caller.scope.permits(Scope.WRITE),
         "attribution": ATTRIBUTION,
         "events": EVENTS,
@@ -149,6 +150,7 @@ def environment() -> Environment:
         "duration": _known(_duration),
         "when": when,
         "ago": ago,
+        "clock": clock,
         "words": lambda value: str(value).replace("_", " "),
         "pathpart": lambda value: quote(str(value), safe=""),
     }
@@ -156,6 +158,15 @@ def environment() -> Environment:
         "Series": Series, "counted": counted, "download": download, "with_": with_parameters,
     }  # fmt: skip
     return environment
+
+
+def make_ready() -> None:
+    """Read and compile all that pages are made of, which takes a second where it is done first."""
+    from maia.views import curves, forecasts  # noqa: F401 - loads what a leaderboard computes with
+
+    assets()
+    for name in environment().list_templates(extensions=["j2"]):
+        environment().get_template(name)
 
 
 def _harmless(value: Any) -> Any:
@@ -191,6 +202,14 @@ def when(instant: datetime | None) -> Markup | str:
     there = instant.astimezone(UTC)
     return Markup('<time datetime="{}">{}</time>').format(
         there.isoformat(timespec="seconds"), f"{there:%Y-%m-%d %H:%M}"
+    )
+
+
+def clock(instant: datetime) -> Markup:
+    """An instant in UTC to the second, as logs need it."""
+    there = instant.astimezone(UTC)
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        there.isoformat(timespec="seconds"), f"{there:%Y-%m-%d %H:%M:%S} UTC", f"{there:%m-%d %H:%M:%S}"
     )
 
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+from urllib.parse import quote, urlencode
 
 import orjson
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
-from maia.api.context import READ, service_of
+from atlas.adapters.watches import Watch, WatchKind
+from maia import acts
+from maia.api.caching import FRESH_S
+from maia.api.context import READ, WRITE, service_of
 from maia.api.pages.parameters import Span, Text, span_of
 from maia.api.pages.rendering import Table, page
 from maia.api.problems import Problem
 from maia.views.plotted import aligned, plotted
-from maia.views.video import VideoView, video
-from maia.views.video_page import similar_to
+from maia.views.video import VideoView, is_stored, video
+from maia.views.video_page import Similar, similar_to
 from maia.views.words import plain
 from maia.youtube.categories import CATEGORIES
+
+if TYPE_CHECKING:
+    from atlas.composition import Atlas
 
 router = APIRouter(dependencies=[READ])
 
@@ -31,8 +37,10 @@ _IN_ADDRESS: Final = re.compile(r"(?:v=|youtu\.be/|/shorts/|/live/|/embed/|/vide
 @router.get("/videos/{video_id}")
 async def one(request: Request, video_id: str, window: Span = None) -> Response:
     """All that is known of a video, with its curve."""
-    atlas = service_of(request).atlas
-    view = await video(atlas, video_id[:100], span_of(window))
+    service, id_ = service_of(request), video_id[:100]
+    view, similar = await service.answers.get(
+        ("page video", id_, window), lambda: _look(service.atlas, id_, window), stale_s=FRESH_S
+    )
     if view is None:
         raise Problem(
             404,
@@ -40,7 +48,6 @@ async def one(request: Request, video_id: str, window: Span = None) -> Response:
             f"maia watch add {video_id[:100]}, or search for its title",
         )
     samples = tuple(reversed(view.samples))
-    similar = await similar_to(atlas, view.details.id, view.details.tags)
     return page(
         request,
         "video.html.j2",
@@ -59,6 +66,28 @@ async def one(request: Request, video_id: str, window: Span = None) -> Response:
             "similar": Table(similar, derived=True),
         },
     )
+
+
+@router.post("/videos/{video_id}/{act}", dependencies=[WRITE])
+async def change(
+    request: Request, video_id: Annotated[str, Path(max_length=64)], act: Literal["watch", "unwatch"]
+) -> Response:
+    """Sample a stored video whatever comes, or leave it to the zones again."""
+    atlas = service_of(request).atlas
+    if not await is_stored(atlas, video_id):
+        raise Problem(404, f"the video {video_id} is not known here: search for its title")
+    watches = [Watch(WatchKind.VIDEO, video_id)]
+    await (acts.watch(atlas, watches) if act == "watch" else acts.unwatch(atlas, watches))
+    return RedirectResponse(f"/videos/{quote(video_id, safe='')}", 303)
+
+
+async def _look(
+    atlas: Atlas, video_id: str, window: str | None
+) -> tuple[VideoView | None, tuple[Similar, ...]]:
+    view = await video(atlas, video_id, span_of(window))
+    if view is None:
+        return None, ()
+    return view, await similar_to(atlas, view.details.id, view.details.tags)
 
 
 @router.get("/compare")

@@ -5,6 +5,7 @@
 (() => {
   // An agent's figures are kept for two seconds by the server.
   const AFTER_EVENT_MS = { breakout: 400, incident: 400, cycle: 2500 };
+  const TICK_MS = 5000;
   const POLL_MS = 30000;
   const POLL_WITH_EVENTS_MS = 120000;
 
@@ -13,8 +14,16 @@
   const body = document.body;
   body.classList.add("scripted");
   const status = document.getElementById("live");
-  const isLive = document.querySelector("[hx-trigger*='pleiades:refresh']") !== null;
-  if (!isLive) return;
+  const listensTo = (event) => document.querySelector(`[hx-trigger*='pleiades:${event}']`) !== null;
+
+  // What changes all the time, such as a log, unless somebody reads or marks a part of it.
+  if (listensTo("tick")) {
+    setInterval(() => {
+      const isRead = document.querySelector("#log details[open]") || !getSelection().isCollapsed;
+      if (!document.hidden && !isRead) body.dispatchEvent(new CustomEvent("pleiades:tick"));
+    }, TICK_MS);
+  }
+  if (!listensTo("refresh")) return;
 
   let waiting = null;
   let isStale = false;

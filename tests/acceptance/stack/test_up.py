@@ -201,6 +201,10 @@ async def test_the_demo_runs_against_an_emulator_in_fast_time(start_up: UpFactor
         name: value for name, value in os.environ.items() if not name.startswith(("PLEIADES_", "PREFECT_"))
     }
     up = await start_up(ours | {"DATABASE_URL": "postgresql://nobody@nowhere.invalid/nothing"}, "--demo")
+    await up.next_event("ready", name="api")
+    # There is something to look at before Prefect and the agents have started.
+    status, page = await answer_of(f"http://127.0.0.1:{up.environment['PORT']}/")
+    assert (status, "<h1>Rising</h1>" in page) == (200, True)
     ready = await up.next_event("up")
     assert (await answer_of(f"{ready['dashboard']}/metrics"))[0] == 200
     exported = Path(ready["environment_file"]).read_text("utf-8")

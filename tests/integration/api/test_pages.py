@@ -6,7 +6,9 @@ import asyncio
 import csv
 import io
 import json
+import logging
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from html.parser import HTMLParser
 from typing import Any
 
@@ -17,7 +19,8 @@ from atlas.adapters.access import AccessDAO
 from atlas.composition import Atlas
 from atlas.scopes import Scope
 from atlas.testing import NOON
-from tests.dashboard import store_shown
+from maia import log_keeping
+from tests.dashboard import PATTERN_ID, store_pattern, store_shown
 from tests.growth import store_video
 from tests.served import Answer, Served, served
 
@@ -25,8 +28,22 @@ pytestmark = pytest.mark.integration
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}\u202egnp"
-PAGES = ("/", "/topics", "/learnt", "/quota", "/health", "/search", "/search?q=lofi", "/compare", "/login")
-SHOWN = ("/", "/videos/risen", "/channels/UC-one", "/compare?id=risen&id=slow", "/search?q=risen", "/topics")
+PAGES = (
+    "/", "/topics", "/learnt", "/quota", "/health", "/health/log", "/health/actions", "/search",
+    "/search?q=lofi", "/compare", "/login",
+)  # fmt: skip
+SHOWN = (
+    "/", "/videos/risen", "/channels/UC-one", "/compare?id=risen&id=slow", "/search?q=risen", "/topics",
+    "/health", "/quota",
+)  # fmt: skip
+INCIDENT = (
+    "INSERT INTO incidents (key, component, node, severity, text, opened_at, seen_at) "
+    "VALUES ('host.cpu:a', 'host', 'a', 'warning', 'It is busy.', $1, $1) RETURNING id"
+)
+OLD_LINES = (
+    "INSERT INTO log_lines (at, node, level, logger, text) SELECT $1, 'a', 20, 'maia', 'old' "
+    "FROM generate_series(1, 3)"
+)
 
 
 class Page(HTMLParser):
@@ -213,6 +230,16 @@ class TestVideo:
         assert (curves[0]["age_h"][0], curves[0]["views"][0]) == (4, 1000)
         assert "gone is not known here" in page.text
 
+    @pytest.mark.usefixtures("stored")
+    async def test_is_watched_and_unwatched(self, service: Served, sql: Any) -> None:
+        for thing in ("/videos/risen", "/channels/UC-one"):
+            for act, other, count in (("watch", "Unwatch", 1), ("unwatch", "Watch", 0)):
+                answer = await form(service, f"{thing}/{act}")
+                assert (answer.status, answer.headers["Location"]) == (303, thing)
+                assert other in (await seen(service, thing)).text.split()
+                assert await sql.fetchval("SELECT count(*) FROM watches") == count
+            assert (await form(service, f"{thing}-nobody/watch")).status == 404
+
 
 class TestTopics:
     async def test_are_added_parked_and_retried(self, service: Served, sql: Any) -> None:
@@ -232,6 +259,115 @@ class TestTopics:
         assert answer.status == 403
         page = await seen_with(service, "/topics", header)
         assert not [each for each in page.named("form") if "/topics/" in (each.get("action") or "")]
+
+    async def test_tags_that_occur_together_are_seeded_and_parked_together(
+        self, service: Served, sql: Any
+    ) -> None:
+        for n in range(6):
+            tags = ["LoFi", "slow jazz", HOSTILE] if n < 3 else ["chess"]
+            await store_video(sql, f"v{n}", tags=tags)
+        page = await seen(service, "/topics")
+        assert "<script>alert(1)</script>" in page.text
+        [given] = [each["value"] for each in page.named("input") if each.get("name") == "topics"]
+        assert {"LoFi", "slow jazz"} < {line for line in (given or "").splitlines() if line}
+        body = "topics=LoFi%0D%0Aslow+jazz"
+        assert (await form(service, "/topics/seed", body)).status == 303
+        page = await seen(service, "/topics")
+        assert ("Seed 1" in page.text, "Park 2" in page.text) == (True, True)
+        await form(service, "/topics/park", body)
+        assert await sql.fetchval("SELECT count(*) FROM search_queue WHERE status = 'parked'") == 2
+        table = await service.get("/topics?table=clusters&as=json")
+        [row] = table.json["rows"]
+        assert (row["videos"], row["parked"], row["similarity"]) == (3, 2, pytest.approx(1.0))
+        assert {"LoFi", "slow jazz"} < {tag["tag"] for tag in row["tags"]}
+
+
+class TestPatterns:
+    async def test_say_what_they_changed_and_who_saw_them(self, service: Served, sql: Any) -> None:
+        await store_pattern(sql)
+        page = await seen(service, f"/learnt/{PATTERN_ID}")
+        for told in (
+            "prior ×1.4, so that it got 40 % of its units",
+            "Prefer tags",
+            "suggested; open",
+            "there",
+        ):
+            assert told in page.text, told
+        table = await service.get(f"/learnt/{PATTERN_ID[:8]}?table=sites&as=json")
+        sites = [(row["node"], row["days"], row["pos"]) for row in table.json["rows"]]
+        assert sites == [("here", 1, 30), ("there", 2, 9)]
+        everywhere = await seen(service, "/learnt")
+        assert f"/learnt/{PATTERN_ID[:8]}" in [each["href"] for each in everywhere.named("a")]
+        # One point a day, after what all sites counted on it.
+        assert page.text.count("Confidence after each day's evidence") >= 1
+        changed = await service.get(f"/learnt/{PATTERN_ID}?table=changed&as=csv")
+        assert [row["whose"] for row in rows_of(changed)] == ["hunter", "people"]
+
+
+class TestQuota:
+    async def test_says_what_waits_and_why(self, service: Served) -> None:
+        await form(service, "/topics/seed", "topics=lofi+beats%0D%0Aslow+jazz")
+        table = await service.get("/quota?table=waiting&as=csv")
+        [row] = rows_of(table)
+        assert (row["what"], row["count"], row["why"]) == (
+            "topics to be searched",
+            "2",
+            "no key is set for the hunter",
+        )
+        duties = await service.get("/quota?table=duties&as=json")
+        assert {"health", "cleanup"} <= {row["duty"] for row in duties.json["rows"]}
+
+
+class TestHealth:
+    async def test_shows_the_tail_of_the_log(self, atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(log_keeping, "EVERY_S", 0.05)
+        address = "/health/log?level=warning&table=log&as=json"
+        async with served(atlas) as service:
+            logging.getLogger("maia.hunter").warning("<b>odd</b> answers\nand why")
+            [row] = (await service.until(address, lambda found: found["rows"])).json["rows"]
+            assert (row["level"], row["logger"]) == ("warning", "maia.hunter")
+            for path in ("/health", "/health/log?level=warning&limit=1"):
+                assert "<b>odd</b> answers" in (await seen(service, path)).text, path
+            assert "odd" not in (await seen(service, "/health/log?level=error")).text
+
+    async def test_an_incident_is_acknowledged(self, service: Served, sql: Any) -> None:
+        id_ = await sql.fetchval(INCIDENT, NOON)
+        assert "Acknowledge" in (await seen(service, "/health")).text
+        answer = await form(service, f"/health/incidents/{id_}/acknowledge")
+        assert answer.status == 303
+        assert "acknowledged" in (await seen(service, "/health")).text
+
+    async def test_an_action_is_planned_confirmed_and_recorded(self, service: Served, sql: Any) -> None:
+        writer = await service.add_key("writer", Scope.WRITE)
+        admin = await service.add_key("boss", Scope.ADMIN)
+        await sql.execute(OLD_LINES, NOON - timedelta(days=40))
+        await until(service, "/health/actions", 200, admin)
+        assert "scope admin" in (await seen_with(service, "/health/actions", writer)).text
+        assert (await service.get("/health/actions/cleanup", headers=writer)).status == 403
+        page = await seen_with(service, "/health/actions/cleanup", admin)
+        boxes = [each["name"] for each in page.named("input") if each.get("type") == "checkbox"]
+        assert "cleanup lines of logs" in boxes
+        assert await sql.fetchval("SELECT count(*) FROM log_lines WHERE text = 'old'") == 3
+        body = "cleanup+lines+of+logs=on&restart+pleiades.service=on"
+        assert (await form(service, "/health/actions/cleanup", body, headers=writer)).status == 403
+        session = {"Cookie": await session_of(service, admin), "Origin": "https://evil.example"}
+        assert (await form(service, "/health/actions/cleanup", body, headers=session)).status == 403
+        assert (await form(service, "/health/actions/cleanup", headers=admin)).status == 422
+        assert (await form(service, "/health/actions/reboot", body, headers=admin)).status == 404
+        answer = await form(service, "/health/actions/cleanup", body, headers=admin)
+        assert (answer.status, answer.headers["Location"][:16]) == (303, "/health/actions?")
+        async with asyncio.timeout(20):
+            while not (
+                rows := await sql.fetch(
+                    "SELECT kind, target, asked, state FROM actions WHERE state <> 'running'"
+                )
+            ):
+                await asyncio.sleep(0.05)
+        assert [tuple(row) for row in rows] == [("cleanup", "lines of logs", True, "applied")]
+        assert await sql.fetchval("SELECT count(*) FROM log_lines WHERE text = 'old'") == 0
+        assert await sql.fetchval("SELECT count(*) FROM events WHERE kind = 'maintainer.action'") == 1
+        page = await seen_with(service, "/health/actions", admin)
+        assert "asked for" in page.text
 
 
 class TestSigningIn:
@@ -303,6 +439,16 @@ class TestFiles:
             each["href"] for each in (await seen(service, "/login")).named("link") if each["rel"] == "icon"
         ]
         assert (await service.get(icon or "")).status == 200
+
+
+async def session_of(service: Served, key: dict[str, str]) -> str:
+    """The cookie of a browser that has signed in."""
+    answer = await form(service, "/login", f"key={key['X-API-Key']}")
+    return str(answer.headers["Set-Cookie"].split(";")[0])
+
+
+def rows_of(answer: Answer) -> list[dict[str, str]]:
+    return [*csv.DictReader(io.StringIO(answer.body.decode()))]
 
 
 def plots_of(page: Page) -> list[Any]:
