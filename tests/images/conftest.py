@@ -17,13 +17,14 @@ from tests.waiting import until
 HERE = Path(__file__).resolve().parent
 BASE = "docker.io/library/python:3.13-slim-trixie"
 IMAGE = "localhost/pleiades:test"
-STANDINS = ("postgres", "prometheus", "redis")
+STANDINS = ("nginx", "postgres", "prometheus", "redis")
 NEEDED = {
     "podman": "podman",
     "runc": "runc",
     "debootstrap": "debootstrap",
     "netavark": "netavark",
     "iptables": "iptables",
+    "kubectl": "kubernetes-client",
 }
 
 

@@ -97,17 +97,16 @@ class Stack:
     def execute(self, service: str, *command: str) -> str:
         return self.engine.podman("exec", f"{PROJECT}-{service}-1", *command).stdout
 
-    def ask(self, service: str, url: str, body: object = None) -> str:
+    def ask(self, service: str, url: str, body: object = None, **headers: str) -> str:
         """What answers within a service's container."""
         script = (
-            "import sys, urllib.request\n"
-            "data = sys.argv[2].encode() if sys.argv[2] else None\n"
+            "import json, sys, urllib.request\n"
+            "data, headers = sys.argv[2].encode() or None, json.loads(sys.argv[3])\n"
             "print(urllib.request.urlopen(urllib.request.Request(sys.argv[1], data, "
-            "{'Content-Type': 'application/json'}), timeout=30).read().decode())"
+            "{'Content-Type': 'application/json'} | headers), timeout=30).read().decode())"
         )
-        return self.execute(
-            service, "python", "-c", script, url, json.dumps(body) if body is not None else ""
-        )
+        sent = json.dumps(body) if body is not None else ""
+        return self.execute(service, "python", "-c", script, url, sent, json.dumps(headers))
 
     def set_faults(self, *faults: str) -> None:
         self.ask("emulator", "http://127.0.0.1:8780/_emulator", {"faults": list(faults)})

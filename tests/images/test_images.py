@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from tests.images.stack import PROJECT, Engine, Stack
+from tests.images.stack import PROJECT, ROOT, Engine, Stack
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(1800)
@@ -18,6 +22,25 @@ SLIM_BYTES = 130_000_000
 """What Docker's slim image of Python takes, of which the stand-in is twice the size."""
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+BALANCED = "http://balancer:8080"
+MANY_TIMES = 2_000
+MANY = """
+import collections, json, sys, threading, time, urllib.request
+told, left = collections.Counter(), iter(range(int(sys.argv[3])))
+def ask():
+    for _ in left:
+        request = urllib.request.Request(sys.argv[1], headers={"X-API-Key": sys.argv[2]})
+        try:
+            told[urllib.request.urlopen(request, timeout=30).status] += 1
+        except OSError as error:
+            told[repr(error)] += 1
+threads = [threading.Thread(target=ask) for _ in range(8)]
+[each.start() for each in threads], [each.join() for each in threads]
+print(json.dumps(told))
+"""
+"""Asks a URL with a key so many times, and prints how often it was answered how."""
 
 
 @pytest.fixture
@@ -119,6 +142,112 @@ def test_the_stack_comes_up_and_works(stack: Stack) -> None:
     assert stack.execute("redis", "redis-cli", "ping") == "PONG\n"
 
 
+@pytest.fixture(scope="module")
+def key(stack: Stack) -> str:
+    """A key of the service, made as compose.yaml says."""
+    command = ("maia", "keys", "api", "add", "practice", "--scope", "admin", "--rate", "100000")
+    told = stack.compose("run", "--rm", "--no-TTY", "--no-deps", "metrics", *command, "--json")
+    return str(json.loads(told)["key"])
+
+
+def test_the_service_runs_once_there_is_a_key(stack: Stack, key: str) -> None:
+    stack.compose("up", "--detach", "--no-build", "--no-deps", "api")
+    until("the service is healthy", lambda: healthy(stack, "api"))
+    listed = json.loads(stack.ask("metrics", "http://api:8080/api/v1/videos", **{"X-API-Key": key}))
+    assert listed["videos"]
+    with pytest.raises(AssertionError, match="401"):
+        stack.ask("metrics", "http://api:8080/api/v1/videos")
+
+
+def test_processes_behind_nginx_answer_while_one_of_them_is_killed_and_made_anew(
+    stack: Stack, key: str
+) -> None:
+    nodes = ("node-1", "node-2", "node-3")
+    stack.compose("--profile", "nodes", "up", "--detach", "--no-build", "--no-deps", *nodes, "balancer")
+    until("the balancer is healthy", lambda: healthy(stack, "balancer"))
+    with pytest.raises(AssertionError, match="401"):
+        stack.ask("metrics", f"{BALANCED}/statistics")
+
+    def told(count: int) -> dict[str, int]:
+        script = ("python", "-c", MANY, f"{BALANCED}/statistics", key, str(count))
+        return dict(json.loads(stack.execute("metrics", *script)))
+
+    with ThreadPoolExecutor(1) as other:
+        asked = other.submit(told, MANY_TIMES)
+        until("some are answered", lambda: requests_of(stack, "node-2", key) > 50)
+        stack.engine.podman("kill", "--signal", "KILL", f"{PROJECT}-node-2-1")
+        assert not asked.done()
+        assert asked.result() == {"200": MANY_TIMES}
+    stack.compose(
+        "--profile", "nodes", "up", "--detach", "--no-build", "--no-deps", "--force-recreate", "node-2"
+    )
+    until("node-2 is healthy", lambda: healthy(stack, "node-2"))
+    stack.compose("--profile", "nodes", "kill", "--signal", "HUP", "balancer")
+    until("node-2 is asked again", lambda: told(10) and requests_of(stack, "node-2", key) > 0)
+
+
+def test_the_pod_of_the_service_in_kubernetes_runs(
+    stack: Stack, image: str, key: str, tmp_path: Path
+) -> None:
+    """podman runs its manifest without probes, ports and the secret, for which a folder stands in."""
+    name, manifest = "api-pod-0-api", tmp_path / "api.yaml"
+    database = dict(entry.split("=", 1) for entry in stack.container("seed")["Config"]["Env"])["DATABASE_URL"]
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "database_url").write_text(database)
+    (secrets / "youtube_api_key_pool_json").write_text("[]")
+    manifest.write_text(yaml.safe_dump_all(manifests_of_the_service(image, secrets)))
+    stack.engine.podman("kube", "play", "--network", f"{PROJECT}_data", str(manifest))
+    try:
+        described = stack.engine.inspect(name)
+        assert described["HostConfig"]["ReadonlyRootfs"]
+        assert described["HostConfig"]["Memory"] == 2**30
+        assert described["EffectiveCaps"] in ([], None)
+        assert described["Config"]["User"] == "10001:10001"
+        infra = stack.engine.inspect(f"{described['Pod'][:12]}-infra")
+        address = infra["NetworkSettings"]["Networks"][f"{PROJECT}_data"]["IPAddress"]
+        until("the pod serves", lambda: "the dashboard is at" in stack.engine.podman("logs", name).stdout)
+        url = f"http://{address}:8080/api/v1/videos"
+        assert json.loads(stack.ask("metrics", url, **{"X-API-Key": key}))["videos"]
+        stack.engine.podman("pod", "stop", "--time", "30", "api-pod-0")
+        assert stack.engine.inspect(name)["State"]["ExitCode"] == 143
+    finally:
+        stack.engine.podman("kube", "down", str(manifest), check=False)
+
+
+def manifests_of_the_service(image: str, secrets: Path) -> list[dict[str, Any]]:
+    """Deployment and settings of the service, as far as podman can run them, with secrets from a folder."""
+    kustomized = subprocess.run(
+        ["kubectl", "kustomize", "deployments/kubernetes/overlays/small"],
+        cwd=ROOT, capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    named = {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(kustomized)}
+    deployment = named["Deployment", "api"]
+    [settings] = [each for (kind, name), each in named.items() if kind == "ConfigMap" and "settings" in name]
+    pod = deployment["spec"]["template"]["spec"]
+    for container in (*pod["containers"], *pod["initContainers"]):
+        container |= {"image": image, "imagePullPolicy": "Never"}
+        for left_out in ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle", "ports"):
+            container.pop(left_out, None)
+    # podman 4.3 repeats what is to run once before, if it always restarts; and it doesn't decode secrets.
+    pod["restartPolicy"] = "OnFailure"
+    mounted = {"name": "secrets", "hostPath": {"path": str(secrets), "type": "Directory"}}
+    pod["volumes"] = [mounted if each["name"] == "secrets" else each for each in pod["volumes"]]
+    for each in (deployment, settings):
+        each["metadata"].pop("namespace")
+    return [settings, deployment]
+
+
+def requests_of(stack: Stack, service: str, key: str) -> float:
+    """How many requests for the statistics a process has answered."""
+    url = f"http://{service}:8080/metrics?part=service"
+    lines = stack.ask("metrics", url, Authorization=f"Bearer {key}").splitlines()
+    counts = [
+        line for line in lines if line.startswith("pleiades_http_requests_total") and "/statistics" in line
+    ]
+    return sum(float(line.rpartition(" ")[2]) for line in counts)
+
+
 def healthy(stack: Stack, service: str) -> dict[str, str] | None:
     state: dict[str, dict[str, str]] = stack.container(service)["State"]
     return state if state["Health"]["Status"] == "healthy" else None  # type: ignore[return-value]
@@ -135,6 +264,9 @@ def test_every_container_of_the_stack_is_confined(stack: Stack) -> None:
         "worker",
         "prometheus",
         "redis",
+        "api",
+        "node-1",
+        "balancer",
     ):
         described = stack.container(service)
         limits = described["HostConfig"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -125,6 +126,37 @@ def test_metrics_come_back_after_a_crash(machine: Machine) -> None:
     finally:
         machine.run("systemctl", "stop", "pleiades-metrics")
     assert machine.show("pleiades-metrics")["ActiveState"] == "inactive"
+
+
+def test_the_service_comes_back_after_a_crash_and_stops_in_order(machine: Machine) -> None:
+    unit, url = "pleiades-api", "http://127.0.0.1:8080"
+
+    def is_well() -> bool:
+        return answers(machine, f"{url}/healthz") != ""
+
+    machine.run("systemctl", "start", unit)
+    try:
+        until("the service", is_well)
+        assert json.loads(answers(machine, f"{url}/api/v1/videos"))["videos"], "it reads what agents stored"
+        assert "<title>" in answers(machine, f"{url}/")
+        machine.run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", unit)
+        until("a restart", lambda: machine.show(unit)["NRestarts"] == "1")
+        until("the service again", is_well)
+        before = machine.journal(unit)
+        with ThreadPoolExecutor(1) as other:
+            stream = other.submit(answers, machine, f"{url}/api/v1/events")
+            until(
+                "a live stream", lambda: 'kind="sse"} 1.0' in answers(machine, f"{url}/metrics?part=service")
+            )
+            machine.run("systemctl", "stop", unit)
+            assert "event: stopping" in stream.result()
+    finally:
+        machine.run("systemctl", "stop", unit)
+    state = machine.show(unit)
+    assert (state["ActiveState"], state["Result"]) == ("inactive", "success")
+    last_words = machine.journal(unit).removeprefix(before)
+    assert "Deactivated successfully" in last_words
+    assert "timed out" not in last_words, "systemd did not have to kill anything"
 
 
 def test_everything_runs_on_one_machine_and_comes_back_after_a_crash_and_a_hang(machine: Machine) -> None:
