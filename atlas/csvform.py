@@ -32,7 +32,8 @@ def document(columns: Sequence[str], rows: Iterable[Sequence[object]], form: Csv
     if form is CsvForm.EXCEL:
         text.write(BYTE_ORDER_MARK)
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    # Columns may be named by foreign texts, too: fields of patterns.
+    writer.writerow([cell(column, form) for column in columns])
     writer.writerows([cell(value, form) for value in row] for row in rows)
     return text.getvalue().encode("utf-8", "replace")
 

@@ -130,7 +130,6 @@ _NO_TOPIC = described(404, "There is no such topic.")
 async def seed(request: Request, body: Seed) -> Seeded:
     service = service_of(request)
     added = await acts.seed(service.atlas, body.queries, body.parameters() or None)
-    service.answers.forget()
     return Seeded(given=len(body.queries), added=added)
 
 
@@ -139,7 +138,6 @@ async def park(request: Request, row: RowId, body: Parking | None = None) -> Top
     await _check_topic(request, row)
     service = service_of(request)
     count = await acts.park(service.atlas, [row], (body or Parking()).reason)
-    service.answers.forget()
     return TopicsChanged(topics=count)
 
 
@@ -148,7 +146,6 @@ async def retry(request: Request, row: RowId) -> TopicsChanged:
     await _check_topic(request, row)
     service = service_of(request)
     count = await acts.retry(service.atlas, [row])
-    service.answers.forget()
     return TopicsChanged(topics=count)
 
 
@@ -169,7 +166,6 @@ async def watch(request: Request, body: NewWatch) -> WatchAnswer:
             f"this is no id of a {body.kind}: a video's has 11 characters, a channel's UC and 22 more",
         )
     changed = await acts.watch(atlas, [Watch(body.kind, body.id)], body.zone)
-    service.answers.forget()
     return WatchAnswer(watches=changed.watches, videos_pinned=changed.videos_pinned)
 
 
@@ -185,7 +181,6 @@ async def unwatch(
     changed = await acts.unwatch(service.atlas, [Watch(kind, watched)])
     if not changed.watches:
         raise Problem(404, f"this {kind} is not watched: nothing was changed")
-    service.answers.forget()
     return WatchAnswer(watches=changed.watches, videos_pinned=changed.videos_pinned)
 
 

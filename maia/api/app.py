@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
@@ -12,27 +12,35 @@ from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from atlas.errors import AtlasError
 from maia.api import measuring
 from maia.api.access import Access
+from maia.api.caching import Forgetting
+from maia.api.compression import Compressed
+from maia.api.connections import answer_full
 from maia.api.context import Service
 from maia.api.engine import Engine
 from maia.api.feed import Feed
 from maia.api.gate import BoundedBody, Conditional, Gate, SecureHeaders
-from maia.api.hot import describe
+from maia.api.hot import Shortcut, describe
 from maia.api.learning import LearnerRuns
 from maia.api.mcp import server as mcp
 from maia.api.measuring import Measuring, Traffic
 from maia.api.observing import Observing
+from maia.api.operating import Operating
 from maia.api.pages.readable import ProblemPages
+from maia.api.pages.rendering import make_ready
 from maia.api.pattern_hub import PatternHub
 from maia.api.problems import Problem, ProblemDetails, answer_problem
 from maia.api.streaming import Hub
 from maia.api.streams import Seats
 from maia.errors import MaiaError
+from maia.federation.running import Federation
+from maia.log_keeping import kept_log
 from maia.stack.exporter import Exporter
 
 if TYPE_CHECKING:
@@ -70,6 +78,7 @@ def routers() -> Sequence[APIRouter]:
         acting,
         discovery,
         events,
+        federation,
         health,
         learning,
         metrics,
@@ -81,9 +90,19 @@ def routers() -> Sequence[APIRouter]:
     )
 
     return (
-        acting.router, discovery.router, events.router, health.router, learning.router, metrics.router,
-        observe.router, pages.router, patterns.router, sockets.router, videos.router,
+        acting.router, discovery.router, events.router, federation.router, health.router, learning.router,
+        metrics.router, observe.router, pages.router, patterns.router, sockets.router, videos.router,
     )  # fmt: skip
+
+
+def every_route(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+    """All routes, also those of routers within these, which FastAPI doesn't unfold."""
+    for route in routes:
+        within = getattr(route, "original_router", None)
+        if within is None:
+            yield route
+        else:
+            yield from every_route(within.routes)
 
 
 def build(atlas: Atlas) -> Application:
@@ -94,27 +113,36 @@ def build(atlas: Atlas) -> Application:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            engine = Engine(atlas)
             service = Service(
                 atlas=atlas,
                 access=access,
-                engine=Engine(atlas),
+                engine=engine,
                 learner_runs=LearnerRuns(atlas),
-                pattern_hub=PatternHub(atlas),
+                pattern_hub=PatternHub(atlas, engine.confidence_before),
                 observing=Observing(atlas),
+                operating=Operating(atlas),
                 hub=Hub(atlas),
                 streams=Seats(atlas.settings.api.most_streams),
                 traffic=traffic,
+                federation=Federation(atlas),
                 exporter=Exporter(atlas, measuring.FAMILIES),
                 catching_up=asyncio.Semaphore(_CATCHING_UP_AT_ONCE),
             )
             app.state.service = service
+            await stack.enter_async_context(kept_log(atlas))
             stack.push_async_callback(service.answers.close)
             stack.push_async_callback(service.learner_runs.end)
+            stack.push_async_callback(service.operating.end)
+            # Whoever looks first shall not wait until templates are compiled and routes prepared.
+            await asyncio.to_thread(make_ready)
+            _prepare_routes(app)
             await stack.enter_async_context(assistants.running())
             await stack.enter_async_context(service.observing.running())
             for work in (
                 access.keep_fresh,
                 service.engine.keep_paying,
+                service.federation.begin,
                 Feed(atlas, [service.engine, service.pattern_hub]).follow,
                 service.hub.run,
                 lambda: service.hub.end_with(stopping),
@@ -130,6 +158,8 @@ def build(atlas: Atlas) -> Application:
         # FastAPI's own pages load scripts from another host.
         docs_url=None,
         redoc_url=None,
+        # It would lead to whatever host the request names.
+        redirect_slashes=False,
         responses=_PROBLEMS,
     )
     served = routers()
@@ -142,9 +172,12 @@ def build(atlas: Atlas) -> Application:
     app.add_exception_handler(MaiaError, answer_problem)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(ClientDisconnect, answer_problem)
     app.add_exception_handler(Exception, answer_problem)
     settings = atlas.settings.api
-    guarded: ASGIApp = Gate(BoundedBody(Conditional(app), settings), access, settings)
+    forgetting = Forgetting(app, lambda: app.state.service.answers)
+    shortcut = Shortcut(Conditional(Compressed(forgetting)), served, _answer_error)
+    guarded: ASGIApp = Gate(BoundedBody(shortcut, settings), access, settings)
     if settings.cors_origins:
         guarded = CORSMiddleware(
             guarded,
@@ -153,25 +186,35 @@ def build(atlas: Atlas) -> Application:
             allow_headers=["X-API-Key", "Content-Type", "If-None-Match", "Last-Event-ID"],
             expose_headers=["ETag", "RateLimit-Limit", "RateLimit-Remaining", "Retry-After"],
         )
-    routes = [*app.routes, *(route for router in served for route in router.routes)]
-    measured = Measuring(SecureHeaders(ProblemPages(guarded)), traffic, routes)
-    return Application(measured, app, stopping)
+    measured = Measuring(SecureHeaders(ProblemPages(guarded)), traffic, every_route(app.routes))
+    return Application(measured, app, stopping, traffic, Measuring(SecureHeaders(answer_full), traffic, ()))
 
 
 class Application:
     """The guarded application; its lifespan passes by whatever stands before it.
 
-    `stopping` is set when the process begins to stop, for those whose answers would never end.
+    `stopping` is set when the process begins to stop, for those whose answers would never end. `full` answers
+    when there are too many connections.
     """
 
-    def __init__(self, guarded: ASGIApp, app: FastAPI, stopping: asyncio.Event) -> None:
+    def __init__(
+        self, guarded: ASGIApp, app: FastAPI, stopping: asyncio.Event, traffic: Traffic, full: ASGIApp
+    ) -> None:
         self._guarded, self.app, self.stopping = guarded, app, stopping
+        self.traffic, self.full = traffic, full
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         target = self.app if scope["type"] == "lifespan" else self._guarded
         if "app" not in scope:
             scope["app"] = self.app
         await target(scope, receive, send)
+
+
+def _prepare_routes(app: FastAPI) -> None:
+    """Let FastAPI prepare all routes, which it does as it first compares them with a path."""
+    nowhere = {"type": "http", "method": "GET", "path": "/nowhere", "root_path": "", "headers": []}
+    for route in app.router.routes:
+        route.matches(nowhere)
 
 
 @asynccontextmanager
@@ -185,6 +228,13 @@ async def _running(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
         await asyncio.wait([task])
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    """What the handlers above answer."""
+    if isinstance(error, RequestValidationError):
+        return await _answer_invalid(request, error)
+    return await answer_problem(request, error)
 
 
 async def _answer_invalid(_: Request, error: Exception) -> Response:

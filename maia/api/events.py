@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query
 from starlette.requests import Request
 
-from maia.api.context import READ, service_of
+from maia.api.context import READ, caller_of, service_of
 from maia.api.streaming import FAMILIES, EventStream, Family
 
 router = APIRouter(prefix="/api/v1", tags=["events"], dependencies=[READ])
@@ -56,4 +56,5 @@ async def events(
 ) -> EventStream:
     service = service_of(request)
     cursor = last_event_id or after
-    return EventStream(service.hub, service.streams, kinds, int(cursor) if cursor else None)
+    after_cursor = int(cursor) if cursor else None
+    return EventStream(service.hub, service.streams, kinds, after_cursor, caller=caller_of(request).id)

@@ -159,6 +159,7 @@ INCIDENTS: Final[dict[str, Any]] = {
 
 SEARCH: Final[dict[str, Any]] = {
     "now": _NOON, "attribution": DERIVED, "q": "never gonna", "total": 1, "indexed": True, "note": None,
+    "nearest": False, "did_you_mean": None,
     "matches": [
         {
             "kind": "video", "matched": "title", "id": "dQw4w9WgXcQ", "title": "Never Gonna Give You Up",

@@ -198,18 +198,20 @@ class EventStream(Response):
         families: Collection[str],
         after: int | None,
         *,
+        caller: str | None = None,
         heartbeat_s: float = HEARTBEAT_S,
         send_timeout_s: float = SEND_TIMEOUT_S,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._hub, self._seats, self._families, self._after = hub, seats, families, after
+        self._caller = caller
         self._heartbeat_s, self._send_timeout_s = heartbeat_s, send_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._hub.ready()
-            with self._seats.taken_by_one(), self._hub.subscribed(self._families) as subscription:
+            with self._seats.taken_by_one(self._caller), self._hub.subscribed(self._families) as subscription:
                 await send(
                     {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
                 )

@@ -169,11 +169,16 @@ async def test_refusals_are_summed_by_reason() -> None:
     for status, count in ((401, 2), (403, 1), (413, 3), (429, 5), (200, 9)):
         for _ in range(count):
             traffic.count("/federation/status", "GET", status)
+    traffic.refuse("malformed", 400)
+    traffic.refuse("too_slow")
     samples = traffic.samples()
     refused = {labels[0]: value for labels, value in samples["pleiades_http_refused_total"]}
-    assert refused == {"unauthenticated": 2, "forbidden": 1, "too_large": 3, "too_slow": 0}
+    assert refused == {
+        "unauthenticated": 2, "forbidden": 1, "too_large": 3, "too_slow": 1, "malformed": 1,
+        "too_many_connections": 0,
+    }  # fmt: skip
+    assert traffic.requests[NO_ROUTE, "other", "400"] == 1
     assert samples["pleiades_http_rate_limited_total"] == [((), 5.0)]
-    assert samples["pattern_engine_federation_messages"] == [((), 20.0)]
 
 
 def test_a_histogram_counts_what_is_at_most_each_bound() -> None:

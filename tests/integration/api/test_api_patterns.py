@@ -255,7 +255,9 @@ async def test_after_an_outage_it_goes_on_where_it_was(
     own_postgres: ThrowAwayServer, settings_factory: SettingsFactory
 ) -> None:
     url = own_postgres.dsn_of(own_postgres.create_database(own_postgres.migrated_template()))
-    async with Atlas.open(settings_factory(database_url=SecretStr(url))) as atlas, served(atlas) as service:
+    # Whoever asks meanwhile waits so long for an answer.
+    settings = settings_factory(database_url=SecretStr(url), database={"connect_timeout_s": 2})
+    async with Atlas.open(settings) as atlas, served(atlas) as service:
         await imported(service)
         await becomes(service, 1)
         await asyncio.to_thread(own_postgres.stop)
