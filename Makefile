@@ -14,7 +14,7 @@ export PIP_ROOT_USER_ACTION := ignore
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-acceptance test-stack test-images test-browser test-units test-maintenance test-monitoring test-balancer lint format bench docs constraints wheel clean
+.PHONY: help demo test coverage test-acceptance test-stack test-images test-browser test-units test-maintenance test-monitoring test-balancer test-attacks test-federation lint format bench docs constraints wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,12 @@ test-monitoring: $(VENV)/.dev ## Run every alert rule and dashboard query in Pro
 
 test-balancer: $(VENV)/.dev ## Run the service's processes behind nginx, and kill one; see docs/deployment.md
 	$(BIN)/python -m pytest -n 0 -v tests/balancer $(ARGS)
+
+test-attacks: $(VENV)/.dev ## Flood the service, and starve it; tests/integration has the quick attacks
+	$(BIN)/python -m pytest -n 0 -v tests/attacks $(ARGS)
+
+test-federation: $(VENV)/.dev ## Let five sites learn in chaos until they agree; ROUNDS=200 for longer
+	$(BIN)/python -m pytest -n 0 -v tests/federation $(ARGS)
 
 lint: $(VENV)/.dev ## Check formatting, types, imports and deployment files
 	$(BIN)/ruff check
