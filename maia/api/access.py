@@ -10,7 +10,7 @@ import hmac
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
@@ -74,7 +74,8 @@ class Access:
         self._db, self._clock = atlas.db, atlas.clock
         self._usual_rate = atlas.settings.api.requests_per_minute
         self._known = _Known()
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Task[Mapping[str, AccessKey]] | None = None
+        self._changed = asyncio.Event()
         self._leases: dict[str, _Lease] = {}
         self._noted: set[str] = set()
 
@@ -82,11 +83,39 @@ class Access:
         """The valid keys by id, at most half a minute old."""
         if time.monotonic() < self._known.until_s:
             return self._known.keys
-        async with self._reading:
-            if time.monotonic() >= self._known.until_s:
-                found = await self._dao.keys()
-                self._known = _Known({key.id: key for key in found}, time.monotonic() + _KEPT_S)
-        return self._known.keys
+        # All that wait are told together if they can't be read, not one after the other.
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
+            self._reading.add_done_callback(_note_failure)
+        return await asyncio.shield(self._reading)
+
+    async def _read(self) -> Mapping[str, AccessKey]:
+        changed, found = self._changed, await self._dao.keys()
+        keys = {key.id: key for key in found}
+        # If they were changed meanwhile, perhaps before they were read, they are read again.
+        until_s = time.monotonic() + _KEPT_S if changed is self._changed else 0.0
+        self._known = _Known(keys, until_s)
+        return keys
+
+    async def until_revoked(self, caller_id: str | None) -> None:
+        """Wait until a caller's key is revoked; without a key, until one is needed."""
+        while True:
+            changed = self._changed
+            try:
+                keys = await self.keys()
+                if keys if caller_id is None else caller_id not in keys:
+                    return
+            except AtlasError as error:
+                logger.debug("whether a key is still valid is not known for now: %s", error)
+                await asyncio.sleep(_RECONNECT_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_KEPT_S):
+                    await changed.wait()
+
+    def _forget(self) -> None:
+        self._known.until_s = 0.0
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     async def caller(self, presented: str | None, session: str | None, *, is_local: bool) -> Caller:
         """Whoever presents this key or session; Problem 401 if nobody may who does."""
@@ -176,10 +205,15 @@ class Access:
             try:
                 async with aclosing(self._db.listen(CHANNEL)) as notices:
                     async for _ in notices:
-                        self._known.until_s = 0.0
+                        self._forget()
             except DatabaseUnavailable as error:
                 logger.warning("changes of keys are not heard for now: %s", error)
                 await asyncio.sleep(_RECONNECT_S)
+
+
+def _note_failure(reading: asyncio.Task[Mapping[str, AccessKey]]) -> None:
+    if not reading.cancelled() and (error := reading.exception()) is not None:
+        logger.debug("the keys could not be read: %s", error)
 
 
 def _signature(key: AccessKey, expires: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
@@ -57,4 +58,12 @@ async def events(
     service = service_of(request)
     cursor = last_event_id or after
     after_cursor = int(cursor) if cursor else None
-    return EventStream(service.hub, service.streams, kinds, after_cursor, caller=caller_of(request).id)
+    caller = caller_of(request).id
+    return EventStream(
+        service.hub,
+        service.streams,
+        kinds,
+        after_cursor,
+        caller=caller,
+        until_revoked=partial(service.access.until_revoked, caller),
+    )

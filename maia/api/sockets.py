@@ -43,6 +43,8 @@ VOID_CURSOR: Final = 4410
 """The cursor is of another database, or of before this one was restored: subscribe without one."""
 TOO_SLOW: Final = 4408
 """More messages waited than are kept: connect again, with the last cursor."""
+REVOKED: Final = 4401
+"""The key was revoked."""
 TRY_AGAIN: Final = 1013
 """There are too many streams, or the database does not answer: connect again later."""
 
@@ -94,7 +96,7 @@ async def follow_patterns(socket: WebSocket) -> None:
         if not caller.scope.permits(Scope.READ):
             raise _Closing(FORBIDDEN, "your key may not read")
         with service.streams.taken_by_one(caller.id):
-            await _serve(service, socket)
+            await _serve(service, socket, caller.id)
     except Problem as problem:
         await _close(socket, _Closing(TRY_AGAIN, problem.detail))
     except AtlasError as error:
@@ -106,7 +108,7 @@ async def follow_patterns(socket: WebSocket) -> None:
         return
 
 
-async def _serve(service: Service, socket: WebSocket) -> None:
+async def _serve(service: Service, socket: WebSocket, caller_id: str | None) -> None:
     wanted = await _subscription(socket)
     context = wanted.context
     if context is not None:
@@ -116,7 +118,12 @@ async def _serve(service: Service, socket: WebSocket) -> None:
     # One of them ends it: whatever it waits for, as when the client does not read.
     tasks = [
         asyncio.ensure_future(work)
-        for work in (client.tell(wanted.after), client.until_cut(), _until_gone(socket))
+        for work in (
+            client.tell(wanted.after),
+            client.until_cut(),
+            _until_gone(socket),
+            _until_revoked(service, caller_id),
+        )
     ]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -146,6 +153,11 @@ async def _until_gone(socket: WebSocket) -> None:
     received = await socket.receive()
     if received["type"] == "websocket.receive":
         raise _Closing(INVALID, "there is one subscription a connection: open another")
+
+
+async def _until_revoked(service: Service, caller_id: str | None) -> None:
+    await service.access.until_revoked(caller_id)
+    raise _Closing(REVOKED, "your key is not valid any more")
 
 
 class _Client:

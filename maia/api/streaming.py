@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
@@ -199,13 +199,14 @@ class EventStream(Response):
         after: int | None,
         *,
         caller: str | None = None,
+        until_revoked: Callable[[], Awaitable[None]] | None = None,
         heartbeat_s: float = HEARTBEAT_S,
         send_timeout_s: float = SEND_TIMEOUT_S,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._hub, self._seats, self._families, self._after = hub, seats, families, after
-        self._caller = caller
+        self._caller, self._until_revoked = caller, until_revoked
         self._heartbeat_s, self._send_timeout_s = heartbeat_s, send_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -222,6 +223,8 @@ class EventStream(Response):
     async def _serve(self, subscription: Subscription, receive: Receive, send: Send) -> None:
         sending = asyncio.ensure_future(self._send_all(subscription, send))
         others = [asyncio.ensure_future(subscription.cut.wait()), asyncio.ensure_future(_gone(receive))]
+        if self._until_revoked is not None:
+            others.append(asyncio.ensure_future(self._until_revoked()))
         try:
             await asyncio.wait([sending, *others], return_when=asyncio.FIRST_COMPLETED)
             if subscription.cut.is_set():

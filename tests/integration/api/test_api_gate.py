@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
@@ -14,6 +16,7 @@ from atlas.adapters.access import AccessDAO
 from atlas.composition import Atlas
 from atlas.scopes import Scope
 from maia.api import serving
+from maia.api.sockets import REVOKED
 from tests.served import Served, served
 
 pytestmark = pytest.mark.integration
@@ -68,6 +71,31 @@ class TestKeys:
         dao = AccessDAO(service.atlas.db, clock=service.atlas.clock, settings=service.atlas.settings)
         assert await dao.revoke("ours") is not None
         assert await _becomes(service, header, 401)
+
+    async def test_a_revoked_key_ends_its_streams(self, service: Served) -> None:
+        header = await service.add_key("ours", Scope.READ)
+        kept = await service.add_key("theirs", Scope.READ)
+        assert await _becomes(service, header, 200)
+        sockets = [
+            await service.session.ws_connect(f"{service.url}/ws", headers=each) for each in (header, kept)
+        ]
+        for socket in sockets:
+            await socket.send_str('{"subscribe": {}}')
+            assert "subscribed" in await socket.receive_str()
+        streams = [
+            await service.session.get(f"{service.url}/api/v1/events", headers=each) for each in (header, kept)
+        ]
+        for stream in streams:
+            assert (stream.status, await stream.content.readline()) == (200, b"retry: 2000\n")
+        dao = AccessDAO(service.atlas.db, clock=service.atlas.clock, settings=service.atlas.settings)
+        await dao.revoke("ours")
+        async with asyncio.timeout(10):
+            assert (await sockets[0].receive()).data == REVOKED
+            with suppress(aiohttp.ClientPayloadError):
+                await streams[0].read()
+        assert not streams[1].content.at_eof()
+        await asyncio.sleep(0.1)
+        assert not sockets[1].closed
 
     def test_others_are_never_let_in_without_a_key(self) -> None:
         for host in ("0.0.0.0", "192.0.2.1", "::", "example.org"):
