@@ -9,7 +9,10 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import asyncpg
@@ -53,6 +56,21 @@ _T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
+_patience_s: ContextVar[float] = ContextVar("patience_s", default=inf)
+
+
+@contextmanager
+def connected_within(seconds: float) -> Iterator[None]:
+    """In this block, and in tasks begun in it, wait at most that long for a connection.
+
+    It is never waited longer than the settings allow; `inf` means as long as they do.
+    """
+    token = _patience_s.set(seconds)
+    try:
+        yield
+    finally:
+        _patience_s.reset(token)
+
 
 class Connector:
     """Opens connections to one database: the one in DATABASE_URL, or the embedded server's.
@@ -85,12 +103,13 @@ class Connector:
         return f"SELECT {', '.join(calls)}"
 
     async def with_retries(self, get: Callable[[], Awaitable[_T]]) -> _T:
-        """Get a connection, retrying for connect_timeout_s while the server is away or starting."""
+        """Get a connection, retrying while the server is away or starting, as long as may be waited."""
         began_s = time.monotonic()
         try:
             return await get()
         except DatabaseUnavailable as error:
-            if not error.transient:
+            left_s = self.patience_s - (time.monotonic() - began_s)
+            if not error.transient or left_s <= 0:
                 raise
         import stamina
 
@@ -98,7 +117,7 @@ class Connector:
         async for attempt in stamina.retry_context(
             on=lambda error: isinstance(error, DatabaseUnavailable) and error.transient,
             attempts=None,
-            timeout=self._settings.connect_timeout_s,
+            timeout=left_s,
             wait_initial=0.05,
             wait_max=1,
             wait_jitter=0.1,
@@ -194,9 +213,14 @@ class Connector:
             raise
         return connection
 
+    @property
+    def patience_s(self) -> float:
+        """How long whoever asks now may wait for a connection."""
+        return min(self._settings.connect_timeout_s, _patience_s.get())
+
     def _limit_s(self, address: dsn.Address | None) -> float:
         given = address.connect_timeout_s if address else None
-        return min(self._settings.connect_timeout_s, given or self._settings.connect_timeout_s)
+        return min(self.patience_s, given or self.patience_s)
 
     def _session(self, *, unlimited: bool) -> dict[str, str]:
         limits = self._settings

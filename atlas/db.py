@@ -358,17 +358,18 @@ class Database(_Runner):
         return await self._connector.connect(**options)
 
     async def _acquire(self) -> Connection:
+        limit_s = self._connector.patience_s
         try:
-            async with asyncio.timeout(self._settings.connect_timeout_s):
+            async with asyncio.timeout(limit_s):
                 return await self._pool.acquire()
         except TimeoutError as error:
             if self._pool.get_size() < self._settings.pool_size:
                 raise DatabaseUnavailable(
                     f"no connection to {self._connector.place}: no answer within "
-                    f"{self._settings.connect_timeout_s:g} s: check the host, the port and any firewall"
+                    f"{limit_s:g} s: check the host, the port and any firewall"
                 ) from error
             raise DatabaseUnavailable(
-                f"no connection became free within {self._settings.connect_timeout_s:g} s: all "
+                f"no connection became free within {limit_s:g} s: all "
                 f"{self._settings.pool_size} are in use (PLEIADES_DATABASE__POOL_SIZE)"
             ) from error
 

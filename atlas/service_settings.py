@@ -46,6 +46,13 @@ class ApiSettings(Group):
     body_timeout_s: float = Field(
         default=30, gt=0, le=3_600, description="How long a client may take to send the body of a request."
     )
+    connect_timeout_s: float = Field(
+        default=5,
+        gt=0,
+        le=3_600,
+        description="How long a request waits for a connection to the database before it is answered 503; "
+        "never longer than PLEIADES_DATABASE__CONNECT_TIMEOUT_S.",
+    )
     stop_timeout_s: float = Field(
         default=8, gt=0, le=3_600, description="How long answers in progress may take when it stops."
     )

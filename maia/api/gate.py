@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.datastructures import Headers, MutableHeaders
 
+from atlas.connections import connected_within
 from atlas.network import is_loopback
 from maia.api.access import SESSION_COOKIE, Caller
 from maia.api.problems import Problem, problem_of
@@ -73,6 +74,17 @@ class SecureHeaders:
             await send(message)
 
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+class BoundedWait:
+    """Lets requests wait for the database only so long, as agents do not: whoever asked would have left."""
+
+    def __init__(self, app: ASGIApp, settings: ApiSettings) -> None:
+        self._app, self._settings = app, settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with connected_within(self._settings.connect_timeout_s):
+            await self._app(scope, receive, send)
 
 
 class BoundedBody:

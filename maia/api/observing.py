@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from atlas.adapters.observations import CHANNEL, MOST_NOTICE_BYTES, Appended, ObservationsDAO
+from atlas.connections import connected_within
 from atlas.errors import AtlasError, DatabaseUnavailable, DataRefused, LeaseLost
 from maia.api.problems import Problem
 from maia.learner.continual import LOCK, ContinualLearner, Lesson
@@ -202,8 +203,14 @@ class Observing:
             if not self._requests:
                 self._has_requests.clear()
             try:
-                await self._append(requests)
+                with connected_within(self._settings.connect_timeout_s):
+                    await self._append(requests)
             except BaseException as error:
+                if isinstance(error, DatabaseUnavailable):
+                    # Whoever asked meanwhile has waited for the same.
+                    requests += self._requests
+                    self._requests.clear()
+                    self._has_requests.clear()
                 for each in requests:
                     if not each.appended.done():
                         each.appended.set_exception(error if isinstance(error, Exception) else _stopping())

@@ -7,8 +7,10 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf
 from typing import TYPE_CHECKING
 
+from atlas.connections import connected_within
 from atlas.errors import AtlasError
 from maia.api.problems import Problem
 from maia.errors import MaiaError
@@ -50,7 +52,9 @@ class Operating:
             "%s asked for: %s (%s)", by, work.title, ", ".join(f"{kind} {target}" for kind, target in chosen),
             extra={"action": "asked_for"},
         )  # fmt: skip
-        self._task = asyncio.ensure_future(self._run(work, chosen))
+        # It is as patient as an agent.
+        with connected_within(inf):
+            self._task = asyncio.ensure_future(self._run(work, chosen))
         done, _ = await asyncio.wait([self._task], timeout=patience_s)
         for task in done:
             task.result()

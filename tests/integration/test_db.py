@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from atlas import connections, db
+from atlas.connections import connected_within
 from atlas.db import Database
 from atlas.embedded import EmbeddedServer
 from atlas.errors import (
@@ -362,6 +364,22 @@ async def test_a_pool_that_is_used_up_says_so(settings_factory: SettingsFactory)
             with pytest.raises(DatabaseUnavailable, match=r"all 1 are in use \(PLEIADES_DATABASE__POOL_SIZE"):
                 await database.ping()
         await database.ping()
+
+
+async def test_who_is_less_patient_waits_shorter_and_with_the_tasks_begun_meanwhile(
+    settings_factory: SettingsFactory,
+) -> None:
+    async with Database.open(settings_factory(**database_settings(pool_size=1))) as database:
+        async with database.transaction():
+            with connected_within(0.1):
+                begun = asyncio.create_task(database.ping())
+                with pytest.raises(DatabaseUnavailable, match=r"became free within 0\.1 s"):
+                    await database.ping()
+                with connected_within(inf):
+                    patient = asyncio.create_task(database.ping())
+            with pytest.raises(DatabaseUnavailable):
+                await begun
+        await patient
 
 
 async def test_a_broken_connection_is_replaced(database: Database) -> None:

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from atlas.adapters.patterns import PatternsDAO
 from atlas.composition import Atlas
 from atlas.testing import SettingsFactory, ThrowAwayServer
+from maia.api import access
 from tests.served import Answer, Served, served
 
 pytestmark = pytest.mark.integration
@@ -255,8 +256,7 @@ async def test_after_an_outage_it_goes_on_where_it_was(
     own_postgres: ThrowAwayServer, settings_factory: SettingsFactory
 ) -> None:
     url = own_postgres.dsn_of(own_postgres.create_database(own_postgres.migrated_template()))
-    # Whoever asks meanwhile waits so long for an answer.
-    settings = settings_factory(database_url=SecretStr(url), database={"connect_timeout_s": 2})
+    settings = settings_factory(database_url=SecretStr(url), api={"connect_timeout_s": 2})
     async with Atlas.open(settings) as atlas, served(atlas) as service:
         await imported(service)
         await becomes(service, 1)
@@ -269,3 +269,31 @@ async def test_after_an_outage_it_goes_on_where_it_was(
                 await asyncio.sleep(0.05)
             while (answer := await service.get("/patterns")).status != 200 or answer.json["total"] != 2:
                 await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("keys_kept_s", [30.0, 0.0])
+async def test_during_an_outage_all_are_answered_soon(
+    own_postgres: ThrowAwayServer,
+    settings_factory: SettingsFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    keys_kept_s: float,
+) -> None:
+    monkeypatch.setattr(access, "_KEPT_S", keys_kept_s)
+    url = own_postgres.dsn_of(own_postgres.create_database(own_postgres.migrated_template()))
+    settings = settings_factory(
+        database_url=SecretStr(url), api={"connect_timeout_s": 1, "requests_per_minute": 1_000_000}
+    )
+    observed = {"agent": "deployer", "session": "1", "action": "build"}
+    async with Atlas.open(settings) as atlas, served(atlas) as service:
+        # A lease of requests lets some through to their routes.
+        assert (await service.post("/observe", observed)).status == 200
+        await asyncio.to_thread(own_postgres.stop)
+        try:
+            async with asyncio.timeout(4):
+                answers = await asyncio.gather(
+                    *(service.post("/observe", observed) for _ in range(20)),
+                    *(service.get(path) for path in ("/healthz", "/patterns", "/api/v1/videos") * 5),
+                )
+            assert {answer.status for answer in answers} == {503}
+        finally:
+            await asyncio.to_thread(own_postgres.start)
