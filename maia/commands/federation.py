@@ -118,8 +118,11 @@ def leave(
 ) -> None:
     """Tell all peers that this site leaves, and forget them. What was learnt from them stays.
 
-    Take the peers and the token out of this site's settings first, or it comes back with the next exchange.
+    Then take the peers and the token out of this site's settings, or it comes back with the next exchange.
+    Without a token, the peers can't be told, and are only forgotten.
     """
+    if not yes and as_json:
+        raise typer.BadParameter("with --json nobody is asked: add --yes to leave", param_hint="--json")
     if not yes:
         typer.confirm("Tell the other sites that this one leaves, and forget them?", abort=True)
 

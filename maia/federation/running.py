@@ -60,11 +60,15 @@ class Federation:
             return await sync_all(peers, compare=compare, force=True)
 
     async def leave(self) -> dict[str, str | None]:
-        """Tell all peers that this site leaves, and forget them; by place, why one could not be told."""
+        """Tell all peers that this site leaves, and forget them; by place, why one could not be told.
+
+        Without a token they are only forgotten.
+        """
         told: dict[str, str | None] = {}
-        async with self._syncing, calling(self.site) as peers:
-            for peer in peers:
-                told[peer.place] = await peer.say_goodbye()
+        if self.site.settings.token is not None:
+            async with self._syncing, calling(self.site) as peers:
+                for peer in peers:
+                    told[peer.place] = await peer.say_goodbye()
         await self.site.dao.leave()
         return told
 

@@ -43,4 +43,6 @@ def test_the_commands(environment: dict[str, str], tmp_path: Path) -> None:
     assert maia("peers") == "No other site is known yet.\n"
     told = json.loads(maia("leave", "--yes", "--json"))["told"]
     assert told == {"127.0.0.1:9": done["failed"]}
+    assert json.loads(maia("leave", "--yes", "--json", token=""))["told"] == {}
+    assert "--yes" in json.loads(maia("leave", "--json", status=2))["error"]
     assert re.fullmatch(r"\w+\.\d{16}", json.loads(maia("rename", "--json"))["site"])
