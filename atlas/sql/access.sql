@@ -23,7 +23,8 @@ UPDATE access_keys SET last_used_on = $2 WHERE id = ANY ($1::text[]) AND (last_u
 
 -- name: spend
 -- Let caller $1 make up to $2 requests, if it may make $3 in a minute. Of the minute before, as large a part counts as is
--- less than a minute ago. Returns how many are granted, those of both minutes, and how much of this minute is over.
+-- less than a minute ago. A row may be of the next minute already; one of a later minute is of before the clock was set back.
+-- Returns how many are granted, those of both minutes, and how much of this minute is over.
 WITH spent AS (
     INSERT INTO request_rates AS r (caller, minute, used, used_before, granted)
     SELECT $1, floor(extract(epoch FROM clock_timestamp()) / 60)::bigint, least($2::integer, $3::integer), 0,
@@ -32,10 +33,10 @@ WITH spent AS (
     SET (minute, used, used_before, granted) = (
         SELECT w.minute, w.used + g.granted, w.used_before, g.granted
         FROM (
-            SELECT greatest(r.minute, excluded.minute) AS minute,
-                CASE WHEN r.minute >= excluded.minute THEN r.used ELSE 0 END AS used,
+            SELECT CASE WHEN r.minute = excluded.minute + 1 THEN r.minute ELSE excluded.minute END AS minute,
+                CASE WHEN r.minute - excluded.minute IN (0, 1) THEN r.used ELSE 0 END AS used,
                 CASE
-                    WHEN r.minute >= excluded.minute THEN r.used_before
+                    WHEN r.minute - excluded.minute IN (0, 1) THEN r.used_before
                     WHEN r.minute = excluded.minute - 1 THEN r.used
                     ELSE 0
                 END AS used_before

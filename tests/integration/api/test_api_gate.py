@@ -116,6 +116,13 @@ class TestRates:
         refused = answers[statuses.index(429)]
         assert int(refused.headers["Retry-After"]) >= 1
 
+    async def test_a_clock_that_was_set_back_locks_nobody_out(self, service: Served, sql: Any) -> None:
+        header = await service.add_key("slow", Scope.READ, requests_per_minute=3)
+        while (await service.get("/openapi.json", headers=header)).status != 429:
+            pass
+        await sql.execute("UPDATE request_rates SET minute = minute + 60")
+        assert (await service.get("/openapi.json", headers=header)).status == 200
+
     async def test_the_rate_is_the_same_over_all_processes(self, atlas: Atlas) -> None:
         async with served(atlas) as first, served(atlas) as second:
             header = await first.add_key("busy", Scope.READ, requests_per_minute=20)
