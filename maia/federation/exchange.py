@@ -177,7 +177,8 @@ class Exchange:
         if self._is_new or peer is None or peer.compared_at is None:
             return True
         pause = timedelta(seconds=COMPARED_EVERY * self._site.settings.sync_interval_s)
-        return self._site.atlas.clock.now() - peer.compared_at >= pause
+        # Unless the clock was set back, it was in the past.
+        return abs(self._site.atlas.clock.now() - peer.compared_at) >= pause
 
     async def _step(self) -> bool:
         """Send a message and take its answer; whether there is more to exchange."""

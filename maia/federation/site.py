@@ -41,6 +41,8 @@ SEEN_WITHIN: Final = timedelta(days=30)
 REFUSALS_IN_A_ROW: Final = 3
 """So many isolate a peer."""
 ISOLATIONS: Final = Backoff(first_s=60, longest_s=86_400)
+_LONGEST_ISOLATION: Final = timedelta(seconds=ISOLATIONS.longest_s)
+"""Whoever is isolated for longer was before this machine's clock was set back."""
 _QUOTA_OF_ALL: Final = 4
 """New things that all peers together may bring a day, as a multiple of one peer's quota."""
 _ON_THE_LOOP_BYTES: Final = 1 << 16
@@ -197,7 +199,7 @@ class Site:
         if (peer := await self.dao.peer(envelope.node)) is None:
             if await self.dao.count_peers() >= MOST_SITES:
                 raise Refused(Reason.TOO_MANY_SITES, f"this site knows {MOST_SITES} others already")
-        elif peer.isolated_until is not None and peer.isolated_until > now:
+        elif peer.isolated_until is not None and now < peer.isolated_until <= now + _LONGEST_ISOLATION:
             raise Refused(
                 Reason.ISOLATED,
                 "too many of its messages were refused: it may try again after "

@@ -119,6 +119,10 @@ async def test_a_comparison_repairs_what_no_feed_tells_of(
     assert len(await one.sums()) == 80
     [again] = await one.sync(compare=True)
     assert (again.differing, again.sent, again.received) == (0, 0, 0)
+    # It was noted when this machine's clock was ahead.
+    await run_at(one, "UPDATE federation_peers SET compared_at = compared_at + interval '300 days'")
+    [later] = await one.sync(compare=None)
+    assert later.compared
 
 
 class TestForgetting:

@@ -225,6 +225,9 @@ async def test_a_million_junk_patterns_end_at_a_quota_and_in_isolation(
     assert peer is not None
     assert (peer.failures, peer.new_keys) == (3, 40)
     assert peer.isolated_until == clock.now() + timedelta(seconds=60)
+    # Had it been set when this machine's clock was ahead, it would not hold for so long.
+    await dao.isolate("evil", clock.now() + timedelta(days=300))
+    assert (await send(site, message(clock, []))).status == 200
     # What it may bring no more, nobody may bring under other names beyond four times as much.
     for nth in range(5):
         more = [text(f"more {nth} {each}") for each in range(40)]
