@@ -628,7 +628,7 @@ async def test_one_caretaker_is_employed_and_leaves_with_the_server(embedded_dat
         found = await the_caretaker_of(embedded_data_dir)
         assert found.environ().keys() <= {"LC_CTYPE"}
         assert os.getsid(found.pid) not in {os.getsid(0), os.getsid(server.pid or 0)}
-    assert not is_up(embedded_data_dir)
+    await until_it_is_down(embedded_data_dir)
     assert psutil.wait_procs([found], timeout=10)[1] == []
 
 
