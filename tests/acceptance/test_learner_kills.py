@@ -35,7 +35,7 @@ LEARNT = {
         SELECT id, type, signature, statement, conditions, action, data, version FROM patterns ORDER BY id
     """,
     "evidence": """
-        SELECT pattern_id, node, day, pos, neg, sum_reward, last_seen, version FROM pattern_evidence
+        SELECT pattern_id, site_of(node), day, pos, neg, sum_reward, last_seen, version FROM pattern_evidence
         ORDER BY pattern_id, node, day
     """,
     "models": "SELECT name, version, state, observations FROM models ORDER BY name",
