@@ -27,6 +27,7 @@ from maia.cycle.outcome import EXIT_STATUSES, Outcome
 from maia.errors import MaiaError
 from maia.learner.cycle import ANOTHER, FULL, LOCK, Learner
 from maia.learning.patterns import PatternType
+from maia.log_keeping import kept_log
 from maia.views.patterns import BelievedPattern
 from maia.views.words import plain
 
@@ -259,7 +260,8 @@ def _learn(settings: Settings, run: str, options: list[str], result: Connection)
     logs.configure(settings)
     with sessions.about(Learner.name, run):
         try:
-            found: Mapping[str, Any] = asyncio.run(run_directly(Learner, settings, options=options))
+            work = run_directly(Learner, settings, options=options, around=kept_log)
+            found: Mapping[str, Any] = asyncio.run(work)
         except (AtlasError, MaiaError) as error:
             found = {"outcome": Outcome.FAILED, "detail": str(error)}
     result.send(found)

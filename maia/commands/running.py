@@ -154,8 +154,10 @@ def run_agent(
 
     if direct:
         from maia.cycle.agent import run_directly
+        from maia.log_keeping import kept_log
 
-        return asyncio.run(run_directly(agent.load(), settings, batch_size, cycles, on_progress, options))
+        work = run_directly(agent.load(), settings, batch_size, cycles, on_progress, options, around=kept_log)
+        return asyncio.run(work)
     from flows import environment
 
     if agent.ring is not None:

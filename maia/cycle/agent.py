@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
@@ -167,13 +167,18 @@ async def run_directly(
     cycles: int = 1,
     on_progress: OnProgress | None = None,
     options: Collection[str] = (),
+    around: Callable[[Atlas], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
 ) -> dict[str, Any]:
-    """Run cycles without Prefect and return their statistics; raises what `run` and `directly` raise."""
+    """Run cycles without Prefect, within `around`, and return their statistics.
 
-    def work(atlas: Atlas) -> Awaitable[dict[str, Any]]:
-        return run(
-            agent, atlas, batch_size=batch_size, cycles=cycles, options=options, on_progress=on_progress
-        )
+    Raises what `run` and `directly` raise.
+    """
+
+    async def work(atlas: Atlas) -> dict[str, Any]:
+        async with around(atlas):
+            return await run(
+                agent, atlas, batch_size=batch_size, cycles=cycles, options=options, on_progress=on_progress
+            )
 
     async with outages_reported(agent, settings):
         return await directly(settings, work)

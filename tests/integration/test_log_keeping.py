@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from datetime import timedelta
 from typing import Any
 
@@ -14,8 +15,9 @@ from atlas.adapters import log_lines
 from atlas.adapters.log_lines import LogLine, LogLinesDAO
 from atlas.composition import Atlas
 from atlas.errors import DatabaseUnavailable
-from atlas.testing import NOON
-from maia import log_keeping
+from atlas.testing import NOON, SettingsFactory
+from maia import agents, log_keeping
+from maia.commands.running import run_agent
 from maia.cycle import sessions
 from maia.log_keeping import kept_log
 from maia.views.log import log
@@ -55,6 +57,17 @@ async def test_ours_and_warnings_of_others_are_kept_with_their_run_and_without_s
     assert (failed.level, failed.text.splitlines()[0]) == ("error", "it failed")
     assert failed.text.splitlines()[-1] == "ValueError: [hidden]"
     assert await log(atlas, "error", 10) == (failed,)
+
+
+def test_a_run_without_prefect_keeps_its_log(settings_factory: SettingsFactory) -> None:
+    settings = settings_factory()
+    run_agent(agents.agent_named("learner"), settings, None, 1, direct=True)
+
+    async def kept() -> Collection[str | None]:
+        async with Atlas.open(settings) as opened:
+            return {line.agent for line in await log(opened, "info", 10)}
+
+    assert asyncio.run(kept()) == {"learner"}
 
 
 async def test_old_lines_make_room(dao: LogLinesDAO, sql: Any, monkeypatch: pytest.MonkeyPatch) -> None:
