@@ -372,6 +372,7 @@ SET status = 'active',
     attempts = 0,
     refusals = 0,
     lease_until = NULL,
+    last_error = NULL,
     priority = sum_of_scores(priority, decayed_score(1, $4, (SELECT half_life_s FROM queue_state)))
 WHERE (id = ANY ($1::bigint[]) OR key = ANY ($2::text[]) OR $3)
     AND (status = 'parked' OR (status = 'active' AND lease_token IS NULL AND lease_until IS NOT NULL));

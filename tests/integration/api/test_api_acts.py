@@ -41,6 +41,8 @@ async def test_topics_are_seeded_parked_and_put_back(service: Served, sql: Any) 
     [parked] = (await service.get("/api/v1/topics?status=parked")).json["topics"]
     assert (parked["id"], parked["last_error"]) == (topic["id"], "dull")
     assert (await service.post(f"{path}/retry")).json == {"topics": 1}
+    [again, _] = (await service.get("/api/v1/topics?status=active")).json["topics"]
+    assert (again["id"], again["last_error"]) == (topic["id"], None)
     assert await recorded(sql) == [
         ("seed", {"kind": "topic", "count": 3, "region": "DE"}),
         ("park", {"kind": "topic", "count": 1}),
