@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from atlas.composition import Atlas
     from maia.federation.exchange import Exchanged
     from maia.views.federation import FederationStatus, PeerStatus
+
+_SILENT_S: Final = 3600.0
+"""A site that was not heard for so long, or for three intervals if that is longer, is silent."""
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", add_completion=False)
 
@@ -118,7 +121,8 @@ def leave(
 ) -> None:
     """Tell all peers that this site leaves, and forget them. What was learnt from them stays.
 
-    Then take the peers and the token out of this site's settings, or it comes back with the next exchange.
+    Stop maia up and maia federation run at this site before, and take the token and the peers out of its
+    settings afterwards: as long as they are there, the next exchange brings it back.
     Without a token, the peers can't be told, and are only forgotten.
     """
     if not yes and as_json:
@@ -138,6 +142,10 @@ def leave(
     for place, failed in told.items():
         print_text(f"{place}: {failed or 'told'}")
     print_text("This site has left. What it learnt from others stays.")
+    if told:
+        print_text(
+            "Now take the token and the peers out of its settings, or the next exchange brings it back."
+        )
 
 
 @app.command()
@@ -194,6 +202,8 @@ def _print_site(found: FederationStatus) -> None:
         print_text("It calls no peers, and answers those that call.")
     else:
         print_text(f"It calls {', '.join(found.calls)} every {found.sync_interval_s:g} s.")
+    if found.has_token and not found.enabled:
+        print_text("For that, maia up --federate or maia federation run must be running.")
 
 
 def _print_peers(found: FederationStatus) -> None:
@@ -209,19 +219,22 @@ def _print_peers(found: FederationStatus) -> None:
         [
             (
                 peer.node, peer.role, peer.place, peer.heard_at, peer.records_in, peer.records_out,
-                peer.changed, round(peer.bytes_in / 1e3), round(peer.bytes_out / 1e3), _state(peer),
+                peer.changed, round(peer.bytes_in / 1e3), round(peer.bytes_out / 1e3),
+                _state(peer, found.sync_interval_s),
             )
             for peer in found.peers
         ],
     )  # fmt: skip
 
 
-def _state(peer: PeerStatus) -> str:
+def _state(peer: PeerStatus, interval_s: float) -> str:
     if peer.left_at is not None:
         return "left"
     if peer.isolated_until is not None:
         return f"isolated until {peer.isolated_until:%H:%M}"
-    return "told of" if peer.heard_at is None else "well"
+    if peer.lag_s is None:
+        return "told of"
+    return "silent" if peer.lag_s > max(_SILENT_S, 3 * interval_s) else "well"
 
 
 def _result(done: Exchanged) -> str:

@@ -57,10 +57,25 @@ class HttpPeer:
                     raise PeerFailed(f"{self.place} {await _problem(answer)}")
                 return await _bounded(answer, self.place)
         except (aiohttp.ClientError, OSError) as error:
-            # The text of an error may hold the URL.
-            raise PeerFailed(f"{self.place} can't be reached: {type(error).__name__}") from None
+            raise PeerFailed(f"{self.place} can't be reached: {_cause(error)}") from None
         except TimeoutError:
             raise PeerFailed(f"{self.place} does not answer in time") from None
+
+
+def _cause(error: Exception) -> str:
+    """Why there was no answer, and what to do; without the error's own text, which may hold the URL."""
+    match error:
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+            return "the proxy does not let us through (PLEIADES_NETWORK__PROXY, HTTPS_PROXY)"
+        case aiohttp.ClientConnectorCertificateError():
+            return "its certificate is not trusted; if you signed it yourself, name it in SSL_CERT_FILE"
+        case aiohttp.ClientConnectorSSLError():
+            return "no TLS connection; check whether its URL begins with http or https"
+        case aiohttp.ClientConnectorDNSError():
+            return "its name can't be resolved; check its URL and the DNS"
+        case aiohttp.ClientConnectorError():
+            return "no connection; check that maia api runs there, its URL, and any firewall"
+    return f"the connection broke ({type(error).__name__})"
 
 
 async def _bounded(answer: aiohttp.ClientResponse, place: str) -> bytes:

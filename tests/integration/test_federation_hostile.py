@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
+import aiohttp
 import msgpack
 import pytest
 import pytest_asyncio
@@ -302,6 +303,13 @@ class TestCalling:
         answer = await site.served.post(f"/federation/sync?url={trap['url']}", headers=admin)
         assert (answer.status, answer.json) == (200, {"exchanged": []})
         assert trap["asked"] == []
+
+    async def test_why_a_peer_can_not_be_reached_is_told_without_its_url(self) -> None:
+        async with aiohttp.ClientSession() as session:
+            peer = http.HttpPeer(session, "http://127.0.0.1:9/secret", SecretStr(TOKEN))
+            with pytest.raises(http.PeerFailed, match="9 can't be reached: no connection; check") as failed:
+                await peer.exchange(b"")
+        assert "secret" not in str(failed.value)
 
     def test_the_token_is_in_no_text_of_ours(self, site: FederatedSite) -> None:
         peer = http.HttpPeer(None, "http://[::1]:8080/x", SecretStr(TOKEN))  # type: ignore[arg-type]
