@@ -221,6 +221,11 @@ class TestVideo:
         assert plot["band"]["high"] == [11000, 26000]
 
     @pytest.mark.usefixtures("stored")
+    async def test_says_that_it_slows_down(self, service: Served, sql: Any) -> None:
+        await sql.execute("UPDATE video_clock SET acceleration = -170")
+        assert "170 fewer each hour" in (await service.get("/videos/risen")).body.decode()
+
+    @pytest.mark.usefixtures("stored")
     async def test_is_compared_by_age_whatever_way_it_is_named(self, service: Served, sql: Any) -> None:
         await store_video(sql, "abcdefghijk")
         address = "https://www.youtube.com/watch?v=abcdefghijk&t=3"
