@@ -130,7 +130,7 @@ class RisingAnswer(Answer):
 
     def summary(self) -> str:
         if not self.videos:
-            return "No tracked video matches."
+            return "0 rising videos."
         first = self.videos[0]
         return (
             f"{len(self.videos)} rising videos by {self.by}; the first is {first.video_id} with "

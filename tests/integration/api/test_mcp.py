@@ -191,6 +191,10 @@ class TestAnswers:
         await store_channel(sql)
         assert len((await answer(client, "rising_videos", limit="3"))["videos"]) == 3
 
+    async def test_that_nothing_rises_is_said_once(self, client: Assistant) -> None:
+        [summary, _] = texts(await client.call_tool("rising_videos", {}))
+        assert summary.count("No tracked video matches.") == 1
+
     async def test_history_of_a_video(self, client: Assistant, sql: Any) -> None:
         await store_video(sql, "a")
         counts = [(NOON - (100 - hour) * HOUR, 10 * hour) for hour in range(101)]
