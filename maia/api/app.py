@@ -237,14 +237,17 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     return await answer_problem(request, error)
 
 
-async def _answer_invalid(_: Request, error: Exception) -> Response:
+async def _answer_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = [
         {"where": ".".join(map(str, each["loc"])), "why": each["msg"].removeprefix("Value error, ")}
         for each in error.errors()[:20]
     ]
     told = "; ".join(f"{each['where']}: {each['why']}" for each in found[:3])
-    return Problem(422, f"{told}: GET /openapi.json describes what is expected", errors=found).response()
+    hint = "GET /openapi.json describes what is expected"
+    if request.method != "GET" and "json" not in request.headers.get("Content-Type", ""):
+        hint = f"send JSON with Content-Type: application/json; {hint}"
+    return Problem(422, f"{told}: {hint}", errors=found).response()
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:

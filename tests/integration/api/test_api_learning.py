@@ -95,3 +95,6 @@ async def test_what_is_no_request_is_refused(service: Served) -> None:
     bodies: list[object] = [[], {"force": "yes"}, {"force": 1}, {"surprise": True}, None]
     for body in bodies:
         assert (await service.post(LEARN, body)).status == 422
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    told = await service.ask("POST", LEARN, data='{"force": false}', headers=form)
+    assert (told.status, "Content-Type: application/json" in told.json["detail"]) == (422, True)
