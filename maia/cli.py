@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 PANELS = {
     "Run": {
-        "up": "Run everything on this machine: database, Prefect with its UI, every agent, metrics.",
+        "up": "Run everything on this machine: dashboard, database, Prefect, every agent, metrics.",
         **{agent.name: agent.about for agent in agents.AGENTS},
         "learn": "Learn from a log of events: JSON lines, CSV or XES.",
         "seed": "Put topics at the front of the search queue.",
@@ -44,7 +44,7 @@ PANELS = {
         "report": "Write and show the weekly report.",
         "plan": "Show how the hunter divides today's quota, why, and what came of yesterday's.",
         "patterns": "List, explain, match, predict, copy and forget what the learner has learnt.",
-        "keys": "Show today's API quota: units used and left, and the state of each key.",
+        "keys": "Show today's API quota and YouTube's keys; add and revoke keys of the HTTP service.",
         "anomalies": "Show where host metrics or the agents' figures were odd, too high, or shifted.",
         "export": "Write samples, videos or channels to a file or a bucket, as Parquet or CSV.",
     },
