@@ -46,7 +46,7 @@ def status(as_json: AsJson = False) -> None:
     if rows:
         print_table(
             (
-                Column("site", 8), Column("refused", 8), Column("times", right=True), Column("last", rank=1),
+                Column("site", 8), Column("refused", 16), Column("times", right=True), Column("last", rank=1),
                 Column("why", 24, wraps=True),
             ),
             rows,
@@ -111,7 +111,9 @@ def sync(
                 for each in done
             ],
         )  # fmt: skip
-    if any(each.failed for each in done):
+    if failed := [each.failed for each in done if each.failed]:
+        if not as_json:
+            print_text("\n".join(failed))
         raise typer.Exit(1)
 
 
@@ -239,6 +241,8 @@ def _state(peer: PeerStatus, interval_s: float) -> str:
 
 def _result(done: Exchanged) -> str:
     if done.failed:
-        return done.failed
+        return "failed"
+    if everything := done.refused.get("all"):
+        return everything
     refused = ", ".join(f"{kind}: {told}" for kind, told in done.refused.items())
     return f"without {refused}" if refused else "well"

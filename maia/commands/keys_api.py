@@ -81,8 +81,8 @@ def list_keys(
         columns = _COLUMNS if revoked else _COLUMNS[:-1]
         rows = [
             (
-                key.name, key.id, key.scope.value, key.requests_per_minute, key.created_at.date(),
-                key.last_used_on, key.revoked_at,
+                key.name, key.id, key.scope.value, key.requests_per_minute or "default",
+                key.created_at.date(), key.last_used_on, key.revoked_at,
             )[: len(columns)]
             for key in found
         ]  # fmt: skip

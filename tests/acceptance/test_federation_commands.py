@@ -36,6 +36,7 @@ def test_the_commands(environment: dict[str, str], tmp_path: Path) -> None:
     assert "PLEIADES_FEDERATION__TOKEN" in refused["error"]
     [done] = json.loads(maia("sync", "--json", status=1))
     assert done["failed"].startswith("127.0.0.1:9 can't be reached: no connection; check that")
+    assert maia("sync", status=1).endswith(f"\n\n{done['failed']}\n")
     plain = maia("status")
     assert "Its cluster pleiades has 1 site." in plain
     assert "It calls 127.0.0.1:9 every 300 s." in plain

@@ -9,6 +9,17 @@ import pytest
 
 from atlas.testing import NOON
 from maia.commands import federation
+from maia.federation.exchange import Exchanged
+
+
+def test_what_an_exchange_came_to_is_told_in_a_few_words() -> None:
+    told = {
+        "failed": Exchanged("a:1", failed="a:1 can't be reached: no connection"),
+        "it is this site itself": Exchanged("a:1", refused={"all": "it is this site itself"}),
+        "without texts: newer": Exchanged("a:1", refused={"texts": "newer"}),
+        "well": Exchanged("a:1"),
+    }
+    assert {federation._result(done) for done in told.values()} == set(told)
 
 
 @pytest.mark.parametrize(
