@@ -22,6 +22,7 @@ from atlas.clock import FixedClock
 from atlas.service_settings import FederationSettings
 from atlas.testing import SettingsFactory, ThrowAwayServer
 from maia.federation import http, messages
+from maia.federation.exchange import PeerFailed
 from maia.federation.messages import Envelope, Section, encode, microseconds
 from maia.learning.patterns import PatternType, pattern_id
 from tests.federated import TOKEN, FederatedSite, federated
@@ -307,7 +308,7 @@ class TestCalling:
     async def test_why_a_peer_can_not_be_reached_is_told_without_its_url(self) -> None:
         async with aiohttp.ClientSession() as session:
             peer = http.HttpPeer(session, "http://127.0.0.1:9/secret", SecretStr(TOKEN))
-            with pytest.raises(http.PeerFailed, match="9 can't be reached: no connection; check") as failed:
+            with pytest.raises(PeerFailed, match="9 can't be reached: no connection; check") as failed:
                 await peer.exchange(b"")
         assert "secret" not in str(failed.value)
 
