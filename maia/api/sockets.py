@@ -144,8 +144,8 @@ async def _subscription(socket: WebSocket) -> Subscription:
         raise _Closing(INVALID, 'send {"subscribe": {}} first') from None
     except (ValidationError, KeyError) as error:
         wrong = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "no text"}
-        where = ".".join(map(str, wrong["loc"]))
-        raise _Closing(INVALID, f"this is no subscription: {where}: {wrong['msg']}") from None
+        where = f"{'.'.join(map(str, wrong['loc']))}: " if wrong["loc"] else ""
+        raise _Closing(INVALID, f"this is no subscription: {where}{wrong['msg']}") from None
 
 
 async def _until_gone(socket: WebSocket) -> None:

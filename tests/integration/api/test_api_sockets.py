@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -221,6 +222,14 @@ async def test_what_is_no_subscription_is_refused(service: Served) -> None:
         async with connected(service) as client:
             await client.socket.send_str(text)
             assert await client.closed() == code
+
+
+async def test_why_it_is_no_subscription_is_told_with_its_place_if_it_has_one(service: Served) -> None:
+    for text, place in (("hello", ""), ('{"subscribe": {"surprise": 1}}', "subscribe.surprise: ")):
+        async with connected(service) as client:
+            await client.socket.send_str(text)
+            reason = (await client.socket.receive()).extra or ""
+            assert re.match(rf"this is no subscription: {place}[A-Z]", reason), reason
 
 
 async def test_bytes_and_second_subscriptions_are_refused(service: Served) -> None:
