@@ -244,6 +244,7 @@ WAITING: Mapping[str, tuple[str, ...]] = {
     "demo": ("demo", "--cycles", "100"),
     "emulator": ("emulator", "--catalogue", "x.catalogue", "--port", "0"),
     "export": ("export", "--to", "out.csv"),
+    "federation": ("federation", "peers"),
     "hunter": ("hunter", "--direct"),
     "learn": ("learn", "--from", "x.jsonl"),
     "learner": ("learner", "--direct"),
