@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 from pydantic import SecretStr
 
+from atlas.adapters.changes import ChangesDAO
 from atlas.adapters.patterns import NewEvidence, PatternContent, PatternsDAO
 from atlas.clock import Clock
 from atlas.composition import Atlas
@@ -19,7 +20,7 @@ from atlas.testing import SettingsFactory, ThrowAwayServer
 from maia.federation.exchange import Exchanged
 from maia.federation.running import Federation
 from maia.learning.patterns import PatternType, pattern_id
-from tests.served import Served, served
+from tests.served import Served, served, until_readable
 
 TOKEN = "the cluster's secret token"
 
@@ -49,6 +50,7 @@ class FederatedSite:
 
     async def sync(self, *, compare: bool | None = False) -> list[Exchanged]:
         """Exchange with the peers; nothing may go wrong."""
+        await self.until_readable()
         done = await self.federation.sync(compare=compare)
         assert [each.failed for each in done] == [None] * len(done)
         return done
@@ -60,7 +62,12 @@ class FederatedSite:
         async with self.patterns.transaction() as dao:
             await dao.store([content])
             await dao.count([NewEvidence(content.id, at.date(), pos, neg, float(pos), at)])
+        await self.until_readable()
         return content.id
+
+    async def until_readable(self) -> None:
+        """Wait until other sites can be told of all that was stored here."""
+        await until_readable(ChangesDAO(self.atlas.db, clock=self.atlas.clock, settings=self.atlas.settings))
 
     async def known(self) -> dict[str, Any]:
         """All that sites must agree on: the texts, and the rows of evidence."""

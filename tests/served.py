@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 
 from atlas.adapters.access import AccessDAO
+from atlas.adapters.changes import ChangesDAO, order
 from atlas.composition import Atlas
 from atlas.scopes import Scope
 from maia.api import serving
@@ -65,6 +66,17 @@ class Served:
         dao = AccessDAO(self.atlas.db, clock=self.atlas.clock, settings=self.atlas.settings)
         key = await dao.add(name, scope, requests_per_minute)
         return {"X-API-Key": key.get_secret_value()}
+
+
+async def until_readable(changes: ChangesDAO) -> None:
+    """Wait until feeds tell of all that was stored so far.
+
+    They do once earlier transactions have ended, of which those in other databases of the server count, too.
+    """
+    frontier = order(await changes.frontier())
+    async with asyncio.timeout(60):
+        while order(await changes.cursor()) < frontier:
+            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager

@@ -62,6 +62,7 @@ async def test_a_site_publishes_its_own_as_it_happens(
 
     # An operator's forgetting goes on, whoever counted.
     await other.patterns.forget([pattern("ours").id], "operator")
+    await other.until_readable()
     forgotten = await theirs.changes(answer.cursor)
     assert forgotten.message is not None
     assert await desk.merge(forgotten.message)
@@ -90,6 +91,7 @@ async def test_evidence_without_its_text_is_asked_for(two: tuple[FederatedSite, 
     await one.learn("known to one")
     cursor = (await desk.changes(None)).cursor
     await one.patterns.count([await _again(one, "known to one")])
+    await one.until_readable()
     told = await desk.changes(cursor)
     assert told.message is not None
     assert not await theirs.merge(told.message)
