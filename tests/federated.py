@@ -62,7 +62,6 @@ class FederatedSite:
         async with self.patterns.transaction() as dao:
             await dao.store([content])
             await dao.count([NewEvidence(content.id, at.date(), pos, neg, float(pos), at)])
-        await self.until_readable()
         return content.id
 
     async def until_readable(self) -> None:

@@ -38,9 +38,11 @@ async def test_a_site_publishes_its_own_as_it_happens(
     one, other = two
     desk, theirs = SiteDesk(Site(one.atlas)), SiteDesk(Site(other.atlas))
     await one.learn("from before")
+    await one.until_readable()
     begin = await desk.changes(None)
     assert (begin.message, begin.more) == (None, False)
     await one.learn("ours", 3, 1)
+    await one.until_readable()
     told = await desk.changes(begin.cursor)
     assert told.message is not None
     assert await theirs.merge(told.message)
@@ -49,12 +51,14 @@ async def test_a_site_publishes_its_own_as_it_happens(
     # What it brought is not published there, even if more is learnt of it.
     begin = await theirs.changes(None)
     await one.learn("ours", 2)
+    await one.until_readable()
     again = await desk.changes(told.cursor)
     assert again.message is not None
     assert await theirs.merge(again.message)
     assert await other.sums() == {pattern("ours").id: (5, 1)}
     assert (await theirs.changes(begin.cursor)).message is None
     await other.learn("ours", 4)
+    await other.until_readable()
     answer = await theirs.changes(begin.cursor)
     assert answer.message is not None
     [row] = decode(answer.message).tables["patterns"]["evidence"]
@@ -73,6 +77,7 @@ async def test_a_site_publishes_its_own_as_it_happens(
     cursor, messages = (await desk.changes(None)).cursor, 0
     for number in range(5):
         await one.learn(f"one of many {number}")
+        await one.until_readable()
     while True:
         part = await desk.changes(cursor)
         cursor = part.cursor
@@ -89,6 +94,7 @@ async def test_evidence_without_its_text_is_asked_for(two: tuple[FederatedSite, 
     one, other = two
     desk, theirs = SiteDesk(Site(one.atlas)), SiteDesk(Site(other.atlas))
     await one.learn("known to one")
+    await one.until_readable()
     cursor = (await desk.changes(None)).cursor
     await one.patterns.count([await _again(one, "known to one")])
     await one.until_readable()
