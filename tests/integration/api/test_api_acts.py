@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from atlas.composition import Atlas
 from atlas.scopes import Scope
 from atlas.testing import NOON
 from tests.growth import store_video
-from tests.served import Served, served
+from tests.served import Served
 
 pytestmark = pytest.mark.integration
-
-
-@pytest_asyncio.fixture
-async def service(atlas: Atlas) -> AsyncIterator[Served]:
-    async with served(atlas) as service:
-        yield service
 
 
 async def recorded(sql: Any) -> list[tuple[str, dict[str, Any]]]:

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from atlas.adapters.queue import QueueDAO
 from atlas.composition import Atlas
 from atlas.queries import SearchParameters
 from atlas.testing import NOON
 from tests.growth import HOUR, store_samples, store_video
-from tests.served import Answer, Served, served
+from tests.served import Answer, Served
 
 pytestmark = pytest.mark.integration
-
-
-@pytest_asyncio.fixture
-async def service(atlas: Atlas) -> AsyncIterator[Served]:
-    async with served(atlas) as service:
-        yield service
 
 
 def rows_of(answer: Answer) -> list[dict[str, str]]:

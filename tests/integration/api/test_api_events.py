@@ -22,12 +22,6 @@ from tests.served import Served, served
 pytestmark = pytest.mark.integration
 
 
-@pytest_asyncio.fixture
-async def service(atlas: Atlas) -> AsyncIterator[Served]:
-    async with served(atlas) as service:
-        yield service
-
-
 class Stream:
     """The events that a client reads from an answer."""
 

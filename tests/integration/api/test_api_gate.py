@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
 import aiohttp
 import pytest
-import pytest_asyncio
 
 from atlas.adapters.access import AccessDAO
 from atlas.composition import Atlas
@@ -20,12 +18,6 @@ from maia.api.sockets import REVOKED
 from tests.served import Served, served
 
 pytestmark = pytest.mark.integration
-
-
-@pytest_asyncio.fixture
-async def service(atlas: Atlas) -> AsyncIterator[Served]:
-    async with served(atlas) as service:
-        yield service
 
 
 def with_api(atlas: Atlas, **changes: Any) -> Atlas:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
 from atlas.adapters.patterns import NewEvidence, PatternsDAO
 from atlas.clock import FixedClock
@@ -21,12 +19,6 @@ from tests.served import Served, served
 pytestmark = pytest.mark.integration
 
 LEARN = "/api/v1/patterns/learn"
-
-
-@pytest_asyncio.fixture
-async def service(atlas: Atlas) -> AsyncIterator[Served]:
-    async with served(atlas) as service:
-        yield service
 
 
 @pytest.fixture

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
-from atlas.composition import Atlas
 from atlas.scopes import Scope
 from maia.api import measuring
 from maia.stack.families import FAMILIES, OTHER_NAMES
-from tests.served import Served, served
+from tests.served import Served
 
 pytestmark = pytest.mark.integration
 
 Told = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-@pytest_asyncio.fixture
-async def service(atlas: Atlas) -> AsyncIterator[Served]:
-    async with served(atlas) as service:
-        yield service
 
 
 async def told_by(service: Served, **options: object) -> Told:

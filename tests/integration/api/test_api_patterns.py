@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from pydantic import SecretStr
 
 from atlas.adapters.patterns import PatternsDAO
@@ -20,12 +18,6 @@ pytestmark = pytest.mark.integration
 
 HUNTER = {"field": "agent", "operator": "=", "value": "hunter"}
 NIGHT = {"field": "hour", "operator": "<", "value": 6}
-
-
-@pytest_asyncio.fixture
-async def service(atlas: Atlas) -> AsyncIterator[Served]:
-    async with served(atlas) as service:
-        yield service
 
 
 @pytest.fixture

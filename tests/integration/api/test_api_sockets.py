@@ -13,7 +13,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-import pytest_asyncio
 
 from atlas.adapters.changes import ChangesDAO
 from atlas.adapters.patterns import NewEvidence, PatternContent, PatternsDAO
@@ -25,12 +24,6 @@ from tests.served import Served, served
 pytestmark = pytest.mark.integration
 
 A, B, C = "a" * 32, "b" * 32, "c" * 32
-
-
-@pytest_asyncio.fixture
-async def service(atlas: Atlas) -> AsyncIterator[Served]:
-    async with served(atlas) as service:
-        yield service
 
 
 @pytest.fixture

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
 import pytest
-import pytest_asyncio
 
 from atlas.composition import Atlas
 from atlas.scopes import Scope
@@ -21,7 +19,7 @@ from tests import hostile
 from tests.attacking import RawAnswer, request, sent
 from tests.dashboard import store_shown
 from tests.hostile import HTML
-from tests.served import Served, served
+from tests.served import Served
 
 pytestmark = pytest.mark.integration
 
@@ -30,12 +28,6 @@ FEW_VALUES = {
 }
 FEW_BODIES = {name: hostile.BODIES[name] for name in ("a list", "bottomless", "UTF-16")}
 FEW_PARAMETERS = ("%00", "%ED%A0%80", "9" * 400, "NaN")
-
-
-@pytest_asyncio.fixture
-async def service(atlas: Atlas) -> AsyncIterator[Served]:
-    async with served(atlas) as service:
-        yield service
 
 
 async def test_no_value_body_or_parameter_is_too_much(service: Served, sql: Any) -> None:

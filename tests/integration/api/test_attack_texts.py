@@ -6,11 +6,9 @@ import csv
 import io
 import json
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from atlas import csvform
 from atlas.composition import Atlas
@@ -19,17 +17,11 @@ from maia.api.app import every_route
 from maia.api.pages import router
 from tests.attacking import Markup
 from tests.dashboard import store_shown
-from tests.served import Served, served
+from tests.served import Served
 
 pytestmark = pytest.mark.integration
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-
-
-@pytest_asyncio.fixture
-async def service(atlas: Atlas) -> AsyncIterator[Served]:
-    async with served(atlas) as service:
-        yield service
 
 
 # What strangers may write into titles, tags, names, patterns and searches.

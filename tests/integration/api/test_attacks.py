@@ -9,7 +9,7 @@ import asyncio
 import hmac
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,7 +23,7 @@ from maia.api.app import build, every_route
 from maia.api.context import declared_scope
 from maia.api.gate import is_open
 from tests.attacking import request, sent
-from tests.served import Served, served
+from tests.served import Served
 
 pytestmark = pytest.mark.integration
 
@@ -51,12 +51,6 @@ class Keys:
 
     def __getitem__(self, scope: Scope) -> dict[str, str]:
         return self._by_scope[scope]
-
-
-@pytest_asyncio.fixture
-async def service(atlas: Atlas) -> AsyncIterator[Served]:
-    async with served(atlas) as service:
-        yield service
 
 
 @pytest_asyncio.fixture

@@ -17,7 +17,6 @@ from typing import Any
 
 import httpx2
 import pytest
-import pytest_asyncio
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult, Tool
@@ -31,7 +30,7 @@ from maia.api.mcp.server import MOST_BYTES, TOOLS, server
 from maia.learning.patterns import Pattern, PatternType
 from maia.views.words import ATTRIBUTION
 from tests.growth import HOUR, store_samples, store_video
-from tests.served import Served, served
+from tests.served import Served
 
 pytestmark = pytest.mark.integration
 
@@ -53,12 +52,6 @@ async def over_http(
         Client(streamable_http_client(f"{service.url}/mcp", http_client=http), mode=mode) as client,
     ):
         yield client
-
-
-@pytest_asyncio.fixture
-async def service(atlas: Atlas) -> AsyncIterator[Served]:
-    async with served(atlas) as service:
-        yield service
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import orjson
 import pytest
-import pytest_asyncio
 
 from atlas.adapters.observations import ObservationsDAO
 from atlas.adapters.patterns import PatternsDAO
@@ -100,12 +98,6 @@ async def times_tested(atlas: Atlas) -> int:
     found = await views.patterns(atlas)
     [pattern] = [each for each in found if each.statement.startswith("after build, ")]
     return pattern.pos
-
-
-@pytest_asyncio.fixture
-async def service(atlas: Atlas) -> AsyncIterator[Served]:
-    async with served(atlas) as service:
-        yield service
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from html.parser import HTMLParser
 from typing import Any
@@ -72,12 +72,6 @@ class Page(HTMLParser):
 
     def named(self, *tags: str) -> Iterator[dict[str, str | None]]:
         return (attributes for tag, attributes in self.elements if tag in tags)
-
-
-@pytest_asyncio.fixture
-async def service(atlas: Atlas) -> AsyncIterator[Served]:
-    async with served(atlas) as service:
-        yield service
 
 
 @pytest_asyncio.fixture
