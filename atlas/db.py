@@ -6,6 +6,7 @@ Every asyncpg error is wrapped here in one from `atlas.errors`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import (
@@ -50,12 +51,15 @@ if TYPE_CHECKING:
     from atlas.connections import Connection
     from atlas.embedded import EmbeddedServer
 
+logger = logging.getLogger(__name__)
+
 SQL_FOLDER = Path(__file__).parent / "sql"
 
 Row: TypeAlias = asyncpg.Record
 
 _NAME_LINE = re.compile(r"^-- name:\s*(\S+)[ \t]*$", re.MULTILINE)
 _POOLER_POLL_S = 2
+_LISTENS_AGAIN_AFTER_S = 1
 _T = TypeVar("_T")
 
 
@@ -321,6 +325,17 @@ class Database(_Runner):
         async with aclosing(self._switchboard.listen(channel)) as notices:
             async for payload in notices:
                 yield payload
+
+    async def keep_listening(self, channel: str, take: Callable[[str], None], unheard: str) -> None:
+        """Call `take` with what `listen` yields until cancelled, through outages: the log says `unheard`."""
+        while True:
+            try:
+                async with aclosing(self.listen(channel)) as notices:
+                    async for payload in notices:
+                        take(payload)
+            except DatabaseUnavailable as error:
+                logger.warning("%s: %s", unheard, error)
+                await asyncio.sleep(_LISTENS_AGAIN_AFTER_S)
 
     # Connections
 

@@ -10,13 +10,13 @@ import hmac
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from atlas.adapters.access import AccessDAO, AccessKey, Grant, PresentedKey
-from atlas.errors import AtlasError, DatabaseUnavailable
+from atlas.errors import AtlasError
 from atlas.scopes import Scope
 from maia.api.problems import Problem
 
@@ -201,14 +201,9 @@ class Access:
 
     async def keep_fresh(self) -> None:
         """Forget keys as soon as one is added or revoked by another process."""
-        while True:
-            try:
-                async with aclosing(self._db.listen(CHANNEL)) as notices:
-                    async for _ in notices:
-                        self._forget()
-            except DatabaseUnavailable as error:
-                logger.warning("changes of keys are not heard for now: %s", error)
-                await asyncio.sleep(_RECONNECT_S)
+        await self._db.keep_listening(
+            CHANNEL, lambda _: self._forget(), "changes of keys are not heard for now"
+        )
 
 
 def _note_failure(reading: asyncio.Task[Mapping[str, AccessKey]]) -> None:

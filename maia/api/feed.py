@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, Protocol
 
 from atlas.adapters.changes import CHANNEL, BriefPattern, ChangesDAO, PatternChange, order
-from atlas.errors import AtlasError, DatabaseUnavailable, UnknownCursor
+from atlas.errors import AtlasError, UnknownCursor
 
 if TYPE_CHECKING:
     from atlas.composition import Atlas
@@ -56,7 +55,11 @@ class Feed:
 
     async def follow(self) -> None:
         """Follow until cancelled."""
-        listening = asyncio.ensure_future(self._listen())
+        listening = asyncio.ensure_future(
+            self._db.keep_listening(
+                CHANNEL, lambda _: self._woken.set(), "changes of patterns are not heard for now"
+            )
+        )
         try:
             while True:
                 self._woken.clear()
@@ -113,13 +116,3 @@ class Feed:
             for reader in self._readers:
                 await reader.load(patterns)
             last = patterns[-1].id
-
-    async def _listen(self) -> None:
-        while True:
-            try:
-                async with aclosing(self._db.listen(CHANNEL)) as notices:
-                    async for _ in notices:
-                        self._woken.set()
-            except DatabaseUnavailable as error:
-                logger.warning("changes of patterns are not heard for now: %s", error)
-                await asyncio.sleep(_RECONNECT_S)

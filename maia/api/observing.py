@@ -14,7 +14,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -255,19 +255,22 @@ class Observing:
     # Hearing of others
 
     async def _listen_forever(self) -> None:
-        while True:
-            try:
-                async with aclosing(self._atlas.db.listen(CHANNEL)) as notices:
-                    async for notice in notices:
-                        if not notice:
-                            self._has_news.set()
-                        elif (told := read_notice(notice, self._writer)) is not None:
-                            self._lessons.add(told)
-            except DatabaseUnavailable as error:
-                logger.warning("what other processes learn is not heard for now: %s", error)
-            except (ValueError, KeyError, TypeError):
-                logger.exception("a notice on the channel %s is none of ours", CHANNEL)
-            await asyncio.sleep(_ELECTION_S)
+        unheard = "what other processes learn is not heard for now"
+        await self._atlas.db.keep_listening(CHANNEL, self._hear, unheard)
+
+    def _hear(self, notice: str) -> None:
+        if not notice:
+            self._has_news.set()
+            return
+        try:
+            told = read_notice(notice, self._writer)
+        except (ValueError, KeyError, TypeError):
+            logger.exception("a notice on the channel %s is none of ours", CHANNEL)
+            # It may stand for what was meant for us.
+            self._has_news.set()
+            return
+        if told is not None:
+            self._lessons.add(told)
 
     # Leading
 

@@ -11,12 +11,12 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from atlas.adapters.changes import CHANNEL
 from atlas.bus import Bus
-from atlas.errors import AtlasError, ConfigError, DatabaseUnavailable, DataRefused, UnknownCursor
+from atlas.errors import AtlasError, ConfigError, DataRefused, UnknownCursor
 from maia.federation.exchange import Answering, Exchange
 from maia.federation.messages import Section
 from maia.federation.refusals import Reason, Refused
@@ -35,7 +35,6 @@ _EXCHANGE, _COMPARE = "exchange", "compare"
 _ROWS: Final = 500
 """So many rows a message: Redis keeps about a thousand messages in memory."""
 _ELECTION_S: Final = 5.0
-_RECONNECT_S: Final = 1.0
 
 
 class SiteDesk:
@@ -164,20 +163,10 @@ async def _keep_streaming(atlas: Atlas, new: Callable[[], Streams]) -> None:
 
 
 async def _run(atlas: Atlas, streams: Streams) -> None:
-    listening = asyncio.create_task(_listen(atlas, streams))
+    unheard = "changes of patterns are not heard for now"
+    listening = asyncio.create_task(atlas.db.keep_listening(CHANNEL, lambda _: streams.wake(), unheard))
     try:
         await streams.run()
     finally:
         listening.cancel()
         await asyncio.wait([listening])
-
-
-async def _listen(atlas: Atlas, streams: Streams) -> None:
-    while True:
-        try:
-            async with aclosing(atlas.db.listen(CHANNEL)) as notices:
-                async for _ in notices:
-                    streams.wake()
-        except DatabaseUnavailable as error:
-            logger.warning("changes of patterns are not heard for now: %s", error)
-            await asyncio.sleep(_RECONNECT_S)
