@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import random
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -29,6 +27,7 @@ import psutil
 
 from atlas.adapters.patterns import NewEvidence, PatternContent, PatternsDAO
 from atlas.clock import SystemClock
+from tests.balancing import processes
 from tests.bench.figures import Figure
 from tests.bench.servers import Bed, bed, cpu_s, migrated
 
@@ -93,18 +92,10 @@ async def serving(place: Bed, url: str) -> AsyncIterator[tuple[str, int]]:
         "DATABASE_URL": url, "NODE_ID": "bench", "PLEIADES_LEARNER__MAX_PATTERNS": "1000000",
         "PLEIADES_API__REQUESTS_PER_MINUTE": "10000000",
     }  # fmt: skip
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "maia", "api", "--port", "0", "--json",
-        env=environment, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        told = json.loads(await process.stdout.readline())
-        psutil.Process(process.pid).cpu_affinity([core])
-        yield told["url"], process.pid
-    finally:
-        process.terminate()
-        await process.wait()
+    async with processes(environment, 1) as started:
+        [(port, pid)] = started.items()
+        psutil.Process(pid).cpu_affinity([core])
+        yield f"http://127.0.0.1:{port}", pid
 
 
 async def _measured(address: str, pid: int, options: Options) -> AsyncIterator[Figure]:

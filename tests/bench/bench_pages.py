@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -29,6 +27,7 @@ import psutil
 from rich.console import Console
 
 from maia.api.caching import STALE_S
+from tests.balancing import processes
 from tests.bench import crowd
 from tests.bench.figures import Figure
 from tests.bench.servers import bed
@@ -258,15 +257,6 @@ async def serving(url: str) -> AsyncIterator[tuple[str, int]]:
     environment = plain_environment() | {
         "DATABASE_URL": url, "NODE_ID": "bench", "PLEIADES_API__REQUESTS_PER_MINUTE": "10000000",
     }  # fmt: skip
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "maia", "api", "--port", "0", "--json",
-        env=environment, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        told = json.loads(await process.stdout.readline())
-        yield told["url"], process.pid
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+    async with processes(environment, 1) as started:
+        [(port, pid)] = started.items()
+        yield f"http://127.0.0.1:{port}", pid
