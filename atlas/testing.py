@@ -1,7 +1,8 @@
 """Pytest fixtures for Pleiades and for code built on it: `pytest_plugins = ["atlas.testing"]`.
 
-Each test that uses a database gets its own, cloned from a migrated template on a throw-away server that all
-workers of a test run share.
+Each test that uses a database gets its own, cloned from a migrated template on a throw-away server. Each
+worker of pytest-xdist has its own server: a transaction that a test keeps open holds up the change feeds and
+the pruning of all databases of that server.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class ThrowAwayServer:
         self._run(self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
 
     def migrated_template(self) -> str:
-        """The name of a template database with all migrations, created once for all workers."""
+        """The name of a template database with all migrations, created once."""
         name: str = self._run(self._migrated_template())
         return name
 
@@ -131,23 +132,19 @@ class ThrowAwayServer:
         for migration in migrations.known():
             digest.update(migration.digest.encode())
         name = f"template_{digest.hexdigest()}"
-        await self._execute("SELECT pg_advisory_lock(1)")
-        try:
-            known = "SELECT datistemplate FROM pg_database WHERE datname = $1"
-            if not await (await self._admin_connection()).fetchval(known, name):
-                await self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-                await self._execute(f"CREATE DATABASE {name}")
-                async with Database.open(IsolatedSettings(database_url=SecretStr(self.dsn_of(name)))):
-                    pass
-                await self._execute(f"ALTER DATABASE {name} WITH IS_TEMPLATE true ALLOW_CONNECTIONS false")
-        finally:
-            await self._execute("SELECT pg_advisory_unlock(1)")
+        known = "SELECT datistemplate FROM pg_database WHERE datname = $1"
+        if not await (await self._admin_connection()).fetchval(known, name):
+            await self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            await self._execute(f"CREATE DATABASE {name}")
+            async with Database.open(IsolatedSettings(database_url=SecretStr(self.dsn_of(name)))):
+                pass
+            await self._execute(f"ALTER DATABASE {name} WITH IS_TEMPLATE true ALLOW_CONNECTIONS false")
         return name
 
 
 @contextmanager
 def throw_away_server(folder: Path | None = None) -> Iterator[ThrowAwayServer]:
-    """A server in `folder`, shared by all that use the same folder; by default in a new one."""
+    """A server in `folder`, by default in a new one."""
     with _claimed_folder(folder or _new_folder()) as claimed, _background_loop() as run:
         run(_sweep())
         context = EmbeddedServer.open(claimed, DatabaseSettings(), durable=False)
@@ -187,9 +184,9 @@ def _background_loop() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
             thread.join()
 
 
-def _new_folder(run: str | None = None) -> Path:
+def _new_folder() -> Path:
     # Under root the server runs as another user, which may not enter pytest's own temporary folders.
-    return _base() / f"{_FOLDER_PREFIX}{run or secrets.token_hex(6)}"
+    return _base() / f"{_FOLDER_PREFIX}{secrets.token_hex(6)}"
 
 
 def _base() -> Path:
@@ -247,9 +244,8 @@ async def _sweep() -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[ThrowAwayServer]:
-    """The throw-away server of this test run, shared by the workers of pytest-xdist."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    with throw_away_server(_new_folder(run and run[:12])) as server:
+    """The throw-away server of this worker."""
+    with throw_away_server() as server:
         yield server
 
 

@@ -21,7 +21,7 @@ import pytest_asyncio
 import stamina
 
 from atlas.clock import FixedClock
-from atlas.testing import NOON, ThrowAwayServer, throw_away_folder, throw_away_server
+from atlas.testing import NOON, ThrowAwayServer, throw_away_folder
 from maia import cli
 from maia.emulator import Emulator
 from maia.emulator.catalogue import Catalogue
@@ -114,21 +114,8 @@ def _prefects_sockets_are_collected(request: pytest.FixtureRequest) -> Iterator[
         gc.collect()
 
 
-@pytest.fixture(scope="module")
-def still_server() -> Iterator[ThrowAwayServer]:
-    """A server of one module's tests: a long transaction of others, in any database, holds up pruning."""
-    with throw_away_server() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def still_template(still_server: ThrowAwayServer) -> str:
-    """What `still_database_url` clones; a module whose tests all begin with much data has it filled once."""
-    return still_server.migrated_template()
-
-
 def filled_database(server: ThrowAwayServer, fill: Callable[[Any], Awaitable[None]]) -> str:
-    """A migrated database, after `fill` was called with a connection to it."""
+    """A migrated database, after `fill` had a connection to it: the template of a module's tests."""
     name = server.create_database(server.migrated_template())
 
     async def connect_and_fill() -> None:
@@ -140,14 +127,6 @@ def filled_database(server: ThrowAwayServer, fill: Callable[[Any], Awaitable[Non
 
     asyncio.run(connect_and_fill())
     return name
-
-
-@pytest.fixture
-def still_database_url(still_server: ThrowAwayServer, still_template: str) -> Iterator[str]:
-    """A clone of the module's template on a server where nothing else is done."""
-    name = still_server.create_database(still_template)
-    yield still_server.dsn_of(name)
-    still_server.drop_database(name)
 
 
 MountSmall = Callable[[Path, str], Path]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
@@ -17,24 +17,12 @@ from atlas.adapters.patterns import NewEvidence, PatternContent, PatternsDAO, St
 from atlas.clock import FixedClock
 from atlas.db import Database
 from atlas.errors import DataRefused, UnknownCursor
-from atlas.testing import NOON, SettingsFactory, ThrowAwayServer, throw_away_server
+from atlas.testing import NOON, SettingsFactory, ThrowAwayServer
 
 pytestmark = pytest.mark.integration
 
 DAY = NOON.date()
 A, B, C = "a" * 32, "b" * 32, "c" * 32
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[ThrowAwayServer]:
-    """A server for this module: feeds wait for transactions in all databases, and here some stay open."""
-    with throw_away_server() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def template(postgres: ThrowAwayServer) -> str:
-    return postgres.migrated_template()
 
 
 @pytest.fixture

@@ -55,13 +55,8 @@ async def fill_all(sql: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def still_template(still_server: ThrowAwayServer) -> str:
-    return filled_database(still_server, fill_all)
-
-
-@pytest.fixture
-def database_url(still_database_url: str) -> str:
-    return still_database_url
+def template(postgres: ThrowAwayServer) -> str:
+    return filled_database(postgres, fill_all)
 
 
 def reads(plan: Any) -> int:

@@ -52,14 +52,9 @@ async def fill(sql: Any, topics: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def still_template(still_server: ThrowAwayServer) -> str:
+def template(postgres: ThrowAwayServer) -> str:
     """A database with a queue of TOPICS."""
-    return filled_database(still_server, lambda sql: fill(sql, TOPICS))
-
-
-@pytest.fixture
-def database_url(still_database_url: str) -> str:
-    return still_database_url
+    return filled_database(postgres, lambda sql: fill(sql, TOPICS))
 
 
 @pytest_asyncio.fixture

@@ -45,14 +45,9 @@ def indexes(plan: Any) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def still_template(still_server: ThrowAwayServer) -> str:
+def template(postgres: ThrowAwayServer) -> str:
     """A database with a plan of CHANNELS."""
-    return filled_database(still_server, lambda sql: fill(sql, CHANNELS))
-
-
-@pytest.fixture
-def database_url(still_database_url: str) -> str:
-    return still_database_url
+    return filled_database(postgres, lambda sql: fill(sql, CHANNELS))
 
 
 @pytest.mark.parametrize("mode", MODES)
