@@ -7,7 +7,10 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 ARGS ?=
-TESTS := -n 2 --dist worksteal tests/unit tests/integration
+# More than two cores, as many tests wait for processes and clocks.
+WORKERS ?= 3
+SPREAD := -n $(WORKERS) --dist worksteal
+TESTS := $(SPREAD) tests/unit tests/integration
 
 export PIP_ROOT_USER_ACTION := ignore
 # The tests start hundreds of Python processes, which would all compile our modules again.
@@ -30,7 +33,7 @@ coverage: $(VENV)/.dev ## Run the same tests and report which lines they reach; 
 	$(BIN)/python -m pytest --cov --cov-report=term $(TESTS) $(ARGS)
 
 test-acceptance: $(VENV)/.dev ## Test the whole product from outside: commands, demo, maia up
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/acceptance $(ARGS)
+	$(BIN)/python -m pytest $(SPREAD) tests/acceptance $(ARGS)
 
 test-stack: $(VENV)/.dev ## Test maia up and Prefect workers through Prefect's own time limits
 	$(BIN)/python -m pytest -n 0 -v -m "stack or not stack" tests/acceptance/stack $(ARGS)
