@@ -28,6 +28,7 @@ from atlas.composition import Atlas
 from atlas.config import BUCKETS, RINGS, Bucket, QuotaSettings
 from atlas.errors import AtlasError
 from atlas.pacing import Allowance, loan
+from maia.federation.refusals import Reason
 from maia.learning.zones import Zone
 from maia.stack.families import (
     FAMILIES,
@@ -193,7 +194,7 @@ class Exporter:
         """What was exchanged with other sites."""
         now = self._atlas.clock.now()
         peers, refusals = await self._federation.peers(), await self._federation.refusals()
-        refused: Counter[str] = Counter()
+        refused: Counter[str] = Counter(dict.fromkeys(Reason, 0))
         for each in refusals:
             refused[each.reason] += each.count
         found: dict[str, dict[str, int]] = {

@@ -297,6 +297,12 @@ class TestStanding:
                 assert value(told, "pleiades_lease_expiries_total", agent="hunter") == lapsed
                 assert value(told, "pleiades_lease_expiries_total", agent="tracker") is None
 
+    async def test_a_reason_to_refuse_is_told_before_its_first_time(self, atlas: Atlas, sql: Any) -> None:
+        exporter = Exporter(atlas)
+        assert value(await told_by(exporter), "pleiades_federation_refused_total", reason="clock") == 0
+        await sql.execute("INSERT INTO federation_refusals VALUES ('b', 'clock', 1, now(), 'a year ahead')")
+        assert value(await told_by(exporter), "pleiades_federation_refused_total", reason="clock") == 1
+
     async def test_everything_told_is_described_and_the_other_way_round(self, atlas: Atlas, sql: Any) -> None:
         await hunted(atlas, cycle("rate_limited"), cycle(samples=1, observations=4), agent="tracker")
         async with Hunter.open(atlas) as hunter:
@@ -307,7 +313,6 @@ class TestStanding:
         await planned_and_found(atlas)
         keys = KeyRing("hunting", atlas=atlas)
         await keys.settle(await keys.acquire("search"))
-        await sql.execute("INSERT INTO federation_refusals VALUES ('b', 'clock', 1, now(), 'a year ahead')")
         await atlas.events.append("maintainer.duty", {"duty": "health", "details": {"score": 0.75}})
         exposition = (await Exporter(atlas).exposition()).decode()
         names = {line.split()[2] for line in exposition.splitlines() if line.startswith("# HELP pleiades_")}
