@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from atlas.errors import AtlasError
+from atlas.tasks import running
 from maia.api import measuring
 from maia.api.access import Access
 from maia.api.caching import Forgetting
@@ -147,7 +148,7 @@ def build(atlas: Atlas) -> Application:
                 service.hub.run,
                 lambda: service.hub.end_with(stopping),
             ):
-                await stack.enter_async_context(_running(work))
+                await stack.enter_async_context(running(work()))
             yield
 
     app = FastAPI(
@@ -215,19 +216,6 @@ def _prepare_routes(app: FastAPI) -> None:
     nowhere = {"type": "http", "method": "GET", "path": "/nowhere", "root_path": "", "headers": []}
     for route in app.router.routes:
         route.matches(nowhere)
-
-
-@asynccontextmanager
-async def _running(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Run something beside the block; if it fails, so does the end of the block."""
-    task = asyncio.ensure_future(work())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled() and (error := task.exception()) is not None:
-            raise error
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from atlas.adapters.changes import CHANNEL, BriefPattern, ChangesDAO, PatternChange, order
 from atlas.errors import AtlasError, UnknownCursor
+from atlas.tasks import running
 
 if TYPE_CHECKING:
     from atlas.composition import Atlas
@@ -55,12 +56,10 @@ class Feed:
 
     async def follow(self) -> None:
         """Follow until cancelled."""
-        listening = asyncio.ensure_future(
-            self._db.keep_listening(
-                CHANNEL, lambda _: self._woken.set(), "changes of patterns are not heard for now"
-            )
+        listening = self._db.keep_listening(
+            CHANNEL, lambda _: self._woken.set(), "changes of patterns are not heard for now"
         )
-        try:
+        async with running(listening):
             while True:
                 self._woken.clear()
                 pause_s = await self._read_or_say_why_not()
@@ -69,9 +68,6 @@ class Feed:
                         await self._woken.wait()
                 except TimeoutError:
                     continue
-        finally:
-            listening.cancel()
-            await asyncio.wait([listening])
 
     async def _read_or_say_why_not(self) -> float:
         """Read all there is; returns how long to wait for a notice before reading again."""

@@ -23,6 +23,7 @@ import orjson
 from atlas.adapters.observations import CHANNEL, MOST_NOTICE_BYTES, Appended, ObservationsDAO
 from atlas.connections import connected_within
 from atlas.errors import AtlasError, DatabaseUnavailable, DataRefused, LeaseLost
+from atlas.tasks import running
 from maia.api.problems import Problem
 from maia.learner.continual import LOCK, ContinualLearner, Lesson
 from maia.learner.cycle import pseudonyms_of
@@ -143,8 +144,7 @@ class Observing:
             stack.callback(self._refuse_all)
             # Stopped in the reverse order: whoever appends, until the end.
             for work in (self._append_forever, self._listen_forever, self._lead_whenever_possible):
-                task = asyncio.create_task(work(), name=work.__name__)
-                stack.push_async_callback(_stopped, task)
+                await stack.enter_async_context(running(work()))
             yield
 
     async def cleaning(self) -> tuple[Pseudonyms, Remembered]:
@@ -378,10 +378,3 @@ def _too_far_behind() -> Problem:
         "in a few seconds",
         headers={"Retry-After": f"{_RETRY_AFTER_S}"},
     )
-
-
-async def _stopped(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled() and (error := task.exception()) is not None:
-        raise error

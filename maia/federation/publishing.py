@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from atlas.adapters.changes import CHANNEL
 from atlas.bus import Bus
 from atlas.errors import AtlasError, ConfigError, DataRefused, UnknownCursor
+from atlas.tasks import running
 from maia.federation.exchange import Answering, Exchange
 from maia.federation.messages import Section
 from maia.federation.refusals import Reason, Refused
@@ -139,16 +140,8 @@ async def streaming(atlas: Atlas) -> AsyncIterator[None]:
         sealer = Sealer(settings.token.get_secret_value(), settings.cluster_name)
         desk = SiteDesk(Site(atlas))
         interval_s = settings.sync_interval_s
-        task = asyncio.create_task(
-            _keep_streaming(atlas, lambda: Streams(bus, sealer, desk, interval_s=interval_s))
-        )
-        try:
+        async with running(_keep_streaming(atlas, lambda: Streams(bus, sealer, desk, interval_s=interval_s))):
             yield
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-            if not task.cancelled() and (error := task.exception()) is not None:
-                raise error
 
 
 async def _keep_streaming(atlas: Atlas, new: Callable[[], Streams]) -> None:
@@ -164,9 +157,5 @@ async def _keep_streaming(atlas: Atlas, new: Callable[[], Streams]) -> None:
 
 async def _run(atlas: Atlas, streams: Streams) -> None:
     unheard = "changes of patterns are not heard for now"
-    listening = asyncio.create_task(atlas.db.keep_listening(CHANNEL, lambda _: streams.wake(), unheard))
-    try:
+    async with running(atlas.db.keep_listening(CHANNEL, lambda _: streams.wake(), unheard)):
         await streams.run()
-    finally:
-        listening.cancel()
-        await asyncio.wait([listening])
