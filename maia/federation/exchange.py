@@ -96,8 +96,11 @@ class Answering:
             kind = self._site.kinds.get(section.kind)
             if kind is None:
                 continue
-            after, page = await page_after(self._site, kind, section.have or "", taken.node)
-            told = kind.packed(page.records)
+            told_up_to = positions.get(sent(kind.kind), "") if section.have is None else section.have
+            after, page = await page_after(self._site, kind, told_up_to, taken.node)
+            told = kind.packed(_unknown(kind, page.records, taken))
+            # If this answer is lost, the peer says at the next message how far it really has read.
+            await self._dao.move(taken.node, sent(kind.kind), page.cursor)
             wanted = await wanted_by(self._site, kind, section, taken.node)
             tables[kind.kind] = {name: [*wanted.get(name, ()), *rows] for name, rows in told.items()}
             sections.append(
@@ -130,9 +133,7 @@ class Answering:
                 page = await kind.bucket(
                     self._dao, section.prefixes, section.start or "", None, taken.node, since
                 )
-                theirs = taken.records.get(kind.kind)
-                known = page.records if theirs is None else kind.without(page.records, theirs)
-                tables[kind.kind] = kind.packed(known)
+                tables[kind.kind] = kind.packed(_unknown(kind, page.records, taken))
                 answer["end"] = page.end
             sections.append(Section(kind=kind.kind, version=kind.version, **answer))
         return await self._answer(taken, sections, tables)
@@ -348,6 +349,12 @@ async def wanted_by(site: Site, kind: Records[Any], section: Section, peer: str)
     if not section.wanted:
         return {}
     return kind.packed(await kind.whole(site.dao, section.wanted, peer))
+
+
+def _unknown(kind: Records[Any], records: Any, taken: Taken) -> Any:
+    """The records without those that the peer has just sent itself."""
+    theirs = taken.records.get(kind.kind)
+    return records if theirs is None else kind.without(records, theirs)
 
 
 def _only(taken: Taken, kind: str) -> Section:

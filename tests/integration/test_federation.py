@@ -246,6 +246,53 @@ async def test_what_everybody_tells_everybody_hears(
         assert (shown["sites"], shown["of_sites"]) == (3, 3), "what it counted stays"
 
 
+async def test_in_a_mesh_a_row_passes_between_two_sites_at_most_once(
+    postgres: ThrowAwayServer, template: str, settings_factory: SettingsFactory, clock: FixedClock
+) -> None:
+    async with federated(postgres, template, settings_factory, clock, 3) as sites:
+        for site in sites:
+            site.call(*(other for other in sites if other is not site))
+            await site.learn("shared")
+        for site in (*sites, *sites, *sites):
+            await site.sync()
+        one, two, three = sites
+        await one.learn("shared", 4)
+        passed = [
+            (done.sent, done.received)
+            for site in (one, two, three, one, two, three)
+            for done in await site.sync()
+        ]
+        # One tells both others, and those tell each other.
+        assert passed == [(1, 0), (1, 0), (0, 0), (1, 0), *[(0, 0)] * 8]
+        assert await one.known() == await two.known() == await three.known()
+
+
+async def test_what_an_answer_told_is_told_again_if_it_was_lost(sites: Sequence[FederatedSite]) -> None:
+    one, two = sites
+    one.call(two)
+    two.call(one)
+    await one.learn("shared")
+    await one.sync()
+    await two.sync()
+    learnt = await two.learn("lost", 2)
+    await two.until_readable()
+
+    class Lossy:
+        place = two.url.removeprefix("http://")
+
+        async def exchange(self, message: bytes) -> bytes:
+            await two.federation.answering.exchange(message)
+            raise exchange.PeerFailed("the connection broke")
+
+        compare = exchange
+
+    with pytest.raises(exchange.PeerFailed):
+        await exchange.Exchange(one.federation.site, Lossy()).run()
+    assert learnt not in await one.sums()
+    await two.sync()
+    assert (await one.sums())[learnt] == (2, 0)
+
+
 class TestStore:
     async def test_reading_on_looks_at_no_more_than_what_changed(self, atlas: Atlas, sql: Any) -> None:
         patterns = PatternsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
