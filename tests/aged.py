@@ -59,6 +59,7 @@ ROWS = {
         "node, reason, count, last_at, last_told",
         "'', md5(t::text), 1, t, ''",
     ),
+    "federation_failures": ("place, node, failed_at, told", "md5(t::text), '', t, 'no connection'"),
     "video_sources": ("video_id, arm, met_at, is_first", f"'{FRESH}', md5(t::text), t, false"),
     "forecast_checks": (
         "video_id, made_at, horizon_h, due_at, age_class, views, expected, settled_at",

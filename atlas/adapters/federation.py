@@ -119,6 +119,16 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """Why the last exchange that this site began at a place failed; node is empty if nobody ever answered."""
+
+    place: str
+    node: str
+    failed_at: datetime
+    told: str
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """A message of a node that is accepted."""
 
@@ -392,10 +402,23 @@ class FederationDAO(DAO):
         """Why messages were refused, the last refusal first."""
         return [Refusal(**row) for row in await self._executor.fetch("federation.refusals")]
 
+    async def note_failure(self, place: str, node: str, told: str) -> None:
+        """Note why an exchange that this site began failed, until one succeeds there."""
+        await self._executor.execute("federation.note_failure", place, node, self._clock.now(), told)
+
+    async def clear_failure(self, place: str) -> None:
+        """Note that an exchange at a place succeeded."""
+        await self._executor.execute("federation.clear_failure", place)
+
+    async def failures(self) -> list[Failure]:
+        """Where the last exchange that this site began has failed, the last failure first."""
+        return [Failure(**row) for row in await self._executor.fetch("federation.failures")]
+
     async def leave(self) -> None:
-        """Forget all other sites, how far they were read, and what was refused of them."""
+        """Forget all other sites, how far they were read, what was refused of them, and what failed."""
         await self._executor.execute("federation.leave")
         await self._executor.execute("federation.forget_refusals")
+        await self._executor.execute("federation.forget_failures")
 
     async def messages(self) -> Mapping[str, int]:
         """How many messages were received, sent and refused."""

@@ -144,6 +144,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _time("evidence", "pattern_evidence", "day", _evidence),
     _time("other sites", "federation_peers", "seen_at", _evidence),
     _time("refused messages", "federation_refusals", "last_at", _actions),
+    _time("failed exchanges", "federation_failures", "failed_at", _actions),
     _time("alarms of series", "series_alarms", "at", _evidence),
     _time("forgotten patterns", "patterns", "forgotten_at", _evidence, ("forgotten_by", "learner")),
     _time("forecasts", "video_forecasts", "made_at", _forecasts),

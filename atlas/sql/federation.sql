@@ -244,6 +244,19 @@ UPDATE federation_peers SET failures = failures + 1 WHERE node = $1 RETURNING fa
 -- Take no messages of node $1 until $2.
 UPDATE federation_peers SET isolated_until = $2 WHERE node = $1;
 
+-- name: note_failure
+-- Note that an exchange failed at $3 that this site began at the place $1, where node $2 is as far as is known, and why: $4.
+INSERT INTO federation_failures (place, node, failed_at, told) VALUES ($1, $2, $3, $4)
+ON CONFLICT (place) DO UPDATE SET node = excluded.node, failed_at = excluded.failed_at, told = excluded.told;
+
+-- name: clear_failure
+-- Note that an exchange at the place $1 succeeded.
+DELETE FROM federation_failures WHERE place = $1;
+
+-- name: failures
+-- Where the last exchange that this site began has failed, the last failure first.
+SELECT place, node, failed_at, told FROM federation_failures ORDER BY failed_at DESC, place;
+
 -- name: leave
 -- Forget how far other sites were read, and what is known of them.
 DELETE FROM federation_peers;
@@ -251,6 +264,10 @@ DELETE FROM federation_peers;
 -- name: forget_refusals
 -- Forget why messages were refused.
 DELETE FROM federation_refusals;
+
+-- name: forget_failures
+-- Forget why exchanges failed.
+DELETE FROM federation_failures;
 
 -- name: count_sites
 -- How many sites there are, this one included: those seen since $1 that have not left since.

@@ -28,7 +28,7 @@ def federation() -> None:
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """Show this site, the others, and which messages were refused why."""
+    """Show this site, the others, and which messages were refused and which exchanges failed, and why."""
     from maia.views import federation as views
 
     found = with_atlas(views.status)
@@ -51,6 +51,19 @@ def status(as_json: AsJson = False) -> None:
             ),
             rows,
             title="Refused messages",
+        )  # fmt: skip
+    failed = {"unknown": found.failed, **{peer.node: peer.failed for peer in found.peers}}
+    failures = [
+        (each.place, node, each.failed_at, each.told) for node, those in failed.items() for each in those
+    ]
+    if failures:
+        print_table(
+            (
+                Column("called", 12), Column("site", 8, rank=1), Column("failed"),
+                Column("why", 24, wraps=True),
+            ),
+            failures,
+            title="Failed exchanges",
         )  # fmt: skip
 
 
@@ -234,6 +247,8 @@ def _state(peer: PeerStatus, interval_s: float) -> str:
         return "left"
     if peer.isolated_until is not None:
         return f"isolated until {peer.isolated_until:%H:%M}"
+    if peer.failed:
+        return "failing"
     if peer.lag_s is None:
         return "told of"
     return "silent" if peer.lag_s > max(_SILENT_S, 3 * interval_s) else "well"

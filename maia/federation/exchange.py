@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from atlas.adapters.federation import Digest
 from atlas.errors import DataRefused, UnknownCursor
+from atlas.foreign import one_line
 from maia.errors import MaiaError
 from maia.federation.messages import MOST_PREFIXES, MOST_WANTED, Section
 from maia.federation.records import day_number, day_of
+from maia.federation.refusals import Refused
 from maia.federation.site import Site, Taken, sent
+from maia.maintenance.wording import shortened
 
 if TYPE_CHECKING:
     from maia.federation.records import Page, Records
@@ -34,6 +37,7 @@ COMPARED_EVERY: Final = 10
 """Everything is compared at every so many exchanges."""
 
 _MOST_MESSAGES: Final = 100_000
+_LONGEST_TOLD: Final = 500
 _END: Final = "g"
 """Behind all keys, which are hexadecimal."""
 
@@ -159,14 +163,29 @@ class Exchange:
         self.done = Exchanged(transport.place)
 
     async def run(self, *, compare: bool | None = None) -> Exchanged:
-        """Exchange until neither side has anything left; then compare, if it is time to or told to."""
+        """Exchange until neither side has anything left; then compare, if it is time to or told to.
+
+        If that fails, why is noted for people to see until it succeeds.
+        """
         self._node = self._node or await self._known_node()
+        try:
+            await self._run(compare=compare)
+        except CallsItself:
+            await self._dao.clear_failure(self._transport.place)
+            raise
+        except MaiaError as error:
+            told = shortened(one_line(str(error)), _LONGEST_TOLD)
+            await self._dao.note_failure(self._transport.place, self._node or "", told)
+            raise
+        await self._dao.clear_failure(self._transport.place)
+        return self.done
+
+    async def _run(self, *, compare: bool | None) -> None:
         for _ in range(_MOST_MESSAGES):
             if not await self._step():
                 break
         if compare if compare is not None else await self._is_time_to_compare():
             await Comparison(self._site, self._transport, self.done).run()
-        return self.done
 
     async def _known_node(self) -> str | None:
         """Who was there when this place was last called."""
@@ -320,7 +339,10 @@ async def call(
     """Send a message to a peer and take its answer, and count both."""
     message = await site.write(sections, tables)
     answer = await send(message)
-    taken = await site.take(answer, done.place)
+    try:
+        taken = await site.take(answer, done.place)
+    except Refused as refused:
+        raise PeerFailed(f"the answer of {done.place} was {refused}") from refused
     records = sum(len(rows) for each in tables.values() for rows in each.values())
     await site.dao.sent(taken.node, records, len(message))
     done.node = taken.node

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from atlas.errors import ConfigError
+from atlas.foreign import one_line
 from atlas.network import is_loopback, proxy_for
 from maia.federation.exchange import CallsItself, PeerFailed
 from maia.federation.messages import MEDIA_TYPE, MOST_BYTES, REFUSED_HEADER
@@ -54,7 +55,8 @@ class HttpPeer:
                 if answer.headers.get(REFUSED_HEADER) == Reason.OUR_NAME:
                     raise CallsItself(f"{self.place} is this site itself, or a copy of it with the same name")
                 if answer.status != 200:
-                    raise PeerFailed(f"{self.place} {await _problem(answer)}")
+                    problem = await _problem(answer, self._token.get_secret_value())
+                    raise PeerFailed(f"{self.place} {problem}")
                 return await _bounded(answer, self.place)
         except (aiohttp.ClientError, OSError) as error:
             raise PeerFailed(f"{self.place} can't be reached: {_cause(error)}") from None
@@ -87,8 +89,8 @@ async def _bounded(answer: aiohttp.ClientResponse, place: str) -> bytes:
     return bytes(body)
 
 
-async def _problem(answer: aiohttp.ClientResponse) -> str:
-    """What a peer that does not answer as asked says."""
+async def _problem(answer: aiohttp.ClientResponse, secret: str) -> str:
+    """What a peer that does not answer as asked says; without our secret, if it repeats that."""
     if 300 <= answer.status < 400:
         return f"wants to send us elsewhere ({answer.status}), which is not followed: set its own URL"
     try:
@@ -96,7 +98,7 @@ async def _problem(answer: aiohttp.ClientResponse) -> str:
         detail = json.loads(body).get("detail")
     except (ValueError, AttributeError):
         detail = None
-    told = "".join(each if each.isprintable() else " " for each in str(detail or "no reason given"))
+    told = one_line(str(detail or "no reason given").replace(secret, "…"))
     return f"answers {answer.status}: {told[:300]}"
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 from atlas.recovery import Backoff, CircuitBreaker
 from maia.federation.exchange import CallsItself, Exchange, Exchanged, PeerFailed
-from maia.federation.refusals import Refused
 
 if TYPE_CHECKING:
     from maia.federation.exchange import Transport
@@ -60,7 +59,7 @@ class Called:
             logger.info("%s: it is not called any more", error)
             self._is_itself = True
             exchange.done.refused["all"] = "it is this site itself"
-        except (PeerFailed, Refused) as error:
+        except PeerFailed as error:
             exchange.done.failed = str(error)
             logger.warning("the exchange with %s failed: %s", self.place, error)
             return False

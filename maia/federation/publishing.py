@@ -22,7 +22,7 @@ from maia.federation.exchange import Answering, Exchange
 from maia.federation.messages import Section
 from maia.federation.refusals import Reason, Refused
 from maia.federation.sealing import Sealer
-from maia.federation.site import Site
+from maia.federation.site import THROUGH_REDIS, Site
 from maia.federation.streams import Ask, Changes, Place, Streams
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class _LetterPeer:
 
     def __init__(self, node: str, ask: Ask) -> None:
         self._ask = ask
-        self.place = f"{_FEED}/{node}"
+        self.place = f"{THROUGH_REDIS}{node}"
 
     async def exchange(self, message: bytes) -> bytes:
         return await self._ask(_EXCHANGE, message)

@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 SEEN_WITHIN: Final = timedelta(days=30)
 """A site that nobody has seen for so long is not counted any more."""
+THROUGH_REDIS: Final = "redis/"
+"""So begin the places of sites that are called through Redis."""
 REFUSALS_IN_A_ROW: Final = 3
 """So many isolate a peer."""
 ISOLATIONS: Final = Backoff(first_s=60, longest_s=86_400)

@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from maia.federation.http import place_of, urls_of
-from maia.federation.site import SEEN_WITHIN
+from maia.federation.site import SEEN_WITHIN, THROUGH_REDIS
 
 if TYPE_CHECKING:
-    from atlas.adapters.federation import FederationDAO, Peer, Refusal
+    from atlas.adapters.federation import FederationDAO, Peer
     from atlas.composition import Atlas
 
 
@@ -24,6 +24,15 @@ class RefusalsOf:
     count: int
     last_at: datetime
     last_told: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailedExchange:
+    """Why the last exchange that this site began at a place failed."""
+
+    place: str
+    failed_at: datetime
+    told: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,8 @@ class PeerStatus:
     positions: Mapping[str, str]
     """How far its feeds and streams were read, and how far it has read ours: by name, as opaque texts."""
     refused: tuple[RefusalsOf, ...]
+    failed: tuple[FailedExchange, ...]
+    """Empty as soon as one succeeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +83,23 @@ class FederationStatus:
     peers: tuple[PeerStatus, ...]
     refused: tuple[RefusalsOf, ...]
     """Messages whose sender is not known, such as those without the token."""
+    failed: tuple[FailedExchange, ...]
+    """Exchanges at places where no site has ever answered."""
 
 
 async def status(atlas: Atlas) -> FederationStatus:
     """What this site exchanges, with whom, and how that goes."""
     dao, settings = _dao(atlas), atlas.settings.federation
-    peers, refusals = await dao.peers(), await dao.refusals()
-    by_node: defaultdict[str, list[RefusalsOf]] = defaultdict(list)
-    for each in refusals:
-        by_node[each.node].append(_refusals(each))
+    peers, calls = await dao.peers(), tuple(place_of(url) for url in urls_of(settings))
+    refused: defaultdict[str, list[RefusalsOf]] = defaultdict(list)
+    for each in await dao.refusals():
+        refused[each.node].append(RefusalsOf(each.reason, each.count, each.last_at, each.last_told))
+    failed: defaultdict[str, list[FailedExchange]] = defaultdict(list)
+    for failure in await dao.failures():
+        # Others were called before the settings changed.
+        if failure.place in calls or (atlas.settings.redis_url and failure.place.startswith(THROUGH_REDIS)):
+            node = failure.node if any(peer.node == failure.node for peer in peers) else ""
+            failed[node].append(FailedExchange(failure.place, failure.failed_at, failure.told))
     positions = {peer.node: await dao.positions(peer.node) for peer in peers}
     return FederationStatus(
         site=await dao.own_node(),
@@ -91,11 +110,13 @@ async def status(atlas: Atlas) -> FederationStatus:
         conflicts=settings.conflicts,
         sync_interval_s=settings.sync_interval_s,
         sites=await count_sites(atlas),
-        calls=tuple(place_of(url) for url in urls_of(settings)),
+        calls=calls,
         peers=tuple(
-            _peer(peer, atlas.clock.now(), positions[peer.node], by_node[peer.node]) for peer in peers
+            _peer(peer, atlas.clock.now(), positions[peer.node], refused[peer.node], failed[peer.node])
+            for peer in peers
         ),
-        refused=tuple(by_node[""]),
+        refused=tuple(refused[""]),
+        failed=tuple(failed[""]),
     )
 
 
@@ -105,7 +126,11 @@ async def count_sites(atlas: Atlas) -> int:
 
 
 def _peer(
-    peer: Peer, now: datetime, positions: Mapping[str, str], refused: Sequence[RefusalsOf]
+    peer: Peer,
+    now: datetime,
+    positions: Mapping[str, str],
+    refused: Sequence[RefusalsOf],
+    failed: Sequence[FailedExchange],
 ) -> PeerStatus:
     return PeerStatus(
         node=peer.node,
@@ -128,11 +153,8 @@ def _peer(
         ),
         positions=positions,
         refused=tuple(refused),
+        failed=tuple(failed),
     )
-
-
-def _refusals(each: Refusal) -> RefusalsOf:
-    return RefusalsOf(each.reason, each.count, each.last_at, each.last_told)
 
 
 def _dao(atlas: Atlas) -> FederationDAO:

@@ -41,10 +41,15 @@ def test_the_commands(environment: dict[str, str], tmp_path: Path) -> None:
     assert "Its cluster pleiades has 1 site." in plain
     assert "It calls 127.0.0.1:9 every 300 s." in plain
     assert "maia federation run must be running." in plain
-    assert max(map(len, plain.splitlines())) <= 80
+    about, _, failures = plain.partition("Failed exchanges")
+    assert max(map(len, about.splitlines())) <= 80
+    assert done["failed"] in failures
+    [failure] = json.loads(maia("status", "--json"))["failed"]
+    assert (failure["place"], failure["told"]) == ("127.0.0.1:9", done["failed"])
     assert maia("peers") == "No other site is known yet.\n"
     told = json.loads(maia("leave", "--yes", "--json"))["told"]
     assert told == {"127.0.0.1:9": done["failed"]}
+    assert json.loads(maia("status", "--json"))["failed"] == []
     assert json.loads(maia("leave", "--yes", "--json", token=""))["told"] == {}
     assert "--yes" in json.loads(maia("leave", "--json", status=2))["error"]
     assert re.fullmatch(r"\w+\.\d{16}", json.loads(maia("rename", "--json"))["site"])

@@ -18,7 +18,7 @@ from maia.federation.messages import decode
 from maia.federation.publishing import SiteDesk, streaming
 from maia.federation.refusals import Refused
 from maia.federation.site import Site
-from maia.federation.streams import Place
+from maia.federation.streams import NoAnswer, Place
 from tests.federated import FederatedSite, federated, pattern
 
 pytestmark = pytest.mark.integration
@@ -114,6 +114,26 @@ async def test_evidence_without_its_text_is_asked_for(two: tuple[FederatedSite, 
     place = Place("17-4", "0123456789abcdef", 12)
     await theirs.keep({ours: place})
     assert await theirs.places() == {ours: place}
+
+
+async def test_why_a_question_failed_is_kept_until_one_is_answered(
+    two: tuple[FederatedSite, FederatedSite],
+) -> None:
+    one, other = two
+    desk, theirs = SiteDesk(Site(one.atlas)), SiteDesk(Site(other.atlas))
+    ours = await desk.node()
+
+    async def refuse(about: str, message: bytes) -> bytes:
+        raise NoAnswer(f"the site {ours} answers: \x00{'no' * 500}")
+
+    with pytest.raises(NoAnswer):
+        await theirs.catch_up(ours, refuse)
+    [failure] = await other.federation.site.dao.failures()
+    assert (failure.place, failure.node, failure.failed_at) == (f"redis/{ours}", ours, one.atlas.clock.now())
+    assert failure.told.startswith(f"the site {ours} answers: ␀nono")
+    assert (len(failure.told), failure.told[-1]) == (500, "…")
+    await theirs.catch_up(ours, desk.answer)
+    assert await other.federation.site.dao.failures() == []
 
 
 async def _again(site: FederatedSite, name: str) -> NewEvidence:

@@ -25,6 +25,8 @@ from maia.federation import http, messages
 from maia.federation.exchange import PeerFailed
 from maia.federation.messages import Envelope, Section, encode, microseconds
 from maia.learning.patterns import PatternType, pattern_id
+from maia.views import federation as views
+from maia.views.words import plain
 from tests.federated import TOKEN, FederatedSite, federated
 from tests.served import Answer
 
@@ -295,6 +297,39 @@ class TestCalling:
         assert await site.known() == before
         said = caplog.text + repr(await site.federation.site.dao.refusals())
         assert TOKEN not in said
+
+    async def test_why_an_exchange_failed_is_shown_until_one_succeeds(
+        self,
+        postgres: ThrowAwayServer,
+        template: str,
+        settings_factory: SettingsFactory,
+        clock: FixedClock,
+        trap: dict[str, Any],
+    ) -> None:
+        async with federated(postgres, template, settings_factory, clock) as (one, two):
+
+            async def seen() -> tuple[list[Any], list[list[Any]]]:
+                status = plain(await views.status(one.federation.atlas))
+                return status["failed"], [peer["failed"] for peer in status["peers"]]
+
+            place = trap["url"].removeprefix("http://")
+            one.call(trap["url"], two)
+            trap["answer"] = lambda _: web.json_response({"detail": f"{TOKEN}?\n" + "x" * 999}, status=401)
+            await one.federation.sync()
+            told = f"{place} answers 401: …? {'x' * 297}"
+            failure = {"place": place, "failed_at": "2026-11-02T12:00:00Z", "told": told}
+            assert await seen() == ([failure], [[]])
+
+            place = two.url.removeprefix("http://")
+            one.call(two, cluster_name="other")
+            await one.federation.sync()
+            [[failure]] = (await seen())[1]
+            assert "it is of another cluster (PLEIADES_FEDERATION__CLUSTER_NAME)" in failure["told"]
+            assert failure["told"].startswith(f"{place} answers 403: refused")
+            assert (await seen())[0] == [], "that address is not called any more"
+            one.call(two)
+            assert [each.failed for each in await one.federation.sync()] == [None]
+            assert await seen() == ([], [[]])
 
     async def test_no_request_can_name_a_peer(self, site: FederatedSite, trap: dict[str, Any]) -> None:
         admin = await _admin(site)

@@ -30,9 +30,11 @@ def test_what_an_exchange_came_to_is_told_in_a_few_words() -> None:
         ({"lag_s": 3_601.0}, "silent"),
         ({"lag_s": 9.0, "isolated_until": NOON}, "isolated until 12:00"),
         ({"lag_s": 9.0, "left_at": NOON}, "left"),
+        ({"lag_s": 9.0, "failed": (Mock(),)}, "failing"),
+        ({"lag_s": None, "failed": (Mock(),)}, "failing"),
     ],
 )
 def test_a_site_that_is_not_heard_is_not_well(peer: dict[str, Any], state: str) -> None:
-    told = Mock(**({"isolated_until": None, "left_at": None} | peer))
-    assert federation._state(told, 300) == state
-    assert federation._state(Mock(isolated_until=None, left_at=None, lag_s=3_601.0), 1_800) == "well"
+    told = {"isolated_until": None, "left_at": None, "failed": ()}
+    assert federation._state(Mock(**(told | peer)), 300) == state
+    assert federation._state(Mock(**(told | {"lag_s": 3_601.0})), 1_800) == "well"
