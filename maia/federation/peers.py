@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from atlas.recovery import Backoff, CircuitBreaker
@@ -18,24 +20,28 @@ logger = logging.getLogger(__name__)
 FAILURES: Final = 3
 """So many in a row, and a peer is left alone for a while."""
 PAUSES: Final = Backoff(first_s=30, longest_s=3_600, jitter="equal")
+ITSELF_S: Final = 3_600.0
+"""So long an address is not called again that led to this site itself: later it may lead to another."""
 _PROBE_S: Final = 900.0
 
 
 class Called:
     """A peer that this site calls."""
 
-    def __init__(self, site: Site, transport: Transport) -> None:
-        self._site, self._transport = site, transport
+    def __init__(
+        self, site: Site, transport: Transport, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._site, self._transport, self._clock = site, transport, clock
         self.place = transport.place
-        self._is_itself = False
-        self.breaker = CircuitBreaker(failures=FAILURES, pauses=PAUSES, probe_s=_PROBE_S)
+        self._is_itself_until = -math.inf
+        self.breaker = CircuitBreaker(failures=FAILURES, pauses=PAUSES, probe_s=_PROBE_S, clock=clock)
 
     async def sync(self, *, compare: bool | None = None, force: bool = False) -> Exchanged:
-        """Exchange with it, unless it failed too often lately; `force` tries even then.
+        """Exchange with it, unless it failed too often lately, or is this site; `force` tries even then.
 
         What goes wrong is in the answer, as that is no failure of this site.
         """
-        if self._is_itself:
+        if self._clock() < self._is_itself_until and not force:
             return Exchanged(self.place, refused={"all": "it is this site itself"})
         permit = self.breaker.admit()
         if permit is None and not force:
@@ -56,8 +62,8 @@ class Called:
             await exchange.run(compare=compare)
         except CallsItself as error:
             # All sites may have the same list of peers.
-            logger.info("%s: it is not called any more", error)
-            self._is_itself = True
+            logger.info("%s: it is left alone for an hour", error)
+            self._is_itself_until = self._clock() + ITSELF_S
             exchange.done.refused["all"] = "it is this site itself"
         except PeerFailed as error:
             exchange.done.failed = str(error)

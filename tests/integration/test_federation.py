@@ -20,6 +20,7 @@ from atlas.composition import Atlas
 from atlas.db import sql_of
 from atlas.testing import SettingsFactory, ThrowAwayServer
 from maia.federation import exchange
+from maia.federation.peers import Called
 from tests.federated import FederatedSite, federated, pattern
 
 pytestmark = pytest.mark.integration
@@ -265,6 +266,41 @@ async def test_in_a_mesh_a_row_passes_between_two_sites_at_most_once(
         # One tells both others, and those tell each other.
         assert passed == [(1, 0), (1, 0), (0, 0), (1, 0), *[(0, 0)] * 8]
         assert await one.known() == await two.known() == await three.known()
+
+
+async def test_an_address_that_was_this_sites_own_may_lead_to_another_later(
+    sites: Sequence[FederatedSite],
+) -> None:
+    one, two = sites
+    id_ = await two.learn("shared", 3)
+    await two.until_readable()
+    now_s, leads_to, calls = 100.0, one, 0
+
+    class Address:
+        place = "site.example:443"
+
+        async def exchange(self, message: bytes) -> bytes:
+            nonlocal calls
+            calls += 1
+            if leads_to is one:
+                raise exchange.CallsItself("it is this site itself")
+            return await leads_to.federation.answering.exchange(message)
+
+        async def compare(self, message: bytes) -> bytes:
+            return await leads_to.federation.answering.compare(message)
+
+    called = Called(one.federation.site, Address(), clock=lambda: now_s)
+    for _ in range(2):
+        assert (await called.sync()).refused == {"all": "it is this site itself"}
+    assert calls == 1
+    leads_to = two
+    now_s += 3_599
+    await called.sync()
+    assert calls == 1
+    now_s += 1
+    done = await called.sync()
+    assert (done.failed, done.refused, done.node) == (None, {}, "site-1")
+    assert await one.sums() == {id_: (3, 0)}
 
 
 async def test_what_an_answer_told_is_told_again_if_it_was_lost(sites: Sequence[FederatedSite]) -> None:
