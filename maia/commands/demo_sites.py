@@ -20,6 +20,7 @@ import typer
 from maia.commands.tables import Column, print_table
 from maia.commands.terminal import ExitStatus, console, load_settings, print_json, print_text
 from maia.commands.workshop import workshop
+from maia.maintenance.wording import counted
 
 if TYPE_CHECKING:
     from atlas.adapters.patterns import PatternsDAO
@@ -69,10 +70,11 @@ OFFICES: Final = (
     Office("Nairobi", (_QUOTA, _CAPTCHA, _timeouts((3, 12), (19, 1)))),
     Office("Oslo", (_QUOTA, _CAPTCHA, _timeouts((4, 13), (22, 3)))),
 )
-SHOWN: Final = ("switch key", "slow down", "use proxy", "restart worker", "split batch")
-"""Remedies of which the beliefs are shown: all know the first; of the second, none alone is sure; the third
-has been seen at one site only; and of the last two, one site believes the contrary of the others."""
 FORGOTTEN: Final = "clear cache"
+SHOWN: Final = ("switch key", "slow down", "use proxy", "restart worker", "split batch", FORGOTTEN)
+"""Remedies of which the beliefs are shown: all know the first; of the second, none alone is sure; the third
+has been seen at one site only; of the next two, one site believes the contrary of the others; and the last
+helps nowhere, and is deleted in the end."""
 
 
 def write_log(path: Path, office: Office, now: datetime) -> int:
@@ -269,12 +271,13 @@ class _Teller:
         names = " and ".join([", ".join(each.name for each in others[:-1]), others[-1].name])
         async with AsyncExitStack() as stack:
             await self._learn()
-            counted = merge(*[await _rows(site) for site in self._sites])
+            everything = merge(*[await _rows(site) for site in self._sites])
             await stack.enter_async_context(_served(others))
             done = await self._sync(others[0])
             await self._step(
                 f"{names} exchange what they counted; {last.name} is cut off",
-                f"Evidence travels, never conclusions. {last.name} goes on with what it has.",
+                "They send each other what they counted, never conclusions: each judges the sum.\n"
+                "A record is a pattern's text, or what one site counted of it on one day.",
                 done,
             )
             await stack.enter_async_context(_served([last]))
@@ -286,11 +289,12 @@ class _Teller:
             await _forget(self._sites[1])
             spread = [each for site in self._sites for each in await self._sync(site)]
             await self._step(
-                f"Somebody at {self._sites[1].name} forgets {FORGOTTEN!r}",
-                "That travels, too; what a site's learner forgets stays its own affair.",
+                f"Somebody at {self._sites[1].name} deletes {FORGOTTEN!r} (maia patterns forget)",
+                "What people delete is deleted at all sites, with all that was counted of it.\n"
+                "What a site drops by itself, when it has too many patterns, stays at the others.",
                 spread,
             )
-            return await self._end(counted)
+            return await self._end(everything)
 
     async def _learn(self) -> None:
         from maia.learner.teaching import Log, teach
@@ -300,12 +304,14 @@ class _Teller:
             path = self._folder / f"{site.name}.jsonl"
             count = await asyncio.to_thread(write_log, path, site.office, site.atlas.clock.now())
             await teach(site.atlas, Log.of(path, None, {"outcome": "outcome"}, AGENT))
-            lines.append(f"{site.name} {count:,}")
+            lines.append(f"{count:,} at {site.name}")
         await self._step(
             "Each site learns by itself",
-            f"From what its own agents did, step by step: {', '.join(lines)}.\n"
+            "A site is a Pleiades with its own database. Each reads what its own agents did,\n"
+            "and learns which remedies help when an action fails. Steps in the logs:\n"
+            f"{', '.join(lines)}.\n"
             "0.79 (36/40): it helped 36 of 40 times, so it does at least 79 % of the time,\n"
-            f"with 95 % certainty. A site advises what is at least {self._threshold:g}.",
+            f"with 95 % certainty. A site advises the surest, unless that is below {self._threshold:g}.",
         )
 
     async def _step(self, title: str, about: str, done: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -326,18 +332,18 @@ class _Teller:
             for each in await site.federation.sync()
         ]  # fmt: skip
 
-    async def _end(self, counted: Evidence) -> Story:
+    async def _end(self, everything: Evidence) -> Story:
         """Whether every site holds all that was counted apart, but of what was forgotten."""
         held = [await _rows(site) for site in self._sites]
         copies = _patterns(self._sites[0]).all_patterns()
         forgotten = {each.id async for each in copies if each.forgotten_by == "operator"}
-        truth = {key: row for key, row in counted.items() if key.pattern_id not in forgotten}
+        truth = {key: row for key, row in everything.items() if key.pattern_id not in forgotten}
         story = Story(self.steps, len(truth), all(rows == truth for rows in held))
         if not self._quiet:
-            agree = "All sites agree" if story.agree else "The sites do NOT agree"
+            agree = "All sites agree: each holds" if story.agree else "The sites do NOT agree: not each holds"
             print_text(
-                f"{agree}: each holds the {story.rows_in_all} rows of evidence that all counted together,\n"
-                "whoever called whom, and in whatever order."
+                f"{agree} exactly the {story.rows_in_all} rows of evidence\n"
+                "that were counted anywhere and not deleted, whoever called whom, and when."
             )
         return story
 
@@ -396,10 +402,10 @@ def _print_step(number: int, step: Step) -> None:
     ]
     rows += [
         ("advice after a timeout", *(state.advice or "no advice" for state in step.states), ""),
-        ("patterns, rows", *(f"{state.patterns}, {state.rows}" for state in step.states), ""),
+        ("patterns, evidence rows", *(f"{state.patterns}, {state.rows}" for state in step.states), ""),
     ]
     names = [Column(state.site, 8) for state in step.states]
-    print_table((Column("what helped, how surely", 18), *names, Column("seen at", 6, rank=1)), rows)
+    print_table((Column("remedy", 18), *names, Column("seen at", 6, rank=1)), rows)
 
 
 def _seen_at(step: Step, remedy: str) -> str:
@@ -408,11 +414,12 @@ def _seen_at(step: Step, remedy: str) -> str:
 
 
 def _told(exchange: Mapping[str, Any]) -> str:
+    calls = f"  {exchange['caller']} calls {exchange['called']}"
     if exchange["failed"]:
-        return f"  {exchange['caller']} can't reach {exchange['called']}"
+        return f"{calls}, but can't reach it"
     return (
-        f"  {exchange['caller']} and {exchange['called']}: {exchange['sent']} records there, "
-        f"{exchange['received']} back, {exchange['bytes']:,} bytes"
+        f"{calls}, sends {counted(exchange['sent'], 'record')} and gets {exchange['received']} "
+        f"({exchange['bytes']:,} bytes)"
     )
 
 

@@ -67,6 +67,8 @@ async def test_sites_learn_apart_and_then_agree(folder: Path) -> None:
     assert back["states"][0]["beliefs"]["slow down"]["confidence"] > 0.7
     assert [state["advice"] for state in back["states"]] == ["split batch"] * 3
     assert [state["patterns"] for state in forgotten["states"]] == [back["states"][0]["patterns"] - 1] * 3
+    assert beliefs(back, "clear cache") == [(18, 108)] * 3
+    assert beliefs(forgotten, "clear cache") == [None] * 3
     assert [*folder.iterdir()] == []
     await until_alone(folder)
 
