@@ -129,11 +129,16 @@ class Chaos:
             self._redis.start()
 
     async def _until_elsewhere(self, site: int) -> None:
-        rows = {row async for row in self._cluster.sites[site].patterns.all_evidence()}
-        ours = {row for row in rows if row.node == max(each.node for each in rows if _is(each.node, site))}
         async with asyncio.timeout(300):
-            while not await self._is_held(ours, site):
+            # Each time anew: what others forgot is gone here, too, as soon as that is heard.
+            while not await self._is_held(await self._own_rows(site), site):
                 await asyncio.sleep(0.1)
+
+    async def _own_rows(self, site: int) -> set[StoredEvidence]:
+        """What a site has counted under its present name."""
+        rows = {row async for row in self._cluster.sites[site].patterns.all_evidence()}
+        name = max((row.node for row in rows if _is(row.node, site)), default="")
+        return {row for row in rows if row.node == name}
 
     async def _is_held(self, rows: set[StoredEvidence], site: int) -> bool:
         """Whether any other site holds these rows."""
