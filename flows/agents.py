@@ -53,15 +53,15 @@ def flow_of(agent: AgentRecord) -> Flow[..., Coroutine[Any, Any, Any]]:
 
 
 async def _run(agent: AgentRecord, batch_size: int | None, cycles: int, options: Collection[str] = ()) -> Any:
-    implementation = agent.load()
     async with (
-        outages_reported(implementation, config.settings),
+        outages_reported(agent.load, config.settings),
         flow_context() as (atlas, on_progress),
         signs_of_life(atlas.settings),
         kept_log(atlas),
     ):
+        # Loading takes long, so it waits until SIGTERM cancels the run: Prefect raises an error anywhere.
         statistics = await run(
-            implementation,
+            agent.load(),
             atlas,
             batch_size=batch_size,
             cycles=cycles,
@@ -88,7 +88,7 @@ async def run_here(
     fails.
     """
     async with AsyncExitStack() as stack:
-        async with outages_reported(agent.load(), settings):
+        async with outages_reported(agent.load, settings):
             await stack.enter_async_context(caller_context(settings, on_progress))
         parameters: dict[str, Any] = {"batch_size": batch_size, "cycles": cycles}
         if options:

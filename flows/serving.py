@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, redirect_stdout, suppress
+from math import inf
 
 import httpx
 import psutil
@@ -30,7 +31,8 @@ LONGEST_POLL_S = 5.0
 RUNS_GRACE_S = 4.0
 """How long runs in progress may take to release their claims before they are killed."""
 
-_POLL_S = 0.05
+_TELL_AGAIN_S = 1.0
+_POLL_S = 0.1
 
 
 def deployment_of(served: ServedFlow) -> RunnerDeployment:
@@ -133,21 +135,28 @@ async def _wait_for_signal(
         asyncio.get_running_loop().add_signal_handler(number, received.set)
     signals_handled()
     await received.wait()
+    # Its stop() would also cancel the runs. Those that started now would only take the CPU from them.
+    runner._scheduled_run_poller.stopping = True
 
 
 async def end_runs(runner: psutil.Process, grace_s: float) -> None:
-    """Send SIGTERM to all runs of a runner, to let them release their claims; kill slow ones."""
+    """Send SIGTERM to all runs of a runner, to let them release their claims; kill slow ones.
+
+    Each is told every second until it ends: a run that is only starting may lose a signal, since Prefect then
+    answers by raising an error in whatever code is running. It would go on, and claim items.
+    """
     deadline_s = time.monotonic() + grace_s
-    asked: set[psutil.Process] = set()
+    told_s: dict[psutil.Process, float] = {}
     while running := _running(runner):
-        late = time.monotonic() > deadline_s
+        now_s = time.monotonic()
+        late = now_s > deadline_s
         for run in running:
             with suppress(psutil.NoSuchProcess):
                 if late:
                     run.kill()
-                elif run not in asked:
+                elif now_s - told_s.get(run, -inf) >= _TELL_AGAIN_S:
                     run.terminate()
-        asked.update(running)
+                    told_s[run] = now_s
         if late:
             logger.warning("killed %d runs that did not end within %g s", len(running), grace_s)
             return

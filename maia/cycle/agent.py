@@ -180,17 +180,17 @@ async def run_directly(
                 agent, atlas, batch_size=batch_size, cycles=cycles, options=options, on_progress=on_progress
             )
 
-    async with outages_reported(agent, settings):
+    async with outages_reported(lambda: agent, settings):
         return await directly(settings, work)
 
 
 @asynccontextmanager
-async def outages_reported(agent: type[Agent[Any]], settings: Settings) -> AsyncIterator[None]:
+async def outages_reported(load: Callable[[], type[Agent[Any]]], settings: Settings) -> AsyncIterator[None]:
     """Let the agent report that the database could not be reached; the error is raised all the same."""
     try:
         yield
     except (DatabaseUnavailable, CannotStore, EmbeddedServerError) as error:
-        await agent.report_outage(settings, error)
+        await load().report_outage(settings, error)
         raise
 
 

@@ -150,6 +150,21 @@ import asyncio
 from flows.agents import hunter
 print(asyncio.run(hunter(cycles=2))["outcome"])
 """
+# What is imported may catch whatever is raised in it.
+STOPPED_AS_IT_LOADS = """
+import asyncio, os, signal
+from contextlib import suppress
+from flows.agents import hunter
+from maia.agents import AgentRecord
+
+def load(self, load=AgentRecord.load):
+    with suppress(BaseException):
+        os.kill(os.getpid(), signal.SIGTERM)
+    return load(self)
+
+AgentRecord.load = load
+asyncio.run(hunter())
+"""
 
 
 @pytest.fixture
@@ -223,3 +238,16 @@ async def test_a_process_that_is_told_to_stop_gives_its_claims_back(
     async with get_client() as client:
         flow_run = await last_run(client)
     assert flow_run.state_name == "Crashed"
+
+
+async def test_a_process_that_is_told_to_stop_while_it_starts_keeps_no_claim(
+    settings: Settings, process_environment: dict[str, str], emulator: Emulator, tmp_path: Path, sql: Any
+) -> None:
+    await seed(settings, "cats")
+    process = await start(STOPPED_AS_IT_LOADS, process_environment, tmp_path)
+    _, errors = await process.communicate()
+
+    assert process.returncode == 1, errors.decode()
+    assert emulator.calls == []
+    row = await sql.fetchrow("SELECT attempts, lease_token FROM search_queue")
+    assert tuple(row) == (0, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,10 +19,11 @@ import pytest_asyncio
 from prefect.automations import AutomationCore
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.runner import Runner
 
 from flows import provisioning
 from flows.registry import ANCHOR
-from flows.serving import end_runs
+from flows.serving import _wait_for_signal, end_runs
 from maia.agents import intervals_s
 from tests import flow_runs
 
@@ -39,6 +41,17 @@ import os, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("gave back", flush=True)))
 os.write(1, b"polite %d\n" % os.getpid())
 time.sleep(600)
+"""
+
+# As a run of Prefect's that is only starting.
+ABSENT = r"""
+import os, signal, sys, time
+def wake(*_):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("woke", flush=True)))
+signal.signal(signal.SIGTERM, wake)
+os.write(1, b"absent %d\n" % os.getpid())
+while True:
+    time.sleep(600)
 """
 
 
@@ -216,6 +229,40 @@ async def test_runs_end_when_they_are_told_and_are_killed_if_they_do_not() -> No
     finally:
         runner.kill()
         await runner.communicate()
+
+
+async def test_a_run_that_loses_a_signal_is_told_again() -> None:
+    program = (
+        f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {ABSENT!r}])\ntime.sleep(600)"
+    )
+    runner = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE
+    )
+    assert runner.stdout is not None
+    try:
+        await runner.stdout.readline()
+        await end_runs(psutil.Process(runner.pid), 30)
+        assert await runner.stdout.readline() == b"woke\n"
+    finally:
+        runner.kill()
+        await runner.communicate()
+
+
+async def test_no_run_starts_after_the_signal(prefect: str) -> None:
+    runner = Runner(name="told", query_seconds=3600, pause_on_shutdown=False)
+    serving = asyncio.create_task(runner.start())
+    handled = asyncio.Event()
+    waiting = asyncio.create_task(_wait_for_signal(runner, serving, handled.set))
+    await handled.wait()
+    poller = runner._scheduled_run_poller
+    while (polled := poller.last_polled) is None:
+        await asyncio.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await waiting
+    await poller._get_and_submit_flow_runs()
+    assert poller.last_polled == polled
+    serving.cancel()
+    await asyncio.wait([serving])
 
 
 def ended(pid: int) -> bool:
