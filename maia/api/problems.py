@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE: Final = "application/problem+json"
+TOLD_EVERY_S: Final = 10.0
 _LONGEST_DETAIL: Final = 1_000
 _LONGEST_REASON: Final = 300
 
@@ -91,6 +94,41 @@ class Problem(Exception):
         return Response(orjson.dumps(body), self.status, self.headers, MEDIA_TYPE)
 
 
+class Failures:
+    """Logs requests that fail for lack of a resource, few lines for many: an outage fails all of them.
+
+    For each kind of error there is a line when it begins, then one with a count every `every_s` as long as
+    requests fail, and one when none has for that long.
+    """
+
+    def __init__(self, every_s: float = TOLD_EVERY_S) -> None:
+        self._every_s = every_s
+        self._failed: Counter[type[AtlasError]] = Counter()
+
+    def note(self, error: AtlasError) -> None:
+        """Take note of a failed request."""
+        kind = type(error)
+        self._failed[kind] += 1
+        if self._failed[kind] == 1:
+            logger.warning("a request failed: %s", error)
+            self._look_later(kind, str(error), told=1)
+
+    def _look_later(self, kind: type[AtlasError], reason: str, told: int) -> None:
+        asyncio.get_running_loop().call_later(self._every_s, self._tell, kind, reason, told)
+
+    def _tell(self, kind: type[AtlasError], reason: str, told: int) -> None:
+        failed = self._failed[kind]
+        if failed == told:
+            del self._failed[kind]
+            logger.info("requests no longer fail, as %d did: %s", failed, reason)
+            return
+        logger.warning("%d more requests failed in %g s: %s", failed - told, self._every_s, reason)
+        self._look_later(kind, reason, failed)
+
+
+_failures = Failures()
+
+
 def problem_of(error: Exception) -> Problem | None:
     """The problem that an error of ours is; None for a defect."""
     if isinstance(error, Problem):
@@ -101,7 +139,7 @@ def problem_of(error: Exception) -> Problem | None:
         if isinstance(error, kind):
             if is_for_callers:
                 return Problem(status, str(error))
-            logger.warning("a request failed: %s", error)
+            _failures.note(error)
             return Problem(status, _ADVICE[status], headers={"Retry-After": "5"})
     return None
 
