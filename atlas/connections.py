@@ -102,11 +102,11 @@ class Connector:
         )
         return f"SELECT {', '.join(calls)}"
 
-    async def with_retries(self, get: Callable[[], Awaitable[_T]]) -> _T:
-        """Get a connection, retrying while the server is away or starting, as long as may be waited."""
+    async def with_retries(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """Connect, or do what needs a connection, again while the server is away and one may wait."""
         began_s = time.monotonic()
         try:
-            return await get()
+            return await work()
         except DatabaseUnavailable as error:
             left_s = self.patience_s - (time.monotonic() - began_s)
             if not error.transient or left_s <= 0:
@@ -126,8 +126,8 @@ class Connector:
                 warned = True
                 logger.warning("Waiting for %s to answer", self.place, extra={"action": "database_awaited"})
             with attempt:
-                got = await get()
-        return got
+                done = await work()
+        return done
 
     async def connect(self, *, unlimited: bool = False, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
         """Open a connection, in one attempt; if the embedded server is gone, start it again.

@@ -210,7 +210,7 @@ class Database(_Runner):
             await database._pool
             stack.push_async_callback(database._close)
             if settings.database.migrate:
-                await database.migrate()
+                await database.through_outages(database.migrate)
             yield database
 
     def url_of(self, database: str | None = None) -> str:
@@ -233,6 +233,10 @@ class Database(_Runner):
     async def ping(self) -> None:
         """Run a trivial query; DatabaseUnavailable if the server does not answer."""
         await self._on_connection("ping", lambda connection: connection.execute("SELECT 1"))
+
+    async def through_outages(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """Do work that may be repeated, again if the server is lost in it, as long as one may wait for it."""
+        return await self._connector.with_retries(work)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

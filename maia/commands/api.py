@@ -52,7 +52,7 @@ def api(
 
         dao = AccessDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         address = atlas.settings.host if host is None else host
-        serving.check_exposure(address, has_keys=bool(await dao.keys()))
+        serving.check_exposure(address, has_keys=bool(await atlas.db.through_outages(dao.keys)))
         listener = serving.listen(address, atlas.settings.port if port is None else port)
         url = serving.url_of(listener, atlas.settings.api)
 
