@@ -63,7 +63,8 @@ class EmbeddedServer:
     ) -> AsyncIterator[EmbeddedServer]:
         """Create and start the server if necessary; the last process to leave stops it.
 
-        `durable=False`, meant for tests, is faster but may lose data if the machine crashes.
+        `durable=False`, meant for tests, is faster but may lose data if the machine crashes, though not if
+        the server does.
         """
         server = cls(data_dir, settings, durable=durable)
         await server._join()
@@ -311,8 +312,8 @@ class EmbeddedServer:
             "log_startup_progress_interval": "1s",
         }
         if not self._durable:
-            settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
-            settings |= {"max_wal_size": "256MB", "dynamic_shared_memory_type": "mmap"}
+            settings |= {"fsync": "off", "full_page_writes": "off", "max_wal_size": "256MB"}
+            settings |= {"dynamic_shared_memory_type": "mmap"}
         return settings
 
     async def _stop(self, how: signal.Signals) -> None:

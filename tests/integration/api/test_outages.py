@@ -1,4 +1,4 @@
-"""The service while its database crashes and restarts, as it starts."""
+"""The service while its database crashes and restarts: as it starts, and as it is told what to keep."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import aiohttp
 import asyncpg
+import psutil
 import pytest
 
 from atlas.testing import ThrowAwayServer
@@ -95,3 +97,56 @@ async def test_it_gives_up_on_a_database_that_stays_away(
         assert b"no connection to" in errors
     holder.terminate()
     watcher.terminate()
+
+
+async def crash(server: ThrowAwayServer) -> None:
+    """Kill the server and all that belongs to it, and start it again."""
+    assert server.pid is not None
+    postmaster = psutil.Process(server.pid)
+    processes = [postmaster, *postmaster.children(recursive=True)]
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    await asyncio.to_thread(psutil.wait_procs, processes, 10)
+    await asyncio.to_thread(server.start)
+
+
+async def test_what_is_acknowledged_survives_crashes_of_the_database(
+    own_postgres: ThrowAwayServer, own_url: str, own_environment: dict[str, str]
+) -> None:
+    over = False
+    acknowledged: list[str] = []
+
+    async def send(client: aiohttp.ClientSession, url: str, sender: int) -> None:
+        number = 0
+        while not over:
+            number += 1
+            # Now and then several at once.
+            names = [f"{sender}-{number}-{nth}" for nth in range(5 if number % 4 == 0 else 1)]
+            body = [
+                {"agent": "deployer", "session": "s", "action": "build", "context": {"name": name}}
+                for name in names
+            ]
+            key = {"Idempotency-Key": names[0]}
+            async with client.post(f"{url}/observe", json=body, headers=key) as answer:
+                assert answer.status in (200, 503)
+                if answer.status == 200:
+                    acknowledged.extend(names)
+
+    async with started(own_environment) as process, aiohttp.ClientSession() as client:
+        url = await url_of(process)
+        sending = [asyncio.create_task(send(client, url, sender)) for sender in range(8)]
+        for _ in range(3):
+            enough = len(acknowledged) + 200
+            while len(acknowledged) < enough:
+                assert not any(each.done() for each in sending)
+                await asyncio.sleep(0.01)
+            await crash(own_postgres)
+        over = True
+        await asyncio.gather(*sending)
+    connection = await asyncpg.connect(own_url)
+    rows: list[Any] = await connection.fetch("SELECT context->>'name' AS name FROM observations")
+    await connection.close()
+    stored = [row["name"] for row in rows]
+    assert len(stored) == len(set(stored))
+    assert set(acknowledged) - set(stored) == set()
