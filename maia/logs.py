@@ -47,7 +47,12 @@ _LEAST_LEVELS = {
     # It would log each WebSocket that comes and goes.
     "uvicorn": logging.WARNING,
 }
-_TOLD_TO_END = "Execution was cancelled by the runtime environment"
+# What Prefect says of a run that was told to end: at its work, as it started, and as it was told again.
+_TOLD_TO_END = (
+    "Execution was cancelled by the runtime environment",
+    "Execution was aborted by a termination signal",
+    "Finished in state Running()",
+)
 _RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 # The exceptions that Prefect and its HTTP library raise when its server does not respond.
 _UNREACHABLE = ("ConnectError", "ConnectTimeout", "ReadError", "ReadTimeout", "RemoteProtocolError",
@@ -134,7 +139,8 @@ def _is_warning_or_ours(record: logging.LogRecord) -> bool:
     """
     name, debugs = record.name, logging.getLogger("maia").isEnabledFor(logging.DEBUG)
     if name.startswith("prefect") and not debugs:
-        if name.startswith("prefect.task_runs") or _TOLD_TO_END in record.getMessage():
+        message = record.getMessage()
+        if name.startswith("prefect.task_runs") or any(said in message for said in _TOLD_TO_END):
             return False
         return record.levelno >= logging.WARNING
     return True

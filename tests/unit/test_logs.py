@@ -168,7 +168,10 @@ logging.getLogger("maia.hunter").setLevel("INFO")
 logging.getLogger("prefect.flow_runs").info("beginning")
 logging.getLogger("prefect.task_runs").error("a step failed")
 logging.getLogger("prefect.flow_runs").error("it failed with top-secret-key-0001")
-logging.getLogger("prefect.flow_runs").error("Crash! Execution was cancelled by the runtime environment.")
+for reason in ("cancelled by the runtime environment", "aborted by a termination signal"):
+    logging.getLogger("prefect.engine").error(f"Crash detected! Execution was {reason}.")
+    logging.getLogger("prefect.flow_runs").error(f"Finished in state Crashed('Execution was {reason}.')")
+logging.getLogger("prefect.flow_runs").error("Finished in state Running()")
 logging.getLogger("httpx").info("GET /")
 with sessions.about("hunter", "run-1"):
     logging.getLogger("maia.hunter").info("found")

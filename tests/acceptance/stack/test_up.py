@@ -138,6 +138,8 @@ async def test_runs_under_way_give_back_what_they_hold(
         "SELECT payload->>'outcome' AS outcome FROM events WHERE kind = 'hunter.cycle'"
     )
     assert "interrupted" in {row["outcome"] for row in outcomes}, await up.complaints()
+    # That runs end is what was asked for.
+    assert " ERROR " not in await up.complaints()
 
 
 async def test_what_cannot_be_kept_is_reported_and_ends_all(
