@@ -64,7 +64,18 @@ StartServing = Callable[[], Awaitable[asyncio.subprocess.Process]]
 
 
 @pytest_asyncio.fixture
-async def start_serving(served_environment: dict[str, str]) -> AsyncIterator[StartServing]:
+async def no_deployments(prefect: str) -> AsyncIterator[None]:
+    """Leaves the server without deployments, as tests find it in any order."""
+    yield
+    async with get_client() as client:
+        for deployment in await client.read_deployments():
+            await client.delete_deployment(deployment.id)
+
+
+@pytest_asyncio.fixture
+async def start_serving(
+    served_environment: dict[str, str], no_deployments: None
+) -> AsyncIterator[StartServing]:
     """Starts a `maia serve` and waits until it serves."""
     started: list[asyncio.subprocess.Process] = []
 
@@ -99,16 +110,6 @@ async def paused_or_not(deployment: str) -> tuple[bool, list[bool]]:
     return found.paused, [schedule.active for schedule in found.schedules]
 
 
-@pytest_asyncio.fixture
-async def no_deployments(prefect: str) -> AsyncIterator[None]:
-    """Leaves the server without deployments, as tests find it in any order."""
-    yield
-    async with get_client() as client:
-        for deployment in await client.read_deployments():
-            await client.delete_deployment(deployment.id)
-
-
-@pytest.mark.usefixtures("no_deployments")
 async def test_what_an_operator_paused_stays_paused(
     served_environment: dict[str, str], start_serving: StartServing
 ) -> None:
