@@ -31,7 +31,8 @@ from atlas.config import DatabaseSettings
 from atlas.embedded import EmbeddedServer
 from atlas.testing import IsolatedSettings, ThrowAwayServer, throw_away_folder
 
-pytestmark = pytest.mark.integration
+# Its commands read and write hundreds of megabytes, whatever else the machine does.
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 KILLS = 8
 DAYS = 10
