@@ -195,7 +195,6 @@ class VideoDetails:
     misses: int | None
     gone_at: datetime | None
     last_error: str | None
-    samples: int | None
     last_sampled_at: datetime | None
     last_at: datetime | None
     last_views: int | None

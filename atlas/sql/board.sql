@@ -200,7 +200,7 @@ SELECT v.id, v.channel_id, h.title AS channel_title, v.title, v.description, v.p
         WHERE (w.kind, w.id) IN (('video', v.id), ('channel', v.channel_id))
     ) AS watched,
     c.interval_h, c.next_due_at, c.lease_token IS NOT NULL AND c.lease_until >= clock_timestamp() AS leased, c.misses,
-    c.gone_at, c.last_error, c.samples, c.last_sampled_at, c.last_at, c.last_views, c.last_likes, c.last_comments,
+    c.gone_at, c.last_error, c.last_sampled_at, c.last_at, c.last_views, c.last_likes, c.last_comments,
     c.velocity, c.acceleration, c.relative_velocity, c.viral_score
 FROM videos AS v
 JOIN channels AS h ON h.id = v.channel_id

@@ -254,7 +254,7 @@ def _growth(report: VideoView) -> list[tuple[str, str | None]]:
     usual = found.relative_velocity
     return [
         ("counts", f"{visible or 'hidden'}{_as_of(found.last_at)}"),
-        ("samples", None if found.samples is None else f"{found.samples:,}"),
+        ("samples", f"{len(report.samples):,}"),
         ("velocity", None if found.velocity is None else f"{compact(found.velocity)} views/h, {ATTRIBUTION}"),
         (
             "acceleration",

@@ -82,7 +82,7 @@ class VideoView:
                 "length": self.length,
                 "zone": zone_name(self.details.zone),
                 "pinned_zone": zone_name(self.details.pinned_zone),
-                "samples_stored": self.details.samples,
+                "samples_in_window": len(self.samples),
                 "lag_s": self.lag_s,
                 "interval_by_forecast": self.by_forecast,
                 "sources": self.sources,

@@ -216,7 +216,7 @@ class TestVideo:
             ["lofi", "Jazz"],
         )
         assert (found.status, found.zone, found.pinned_zone, found.watched) == ("live", 0, 0, False)
-        assert (found.velocity, found.samples, found.last_views, found.last_at) == (5.5, 3, 30, NOON)
+        assert (found.velocity, found.last_views, found.last_at) == (5.5, 30, NOON)
         assert (found.leased, found.discovered_by) == (False, None)
 
         samples = await dao.samples(["a", "other"], NOON - HOUR, NOON)

@@ -103,6 +103,15 @@ class TestVideo:
         assert view is not None
         assert view.state == state
 
+    async def test_counts_the_samples_that_it_has(self, atlas: Atlas, sql: Any) -> None:
+        await store_video(sql, "a", clock_samples=7)
+        await store_samples(sql, "a", [(NOON - 2 * HOUR, 10), (NOON - HOUR, 20), (NOON, 30)])
+        for window, samples in ((None, 3), (HOUR, 2)):
+            view = await video(atlas, "a", window)
+            assert view is not None
+            told = through_json(view.as_json())
+            assert (told["samples_in_window"], len(told["samples"])) == (samples, samples)
+
     async def test_who_is_not_stored_is_none(self, atlas: Atlas) -> None:
         assert await video(atlas, "nobody") is None
 

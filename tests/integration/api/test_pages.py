@@ -215,6 +215,15 @@ class TestVideo:
         assert plot["band"]["high"] == [11000, 26000]
 
     @pytest.mark.usefixtures("stored")
+    async def test_counts_samples_in_one_way(self, service: Served, sql: Any) -> None:
+        # The clock counts less: not what was seen at ingestion.
+        await sql.execute("UPDATE video_clock SET samples = 20")
+        for window, samples in (("", 21), ("?window=90m", 2)):
+            told = " ".join((await seen(service, f"/videos/risen{window}")).text.split())
+            assert f"All {samples} samples" in told
+            assert f"Samples{samples}" in told
+
+    @pytest.mark.usefixtures("stored")
     async def test_says_that_it_slows_down(self, service: Served, sql: Any) -> None:
         await sql.execute("UPDATE video_clock SET acceleration = -170")
         assert "170 fewer each hour" in (await service.get("/videos/risen")).body.decode()
