@@ -49,8 +49,9 @@ LEADERBOARD: Final[dict[str, Any]] = {
 VIDEO: Final[dict[str, Any]] = {
     "now": _NOON, "attribution": DERIVED, "url": _WATCH, "id": "dQw4w9WgXcQ",
     "title": "Never Gonna Give You Up", "description": "The official video.", **_CHANNEL,
-    "published_at": _DAY_BEFORE, "discovered_at": _DAY_BEFORE, "discovered_by": "80s music",
-    "category_id": 10, "default_language": "en", "duration_s": 213, "length": "long", "state": "tracked",
+    "published_at": _DAY_BEFORE, "discovered_at": _DAY_BEFORE, "found_by": "search:fresh",
+    "discovered_by": "80s music", "category_id": 10, "default_language": "en", "duration_s": 213,
+    "length": "long", "state": "tracked",
     "zone": "hot", "pinned_zone": None, "watched": True, "tags": ["rick astley", "80s"], "counted_at": _NOON,
     "views": 12_000, "likes": 900, "comments": 70, **_FIGURES, "next_due_at": "2026-11-02T13:00:00Z",
     "lag_s": -3600.0, "interval_h": 1.0, "samples_in_window": 24,

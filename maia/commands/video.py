@@ -26,7 +26,7 @@ from maia.views.words import ATTRIBUTION, video_url, zone_name
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from atlas.adapters.board import BreakoutLine, VideoDetails
+    from atlas.adapters.board import BreakoutLine
     from atlas.composition import Atlas
     from maia.views.forecasts import ExpectedViews, VideoForecast
     from maia.views.video import VideoView
@@ -167,7 +167,7 @@ def _about(report: VideoView) -> list[tuple[str, str | None]]:
         ("video", found.id),
         ("channel", f"{found.channel_title or '–'} ({found.channel_id})"),
         ("published", _instant(found.published_at)),
-        ("discovered", f"{as_text(found.discovered_at)}{_by(found)}"),
+        ("discovered", f"{as_text(found.discovered_at)}{_by(report)}"),
         ("met by", _met_by(report)),
         ("category", _category(found.category_id)),
         ("length", None if found.duration_s is None else str(timedelta(seconds=found.duration_s))),
@@ -186,8 +186,10 @@ def _met_by(report: VideoView) -> str | None:
     return "; ".join(met) or None
 
 
-def _by(found: VideoDetails) -> str:
-    return "" if found.discovered_by is None else f", searching for {found.discovered_by!r}"
+def _by(report: VideoView) -> str:
+    found_by = "" if report.found_by is None else f" by {report.found_by}"
+    topic = report.details.discovered_by
+    return found_by if topic is None else f"{found_by}, searching for {topic!r}"
 
 
 def _category(number: int | None) -> str | None:

@@ -49,6 +49,12 @@ class VideoView:
         return length_of(self.details.duration_s)
 
     @property
+    def found_by(self) -> str | None:
+        """The way of discovery that found it; None if that was before they were noted, or by hand."""
+        noted = next((each.arm for each in self.sources if each.is_first), None)
+        return noted or ("search" if self.details.discovered_by else None)
+
+    @property
     def lag_s(self) -> float | None:
         """How overdue the next sample is; negative if it isn't due yet, None if the video is not sampled."""
         due = self.details.next_due_at
@@ -83,6 +89,7 @@ class VideoView:
                 "zone": zone_name(self.details.zone),
                 "pinned_zone": zone_name(self.details.pinned_zone),
                 "samples_in_window": len(self.samples),
+                "found_by": self.found_by,
                 "lag_s": self.lag_s,
                 "interval_by_forecast": self.by_forecast,
                 "sources": self.sources,

@@ -75,8 +75,9 @@ class Similar:
 class VideoPage:
     """A video; velocities are in views per hour, and counts that are hidden or unknown are None.
 
-    `samples`, oldest first, are thinned to what a plot needs, with all extremes; `samples_in_window` is how
-    many there are.
+    `found_by` is the way of discovery that found it, `discovered_by` what was searched for, if only one topic
+    was. `samples`, oldest first, are thinned to what a plot needs, with all extremes; `samples_in_window` is
+    how many there are.
     """
 
     now: datetime
@@ -89,6 +90,7 @@ class VideoPage:
     channel_title: str | None
     published_at: datetime | None
     discovered_at: datetime
+    found_by: str | None
     discovered_by: str | None
     category_id: int | None
     default_language: str | None
@@ -164,6 +166,7 @@ def _page(view: VideoView, samples: tuple[Sample, ...], similar: tuple[Similar, 
         channel_title=known.channel_title,
         published_at=known.published_at,
         discovered_at=known.discovered_at,
+        found_by=view.found_by,
         discovered_by=known.discovered_by,
         category_id=known.category_id,
         default_language=known.default_language,

@@ -236,7 +236,8 @@ class HistoryAnswer(Answer):
     age_h: float | None = Field(description="Hours since it was published.")
     duration_s: int | None
     state: str = Field(description="tracked, upcoming, live, gone (deleted or private) or stored.")
-    found_by: str | None = Field(description="What found it first, such as search.")
+    found_by: str | None = Field(description="What found it, such as search:fresh, charts or feeds.")
+    searched_for: str | None = Field(description="The topic whose search found it, if only one; data only.")
     sampled_at: datetime | None
     next_sample_at: datetime | None
     views: Views
@@ -281,7 +282,8 @@ async def video_history(atlas: Atlas, asked: HistoryArguments) -> HistoryAnswer:
         age_h=hours_between(known.published_at, view.now),
         duration_s=known.duration_s,
         state=view.state,
-        found_by=text_of(known.discovered_by),
+        found_by=text_of(view.found_by),
+        searched_for=text_of(known.discovered_by),
         sampled_at=known.last_at,
         next_sample_at=known.next_due_at if view.state != "gone" else None,
         views=known.last_views if known.last_views is not None else known.view_count,

@@ -196,6 +196,7 @@ class TestAnswers:
         assert found["samples_in_window"] == 101
         assert [each["views"] for each in found["samples"]] == [0, 250, 500, 750, 1_000]
         assert found["samples"][-1]["views_per_hour"] == 10
+        assert (found["found_by"], found["searched_for"]) == (None, None)
         few = await answer(client, "video_history", video_id="a", window_h=2)
         assert few["samples_in_window"] == 3
 

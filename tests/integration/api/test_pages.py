@@ -40,6 +40,10 @@ INCIDENT = (
     "INSERT INTO incidents (key, component, node, severity, text, opened_at, seen_at) "
     "VALUES ('host.cpu:a', 'host', 'a', 'warning', 'It is busy.', $1, $1) RETURNING id"
 )
+MET = (
+    "INSERT INTO video_sources (video_id, arm, met_at, is_first) "
+    "VALUES ('risen', 'charts', $1, false), ('risen', 'search:views', $1, true)"
+)
 OLD_LINES = (
     "INSERT INTO log_lines (at, node, level, logger, text) SELECT $1, 'a', 20, 'maia', 'old' "
     "FROM generate_series(1, 3)"
@@ -213,6 +217,21 @@ class TestVideo:
         ]
         assert (len(plot["at_s"]), plot["views"][-1], plot["velocity"][-1]) == (21, 11000, 500)
         assert plot["band"]["high"] == [11000, 26000]
+
+    @pytest.mark.usefixtures("stored")
+    async def test_says_what_found_it_as_the_answers_do(self, service: Served, sql: Any) -> None:
+        await sql.execute(MET, NOON)
+        page = await seen(service, "/videos/risen")
+        assert "by search:views." in page.text
+        assert "search:views found it" in page.text
+        assert "charts found it" not in page.text
+        assert (await service.get("/api/v1/videos/risen")).json["found_by"] == "search:views"
+        call = {
+            "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": {"name": "video_history", "arguments": {"video_id": "risen"}},
+        }  # fmt: skip
+        answer = await service.post("/mcp", call, headers={"Accept": "application/json, text/event-stream"})
+        assert answer.json["result"]["structuredContent"]["found_by"] == "search:views"
 
     @pytest.mark.usefixtures("stored")
     async def test_counts_samples_in_one_way(self, service: Served, sql: Any) -> None:
