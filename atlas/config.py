@@ -829,7 +829,7 @@ class Settings(BaseSettings):
         """The keys of one ring; EmptyKeyRing says what to set if there are none."""
         keys = self.key_pool[ring]
         if not keys:
-            raise EmptyKeyRing(f"Empty KeyRing {ring!r}: {self._how_to_fill(ring)}")
+            raise EmptyKeyRing(f"no API key is configured for {ring}: {self._how_to_fill(ring)}")
         return keys
 
     def _how_to_fill(self, ring: RingName) -> str:

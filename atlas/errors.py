@@ -65,7 +65,7 @@ class ClockSkew(ConfigError):
 
 
 class EmptyKeyRing(ConfigError):
-    """Empty KeyRing: no API key is configured for it."""
+    """No API key is configured."""
 
 
 class DatabaseError(AtlasError):

@@ -320,7 +320,7 @@ EXAMPLES: Final[Mapping[FailureClass, tuple[str, ...]]] = {
         "HTTP 403 accessNotConfigured: the API has not been used in project before or it is disabled",
         "API_KEY_IP_ADDRESS_BLOCKED: The provided API key has an IP address restriction",
         "The key is restricted to web sites. Requests from referer are blocked",
-        "Empty KeyRing: no API key is configured for it",
+        "no API key is configured for hunting: set YOUTUBE_API_KEY_POOL_JSON to your API key",
         "unregistered callers; consumer project has been suspended; billing is disabled",
     ),
     FailureClass.CONFIG: (

@@ -199,7 +199,7 @@ class TestWithoutADatabase:
             refused = run(*arguments, environment=environment)
             assert refused.returncode == 78
             [line] = refused.stderr.splitlines()
-            assert "Empty KeyRing 'hunting'" in line
+            assert "no API key is configured for hunting" in line
             assert "YOUTUBE_API_KEY_POOL_JSON" in line
 
     def test_status_works_without_a_key(self, environment: dict[str, str]) -> None:

@@ -978,7 +978,7 @@ class TestOpening:
         settings = settings_factory(youtube_api_key_pool_json='{"hunting": ["key-one"]}')
         async with Atlas.open(settings, clock=clock):
             assert (await ExportedKeyRing("hunting").acquire("search")).day == pacific_day(clock.now())
-            with pytest.raises(EmptyKeyRing, match="Empty KeyRing 'tracking': set YOUTUBE_API_KEY_POOL_JSON"):
+            with pytest.raises(EmptyKeyRing, match="no API key is configured for tracking: set YOUTUBE"):
                 KeyRing("tracking")
 
     def test_there_are_three_rings(self, atlas: Atlas) -> None:

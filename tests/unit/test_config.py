@@ -210,7 +210,9 @@ def test_key_pool_by_ring_and_project(environment: Environment) -> None:
     settings = load()
     keys = settings.ring_keys("hunting")
     assert [(key.key.get_secret_value(), key.project) for key in keys] == [("k1", "p"), ("k2", "p")]
-    with pytest.raises(EmptyKeyRing, match=r"^Empty KeyRing 'tracking': set YOUTUBE_API_KEY_POOL_JSON"):
+    with pytest.raises(
+        EmptyKeyRing, match=r"^no API key is configured for tracking: set YOUTUBE_API_KEY_POOL_JSON"
+    ):
         settings.ring_keys("tracking")
 
 
