@@ -33,7 +33,7 @@ from maia.api.mcp import server as mcp
 from maia.api.measuring import Measuring, Traffic
 from maia.api.observing import Observing
 from maia.api.operating import Operating
-from maia.api.pages.readable import ProblemPages
+from maia.api.pages.readable import ProblemPages, wants_html
 from maia.api.pages.rendering import make_ready
 from maia.api.pattern_hub import PatternHub
 from maia.api.problems import Problem, ProblemDetails, answer_problem
@@ -232,6 +232,8 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
         for each in error.errors()[:20]
     ]
     told = "; ".join(f"{each['where']}: {each['why']}" for each in found[:3])
+    if wants_html(request.headers):
+        return Problem(422, told, errors=found).response()
     hint = "GET /openapi.json describes what is expected"
     if request.method != "GET" and "json" not in request.headers.get("Content-Type", ""):
         hint = f"send JSON with Content-Type: application/json; {hint}"
@@ -240,9 +242,11 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
 
 async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    detail = {
-        404: f"there is nothing at {request.url.path[:200]}: GET /openapi.json lists what there is",
-        405: f"{request.method[:20]} is not possible here: GET /openapi.json says what is",
-        400: "the body can't be read: send JSON in UTF-8",
-    }.get(error.status_code, str(error.detail))
+    detail, hint = {
+        404: (f"there is nothing at {request.url.path[:200]}", ": GET /openapi.json lists what there is"),
+        405: (f"{request.method[:20]} is not possible here", ": GET /openapi.json says what is"),
+        400: ("the body can't be read", ": send JSON in UTF-8"),
+    }.get(error.status_code, (str(error.detail), ""))
+    if not wants_html(request.headers):
+        detail += hint
     return Problem(error.status_code, detail, headers=error.headers).response()

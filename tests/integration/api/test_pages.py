@@ -141,7 +141,27 @@ class TestEveryPage:
             assert (answer.status, answer.headers["Vary"]) == (422 if "limit" in path else 404, "Accept")
             assert [*Page(answer.body.decode()).named("h1")]
             problem = await service.get(path)
-            assert problem.json["detail"][1:30] in answer.body.decode().replace("&#39;", "'"), path
+            assert problem.json["detail"].partition(": GET ")[0][1:30] in answer.body.decode().replace(
+                "&#39;", "'"
+            ), path
+
+    async def test_nothing_there_leads_people_on_and_tells_programs_what_there_is(
+        self, service: Served
+    ) -> None:
+        answer = await service.get("/nowhere", headers=HTML)
+        assert (answer.status, answer.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+        page = Page(answer.body.decode())
+        assert "There is nothing at /nowhere." in page.text
+        main = answer.body.decode().partition("<main")[2].partition("</main>")[0]
+        assert "openapi" not in main
+        led_to = {each["href"] for each in Page(main).named("a")}
+        assert {"/", "/topics", "/learnt", "/quota", "/health", "/search", "/compare"} <= led_to
+        for path in sorted(filter(None, led_to)):
+            await seen(service, path)
+        problem = await service.get("/nowhere")
+        assert problem.json["detail"] == "there is nothing at /nowhere: GET /openapi.json lists what there is"
+        refused = await service.get("/topics?limit=0", headers=HTML)
+        assert (refused.status, "GET /" in refused.body.decode()) == (422, False)
 
 
 class TestHostileText:
