@@ -54,6 +54,10 @@ class Basis:
     def grace(self) -> timedelta:
         return timedelta(seconds=self.limits.grace_s * self.speed)
 
+    def allowed(self, period_s: float) -> timedelta:
+        """How long it may take from one run of something to the next."""
+        return timedelta(seconds=period_s * self.limits.missed_runs) + self.grace
+
 
 @dataclass(frozen=True, slots=True)
 class Growth:

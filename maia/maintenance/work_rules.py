@@ -215,7 +215,7 @@ def overdue(watched: Watched, basis: Basis) -> timedelta | None:
 
 def allowed(watched: Watched, basis: Basis) -> timedelta:
     """How long it may take from one success to the next."""
-    return timedelta(seconds=watched.period_s * basis.limits.missed_runs) + basis.grace
+    return basis.allowed(watched.period_s)
 
 
 # What answers, or does not

@@ -120,6 +120,8 @@ def _cause(pace: Pace | None, next_at: datetime | None, whose: str) -> tuple[str
         return f"no key is set for the {whose}", None
     if pace.held_by is not None:
         return pace.held_by, pace.opens_at
+    if next_at is None:
+        return f"nothing is known to run the {whose}", None
     return f"the {whose}'s next run", next_at
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -14,8 +15,10 @@ from maia.agents import AGENTS, round_s
 from maia.api.context import READ, service_of
 from maia.api.pages.rendering import Table, page
 from maia.maintainer.rota import Turn, rota
+from maia.maintenance.health_terms import Basis
+from maia.views.health import speed_of
 from maia.views.plan import Plan, plan
-from maia.views.runs import runs
+from maia.views.runs import AgentRuns, runs
 from maia.views.status import Status, status
 from maia.views.waiting import paces, waiting
 from maia.views.words import plain
@@ -38,11 +41,13 @@ async def quota(request: Request) -> Response:
         "page quota", lambda: _look(service.atlas), fresh_s=_FRESH_S, stale_s=_STALE_S
     )
     settings = service.atlas.settings
-    agents = runs(found, [(each.name, each.about, round_s(settings, each.name)) for each in AGENTS])
+    basis = Basis(now=found.now, limits=settings.maintainer.health, speed=speed_of(settings))
+    agents = runs(found, [(each.name, each.about, round_s(settings, each.name)) for each in AGENTS], basis)
     lines = [line for line in found.ledger.ledger if line.is_in_use]
     spent = paces(lines, settings.quota, found.now)
     waits = waiting(found, spent, agents)
-    due = await service.answers.get("page quota rota", lambda: _due(service.atlas), fresh_s=_FRESH_S)
+    turns = await service.answers.get("page quota rota", lambda: rota(service.atlas), fresh_s=_FRESH_S)
+    due = _due(turns, next(each for each in agents if each.agent == "maintainer"), basis)
     return page(
         request,
         "quota.html.j2",
@@ -66,26 +71,37 @@ async def quota(request: Request) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class _DutyDue:
-    """A duty of the maintainer on this host: when it is due next, and how it went last."""
+    """A duty of the maintainer on this host: when it is due next, and how it went last.
+
+    `next_at` is None if it is off, or nothing is known to run the maintainer.
+    """
 
     duty: str
+    is_off: bool
     next_at: datetime | None
     last_at: datetime | None
     last: str | None
     summary: str | None
 
 
-async def _due(atlas: Atlas) -> list[_DutyDue]:
-    now = atlas.clock.now()
-    found = [_duty(turn, now) for turn in await rota(atlas)]
-    return sorted(found, key=lambda each: (each.next_at is None, each.next_at or now, each.duty))
+def _due(turns: Sequence[Turn], maintainer: AgentRuns, basis: Basis) -> list[_DutyDue]:
+    late = basis.allowed(maintainer.interval_s)
+    runs_here = any(
+        turn.duty.of_host and turn.last is not None and basis.now - turn.last.started_at <= late
+        for turn in turns
+    )
+    goes_on = maintainer.next_at is not None
+    found = [
+        _duty(turn, basis.now, goes_on=goes_on and (runs_here or not turn.duty.of_host)) for turn in turns
+    ]
+    return sorted(found, key=lambda each: (each.next_at is None, each.next_at or basis.now, each.duty))
 
 
-def _duty(turn: Turn, now: datetime) -> _DutyDue:
-    last = turn.last
-    if last is None:
-        return _DutyDue(turn.duty.name, turn.next_at(now), None, None, None)
-    return _DutyDue(turn.duty.name, turn.next_at(now), last.started_at, last.state, last.summary)
+def _duty(turn: Turn, now: datetime, *, goes_on: bool) -> _DutyDue:
+    is_off, next_at = not turn.schedule.enabled, turn.next_at(now) if goes_on else None
+    if (last := turn.last) is None:
+        return _DutyDue(turn.duty.name, is_off, next_at, None, None, None)
+    return _DutyDue(turn.duty.name, is_off, next_at, last.started_at, last.state, last.summary)
 
 
 async def _look(atlas: Atlas) -> tuple[Status, Plan]:

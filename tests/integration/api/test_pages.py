@@ -40,6 +40,14 @@ INCIDENT = (
     "INSERT INTO incidents (key, component, node, severity, text, opened_at, seen_at) "
     "VALUES ('host.cpu:a', 'host', 'a', 'warning', 'It is busy.', $1, $1) RETURNING id"
 )
+CYCLE = (
+    "INSERT INTO events (at, kind, node, payload) VALUES ($1, $2::text || '.cycle', 'a', "
+    """'{"outcome": "completed"}')"""
+)
+HEALTH_DONE = (
+    "INSERT INTO duty_runs (duty, node, turn, attempts, state, started_at, finished_at, done_at) "
+    "VALUES ('health', $2, $1, 1, 'done', $1, $1, $1)"
+)
 MET = (
     "INSERT INTO video_sources (video_id, arm, met_at, is_first) "
     "VALUES ('risen', 'charts', $1, false), ('risen', 'search:views', $1, true)"
@@ -363,6 +371,29 @@ class TestQuota:
         )
         duties = await service.get("/quota?table=duties&as=json")
         assert {"health", "cleanup"} <= {row["duty"] for row in duties.json["rows"]}
+
+    async def test_promises_no_run_of_what_nothing_runs(self, atlas: Atlas, sql: Any) -> None:
+        await sql.execute(CYCLE, NOON - timedelta(minutes=4), "hunter")
+        await sql.execute(HEALTH_DONE, NOON - timedelta(minutes=4), atlas.settings.node_id)
+        for minutes in (14, 4):
+            await sql.execute(CYCLE, NOON - timedelta(minutes=minutes), "tracker")
+        async with served(atlas) as service:
+            page = await seen(service, "/quota")
+            duties = (await service.get("/quota?table=duties&as=json")).json["rows"]
+        told = " ".join(page.text.split())
+        assert "Nothing is known to run it again: maia up runs all agents, maia hunter this one" in told
+        assert "Next run in 6 min; one every 10 min." in told
+        assert told.count("Next run") == 1
+        assert "Nothing is known to run the maintainer here" in told
+        assert {(row["next_at"], row["is_off"]) for row in duties} == {(None, False)}
+
+        for minutes in (9, 4):
+            await sql.execute(CYCLE, NOON - timedelta(minutes=minutes), "maintainer")
+        async with served(atlas) as service:
+            page = await seen(service, "/quota")
+            duties = (await service.get("/quota?table=duties&as=json")).json["rows"]
+        assert "not scheduled" not in page.text
+        assert None not in {row["next_at"] for row in duties}
 
 
 class TestHealth:
