@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from atlas.db import Database
 from atlas.errors import ObjectNotFound, VaultError, VaultUnavailable
+from atlas.wording import counted
 
 if TYPE_CHECKING:
     from atlas.stores import Changes
@@ -115,7 +116,7 @@ class HubStore:
 
     def _commits_spent(self, wait_s: float) -> VaultUnavailable:
         return _CommitsSpent(
-            f"this hour's {self._commits_per_hour} commits to {self.dataset} are used up "
+            f"this hour's {counted(self._commits_per_hour, 'commit')} to {self.dataset} are used up "
             "(PLEIADES_VAULT__COMMITS_PER_HOUR)",
             wait_s,
         )
@@ -176,7 +177,7 @@ class HubStore:
         operations = added + [hub.CommitOperationDelete(name) for name in self._present(api, deleted)]
         if not operations:
             return
-        summary = f"Store {len(added)} and delete {len(deleted)} objects"
+        summary = f"Store {counted(len(added), 'object')}, delete {len(deleted)}"
         try:
             api.create_commit(self.dataset, operations, commit_message=summary, repo_type="dataset")
         except hub.errors.EntryNotFoundError as error:

@@ -29,6 +29,7 @@ from atlas.config import BUCKETS, RINGS, Bucket, QuotaSettings, RingName
 from atlas.errors import ConfigError, RingClosed
 from atlas.pacing import LENDER, Allowance, loan
 from atlas.recovery import Backoff
+from atlas.wording import counted
 
 if TYPE_CHECKING:
     from atlas.composition import Atlas
@@ -497,16 +498,21 @@ def _no_room(line: LedgerLine, units: int) -> str:
     if not line.ring_limit:
         group = f"{line.ring}__{line.bucket}".upper()
         return (
-            f"the settings give it none of the {line.limit} units a day of project {line.project!r} "
-            f"(PLEIADES_QUOTA__SHARES__{group}, less PLEIADES_QUOTA__RESERVE__{line.bucket.upper()})"
+            f"the settings give it none of the {counted(line.limit, 'unit')} a day of project "
+            f"{line.project!r} (PLEIADES_QUOTA__SHARES__{group}, less "
+            f"PLEIADES_QUOTA__RESERVE__{line.bucket.upper()})"
         )
     if units > line.ring_limit:
-        return f"{units} units at once are more than its {line.ring_limit} a day"
+        at_once = counted(units, "unit at once is", "units at once are")
+        return f"{at_once} more than its {line.ring_limit} a day"
     if line.project_spent + units > line.limit:
-        return f"the {line.limit} units a day of project {line.project!r} are spent or reserved"
+        of = f"a day of project {line.project!r}"
+        return f"the {counted(line.limit, f'unit {of} is', f'units {of} are')} spent or reserved"
     if spent + units > line.ring_limit:
-        return f"its {line.ring_limit} units for the day are spent or reserved"
-    return f"pacing allows no more by now: {spent} of its {line.ring_limit} units are spent or reserved"
+        of_ring = counted(line.ring_limit, "unit for the day is", "units for the day are")
+        return f"its {of_ring} spent or reserved"
+    of_ring = counted(line.ring_limit, "unit is", "units are")
+    return f"pacing allows no more by now: {spent} of its {of_ring} spent or reserved"
 
 
 def _safe(grant: Grant, reason: str) -> str:

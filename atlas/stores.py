@@ -23,6 +23,7 @@ from atlas.db import Database
 from atlas.errors import ConfigError, ObjectNotFound, VaultError, VaultUnavailable
 from atlas.extras import how_to_install
 from atlas.hub import HubStore
+from atlas.wording import counted
 
 Changes = Mapping[str, bytes | None]
 T = TypeVar("T")
@@ -553,7 +554,9 @@ class S3Store:
         keys = [{"Key": f"{prefix}/{name}" if prefix else name} for name in names]
         answer = self._fs().call_s3("delete_objects", Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
         if errors := answer.get("Errors"):
-            raise OSError(f"{len(errors)} objects could not be deleted: {errors[0].get('Message')}")
+            raise OSError(
+                f"{counted(len(errors), 'object')} could not be deleted: {errors[0].get('Message')}"
+            )
 
     def _read(self, name: str) -> bytes:
         try:

@@ -24,6 +24,7 @@ from atlas.config import Settings
 from atlas.db import Database
 from atlas.errors import InvalidObjectName, ObjectNotFound, VaultBroken, VaultError, VaultUnavailable
 from atlas.stores import Changes, Store, store_of
+from atlas.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -232,7 +233,7 @@ class Vault:
         return stored
 
     async def _postpone(self, objects: Changes, token: UUID, error: VaultError) -> None:
-        logger.warning("The vault still refuses %d objects: %s", len(objects), error)
+        logger.warning("The vault still refuses %s: %s", counted(len(objects), "object"), error)
         names, wait_s = builtins.list(objects), self._wait_s(error)
         await self._db.execute("vault.postpone_refused", names, token, str(error), wait_s, self._retry_s)
 
@@ -261,7 +262,9 @@ class Vault:
             )
             self._none_waiting_until = 0.0
             logger.warning(
-                "The vault refused %d objects, which wait in the database: %s", len(objects), error
+                "The vault refused %s in the database: %s",
+                counted(len(objects), "object, which waits", "objects, which wait"),
+                error,
             )
             return str(error)
         return None

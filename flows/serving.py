@@ -20,6 +20,7 @@ from prefect.schedules import Interval
 from prefect.types.entrypoint import EntrypointType
 
 from atlas.config import Settings
+from atlas.wording import counted
 from flows import provisioning, server
 from flows.registry import ALERT, ANCHOR, DEPLOYMENT, ServedFlow, chosen
 from flows.schedules import pauses_kept
@@ -158,7 +159,7 @@ async def end_runs(runner: psutil.Process, grace_s: float) -> None:
                     run.terminate()
                     told_s[run] = now_s
         if late:
-            logger.warning("killed %d runs that did not end within %g s", len(running), grace_s)
+            logger.warning("killed %s that did not end within %g s", counted(len(running), "run"), grace_s)
             return
         await asyncio.sleep(_POLL_S)
 

@@ -22,6 +22,7 @@ from atlas.clock import SystemClock
 from atlas.db import Executor, Row
 from atlas.errors import DataRefused
 from atlas.queries import clean_text
+from atlas.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -374,10 +375,10 @@ class TrackingDAO(DAO):
         if len(days) <= allowed:
             return before
         logger.warning(
-            "%d days of samples are older than %d days, but at most %d a day are dropped: is the clock "
+            "%s older than %s, but at most %d a day are dropped: is the clock "
             "right, or was retention shortened (PLEIADES_TRACKER__RETENTION_DAYS)?",
-            len(days),
-            retention_days,
+            counted(len(days), "day of samples is", "days of samples are"),
+            counted(retention_days, "day"),
             MOST_DAYS_DROPPED_A_DAY,
             extra={"action": "retention_bounded"},
         )

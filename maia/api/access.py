@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from atlas.adapters.access import AccessDAO, AccessKey, Grant, PresentedKey
 from atlas.errors import AtlasError
 from atlas.scopes import Scope
+from atlas.wording import counted
 from maia.api.problems import Problem
 
 if TYPE_CHECKING:
@@ -176,8 +177,8 @@ class Access:
         if not grant.granted:
             raise Problem(
                 429,
-                f"you may make {caller.requests_per_minute} requests a minute: wait, or ask for a higher "
-                "rate (maia keys api add NAME --rate N)",
+                f"you may make {counted(caller.requests_per_minute, 'request')} a minute: wait, or ask for "
+                "a higher rate (maia keys api add NAME --rate N)",
                 headers={"Retry-After": f"{max(1, round(grant.retry_after_s + 0.5))}"},
             )
         lease.left, lease.minute = grant.granted - 1, minute

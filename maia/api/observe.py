@@ -27,6 +27,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from atlas.scopes import Scope
+from atlas.wording import counted
 from maia.api.context import caller_of, service_of
 from maia.api.hot import Operation, plain
 from maia.api.problems import Problem
@@ -177,7 +178,7 @@ class Reader:
             return ("at",), "is yet to come: check the clock and the time zone"
         if each.at is not None and each.at < self._oldest:
             return ("at",), (
-                f"is more than {self._retention_days:g} days ago, for which evidence is not kept: "
+                f"is more than {counted(self._retention_days, 'day')} ago, for which evidence is not kept: "
                 "learn a log of the past with maia learn"
             )
         if each.agent == OFFER:

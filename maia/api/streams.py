@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from atlas.wording import counted
 from maia.api.problems import Problem
 
 
@@ -26,15 +27,15 @@ class Seats:
         if self.taken >= self._most:
             raise Problem(
                 503,
-                f"this process has {self._most:,} live streams, and takes no more: try again, another "
-                "process may answer (PLEIADES_API__MOST_STREAMS)",
+                f"this process has {counted(self._most, 'live stream')}, and takes no more: try again, "
+                "another process may answer (PLEIADES_API__MOST_STREAMS)",
                 headers={"Retry-After": "10"},
             )
         if self._by_caller[caller] >= self._most_of_one:
             raise Problem(
                 429,
-                f"you have {self._most_of_one:,} live streams of this process, and the rest is for others: "
-                "close some, or ask for more (PLEIADES_API__MOST_STREAMS)",
+                f"you have {counted(self._most_of_one, 'live stream')} of this process, and the rest is for "
+                "others: close some, or ask for more (PLEIADES_API__MOST_STREAMS)",
                 headers={"Retry-After": "10"},
             )
         self._by_caller[caller] += 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
+from atlas.wording import counted
 from maia.commands.arguments import parse_since
 from maia.commands.tables import Column, print_table
 from maia.commands.terminal import AsJson, Since, as_text, console, print_json, print_text, with_atlas
@@ -140,7 +141,7 @@ def _print_plot(each: Series) -> None:
         return
     marks = [alarm.at for alarm in each.alarms]
     print_plot(out, chart_plot([_chart(each)], min(out.width, _WIDEST_PLOT) - 1, marks))
-    out.print(f"▲ marks {len(marks)} alarm{'' if len(marks) == 1 else 's'}", style="dim")
+    out.print(f"▲ marks {counted(len(marks), 'alarm')}", style="dim")
 
 
 def _chart(each: Series) -> Chart:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from atlas.wording import counted
 from maia.commands.arguments import parse_folder
 from maia.commands.tables import Column, print_table
 from maia.commands.terminal import (
@@ -155,7 +156,7 @@ def list_backups(as_json: AsJson = False) -> None:
             f"From the future: {', '.join(future)}. A clock was ahead when it was made, or this machine's is "
             f"behind (here it is {now:%Y-%m-%d %H:%M} UTC: correct that first). While there is another "
             f"backup, latest does not mean it, and rotation deletes it once {daily} of the last {2 * daily} "
-            f"days have another one, unless it is of the next {daily} days."
+            f"days have another one, unless it is of the next {counted(daily, 'day')}."
         )
     if incomplete:
         print_text(
@@ -196,8 +197,8 @@ def verify(name: Name = _LATEST, identity: Identity = None, as_json: AsJson = Fa
     elif verification.problem is None:
         contents = manifest.contents
         print_text(
-            f"{manifest.name} is good: all {len(contents.tables)} tables, {contents.rows:,} rows, were "
-            "restored with equal counts and checksums."
+            f"{manifest.name} is good: all of it, {counted(len(contents.tables), 'table')} and "
+            f"{counted(contents.rows, 'row')}, was restored with equal counts and checksums."
         )
     else:
         print_text(f"{manifest.name} is no good: {verification.problem}", stderr=True)
@@ -253,8 +254,8 @@ def restore(
         return
     contents = manifest.contents
     print_text(
-        f"Restored {contents.rows:,} rows in {len(contents.tables)} tables from {manifest.name} in "
-        f"{seconds:.0f} s, with equal counts and checksums."
+        f"Restored {counted(contents.rows, 'row')} in {counted(len(contents.tables), 'table')} from "
+        f"{manifest.name} in {seconds:.0f} s, with equal counts and checksums."
     )
     print_text("To use it: stop every process of Pleiades, set")
     for each in _wanted_settings(settings, data_dir):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from atlas import paths
+from atlas.wording import counted
 from maia.commands import terminal
 from maia.commands.arguments import parse_moment
 from maia.commands.tables import Column, print_table
@@ -63,7 +64,9 @@ class _BadRows:
     def close(self) -> None:
         for path, rows in self.seen.items():
             if rows > self._most:
-                self._console.print(f"{path}: … and {rows - self._most:,} more rows skipped", style="yellow")
+                self._console.print(
+                    f"{path}: … and {counted(rows - self._most, 'more row')} skipped", style="yellow"
+                )
 
 
 @app.command("import")
@@ -135,14 +138,20 @@ def _print_report(report: ImportReport) -> None:
             for file in report.files
         ],
     )
-    held = f"{report.videos:,} videos of {report.channels:,} channels, {report.samples:,} samples"
+    held = (
+        f"{counted(report.videos, 'video')} of {counted(report.channels, 'channel')}, "
+        f"{counted(report.samples, 'sample')}"
+    )
     lines = [f"{report.catalogue}: {held}"]
     if report.estimated_publications:
-        lines.append(f"{report.estimated_publications:,} publication dates are estimated: no row has them")
+        estimated = counted(report.estimated_publications, "publication date is", "publication dates are")
+        lines.append(f"{estimated} estimated: no row has them")
     if report.untitled:
-        lines.append(f"{report.untitled:,} videos have no title in any file: their ids are used instead")
+        untitled = counted(report.untitled, "video has", "videos have")
+        lines.append(f"{untitled} no title in any file: the id is used instead")
     if report.undated:
-        lines.append(f"{report.undated:,} videos were left out: they have no publication date and no sample")
+        undated = counted(report.undated, "video was", "videos were")
+        lines.append(f"{undated} left out: no publication date and no sample")
     print_text("\n".join(lines))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from atlas.foreign import one_line
+from atlas.wording import counted
 from maia.commands.arguments import ShowsByDefault, TakesIds, parse_channel, parse_span
 from maia.commands.resolving import channel_id_of
 from maia.commands.tables import Column, print_table
@@ -158,7 +159,7 @@ async def _walk(atlas: Atlas, named: Named, most_pages: int | None, *, as_json: 
             try:
                 async for step in history.steps(walk, most_pages):
                     walk, total = step.walk, step.total
-                    update(walk.listed, total, f"{walk.stored:,} new uploads")
+                    update(walk.listed, total, counted(walk.stored, "new upload"))
             except (RingClosed, QuotaExhausted) as error:
                 closed = error
     return {
@@ -177,17 +178,18 @@ async def _walk(atlas: Atlas, named: Named, most_pages: int | None, *, as_json: 
 def _print_walk(result: dict[str, Any], *, all_: bool) -> None:
     name = result["channel_id"]
     print_text(
-        f"stored {result['stored_now']:,} new uploads of {name}; {result['listed']:,} listed so far, "
-        f"for {result['units']:,} units"
+        f"stored {counted(result['stored_now'], 'new upload')} of {name}; {result['listed']:,} listed so "
+        f"far, for {counted(result['units'], 'unit')}"
     )
     if result["finished"]:
         print_text("That is all of them.")
     elif all_:
-        about = "" if result["total"] is None else f" of about {result['total']:,}"
+        listed = counted(result["listed"], "upload")
+        listed += "" if result["total"] is None else f" of about {result['total']:,}"
         at = result["reopens_at"]
         when = "when keys work again (maia keys)" if at is None else f"from {as_text(at)} on"
         print_text(
-            f"The quota of the ring archeology is used up for now, with {result['listed']:,}{about} uploads "
+            f"The quota of the ring archeology is used up for now, with {listed} "
             f"listed. Give the same command again {when}: it goes on from there."
         )
     else:
@@ -222,8 +224,9 @@ def _draw(view: ChannelView, png: Path) -> None:
 
     if not view.samples:
         raise PlotError(f"there is nothing to draw for {view.id}: {_without_samples(view)}")
-    counted = "hidden" if view.subscribers is None else f"{view.subscribers:,}"
-    subtitle = f"{view.id} · {counted} subscribers · {view.videos_stored:,} videos stored"
+    hidden = "hidden subscribers"
+    subscribers = hidden if view.subscribers is None else counted(view.subscribers, "subscriber")
+    subtitle = f"{view.id} · {subscribers} · {counted(view.videos_stored, 'video')} stored"
     save_charts(_charts(view), png, title=view.title or view.id, subtitle=subtitle)
 
 
@@ -253,13 +256,14 @@ def _facts(view: ChannelView) -> Any:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    counts = {"subscribers": view.subscribers, "views": view.views, "videos": view.videos}
-    visible = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count is not None)
+    counts = {"subscriber": view.subscribers, "view": view.views, "video": view.videos}
+    visible = ", ".join(counted(count, name) for name, count in counts.items() if count is not None)
     as_of = "" if view.counted_at is None else f", as of {as_text(view.counted_at)}"
     pinned = f", its videos pinned to {view.pinned_zone}" if view.pinned_zone else ""
-    nouns = {"short": "short videos", "long": "longer videos"}
+    nouns = {"short": "short video", "long": "longer video"}
     medians = (
-        f"{median.views:,.0f} views ({median.videos:,} {nouns[median.length]})" for median in view.medians
+        f"{counted(round(median.views), 'view')} ({counted(median.videos, nouns[median.length])})"
+        for median in view.medians
     )
     facts = {
         "channel": view.id,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
+from atlas.wording import counted
 from maia.commands.tables import print_table
 from maia.commands.terminal import AsJson, print_json, print_text, with_atlas
 
@@ -139,8 +140,9 @@ def snapshot(
     kind = "everything" if taken.snapshot.is_full else "what has changed"
     print_text(f"took {taken.snapshot.name}")
     print_text(
-        f"with {kind}: {_patterns(taken.patterns)} and {_rows(taken.evidence)} in {taken.bytes:,} bytes"
-        + (f"; deleted {taken.deleted:,} old ones" if taken.deleted else "")
+        f"with {kind}: {_patterns(taken.patterns)} and {_rows(taken.evidence)} in "
+        f"{counted(taken.bytes, 'byte')}"
+        + (f"; deleted {counted(taken.deleted, 'old one')}" if taken.deleted else "")
     )
 
 
@@ -197,8 +199,8 @@ def restore(
     if as_json:
         print_json(restored)
         return
-    verified = len(restored.chain)
-    print_text(f"verified {verified} snapshot{'' if verified == 1 else 's'}, up to {restored.chain[-1].name}")
+    verified = counted(len(restored.chain), "snapshot")
+    print_text(f"verified {verified}, up to {restored.chain[-1].name}")
     print_text(f"restored {_said(restored.merged)}")
 
 
@@ -298,19 +300,19 @@ def _said(merged: Merged) -> str:
         held += "; nothing of it is new here"
     lines = [held]
     if kept := merged.kept_forgotten:
-        stays = "stays" if kept == 1 else "stay"
-        lines.append(f"{_patterns(kept)} {stays} forgotten, as you said (maia patterns remember)")
+        stay = counted(kept, "pattern stays", "patterns stay")
+        lines.append(f"{stay} forgotten, as you said (maia patterns remember)")
     if merged.too_old:
         lines.append(f"{_rows(merged.too_old)} left out: older than the retention")
     return "\n".join(lines)
 
 
 def _patterns(count: int) -> str:
-    return f"{count:,} pattern{'' if count == 1 else 's'}"
+    return counted(count, "pattern")
 
 
 def _rows(count: int) -> str:
-    return f"{count:,} row{'' if count == 1 else 's'} of evidence"
+    return f"{counted(count, 'row')} of evidence"
 
 
 def _dao(atlas: Atlas) -> PatternsDAO:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from atlas.wording import counted
 from maia.commands.running import cycle_progress
 from maia.commands.tables import Column, print_table
 from maia.commands.terminal import AsJson, console, load_settings, print_json, print_text
@@ -278,8 +279,9 @@ def _display(cycles: int) -> Iterator[Callable[[AskProgress], None]]:
     def describe(progress: AskProgress) -> str:
         found["videos"] += progress.page.new if progress.page else 0
         found["tags"] += progress.page.tags if progress.page else 0
-        results = f"{found['videos']:,} videos, {found['tags']:,} new topics"
-        return f"cycle {progress.cycle} of {cycles}: {results}, {progress.done} of {progress.claimed} pages"
+        results = f"{counted(found['videos'], 'video')}, {counted(found['tags'], 'new topic')}"
+        pages = counted(progress.claimed, "page")
+        return f"cycle {progress.cycle} of {cycles}: {results}, {progress.done} of {pages}"
 
     with cycle_progress(describe, lines=True) as show:
         yield show
@@ -308,8 +310,8 @@ def _hours(days: int) -> Iterator[Callable[[int, dict[str, Any]], None]]:
     def describe(progress: _HoursDone) -> str:
         day, counts = (progress.hour - 1) // 24 + 1, progress.counts
         return (
-            f"day {day} of {days}: {counts['samples']:,} samples, breakouts: {counts['breakouts']:,}, "
-            f"gone: {counts['gone']:,}"
+            f"day {day} of {days}: {counted(counts['samples'], 'sample')}, breakouts: "
+            f"{counts['breakouts']:,}, gone: {counts['gone']:,}"
         )
 
     with cycle_progress(describe, lines=True) as show:
@@ -321,9 +323,10 @@ def _report(harvest: Harvest) -> None:
 
     found, hunted, tracked = harvest.discoveries, harvest.statistics, harvest.tracking
     print_text(
-        f"\nFound {found.videos:,} videos of {found.channels:,} channels and took "
-        f"{tracked.get('samples', 0):,} samples of them: {tracked.get('breakouts', 0):,} breakouts. "
-        f"The search queue has {found.topics:,} topics."
+        f"\nFound {counted(found.videos, 'video')} of {counted(found.channels, 'channel')} and took "
+        f"{counted(tracked.get('samples', 0), 'sample')} of them: "
+        f"{counted(tracked.get('breakouts', 0), 'breakout')}. "
+        f"The search queue has {counted(found.topics, 'topic')}."
     )
     if hunted["detail"]:
         print_text(hunted["detail"])

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
+from atlas.wording import counted
 from maia.commands.tables import Column, print_table
 from maia.commands.terminal import ExitStatus, console, load_settings, print_json, print_text
 from maia.commands.workshop import workshop
-from maia.maintenance.wording import counted
 
 if TYPE_CHECKING:
     from atlas.adapters.patterns import PatternsDAO
@@ -419,7 +419,7 @@ def _told(exchange: Mapping[str, Any]) -> str:
         return f"{calls}, but can't reach it"
     return (
         f"{calls}, sends {counted(exchange['sent'], 'record')} and gets {exchange['received']} "
-        f"({exchange['bytes']:,} bytes)"
+        f"({counted(exchange['bytes'], 'byte')})"
     )
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from atlas.wording import counted
 from maia.commands.terminal import AsJson, ExitStatus, console, print_json, print_text, run, status_of
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def doctor(as_json: AsJson = False) -> None:
         print_json(overall | {"checks": [asdict(check) for check in checks]})
     else:
         verdict = "" if failed else "; not ready yet, see above" if blocking else ": ready"
-        print_text(f"\n{len(checks)} checks, {len(failed)} failed{verdict}")
+        print_text(f"\n{counted(len(checks), 'check')}, {len(failed)} failed{verdict}")
     if failed:
         raise typer.Exit(failed[0].status)
 
@@ -299,7 +300,7 @@ def _failure_texts(settings: Settings) -> Check:
 def _maintainer(settings: Settings) -> Iterator[Check]:
     """Where alerts go, and what the maintainer may change by itself."""
     if urls := len(settings.notifier.urls):
-        yield ok("alerts", f"sent to {urls} address{'' if urls == 1 else 'es'}; to try: maia alerts test")
+        yield ok("alerts", f"sent to {counted(urls, 'address', 'addresses')}; to try: maia alerts test")
     else:
         remedy = "set PLEIADES_NOTIFIER__URLS, then run maia alerts test"
         yield warning("alerts", "only logged, as no address is set", remedy)
@@ -386,7 +387,11 @@ async def _server(atlas: Atlas, name: str, took: str) -> list[Check]:
     if row["oldest_transaction_s"] > LONG_TRANSACTION_S:
         minutes = row["oldest_transaction_s"] / 60
         remedy = "end it, as it slows agents down more and more (SELECT * FROM pg_stat_activity)"
-        checks.append(warning("database", f"a transaction has been open for {minutes:.0f} minutes", remedy))
+        checks.append(
+            warning(
+                "database", f"a transaction has been open for {counted(round(minutes), 'minute')}", remedy
+            )
+        )
     return checks
 
 
@@ -416,7 +421,11 @@ async def _vault(settings: Settings, database: Database, *, migrated: bool) -> C
         return warning("vault", f"{name}: {error}", remedy)
     if waiting:
         remedy = "nothing to do: the hunter moves some of them into the vault in each cycle"
-        return warning("vault", f"{name} works, {waiting:,} objects are still in the database", remedy)
+        return warning(
+            "vault",
+            f"{name} works, {counted(waiting, 'object is', 'objects are')} still in the database",
+            remedy,
+        )
     return ok("vault", f"{name} works")
 
 
@@ -445,7 +454,7 @@ async def _exposure(atlas: Atlas) -> Check:
     dao = AccessDAO(atlas.db, clock=atlas.clock, settings=settings)
     keys, place = await dao.keys(), f"{settings.host}:{settings.port}"
     if keys:
-        return ok("service", f"{place}, for whoever has one of {len(keys)} keys")
+        return ok("service", f"{place}, for whoever has one of {counted(len(keys), 'key')}")
     if is_loopback(settings.host):
         return ok("service", f"{place}, for programs of this machine; no key is needed")
     finding = f"maia api and maia up refuse to listen on {place}, as nobody would need a key"
@@ -464,7 +473,7 @@ def _key(key: KeyStatus) -> Check:
         case KeyState.OPEN | KeyState.HALF_OPEN:
             again = f" at {key.retry_at:%H:%M:%S} UTC" if key.retry_at else ""
             return warning("key in use", finding, f"nothing to do: it will be tried again{again}")
-    return ok("key in use", f"{finding}, {key.calls:,} calls today")
+    return ok("key in use", f"{finding}, {counted(key.calls, 'call')} today")
 
 
 def _quota(lines: Sequence[LedgerLine], verdict: Availability) -> Check:
@@ -473,7 +482,7 @@ def _quota(lines: Sequence[LedgerLine], verdict: Availability) -> Check:
     usable = any(key.state == "active" for line in lines for key in line.keys)
     paced = left and usable and verdict.reopens_at and not any(line.closed_until for line in lines)
     if verdict.open or paced:
-        return ok("quota", f"{place}: {left:,} units left today")
+        return ok("quota", f"{place}: {counted(left, 'unit')} left today")
     until = f"until {verdict.reopens_at:%Y-%m-%d %H:%M:%S} UTC" if verdict.reopens_at else "until you act"
     remedy = "nothing to do: agents wait until then; for details: maia keys"
     if verdict.reopens_at is None:

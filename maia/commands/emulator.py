@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from atlas.wording import counted
 from maia.commands import terminal
 from maia.commands.arguments import parse_moment
 from maia.commands.terminal import AsJson, console, print_line, print_text
@@ -196,7 +197,7 @@ def _announce(served: Emulator, clock: VirtualClock, file: Path | None, *, as_js
         print_line(ready)
     else:
         speed = "at normal speed" if clock.speed == 1 else f"{clock.speed:g} times as fast as real time"
-        videos = f"{len(served.catalogue):,} videos of {served.catalogue.path}"
+        videos = f"{counted(len(served.catalogue), 'video')} of {served.catalogue.path}"
         lines = [
             f"YouTube emulator at {served.url}: {videos}, realism: {served.world.realism.name}",
             f"Its time is {clock.now():%Y-%m-%d %H:%M:%S} UTC and runs {speed}: {served.url}/_emulator",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from atlas.wording import counted
 from maia.commands.arguments import parse_day_or_moment
 from maia.commands.terminal import (
     AsJson,
@@ -140,7 +141,8 @@ def export(
         )  # fmt: skip
     else:
         place = "standard output" if to == "-" else to
-        summary = f"wrote {written.rows:,} {table} ({written.bytes:,} bytes) to {place} in {took_s:.1f} s"
+        rows, size = counted(written.rows, table.removesuffix("s")), counted(written.bytes, "byte")
+        summary = f"wrote {rows} ({size}) to {place} in {took_s:.1f} s"
         print_text(summary, stderr=to == "-")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from atlas.wording import counted
 from maia.commands.tables import Column, print_table
 from maia.commands.terminal import AsJson, print_json, print_line, print_text, with_atlas
 from maia.views.words import plain
@@ -208,9 +209,8 @@ def run(as_json: AsJson = False) -> None:
 
 
 def _print_site(found: FederationStatus) -> None:
-    sites = "1 site" if found.sites == 1 else f"{found.sites} sites"
     print_text(f"This site is {found.site}, a {found.role}.")
-    print_text(f"Its cluster {found.cluster} has {sites}.")
+    print_text(f"Its cluster {found.cluster} has {counted(found.sites, 'site')}.")
     if not found.has_token:
         print_text("It exchanges with nobody: set PLEIADES_FEDERATION__TOKEN, the same at each site.")
     elif not found.calls:

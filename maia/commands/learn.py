@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from atlas.wording import counted
 from maia.commands.tables import Column, print_table
 from maia.commands.terminal import (
     AsJson,
@@ -155,23 +156,25 @@ def _print_preview(seen: Preview) -> None:
             title="The first observations",
         )  # fmt: skip
         print_text(
-            f"{seen.rows:,} rows would be read as {seen.format}, of which {seen.observations:,} can be used: "
-            f"{as_text(seen.first)} to {as_text(seen.last)}. Nothing was learnt."
+            f"{counted(seen.rows, 'row')} would be read as {seen.format}, of which {seen.observations:,} can "
+            f"be used: {as_text(seen.first)} to {as_text(seen.last)}. Nothing was learnt."
         )
         _print_unclear(seen.unclear_outcomes)
 
 
 def _print_taught(taught: Taught) -> None:
     if taught.already_learnt:
-        print_text(f"nothing new: what is in this file was learnt before, all {taught.skipped:,} rows of it")
+        print_text(
+            f"nothing new: what is in this file was learnt before, {counted(taught.skipped, 'row')} in all"
+        )
         return
     if taught.skipped:
-        print_text(f"went on after {taught.skipped:,} rows that an earlier run had learnt")
+        print_text(f"went on after {counted(taught.skipped, 'row')} that an earlier run had learnt")
     if taught.observations:
         print_text(
-            f"learnt from {taught.observations:,} observations in {taught.rows:,} rows: "
-            f"{taught.new_patterns:,} new patterns, {taught.changed_patterns:,} changed, "
-            f"{taught.forgotten_patterns:,} forgotten; {taught.patterns:,} are known"
+            f"learnt from {counted(taught.observations, 'observation')} in {counted(taught.rows, 'row')}: "
+            f"{counted(taught.new_patterns, 'new pattern')}, {taught.changed_patterns:,} changed, "
+            f"{taught.forgotten_patterns:,} forgotten; {counted(taught.patterns, 'is', 'are')} known"
         )
         _print_unclear(taught.unclear_outcomes)
 
@@ -179,16 +182,16 @@ def _print_taught(taught: Taught) -> None:
 def _print_unclear(rows: int) -> None:
     if rows:
         print_text(
-            f"{rows:,} rows have an outcome that is no usual word for success or failure, and count as "
-            "successes: if whatever is no success is a failure, name the column with --outcome"
+            f"{counted(rows, 'row has', 'rows have')} an outcome that is no usual word for success or "
+            "failure, which counts as success: if whatever is no success is a failure, name the column "
+            "with --outcome"
         )
 
 
 def _conclude(usable: int, refused: int, first: Sequence[RefusedRow], *, quiet: bool) -> None:
     """Report the rows that were refused, and fail if none could be used."""
     if refused and not quiet:
-        rows = "row can't" if refused == 1 else "rows can't"
-        print_text(f"{refused:,} {rows} be used:", stderr=True)
+        print_text(f"{counted(refused, 'row')} can't be used:", stderr=True)
         for row in first:
             print_text(f"  line {row.line:,}: {row.reason}", stderr=True)
         if refused > len(first):

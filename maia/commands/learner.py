@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from atlas.wording import counted
 from maia.commands.arguments import parse_since
 from maia.commands.tables import Column, print_table
 from maia.commands.terminal import AsJson, as_text, console, print_json, print_text, with_atlas
@@ -96,9 +97,9 @@ def _number(value: float | None, digits: int) -> str:
 def _conclusion(scores: ForecastScores) -> str:
     begin = as_text(scores.since)
     checked = (
-        f"The latest {scores.checked:,} forecasts checked since {begin} are scored."
+        f"Scored: the latest {counted(scores.checked, 'forecast')} checked since {begin}."
         if scores.is_cut
-        else f"{scores.checked:,} forecasts were checked since {begin}."
+        else f"{counted(scores.checked, 'forecast was', 'forecasts were')} checked since {begin}."
         if scores.checked
         else f"No forecast was checked since {begin}: that is done once its day or week has passed."
     )
@@ -106,9 +107,13 @@ def _conclusion(scores: ForecastScores) -> str:
     off = sum(each.is_off for each in scores.scores)
     judged = sum(each.coverage is not None for each in scores.scores)
     kept = (
-        f" In {judged - off} of {judged} rows with intervals, these hold as often as they should."
+        f" In {judged - off} of {counted(judged, 'row')} with intervals, these hold as often as they should."
         if judged
         else ""
     )
-    waiting = f"{scores.waiting:,} wait for what comes{due}." if scores.waiting else "None is waiting."
+    waiting = (
+        f"{counted(scores.waiting, 'waits', 'wait')} for what comes{due}."
+        if scores.waiting
+        else "None is waiting."
+    )
     return f"{checked}{kept} {waiting}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from atlas.wording import counted
 from maia.commands import copying
 from maia.commands.arguments import parse_context
 from maia.commands.tables import Column, print_table
@@ -338,11 +339,7 @@ def _print_count(count: int, done: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"patterns": count})
     else:
-        print_text(f"{_several(count, 'pattern')} {done}")
-
-
-def _several(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+        print_text(f"{counted(count, 'pattern')} {done}")
 
 
 async def _without_personal_data(atlas: Atlas, context: Mapping[str, Scalar]) -> dict[str, Scalar]:
@@ -418,7 +415,7 @@ def _print_next(found: NextSteps) -> None:
             for each in found.next
         ],
     )  # fmt: skip
-    print_text(f"Learnt from {_several(found.observations, 'action')} of the agent {found.agent}.")
+    print_text(f"Learnt from {counted(found.observations, 'action')} of the agent {found.agent}.")
     if found.never_seen:
         print_text(f"It was never seen to do {', '.join(map(repr, found.never_seen))}.")
 
@@ -454,7 +451,7 @@ def _print_details(details: PatternDetails) -> None:
 
 def _facts(believed: BelievedPattern) -> list[tuple[str, str]]:
     low, high = f"{believed.confidence:.2f}", f"{believed.high:.2f}"
-    counted = f"{believed.pos:,} for, {believed.neg:,} against"
+    evidence = f"{believed.pos:,} for, {believed.neg:,} against"
     reward = believed.reward / believed.support if believed.support else 0.0
     facts: list[tuple[str, Any]] = [
         ("id", believed.id),
@@ -462,7 +459,7 @@ def _facts(believed: BelievedPattern) -> list[tuple[str, str]]:
         ("when", " and ".join(believed.conditions) or "always"),
         ("advises", believed.action),
         ("confidence", f"{low}, the lower bound of [{low}, {high}]"),
-        ("evidence", f"{counted}, on {_several(believed.days, 'day')} at {_at_sites(believed)}"),
+        ("evidence", f"{evidence}, on {counted(believed.days, 'day')} at {_at_sites(believed)}"),
         ("reward", f"{reward:.3g} on average" if reward else None),
         ("last seen", as_text(believed.last_seen) if believed.last_seen else None),
         ("known since", as_text(believed.created_at)),
@@ -473,7 +470,7 @@ def _facts(believed: BelievedPattern) -> list[tuple[str, str]]:
 
 def _at_sites(believed: BelievedPattern) -> str:
     if believed.of_sites == 1:
-        return _several(believed.sites, "site")
+        return counted(believed.sites, "site")
     return f"{believed.sites} of {believed.of_sites} sites"
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from atlas.wording import counted
 from maia.commands.tables import Column, print_table
 from maia.commands.terminal import AsJson, print_json, print_text, with_atlas
 from maia.views.words import plain
@@ -56,7 +57,7 @@ def _print(found: Plan) -> None:
     print_text(
         "Growing: "
         + (
-            f"at least {threshold:,.0f} views an hour over the first 24 hours."
+            f"at least {counted(round(threshold), 'view')} an hour over the first 24 hours."
             if threshold is not None
             else "not known yet; it takes a day until the first videos found are judged."
         )

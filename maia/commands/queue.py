@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from atlas.wording import counted
 from maia.commands.tables import Column, print_table
 from maia.commands.terminal import AsJson, print_json, print_text, with_atlas
 from maia.views.words import plain
@@ -122,4 +123,4 @@ def _print_count(count: int, done: str, *, as_json: bool) -> None:
         print_json({"topics": count})
     else:
         hint = "" if count else ": no such topic (maia queue list shows them)"
-        print_text(f"{done} {count} topic{'s' if count != 1 else ''}{hint}")
+        print_text(f"{done} {counted(count, 'topic')}{hint}")

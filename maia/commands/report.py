@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
+from atlas.wording import counted
 from maia.commands.arguments import ShowsByDefault
 from maia.commands.tables import Column, print_table
 from maia.commands.terminal import AsJson, percent, print_json, print_text, span_text, with_atlas
@@ -383,7 +384,8 @@ def _lasted(seconds: float, ended_at: datetime | None) -> str:
 def _print_knowledge(shown: Report) -> None:
     learnt = shown.learnt
     if learnt is not None:
-        title = f"Learnt: {learnt.known:,} patterns known, {learnt.new:,} new, {learnt.forgotten:,} forgotten"
+        known = counted(learnt.known, "pattern")
+        title = f"Learnt: {known} known, {learnt.new:,} new, {learnt.forgotten:,} forgotten"
         ids = {each.id for each in learnt.newest}
         rows = [*learnt.newest, *(each for each in learnt.strongest if each.id not in ids)]
         print_table(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from atlas.wording import counted
 from maia.commands.arguments import parse_day_or_moment
 from maia.commands.terminal import AsJson, print_json, print_text, with_atlas
 
@@ -90,7 +91,7 @@ def seed(
         print_json({"given": len(wanted), "added": added} | narrowed)
     else:
         only = f" ({parameters})" if parameters else ""
-        topics = "1 topic" if len(wanted) == 1 else f"{len(wanted):,} topics"
+        topics = counted(len(wanted), "topic")
         print_text(f"seeded {topics}{only}, {added} of them new or active again; search with: maia hunter")
 
 

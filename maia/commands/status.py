@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from atlas.wording import counted
 from maia import agents
 from maia.commands.keys import print_ledger
 from maia.commands.tables import Column, print_table
@@ -50,8 +51,8 @@ def _as_json(found: Status) -> dict[str, Any]:
 def _print(found: Status) -> None:
     counts = found.found
     print_text(
-        f"{as_text(found.now)}: {counts.videos:,} videos of {counts.channels:,} channels; "
-        f"{counts.topics:,} topics\n"
+        f"{as_text(found.now)}: {counted(counts.videos, 'video')} of "
+        f"{counted(counts.channels, 'channel')}; {counted(counts.topics, 'topic')}\n"
     )
     queue = found.queue
     print_table(
@@ -70,7 +71,11 @@ def _print(found: Status) -> None:
     _print_calls(found.calls)
     _print_suggestions(found.suggestions)
     waiting = found.vault.waiting
-    stored = f"{waiting:,} objects are still in the database" if waiting else "everything is stored"
+    stored = (
+        f"{counted(waiting, 'object is', 'objects are')} still in the database"
+        if waiting
+        else "everything is stored"
+    )
     print_text(f"Vault ({found.vault.provider}): {stored}")
 
 
@@ -89,7 +94,7 @@ def _print_feeds(feeds: FeedsState, now: datetime) -> None:
     if not feeds.enabled:
         print_text("Feeds: switched off by PLEIADES_DISCOVERY__OFF\n")
         return
-    text = f"Feeds: {feeds.looks_today:,} of {feeds.looks_per_day:,} looks today"
+    text = f"Feeds: {feeds.looks_today:,} of {counted(feeds.looks_per_day, 'look')} today"
     if feeds.paused_until is not None:
         text += f"; paused until {as_text(feeds.paused_until)}, as YouTube refused: {feeds.reason}"
     elif feeds.next_look_at is not None:
@@ -124,7 +129,7 @@ def _print_tracking(tracking: Tracking) -> None:
         return
     print_table(columns, rows, title=f"Sampling schedule (velocity is {ATTRIBUTION})")
     print_text(
-        f"The quota pays for {tracking.paid_per_h:,.0f} samples an hour; the schedule needs "
+        f"The quota pays for {counted(round(tracking.paid_per_h), 'sample')} an hour; the schedule needs "
         f"{tracking.demand_per_h:,.0f}."
     )
     if tracking.paid_per_h < tracking.demand_per_h:
@@ -133,8 +138,8 @@ def _print_tracking(tracking: Tracking) -> None:
         )
     if tracking.short_per_h:
         print_text(
-            f"Even then the quota is short by {tracking.short_per_h:,.0f} samples an hour, so some videos "
-            "wait too long: track fewer, or raise PLEIADES_TRACKER__HOT_INTERVAL_H."
+            f"Even then the quota is short by {counted(round(tracking.short_per_h), 'sample')} an hour, so "
+            "some videos wait too long: track fewer, or raise PLEIADES_TRACKER__HOT_INTERVAL_H."
         )
     print_text()
 

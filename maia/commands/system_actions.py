@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from atlas.wording import counted
 from maia.commands.arguments import parse_since
 from maia.commands.tables import Column, print_table
 from maia.commands.terminal import AsJson, Since, as_text, print_json, print_text, with_atlas
@@ -81,6 +82,6 @@ def _print(found: Actions) -> None:
         print_text(f"The maintainer changed nothing since {as_text(found.since)}.")
     for each in found.given_up:
         print_text(
-            f"Given up after {each.attempts} attempts: {each.kind} of {each.target}"
+            f"Given up after {counted(each.attempts, 'attempt')}: {each.kind} of {each.target}"
             f"{'' if each.node is None else f' on {each.node}'}: {each.result}"
         )

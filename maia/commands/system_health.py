@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from atlas.wording import counted
 from maia.commands.terminal import (
     AsJson,
     ExitStatus,
@@ -149,7 +150,7 @@ def _verdict(found: Health) -> str:
     for finding in found.judgement.findings:
         counts[finding.severity] += 1
     told = [
-        f"{counts[severity]} {severity}{'' if counts[severity] == 1 else 's'}"
+        counted(counts[severity], severity)
         for severity in (Severity.ERROR, Severity.WARNING)
         if counts[severity]
     ]

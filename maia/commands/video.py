@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from atlas.foreign import one_line
+from atlas.wording import counted
 from maia.commands.arguments import TakesIds, looks_like_a_video, parse_span, parse_video
 from maia.commands.terminal import (
     AsJson,
@@ -215,7 +216,7 @@ def _clock(report: VideoView) -> list[tuple[str, str | None]]:
     zone = zone_name(found.zone)
     pinned = " (pinned)" if found.pinned_zone is not None else ""
     every = "" if found.interval_h is None else f", every {found.interval_h:.3g} h{_why(report)}"
-    misses = f"absent from the last {found.misses} answers" if found.misses else None
+    misses = f"absent from the last {counted(found.misses, 'answer')}" if found.misses else None
     return [
         ("status", _state(report)),
         ("watched", "yes" if found.watched else None),
@@ -251,8 +252,8 @@ def _growth(report: VideoView) -> list[tuple[str, str | None]]:
     from maia.commands.plots import compact
 
     found = report.details
-    counts = {"views": found.last_views, "likes": found.last_likes, "comments": found.last_comments}
-    visible = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count is not None)
+    counts = {"view": found.last_views, "like": found.last_likes, "comment": found.last_comments}
+    visible = ", ".join(counted(count, name) for name, count in counts.items() if count is not None)
     usual = found.relative_velocity
     return [
         ("counts", f"{visible or 'hidden'}{_as_of(found.last_at)}"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from atlas.wording import counted
 from maia.commands.arguments import (
     TakesIds,
     looks_like_a_video,
@@ -164,7 +165,7 @@ def _as_dict(line: WatchLine) -> dict[str, object]:
 
 
 def _row(line: WatchLine) -> tuple[object, ...]:
-    asked = f"requested {line.asks} times" if line.asks else "to be fetched"
+    asked = f"requested {counted(line.asks, 'time')}" if line.asks else "to be fetched"
     return (
         line.kind, line.id, line.title, zone_name(line.zone) or "by age",
         _state(line) if line.known else asked, line.videos, line.last_sampled_at, line.next_due_at,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from atlas.errors import DatabaseError
+from atlas.wording import counted
 from maia.cycle import cycle
 from maia.cycle.cycle import Cycle, OnProgress, Stats, within_grace
 from maia.cycle.outcome import Outcome
@@ -183,8 +184,12 @@ class ClaimingCycle(Cycle[Stats], Generic[Held, Stats]):
 
     def _not_given_back(self, count: int, error: DatabaseError) -> None:
         logger.warning(
-            "%d claims could not be released, and end when their lease expires: %s",
-            count,
+            "%s: %s",
+            counted(
+                count,
+                "claim could not be released, and ends when its lease expires",
+                "claims could not be released, and end when their lease expires",
+            ),
             error,
             extra={"action": "release_failed"},
         )

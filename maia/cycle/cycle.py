@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 from atlas.composition import check_clock, check_free_disk
 from atlas.errors import AtlasError, DatabaseError
 from atlas.queries import clean_text
+from atlas.wording import counted
 from maia.cycle import sessions
 from maia.cycle.adapting import Adaptation
 from maia.cycle.expectations import Expected
@@ -255,8 +256,8 @@ class Cycle(ABC, Generic[Stats]):
         )
         if self._steps_left_out:
             logger.info(
-                "%d steps are not recorded, as a cycle records at most %d",
-                self._steps_left_out,
+                "%s not recorded, as a cycle records at most %d",
+                counted(self._steps_left_out, "step is", "steps are"),
                 MOST_STEPS,
                 extra={"action": "steps_left_out"},
             )

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from atlas.wording import counted
 
-def in_words(statistics: Mapping[str, Any], counted: Mapping[str, str]) -> str:
-    """What cycles did, in a sentence or two; `counted` maps the statistics to name first to their nouns."""
-    text = ", ".join(f"{statistics[name]:,} {what}" for name, what in counted.items())
+
+def in_words(statistics: Mapping[str, Any], nouns: Mapping[str, tuple[str, str]]) -> str:
+    """What cycles did, in a sentence or two: first the statistics that have nouns, of one and of more."""
+    text = ", ".join(counted(statistics[name], one, more) for name, (one, more) in nouns.items())
     units = ", ".join(f"{count:,} {bucket}" for bucket, count in statistics["units"].items()) or "none"
     text += f" in {statistics['seconds']:.1f} s; units: {units}"
     skipped = ", ".join(f"{count:,} {reason}" for reason, count in statistics["skipped"].items())

@@ -32,6 +32,7 @@ from atlas.adapters.uploads import (
 from atlas.composition import Atlas
 from atlas.config import Bucket
 from atlas.errors import LeaseLost
+from atlas.wording import counted
 from maia.discovery.source import FEEDS, Ask, Finding, Source, Stored
 from maia.learning import growth, polling
 from maia.youtube.client import YouTube
@@ -469,12 +470,11 @@ def _real_s(atlas: Atlas, wait: timedelta) -> float:
 
 
 def _ask(looks: Sequence[ClaimedLook]) -> FeedsAsk:
-    noun = "feed" if len(looks) == 1 else "feeds"
     first = looks[0]
     return FeedsAsk(
         arm=FEEDS,
         key=(FEEDS, first.token, first.channel_id),
-        about=f"{len(looks)} {noun} from {first.channel_id}",
+        about=f"{counted(len(looks), 'feed')} from {first.channel_id}",
         units=0,
         looks=tuple(looks),
     )

@@ -19,6 +19,7 @@ from atlas.clock import pacific_day
 from atlas.composition import Atlas
 from atlas.config import BUCKETS, Bucket, DiscoverySettings, LearnerSettings
 from atlas.errors import AtlasError, ConfigError
+from atlas.wording import counted
 from maia.discovery.forms import FORMS, SPECIFICATION
 from maia.discovery.source import CHARTS, FEEDS, UPLOADS
 from maia.learning import conduct
@@ -137,7 +138,7 @@ class Planner:
         standing = conduct.standing([frozenset({_KIND})] * odd + [frozenset()] * (asks - odd))
         if standing.is_well or not await self.dao.mark_unwell(self.day, arm, oddity):
             return
-        text = f"{odd} of {asks} answers today were not as asked: {oddity}."
+        text = f"Of {counted(asks, 'answer')} today, {counted(odd, 'was', 'were')} not as asked: {oddity}."
         logger.warning("%s: %s", arm, text, extra={"action": "arm_unwell"})
         payload = {"arm": arm, "oddity": oddity, "asks": asks, "odd": odd}
         await self.atlas.events.append("hunter.unwell", payload, agent="hunter")
@@ -243,8 +244,8 @@ def _explained(arm: PlannedArm, priors: Mapping[str, ArmPrior]) -> PlannedArm:
     prior = priors.get(arm.arm)
     if prior is None:
         return arm
-    reason = f"{arm.reason}; prior ×{prior.factor:.2g} by pattern {prior.pattern_id[:8]} ({prior.days} days)"
-    return replace(arm, reason=reason)
+    by = f"pattern {prior.pattern_id[:8]} ({counted(prior.days, 'day')})"
+    return replace(arm, reason=f"{arm.reason}; prior ×{prior.factor:.2g} by {by}")
 
 
 def _health(days: Iterable[DayOfArm], today: date) -> float:

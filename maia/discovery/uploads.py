@@ -18,6 +18,7 @@ from atlas.adapters.uploads import ClaimedLook, Gap, LookResult, Pace, UploadsDA
 from atlas.composition import Atlas
 from atlas.config import Bucket
 from atlas.errors import LeaseLost
+from atlas.wording import counted
 from maia.discovery.feeds import FIRST_LOOK_BACK, evidence_of, hold, rule, scaled_pace, with_evidence
 from maia.discovery.source import FEEDS, UPLOADS, Ask, Finding, Source, Stored
 from maia.learning import polling
@@ -196,6 +197,6 @@ def _counts_ask(looks: Sequence[ClaimedLook]) -> CountsAsk:
     return CountsAsk(
         arm=UPLOADS,
         key=(UPLOADS, first.token, first.channel_id),
-        about=f"{len(looks)} channels from {first.channel_id}",
+        about=f"{counted(len(looks), 'channel')} from {first.channel_id}",
         looks=tuple(looks),
     )

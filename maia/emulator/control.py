@@ -11,6 +11,7 @@ import orjson
 from aiohttp import web
 
 from atlas.clock import Clock, VirtualClock
+from atlas.wording import counted
 from maia.emulator.faults import Fault
 from maia.origin import refusal
 
@@ -156,7 +157,7 @@ th {{ border-bottom: 1px solid #999 }}</style>
 <h1>YouTube emulator</h1>
 <p>It is <b>{clock["now"]}</b> and time runs {clock["speed"]:g} times as fast. The day of quota is
 {quota["pacific_day"]} in Los Angeles and ends at {quota["resets_at"]}.
-{state["catalogue"]["videos"]:,} videos from {escape(state["catalogue"]["path"])}. Faults: {faults}.
+{counted(state["catalogue"]["videos"], "video")} from {escape(state["catalogue"]["path"])}. Faults: {faults}.
 Realism: {state["realism"]["name"]}.</p>
 <table><tr><th>project<th>bucket<th>used<th>left<th>refused{buckets}</table>
 <table><tr><th>project<th>method<th>status<th>calls{calls}</table>

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from atlas.documents import DocumentError, bounded_lines, check_text_encoding
+from atlas.wording import counted
 from maia.emulator.catalogue import CatalogueError
 from maia.emulator.curves import HIDDEN, Sample
 from maia.youtube.categories import CATEGORIES
@@ -254,7 +255,7 @@ class _Records:
     def _why_torn(self, cells: Sequence[str]) -> str | None:
         """Why a record is broken, or None. An open quote may swallow the rows up to the next quote."""
         if len(cells) != self._width:
-            return f"the row has {len(cells)} fields, but the header has {self._width}"
+            return f"the row has {counted(len(cells), 'field')}, but the header has {self._width}"
         if any(self._is_row(text) for _, text in self._taken[1:]):
             return "a quote is never closed: there is another row inside it"
         if any(_UNDECODED.search(text) for _, text in self._taken):

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, get_args
 
 import msgpack
 
+from atlas.wording import counted
 from maia.errors import MaiaError
 
 MOST_BYTES: Final = 9 * 2**20
@@ -70,7 +71,7 @@ class Sealer:
     def open(self, sealed: bytes) -> Letter:
         """The letter, if its seal holds; SealBroken if it doesn't."""
         if not _SEAL_BYTES < len(sealed) <= MOST_BYTES:
-            raise SealBroken(f"a message of {len(sealed):,} bytes is none of ours")
+            raise SealBroken(f"a message of {counted(len(sealed), 'byte')} is none of ours")
         seal, packed = sealed[:_SEAL_BYTES], sealed[_SEAL_BYTES:]
         if not hmac.compare_digest(seal, hmac.digest(self._key, packed, sha256)):
             raise SealBroken("the seal is not of this cluster's token: all sites need the same one")

@@ -13,6 +13,7 @@ from atlas.adapters.changes import ChangesDAO
 from atlas.adapters.federation import FederationDAO, Heard
 from atlas.conflicts import retry_conflicts
 from atlas.recovery import Backoff
+from atlas.wording import counted
 from maia.federation.messages import (
     LARGEST_CLOCK_DIFFERENCE,
     MOST_SITES,
@@ -233,7 +234,7 @@ class Site:
         if of_peer > self.quota:
             raise Refused(
                 Reason.QUOTA,
-                f"it brings more than {self.quota:,} new patterns a day: if that is right, raise "
+                f"it brings more than {counted(self.quota, 'new pattern')} a day: if that is right, raise "
                 "PLEIADES_FEDERATION__MOST_NEW_PATTERNS or PLEIADES_LEARNER__MAX_PATTERNS at this site",
             )
         if await dao.new_keys_today() + more > _QUOTA_OF_ALL * self.quota:

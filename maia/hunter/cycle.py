@@ -29,6 +29,7 @@ from atlas.composition import Atlas
 from atlas.config import BUCKETS, Bucket
 from atlas.errors import ConfigError, DatabaseError, DatabaseUnavailable, DataRefused, LeaseLost
 from atlas.keyring import KeyRing, LedgerLine
+from atlas.wording import counted
 from maia.agents import round_s
 from maia.cycle.adapting import QUOTA, sized_for_quota
 from maia.cycle.agent import Agent, Highlight
@@ -69,8 +70,9 @@ ASKS_TOGETHER = 4
 OFFERED_CHANNELS = 20
 """How many channels the event of a cycle's new videos names: those with most of them."""
 
-_COUNTED = {
-    "topics": "topics", "pages": "pages", "found": "results", "new": "new videos", "tags": "new topics",
+_NOUNS = {
+    "topics": ("topic", "topics"), "pages": ("page", "pages"), "found": ("result", "results"),
+    "new": ("new video", "new videos"), "tags": ("new topic", "new topics"),
 }  # fmt: skip
 
 
@@ -232,17 +234,17 @@ class Hunter(Agent[HunterStatistics]):
 
     @staticmethod
     def headline(statistics: Mapping[str, Any]) -> str:
-        return f"{statistics['new']:,} new videos"
+        return counted(statistics["new"], "new video")
 
     @staticmethod
     def summary(statistics: Mapping[str, Any]) -> str:
-        return in_words(statistics, _COUNTED)
+        return in_words(statistics, _NOUNS)
 
     @classmethod
     async def highlights(cls, atlas: Atlas, limit: int) -> list[Highlight]:
         dao = MaiaDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         found = await dao.top_videos(limit)
-        return [Highlight(video.id, video.title, f"{video.view_count:,} views") for video in found]
+        return [Highlight(video.id, video.title, counted(video.view_count, "view")) for video in found]
 
     @classmethod
     async def table(cls, atlas: Atlas, name: str) -> list[Mapping[str, Any]]:
@@ -467,8 +469,8 @@ class Hunter(Agent[HunterStatistics]):
             await source.tidy()
         if judged.videos:
             logger.info(
-                "of %d videos found early, %d grew",
-                judged.videos,
+                "of %s found early, %d grew",
+                counted(judged.videos, "video"),
                 judged.growing,
                 extra={"action": "hunter_judged"},
             )
@@ -540,7 +542,8 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
             self.idle += f" for the next at {soonest}"
         if batch.general is not None:
             count, left = batch.general
-            reason = f"{count:,} questions of the general bucket, as {left:,} units are left today"
+            remaining = counted(left, "unit is left", "units are left")
+            reason = f"{counted(count, 'question')} of the general bucket, as {remaining} today"
             self.adaptation.note(QUOTA, reason)
         if batch.closing:
             self._close(batch.closing)
@@ -801,8 +804,8 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
 
     def _summary(self, statistics: HunterStatistics) -> str:
         return (
-            f"hunted by {statistics.asks} questions: {statistics.pages} pages, {statistics.new} new videos, "
-            f"{statistics.tags} new topics"
+            f"hunted by {counted(statistics.asks, 'question')}: {counted(statistics.pages, 'page')}, "
+            f"{counted(statistics.new, 'new video')}, {counted(statistics.tags, 'new topic')}"
         )
 
 

@@ -20,6 +20,7 @@ from atlas.adapters.patterns import PatternsDAO
 from atlas.composition import Atlas
 from atlas.errors import VaultError
 from atlas.gitstore import GitError
+from atlas.wording import counted
 from maia.cycle.agent import Agent
 from maia.cycle.cycle import Cycle, OnProgress
 from maia.cycle.outcome import CycleStatistics, Progress
@@ -113,22 +114,25 @@ class Learner(Agent[LearnerStatistics]):
 
     @staticmethod
     def headline(statistics: Mapping[str, Any]) -> str:
-        return f"{statistics['new_patterns']:,} new patterns"
+        return counted(statistics["new_patterns"], "new pattern")
 
     @staticmethod
     def summary(statistics: Mapping[str, Any]) -> str:
         read = ", ".join(
-            f"{statistics[name]:,} {name}" for name in ("observations", "measurements", "curves")
+            counted(statistics[f"{noun}s"], noun) for noun in ("observation", "measurement", "curve")
         )
         text = (
             f"learnt from {read} in {statistics['seconds']:.1f} s: "
-            f"{statistics['new_patterns']:,} new patterns, {statistics['changed_patterns']:,} changed, "
-            f"{statistics['forgotten_patterns']:,} forgotten; "
-            f"{statistics['patterns']:,} are known; {statistics['forecasts']:,} forecasts, "
-            f"{statistics['checked_forecasts']:,} earlier ones checked"
+            f"{counted(statistics['new_patterns'], 'new pattern')}, "
+            f"{statistics['changed_patterns']:,} changed, {statistics['forgotten_patterns']:,} forgotten; "
+            f"{counted(statistics['patterns'], 'is', 'are')} known; "
+            f"{counted(statistics['forecasts'], 'forecast')}, "
+            f"{counted(statistics['checked_forecasts'], 'earlier one')} checked"
         )
         if failed := statistics["failed_copies"]:
-            text += f"; {failed:,} commits or snapshots failed (the log says why)"
+            text += (
+                f"; {counted(failed, 'commit or snapshot', 'commits or snapshots')} failed (the log says why)"
+            )
         return f"{text}\n{statistics['detail']}" if statistics["detail"] else text
 
 
@@ -328,6 +332,6 @@ class LearnerCycle(Cycle[LearnerStatistics]):
 
     def _summary(self, statistics: LearnerStatistics) -> str:
         return (
-            f"learnt from {statistics.observations} observations and {statistics.curves} curves: "
-            f"{statistics.new_patterns} new patterns"
+            f"learnt from {counted(statistics.observations, 'observation')} and "
+            f"{counted(statistics.curves, 'curve')}: {counted(statistics.new_patterns, 'new pattern')}"
         )

@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol, Self
 
 from atlas.errors import ConfigError
 from atlas.extras import DISTRIBUTION, how_to_install
+from atlas.wording import counted
 from maia.errors import MaiaError
 from maia.learning.templates import CLASSES, Classified, FailureClass, FailureClassifier
 
@@ -57,9 +58,9 @@ class Advice(StrEnum):
 
 
 _HEADLINES: Final[Mapping[Headline, str]] = {
-    Headline.GOOD: "A good week: {succeeded:,} of {cycles:,} cycles succeeded.",
-    Headline.MIXED: "A mixed week: {failed:,} of {cycles:,} cycles failed.",
-    Headline.BAD: "A bad week: {failed:,} of {cycles:,} cycles failed.",
+    Headline.GOOD: "A good week: {succeeded:,} of {cycles} succeeded.",
+    Headline.MIXED: "A mixed week: {failed:,} of {cycles} failed.",
+    Headline.BAD: "A bad week: {failed:,} of {cycles} failed.",
 }
 _ADVICE: Final[Mapping[Advice, str]] = {
     Advice.NOTHING: "There is nothing to do.",
@@ -316,9 +317,13 @@ def _summarizing(week: Week) -> list[dict[str, str]]:
 
 def _drafted(week: Week, headline: Headline, advice: Advice) -> str:
     """The summary: chosen sentences, filled with the week's figures."""
-    figures = {"cycles": week.cycles, "failed": week.failed, "succeeded": week.cycles - week.failed}
+    cycles, failed = counted(week.cycles, "cycle"), week.failed
+    figures = {"cycles": cycles, "failed": failed, "succeeded": week.cycles - failed}
     sentences = [_HEADLINES[headline].format(**figures)]
-    sentences.append(f"{week.videos_found:,} videos were found and {week.videos_sampled:,} samples taken.")
+    sentences.append(
+        f"{counted(week.videos_found, 'video was', 'videos were')} found and "
+        f"{counted(week.videos_sampled, 'sample')} taken."
+    )
     if week.worst is not None and week.failures:
         sentences.append(f"Most failures were of class {week.worst}: {week.failures[week.worst]:,}.")
     sentences.append(_ADVICE[advice])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from atlas.adapters.patterns import Model, PatternsDAO
+from atlas.wording import counted
 from maia.learner.knowledge import restored_model
 from maia.learning.detectors.grouping import by_session
 from maia.learning.detectors.preferences import OPERATOR
@@ -135,4 +136,4 @@ def _why_of(known: NextActions, agent: str, action: str) -> str:
 
 
 def _agents(known: NextActions) -> str:
-    return ", ".join(f"{agent} ({observed:,} actions)" for agent, observed in known.agents.items())
+    return ", ".join(f"{agent} ({counted(observed, 'action')})" for agent, observed in known.agents.items())

@@ -167,7 +167,7 @@ def standing(recent: Iterable[frozenset[Oddity]], settings: ConductSettings = DE
     """
     pages = list(recent)
     if len(pages) < settings.least_pages:
-        return Standing(1.0, True, f"{len(pages)} pages, too few to tell")
+        return Standing(1.0, True, f"too few pages to tell: {len(pages)}")
     kinds = {kind: sum(kind in page for page in pages) for kind in Oddity}
     worst = max(kinds, key=lambda kind: (kinds[kind], kind))
     odd, n = kinds[worst], len(pages)

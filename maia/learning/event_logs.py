@@ -150,7 +150,7 @@ def parse_csv(lines: Iterable[bytes | str], columns: Mapping[str, str] | None = 
                 continue
             cells = _cells(text, separator)
             if len(cells) != len(header):
-                raise _UnreadableError(f"{len(cells)} values, but the header has {len(header)}")
+                raise _UnreadableError(f"it has {len(cells)} in place of the header's {len(header)} values")
             yield _event(dict(zip(header, cells, strict=True)), guessed, number, columns or {})
         except _UnreadableError as error:
             yield Malformed(number, str(error), text[:_SHOWN])

@@ -14,10 +14,11 @@ from atlas.backups.manifest import begun_at
 from atlas.backups.restoration import verify
 from atlas.backups.shelf import Shelf, Shelved, Verification
 from atlas.errors import AtlasError
+from atlas.wording import counted
 from maia.maintainer.actions import Action, ActionFailed, ActionState, Plan
 from maia.maintainer.duties import DutyContext, DutyReport
 from maia.maintenance.rotation import Rotation
-from maia.maintenance.wording import counted, size_text
+from maia.maintenance.wording import size_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -243,7 +244,7 @@ def told(made: Made) -> str:
     """What was made, in a sentence."""
     manifest = made.manifest
     text = (
-        f"backed up {manifest.contents.rows:,} rows as {manifest.name} "
+        f"backed up {counted(manifest.contents.rows, 'row')} as {manifest.name} "
         f"({size_text(manifest.size_bytes)} in {manifest.seconds:.0f} s)"
     )
     if made.verification is not None:

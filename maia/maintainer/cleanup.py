@@ -24,13 +24,13 @@ from atlas.clock import SystemClock
 from atlas.composition import Atlas
 from atlas.errors import AtlasError, StatementTimeout
 from atlas.vault import is_name, metadata_name
+from atlas.wording import counted
 from maia.errors import MaiaError
 from maia.maintainer.actions import Action, ActionFailed, ActionState, Plan
 from maia.maintainer.duties import DutyContext, DutyReport
 from maia.maintainer.reports import remove_names, reports_without_names
 from maia.maintainer.runs import DeleteRuns
 from maia.maintainer.tables import table_actions
-from maia.maintenance.wording import counted
 
 METADATA: Final = "metadata/"
 _REPORT: Final = re.compile(r"reports/\d{4}-W\d\d\.(html|md|json)")
@@ -152,9 +152,9 @@ class DropSamples(CleanUpAction):
         if not partitions:
             return None
         days = self.run.atlas.settings.tracker.retention_days
-        text = f"Drop {counted(len(partitions), 'day')} of samples older than {days} days"
+        text = f"Drop {counted(len(partitions), 'day')} of samples older than {counted(days, 'day')}"
         return Plan(
-            text=text + _later(later, "days"),
+            text=text + _later(later),
             commands=tuple(f"DROP TABLE {partition.name}" for partition in partitions),
             details={
                 "table": "video_stats_log",
@@ -198,7 +198,7 @@ class DropAnswers(CleanUpAction):
             return None
         objects, before = sum(days.values()), max(days) + timedelta(days=1)
         return Plan(
-            text=f"Delete {counted(objects, 'raw answer')} from before {before}" + _later(later, "days"),
+            text=f"Delete {counted(objects, 'raw answer')} from before {before}" + _later(later),
             details={
                 "table": f"vault: {METADATA}", "what": "raw answers", "rows": objects,
                 "older_than": str(before), "how": f"delete {counted(len(days), 'folder')}",
@@ -218,8 +218,8 @@ class DropAnswers(CleanUpAction):
                         deleted += count
                         self.run.on_batch(self.target, deleted, int(plan.details["rows"]))
                         if self.run.budget.is_spent:
-                            return f"deleted {deleted:,} raw answers" + _TIME_IS_UP
-        return f"deleted {deleted:,} raw answers of {counted(len(days), 'day')}"
+                            return f"deleted {counted(deleted, 'raw answer')}" + _TIME_IS_UP
+        return f"deleted {counted(deleted, 'raw answer')} of {counted(len(days), 'day')}"
 
     async def _days(self) -> tuple[dict[date, int], int]:
         """The days to delete now with their answers, and how many more are left for the next days.
@@ -338,7 +338,7 @@ class RemoveNames(CleanUpAction):
             return None
         days = self.run.atlas.settings.maintainer.retention.metadata_days
         return Plan(
-            text=f"Remove the names of videos that are erased, or older than {days} days, from "
+            text=f"Remove the names of videos that are erased, or older than {counted(days, 'day')}, from "
             f"{counted(count, 'report')}",
             details={"table": "reports", "what": "names in reports", "rows": count, "how": "clear"},
         )
@@ -441,8 +441,9 @@ def _total(sizes: Sequence[int | None]) -> int | None:
     return sum(known) if known else None
 
 
-def _later(count: int, what: str) -> str:
-    return f"; {count} more {what} follow on the next days, in case a clock is wrong" if count else ""
+def _later(days: int) -> str:
+    follow = counted(days, "more day follows", "more days follow")
+    return f"; {follow} on the next days, in case a clock is wrong" if days else ""
 
 
 def _day_of(at: datetime) -> date:

@@ -22,6 +22,7 @@ from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.db import Database
 from atlas.errors import AtlasError, CannotStore, ConfigError, DatabaseUnavailable
+from atlas.wording import counted
 from maia.cycle.agent import Agent
 from maia.cycle.cycle import Cycle, OnProgress, StepRecord
 from maia.cycle.outcome import CycleStatistics, Outcome, Progress
@@ -119,7 +120,7 @@ class Maintainer(Agent[MaintainerStatistics]):
     def headline(statistics: Mapping[str, Any]) -> str:
         ran = sum(statistics["duties"].values())
         failed = sum(statistics["failed"].values())
-        return f"{ran} duties" + (f", {failed} failed" if failed else "")
+        return counted(ran, "duty", "duties") + (f", {failed} failed" if failed else "")
 
     @staticmethod
     def summary(statistics: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ from atlas.embedded import LARGEST_LOG_BYTES
 from atlas.errors import AtlasError
 from atlas.stores import FileStore
 from atlas.vault import day_of, is_answer
+from atlas.wording import counted
 from maia.errors import MaiaError
 from maia.maintainer.actions import Action, ActionFailed, Plan
 from maia.maintenance import leftovers, log_files
@@ -102,11 +103,12 @@ class FreeSpace(Action):
         steps = self.steps()
         return Plan(
             text=f"The disk of {self._settings.data_folder} is {use.percent:.0f} % full "
-            f"({size_text(use.free_bytes)} free): free space, in up to {len(steps)} steps",
+            f"({size_text(use.free_bytes)} free): free space, in up to {counted(len(steps), 'step')}",
             commands=tuple(f"{step.name}: {step.loses}" for step in steps),
             details={
                 "table": "disk", "what": f"{use.percent:.0f} % full", "rows": None,
-                "bytes": use.total_bytes - use.free_bytes, "how": f"up to {len(steps)} steps, in order",
+                "bytes": use.total_bytes - use.free_bytes,
+                "how": f"up to {counted(len(steps), 'step')}, in order",
             },
         )  # fmt: skip
 

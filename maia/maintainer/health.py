@@ -12,6 +12,7 @@ from typing import Final
 from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.errors import AtlasError
+from atlas.wording import counted
 from maia.agents import AGENTS, round_s
 from maia.errors import MaiaError
 from maia.maintainer.actions import ActionState, Taken
@@ -23,7 +24,6 @@ from maia.maintainer.rota import Turn, rota
 from maia.maintainer.updates import finish_update
 from maia.maintenance.findings import Component, Finding, Severity
 from maia.maintenance.health import PROBE, Watched
-from maia.maintenance.wording import counted
 from maia.views.health import Health, Wanted, health
 
 logger = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from atlas import foreign
+from atlas.wording import counted
 from maia.maintenance.wording import size_text, span_text
 from maia.views.figures import bars_of, change, compact
 from maia.views.report import ArmOfWeek, Report
@@ -50,17 +51,17 @@ def summary_of(report: Report) -> str:
         return "A quiet week: nothing was found, sampled or changed."
     totals, before = report.totals, report.before
     lines = [
-        f"{totals.new:,} new videos{_versus(totals.new, before.new)}.",
+        f"{counted(totals.new, 'new video')}{_versus(totals.new, before.new)}.",
         f"{totals.early:,} found within a day of publication; {totals.growing:,} of them grew fast.",
-        f"{totals.samples:,} samples{_versus(totals.samples, before.samples)}.",
-        f"{_count(totals.breakouts, 'breakout')}.",
+        f"{counted(totals.samples, 'sample')}{_versus(totals.samples, before.samples)}.",
+        f"{counted(totals.breakouts, 'breakout')}.",
     ]
     if report.risers:
         first = report.risers[0]
         lines.append(f"Top riser: {first.title or first.id}, +{compact(first.gained)} views.")
     lines += _troubles(report)
     if report.suggestions:
-        lines.append(f"{_count(len(report.suggestions), 'suggestion')} to look at: maia comments.")
+        lines.append(f"{counted(len(report.suggestions), 'suggestion')} to look at: maia comments.")
     return "\n".join(lines)
 
 
@@ -68,7 +69,7 @@ def _troubles(report: Report) -> list[str]:
     lines = []
     if report.incidents:
         lasting = sum(each.ended_at is None for each in report.incidents)
-        lines.append(f"{_count(len(report.incidents), 'incident')}, {lasting or 'none'} of them not over.")
+        lines.append(f"{counted(len(report.incidents), 'incident')}, {lasting or 'none'} of them not over.")
     failed = {each.agent: each.failed for each in report.agents if each.failed}
     if failed:
         told = ", ".join(f"{count:,} of the {agent}" for agent, count in failed.items())
@@ -79,10 +80,6 @@ def _troubles(report: Report) -> list[str]:
 def _versus(now: float, before: float) -> str:
     changed = change(now, before)
     return "" if changed is None else f" ({changed})"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 # Templates
@@ -113,7 +110,7 @@ def _tiles(report: Report) -> list[Tile]:
         ("new videos", now.new, before.new, f"of {compact(now.found)} found"),
         ("found early", now.early, before.early, "within a day of publication"),
         ("early and growing", now.growing, before.growing, "among the fastest of their first day"),
-        ("samples", now.samples, before.samples, f"{now.breakouts:,} breakouts"),
+        ("samples", now.samples, before.samples, counted(now.breakouts, "breakout")),
         ("units of quota", now.units, before.units, "over all buckets"),
         ("cycles", now.cycles, before.cycles, f"{sum(each.failed for each in report.agents):,} failed"),
     ]
@@ -127,7 +124,7 @@ def _by_arm(arms: Sequence[ArmOfWeek], name: str) -> list[Series]:
     rest = ranked[len(foremost) :]
     if rest:
         columns = zip(*(getattr(arm, name) for arm in rest), strict=True)
-        series.append(Series(f"{len(rest)} others", tuple(float(sum(column)) for column in columns)))
+        series.append(Series(counted(len(rest), "other"), tuple(float(sum(column)) for column in columns)))
     return series
 
 

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from atlas.adapters.reports import ReportsDAO, WrittenReport
 from atlas.errors import VaultError
 from atlas.notifier import Notifier
+from atlas.wording import counted
 from maia.agents import AGENTS
 from maia.maintainer.duties import DutyContext, DutyReport
 from maia.maintainer.rendering import as_html, as_markdown, summary_of, title_of
@@ -108,9 +109,9 @@ def read_report(written: WrittenReport) -> Report | None:
         read: Report = _adapter().validate_json(written.data or "{}")
     except ValidationError as error:
         logger.warning(
-            "the report of %s can't be read: %d fields differ from this version's",
+            "the report of %s can't be read: %s from this version's",
             written.week,
-            error.error_count(),
+            counted(error.error_count(), "field differs", "fields differ"),
             extra={"action": "report_unreadable"},
         )
         return None

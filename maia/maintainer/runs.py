@@ -12,6 +12,7 @@ import aiohttp
 from atlas import network
 from atlas.clock import SystemClock
 from atlas.composition import Atlas
+from atlas.wording import counted
 from maia.agents import AGENTS
 from maia.maintainer.actions import Action, ActionFailed, Plan
 
@@ -49,7 +50,7 @@ class DeleteRuns(Action):
         if not runs:
             return None
         return Plan(
-            text=f"Delete {runs:,} runs of our flows that ended before {before:%Y-%m-%d %H:%M} UTC",
+            text=f"Delete {counted(runs, 'run')} of our flows that ended before {before:%Y-%m-%d %H:%M} UTC",
             details={
                 "table": "Prefect: flow runs", "what": self.target, "rows": runs,
                 "older_than": before.isoformat(), "how": "delete in batches",
@@ -62,13 +63,13 @@ class DeleteRuns(Action):
             while not self._is_time_up():
                 found = await self._post(session, "/flow_runs/filter", chosen | {"limit": _AT_ONCE})
                 if not found:
-                    return f"deleted {deleted:,} runs"
+                    return f"deleted {counted(deleted, 'run')}"
                 ids = {"flow_runs": {"id": {"any_": [run["id"] for run in found]}}, "limit": _AT_ONCE}
                 gone = (await self._post(session, "/flow_runs/bulk_delete", ids))["deleted"]
                 if not gone:
                     raise ActionFailed("Prefect's server deletes none of the runs that it lists: see its log")
                 deleted += len(gone)
-        return f"deleted {deleted:,} runs; the time is up, and the next clean-up continues"
+        return f"deleted {counted(deleted, 'run')}; the time is up, and the next clean-up continues"
 
     async def _before(self) -> datetime:
         by_database: datetime = await self._atlas.db.fetchval("health.now")

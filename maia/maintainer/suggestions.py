@@ -18,6 +18,7 @@ from atlas.adapters.reports import ReportsDAO
 from atlas.adapters.upkeep import UpkeepDAO
 from atlas.clock import pacific_day
 from atlas.queries import clean_text
+from atlas.wording import counted
 from maia.agents import AGENTS
 from maia.maintainer.duties import DutyContext, DutyReport
 from maia.maintenance.containers import is_container
@@ -46,8 +47,9 @@ async def make_suggestions(context: DutyContext) -> DutyReport:
     withdrawn = await renew(context.atlas, found)
     counts = Counter(each.category for each in found)
     told = ", ".join(f"{count} of {category}" for category, count in sorted(counts.items()))
+    holding = counted(len(found), "suggestion holds", "suggestions hold")
     return DutyReport(
-        summary=f"{len(found)} suggestions hold{f': {told}' if told else ''}; {withdrawn} withdrawn",
+        summary=f"{holding}{f': {told}' if told else ''}; {withdrawn} withdrawn",
         details={"hold": dict(counts), "withdrawn": withdrawn, "keys": [each.key for each in found]},
     )
 

@@ -10,8 +10,9 @@ from atlas.adapters.tracking import TrackingDAO
 from atlas.adapters.upkeep import BloatedTable, IndexToMend, UpkeepDAO
 from atlas.composition import Atlas
 from atlas.errors import DatabaseError
+from atlas.wording import counted
 from maia.maintainer.actions import Action, ActionFailed, Plan
-from maia.maintenance.wording import counted, size_text
+from maia.maintenance.wording import size_text
 
 PARTITION_DAYS: Final = 7
 """Partitions are created this many days ahead, for the case that nobody can create them later."""
@@ -62,7 +63,7 @@ class Vacuum(Action):
     async def plan(self) -> Plan | None:
         table = self._table
         return Plan(
-            text=f"Vacuum {table.name}: {table.dead:,} of {table.dead + table.live:,} rows are dead",
+            text=f"Vacuum {table.name}: {table.dead:,} dead of {counted(table.dead + table.live, 'row')}",
             commands=(table.command,),
             details={
                 "table": table.name, "what": "dead rows", "rows": table.dead, "bytes": table.bytes,

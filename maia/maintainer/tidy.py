@@ -8,6 +8,7 @@ from typing import ClassVar, Final
 
 from atlas.clock import SystemClock
 from atlas.composition import Atlas
+from atlas.wording import counted
 from maia.maintainer.actions import Action, ActionFailed, Plan
 from maia.maintainer.duties import DutyContext, DutyReport
 from maia.maintenance import leftovers, log_files
@@ -35,8 +36,11 @@ class RemoveLeftovers(Action):
         if not found:
             return None
         size = sum(each.bytes for each in found)
+        found_here = counted(
+            len(found), "abandoned temporary file or folder", "abandoned temporary files and folders"
+        )
         return Plan(
-            text=f"Delete {len(found):,} abandoned temporary files and folders, {size_text(size)}",
+            text=f"Delete {found_here}, {size_text(size)}",
             commands=tuple(str(each.path) for each in found[:_SHOWN]),
             details={
                 "table": "temporary files", "what": "abandoned", "rows": len(found), "bytes": size,
@@ -77,11 +81,12 @@ class RotateLogs(Action):
             return None
         size = sum(log.bytes for log in (*old, *large))
         return Plan(
-            text=f"Rotate {len(large):,} logs and delete {len(old):,} older than {self._days} days",
+            text=f"Rotate {counted(len(large), 'log')} and delete {len(old):,} older than "
+            f"{counted(self._days, 'day')}",
             commands=tuple(str(log.path) for log in (*large, *old)),
             details={
                 "table": "logs", "what": "large or old logs", "rows": len(old) + len(large), "bytes": size,
-                "older_than": f"{self._days} days", "how": "compress, or delete",
+                "older_than": counted(self._days, "day"), "how": "compress, or delete",
             },
         )  # fmt: skip
 

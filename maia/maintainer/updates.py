@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from atlas.adapters.patterns import PatternsDAO
 from atlas.composition import Atlas
+from atlas.wording import counted
 from maia.errors import MaiaError
 from maia.maintainer.actions import Action, ActionFailed, ActionState, Plan
 from maia.maintainer.duties import DutyContext, DutyReport
@@ -21,7 +22,6 @@ from maia.maintenance.updating.looking import EVERY_PART, Part, Updates, look
 from maia.maintenance.updating.packages import install, install_command, without_strangers
 from maia.maintenance.updating.procedure import Patience, Procedure, Target
 from maia.maintenance.updating.versions import this_python
-from maia.maintenance.wording import counted
 from maia.views.words import plain
 
 KEY_PREFIX: Final = "updates."

@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import Final
 
 from atlas.adapters.incidents import Incident, Severity
+from atlas.wording import counted
 from maia.maintenance.alerting import Reason, worst
-from maia.maintenance.wording import counted, shortened, span_text
+from maia.maintenance.wording import shortened, span_text
 
 _MOST_LINES: Final = 20
 _MOST_EFFECTS: Final = 5

@@ -19,6 +19,7 @@ from typing import Final, Self
 
 from atlas.adapters.actions import Attempt, AttemptState, History, Permission
 from atlas.maintainer_settings import MaintainerSettings
+from atlas.wording import counted
 from maia.maintenance.windows import Windows
 
 HOUR: Final = timedelta(hours=1)
@@ -185,7 +186,7 @@ def _holds(request: Request, history: History, limits: Limits, now: datetime) ->
     if request.is_restart:
         yield from _other_hosts(history.elsewhere, limits.host_spacing, now)
     if (count := fruitless(attempts, limits.lasting, now)) >= limits.give_up_after:
-        yield Hold(Held.GIVEN_UP, f"given up after {count} attempts without lasting effect", None)
+        yield Hold(Held.GIVEN_UP, f"given up after {counted(count, 'attempt')} without lasting effect", None)
     yield from _cool_down(attempts, limits.cool_down, now)
     yield from _hourly_limit(attempts, limits.most_an_hour, now)
     if request.disturbs and now not in limits.windows:

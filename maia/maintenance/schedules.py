@@ -18,6 +18,7 @@ import yaml
 from cronsim import CronSim, CronSimError
 
 from atlas.errors import ConfigError
+from atlas.wording import counted
 
 _MINUTE = timedelta(minutes=1)
 _SHIPPED = "schedules.yaml"
@@ -119,12 +120,12 @@ class Schedule:
 def _in_few_words(minute: str, hour: str, weekday: str) -> str | None:
     if weekday == "*" and hour == "*":
         if (step := minute.removeprefix("*/")) != minute and step.isdecimal():
-            return f"every {int(step)} minutes"
+            return f"every {counted(int(step), 'minute')}"
         return f"hourly at :{int(minute):02}" if minute.isdecimal() else None
     if not minute.isdecimal():
         return None
     if weekday == "*" and (step := hour.removeprefix("*/")) != hour and step.isdecimal():
-        return f"every {int(step)} hours" + (f" at :{int(minute):02}" if int(minute) else "")
+        return f"every {counted(int(step), 'hour')}" + (f" at :{int(minute):02}" if int(minute) else "")
     if not hour.isdecimal():
         return None
     at = f"{int(hour):02}:{int(minute):02}"

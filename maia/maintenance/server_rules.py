@@ -15,6 +15,7 @@ from typing import Final
 from atlas.adapters.health import HostLoad, ServerFigures
 from atlas.adapters.upkeep import BloatedTable, IndexToMend
 from atlas.maintainer_settings import HealthSettings
+from atlas.wording import counted
 from maia.learning.thresholds import ThresholdDetector, ThresholdSettings
 from maia.maintenance.findings import Component, Finding, Severity
 from maia.maintenance.health_terms import EMERGENCY, PASSING, WINDOW, Basis, Growth, HostWindow
@@ -230,8 +231,8 @@ def _as_one(findings: Sequence[Finding]) -> Finding:
     worst = max(findings, key=lambda finding: finding.value or 0)
     if len(findings) == 1:
         return worst
-    more = len(findings) - 1
-    text = f"{worst.text} The same holds for {more} more host{'s' if more > 1 else ''} that just appeared."
+    more = counted(len(findings) - 1, "more host")
+    text = f"{worst.text} The same holds for {more} that just appeared."
     return replace(worst, subject=PASSING, text=text)
 
 

@@ -1,4 +1,4 @@
-"""Words for counts, sizes, time spans and foreign texts, the same in every message of the maintainer."""
+"""Words for sizes, time spans and foreign texts, the same in every message of the maintainer."""
 
 from __future__ import annotations
 
@@ -9,11 +9,6 @@ _MOST_SHOWN: Final = 300
 """Characters of a foreign text that a message repeats."""
 _SIZES: Final = ("B", "KiB", "MiB", "GiB")
 _SPANS: Final = ((72 * 3600, 86_400, "d"), (2 * 3600, 3600, "h"), (120, 60, "min"))
-
-
-def counted(number: int, noun: str) -> str:
-    """A number and its noun: "1 row", "2,000 rows"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def size_text(size_bytes: float) -> str:

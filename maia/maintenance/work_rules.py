@@ -9,6 +9,7 @@ from typing import Final
 from atlas.adapters.health import VaultQueue
 from atlas.clock import next_reset, pacific_day, pacific_midnight
 from atlas.keyring import KeyState, KeyStatus, LedgerLine
+from atlas.wording import counted
 from maia.maintenance.findings import Component, Finding, Severity
 from maia.maintenance.health_terms import (
     UNREACHABLE,
@@ -60,8 +61,8 @@ def queue_findings(queues: Queues, basis: Basis) -> Iterator[Finding]:
                 check="expired_leases",
                 subject=agent,
                 severity=Severity.WARNING,
-                text=f"{count:,} claims of the {agent} expired within the last hour, and nobody has taken "
-                "them over: its processes die at work, and none goes on.",
+                text=f"{counted(count, 'claim')} of the {agent} expired within the last hour, and nobody has "
+                "taken over: its processes die at work, and none goes on.",
                 value=count,
                 limit=limits.expired_leases,
                 command=f"maia {agent} --direct",
@@ -72,7 +73,7 @@ def queue_findings(queues: Queues, basis: Basis) -> Iterator[Finding]:
             component=Component.QUEUES,
             check="parked",
             severity=Severity.WARNING,
-            text=f"{queues.parked:,} topics are parked, as they failed again and again.",
+            text=f"{counted(queues.parked, 'topic is', 'topics are')} parked after failing again and again.",
             value=queues.parked,
             limit=limits.parked_topics,
             command="maia queue list --status parked",
@@ -129,7 +130,7 @@ def _keys(lines: Sequence[LedgerLine]) -> Iterator[Finding]:
     useless = [key for key in keys.values() if key.state is KeyState.DISABLED or _keeps_failing(key)]
     for key in useless:
         is_disabled = key.state is KeyState.DISABLED
-        what = "is disabled" if is_disabled else f"has failed {key.failures} times in a row"
+        what = "is disabled" if is_disabled else f"has failed {counted(key.failures, 'time')} in a row"
         yield Finding(
             component=Component.LEDGER,
             check="key",
@@ -253,7 +254,8 @@ def vault_findings(
             component=Component.VAULT,
             check="waiting",
             severity=Severity.WARNING,
-            text=f"{queue.objects:,} objects wait for the vault, the oldest for {span_text(age)}.",
+            text=f"{counted(queue.objects, 'object waits', 'objects wait')} for the vault, the oldest for "
+            f"{span_text(age)}.",
             value=age.total_seconds(),
             limit=_VAULT_PATIENCE.total_seconds() * basis.speed,
             command="maia doctor",

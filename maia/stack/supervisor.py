@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 
 from atlas.recovery import Backoff
+from atlas.wording import counted
 from maia.errors import MaiaError
 from maia.maintenance.children import MARK, marks
 from maia.stack import leash
@@ -217,8 +218,8 @@ class _Keeper:
             if not self.child.restarts or self._restarts >= self._policy.max_restarts:
                 self._report("given_up", {"name": self.child.name, "restarts": self._restarts})
                 raise ChildError(
-                    f"gave up on {self.child.name} after {self._restarts} restarts in a row: it ended "
-                    f"{_how_it_ended(status)}"
+                    f"gave up on {self.child.name} after {counted(self._restarts, 'restart')} in a row: it "
+                    f"ended {_how_it_ended(status)}"
                 )
             pause_s = self._policy.pauses.pause_s(self._restarts)
             self._restarts += 1

@@ -26,6 +26,7 @@ from atlas.adapters.watches import WatchesDAO
 from atlas.composition import Atlas
 from atlas.errors import DatabaseError, VaultError
 from atlas.keyring import KeyRing, LedgerLine
+from atlas.wording import counted
 from maia.agents import round_s
 from maia.cycle.agent import Agent, Highlight
 from maia.cycle.claims import FailedRequest
@@ -64,10 +65,11 @@ _FEED_COUNTS_KEPT = timedelta(days=2)
 _MOST_CANDIDATES = 20_000
 """How many due videos of a zone to choose from if the budget is short."""
 _NEVER = datetime.min.replace(tzinfo=UTC)
-_COUNTED = {
-    "videos": "videos", "samples": "samples", "feed_samples": "of them from feeds", "hidden": "hidden",
-    "missing": "missing", "gone": "gone",
-    "breakouts": "breakouts", "channels": "channels",
+_NOUNS = {
+    "videos": ("video", "videos"), "samples": ("sample", "samples"),
+    "feed_samples": ("of them from feeds", "of them from feeds"), "hidden": ("hidden", "hidden"),
+    "missing": ("missing", "missing"), "gone": ("gone", "gone"),
+    "breakouts": ("breakout", "breakouts"), "channels": ("channel", "channels"),
 }  # fmt: skip
 
 
@@ -184,11 +186,11 @@ class Tracker(Agent[TrackerStatistics]):
 
     @staticmethod
     def headline(statistics: Mapping[str, Any]) -> str:
-        return f"{statistics['samples']:,} samples"
+        return counted(statistics["samples"], "sample")
 
     @staticmethod
     def summary(statistics: Mapping[str, Any]) -> str:
-        text = in_words(statistics, _COUNTED)
+        text = in_words(statistics, _NOUNS)
         left = ", ".join(f"{count:,} {zone}" for zone, count in statistics["deferred"].items() if count)
         if left:
             text += (
@@ -295,11 +297,11 @@ class Tracker(Agent[TrackerStatistics]):
         self._counts, self._counts_at = await self.dao.clock_counts(), now
         chosen, shortage = choose(due, budget, now, self._counts, ledger, self.settings, self._round_s)
         logger.warning(
-            "the quota pays for only %d of the %d videos that are due, and %d of the others wait too long: "
+            "the quota pays for only %d of %s, and of the others %s too long: "
             "track fewer, or lengthen the zones' intervals",
             len(chosen),
-            sum(count.due for count in self._counts),
-            shortage.starving,
+            counted(sum(count.due for count in self._counts), "video that is due", "videos that are due"),
+            counted(shortage.starving, "waits", "wait"),
             extra={"action": "tracker_degraded", "deferred": dict(shortage.deferred)},
         )
         return await self.dao.claim_videos(chosen[:batch_size]) if chosen else [], shortage
@@ -387,7 +389,10 @@ class Tracker(Agent[TrackerStatistics]):
         if videos:
             await self.dao.ingest_video_metadata(videos)
         logger.info(
-            "fetched %d of %d watched videos", len(videos), len(ids), extra={"action": "watched_videos_met"}
+            "fetched %d of %s",
+            len(videos),
+            counted(len(ids), "watched video"),
+            extra={"action": "watched_videos_met"},
         )
         seconds = time.monotonic() - began_s
         return StepRecord(
@@ -541,7 +546,8 @@ class TrackerCycle(PaidCycle[Item, TrackerStatistics]):
         # An answer without any of its videos is usually about videos that are gone; they are asked for again.
         level = logging.INFO if reason is SkipReason.EMPTY else logging.WARNING
         logger.log(
-            level, "skipped %d %s (%s): %s", len(failure.items), "videos" if are_videos else "channels",
+            level, "skipped %s (%s): %s",
+            counted(len(failure.items), "video" if are_videos else "channel"),
             reason, error, extra={"action": f"skipped_{reason}"},
         )  # fmt: skip
         self._record_failure(failure, map(_key, failure.items))
@@ -574,7 +580,7 @@ class TrackerCycle(PaidCycle[Item, TrackerStatistics]):
         self.on_progress(
             GroupProgress(
                 cycle=self.number,
-                text=f"cycle {self.number}: {samples:,} samples, {breakouts:,} breakouts",
+                text=f"cycle {self.number}: {counted(samples, 'sample')}, {counted(breakouts, 'breakout')}",
                 done=self.claimed - len(self.held),
                 claimed=self.claimed,
                 samples=samples,
@@ -612,10 +618,15 @@ class TrackerCycle(PaidCycle[Item, TrackerStatistics]):
     def _summary(self, statistics: TrackerStatistics) -> str:
         left = sum(statistics.deferred.values())
         return (
-            f"asked about {statistics.videos} videos and {statistics.channels} channels: "
-            f"{statistics.samples} samples, {statistics.feed_samples} of them from feeds; "
+            f"asked about {counted(statistics.videos, 'video')} and "
+            f"{counted(statistics.channels, 'channel')}: "
+            f"{counted(statistics.samples, 'sample')}, {statistics.feed_samples:,} of them from feeds; "
             f"breakouts: {statistics.breakouts}, gone: {statistics.gone}"
-            + (f"; {left} due videos were left out, as the quota is short" if left else "")
+            + (
+                f"; {counted(left, 'due video was', 'due videos were')} left out, as the quota is short"
+                if left
+                else ""
+            )
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 from atlas.adapters.tracking import Broadcast, ChannelTarget, Target
 from atlas.composition import Atlas
 from atlas.errors import RingClosed, VaultError
+from atlas.wording import counted
 from maia.cycle.claims import FailedRequest
 from maia.cycle.expectations import Expectations, Expected
 from maia.cycle.paid import keep_answers
@@ -200,7 +201,7 @@ def trusted_absences(
     doubted = tuple(item for item in asked if item.attempts <= _DOUBTED_ATTEMPTS)
     trusted = [item for item in asked if item.attempts > _DOUBTED_ATTEMPTS]
     return trusted, (
-        FailedRequest(doubted, EmptyAnswer(f"none of {len(asked)} ids is in the response")),
+        FailedRequest(doubted, EmptyAnswer(f"none of {counted(len(asked), 'id')} is in the response")),
     ) if doubted else ()
 
 

@@ -12,6 +12,7 @@ from atlas.adapters.uploads import UploadsDAO
 from atlas.composition import Atlas
 from atlas.conflicts import retry_conflicts
 from atlas.db import Transaction
+from atlas.wording import counted
 from maia.tracker.feed_counts import judge
 from maia.tracker.measuring import Breakout, Measured, Meter
 from maia.youtube.resources import Video
@@ -110,7 +111,11 @@ class Storage:
         titles = await self.dao.video_titles([breakout.id for breakout in breakouts])
         for breakout in breakouts:
             times = f"{breakout.ratio:,.1f} times what was expected" if breakout.ratio else "unexpectedly"
-            speed = "unknown" if breakout.velocity is None else f"{breakout.velocity:,.0f} views an hour"
+            speed = (
+                "unknown"
+                if breakout.velocity is None
+                else f"{counted(round(breakout.velocity), 'view')} an hour"
+            )
             await self.atlas.notifier.notify(
                 f"Breakout: {titles.get(breakout.id) or breakout.id}",
                 f"https://www.youtube.com/watch?v={breakout.id} grows by {speed}, {times} at its age of "

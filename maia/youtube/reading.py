@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from atlas.wording import counted
 from maia.youtube.ids import ChannelId, VideoId, channel_id, video_id
 from maia.youtube.resources import (
     Channel,
@@ -136,7 +137,11 @@ class Reader:
         if len(items) > most:
             excess = len(items) - most
             self.count_malformed(
-                noun, "the response holds %d items, but a page has at most %d", len(items), most, times=excess
+                noun,
+                "the response holds %s, but a page has at most %d",
+                counted(len(items), "item"),
+                most,
+                times=excess,
             )
 
     def paging(self, answer: Json) -> tuple[str | None, int | None, str | None]:

@@ -72,7 +72,7 @@ def test_a_log_teaches_and_its_patterns_match_and_advise(maia: Maia) -> None:
     taught = maia(*LEARN)
     assert "learnt from 1,000 observations in 1,001 rows" in taught.stdout
     assert "1 row can't be used:\n  line 1,001: " in taught.stderr
-    assert "was learnt before, all 1,001 rows" in maia(*LEARN).stdout
+    assert "was learnt before, 1,001 rows in all" in maia(*LEARN).stdout
 
     matched = maia.json("patterns", "match", "night=true", "agent=imported")
     assert matched["reason"] is None

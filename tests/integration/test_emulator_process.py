@@ -119,10 +119,10 @@ def test_an_import_says_what_it_had_to_suppose(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert "rank" in done.stdout
     told = done.stdout.splitlines()[-4:]
-    assert told[0] == "x.catalogue: 1 videos of 1 channels, 1 samples"
-    assert told[1].startswith("1 publication dates are estimated")
-    assert told[2].startswith("1 videos have no title")
-    assert told[3].startswith("1 videos were left out")
+    assert told[0] == "x.catalogue: 1 video of 1 channel, 1 sample"
+    assert told[1].startswith("1 publication date is estimated")
+    assert told[2].startswith("1 video has no title")
+    assert told[3].startswith("1 video was left out")
 
 
 @pytest.mark.parametrize(

@@ -793,7 +793,7 @@ async def test_a_claim_that_cannot_be_given_back_ends_with_its_lease(
         emulator.set_faults([])
         assert (await hunter.cycle()).pages == 1
     assert (statistics.pages, statistics.skipped) == (0, {"network": 1})
-    assert "1 claims could not be released, and end when their lease expires" in caplog.text
+    assert "1 claim could not be released, and ends when its lease expires" in caplog.text
 
 
 async def test_a_queue_that_cannot_be_read_fails_the_cycle_and_is_told(hunting: Hunting, sql: Any) -> None:

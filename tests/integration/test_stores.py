@@ -893,7 +893,7 @@ class TestS3Store:
             s3_store._opened, "call_s3", lambda *args, **options: {"Errors": [{"Message": "Access Denied"}]}
         )
 
-        with pytest.raises(VaultError, match="1 objects could not be deleted: Access Denied"):
+        with pytest.raises(VaultError, match="1 object could not be deleted: Access Denied"):
             await s3_store.write({"a.json": None})
 
     async def test_the_bucket_may_be_the_root(self, s3_url: str) -> None:

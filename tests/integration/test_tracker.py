@@ -305,7 +305,7 @@ async def test_an_answer_without_anything_is_doubted_once(
     assert [cycle.gone for cycle in cycles] == [0, 1]
     skips = [one for one in caplog.records if getattr(one, "action", None) == "skipped_empty"]
     assert {one.levelname for one in skips} == {"INFO"}
-    assert skips[0].getMessage() == "skipped 1 videos (empty): none of 1 ids is in the response"
+    assert skips[0].getMessage() == "skipped 1 video (empty): none of 1 id is in the response"
 
 
 async def test_answers_without_anything_are_doubted_once_and_then_misses(

@@ -280,7 +280,7 @@ class TestRefusals:
         assert await kept.retry_refused() == 0
         row = await sql.fetchrow("SELECT * FROM vault_refused")
         assert (row["attempts"], row["last_error"], row["lease_token"]) == (1, "still no space", None)
-        assert "The vault still refuses 1 objects: still no space" in caplog.text
+        assert "The vault still refuses 1 object: still no space" in caplog.text
 
         store.fault = None
         await due(sql)

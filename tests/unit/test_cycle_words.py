@@ -11,7 +11,7 @@ import pytest
 
 from maia.cycle.claims import ClaimingCycle
 from maia.cycle.reasons import SkipReason
-from maia.cycle.words import coming
+from maia.cycle.words import coming, in_words
 
 NOW = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
 
@@ -29,6 +29,15 @@ NOW = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
 )
 def test_when_there_is_more_to_do(after: timedelta, text: str) -> None:
     assert coming(NOW + after, NOW) == text
+
+
+def test_nouns_agree_with_what_was_counted() -> None:
+    nouns = {"pages": ("page", "pages"), "new": ("new video", "new videos"), "gone": ("gone", "gone")}
+    found: dict[str, Any] = {"seconds": 2.0, "units": {}, "skipped": {}, "detail": ""}
+    for count, text in ((0, "0 pages, 0 new videos, 0 gone"), (1, "1 page, 1 new video, 1 gone"),
+                        (2, "2 pages, 2 new videos, 2 gone")):  # fmt: skip
+        told = in_words(found | dict.fromkeys(nouns, count), nouns)
+        assert told == f"{text} in 2.0 s; units: none"
 
 
 def test_when_there_is_never_more_to_do() -> None:

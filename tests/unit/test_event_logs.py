@@ -136,7 +136,7 @@ def test_reports_bad_rows_of_csv() -> None:
     events = [each for each in parsed if isinstance(each, LoggedEvent)]
     assert [each.action for each in events] == ["b", 'd"e"f', "g"]
     problems = {each.line: each.problem for each in parsed if isinstance(each, Malformed)}
-    assert problems[2] == "2 values, but the header has 3"
+    assert problems[2] == "it has 2 in place of the header's 3 values"
     assert problems[3] == "a quote is never closed"
     assert "UTF-8" in problems[5]
     assert "cost is no number" in problems[6]

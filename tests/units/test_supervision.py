@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from maia.maintenance.wording import counted
+from atlas.wording import counted
 from tests.units.machine import MAIA, SETTINGS, Machine
 from tests.waiting import until
 

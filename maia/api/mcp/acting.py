@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from atlas.queries import LONGEST_QUERY, SearchParameters
 from atlas.scopes import Scope
+from atlas.wording import counted
 from maia import acts
 from maia.api.mcp.answers import Answer, Arguments, Tool, ToolProblem, VideoId, category_number, text_of
 from maia.views.words import ZoneName, zone_name
@@ -52,7 +53,8 @@ class SeedAnswer(Answer):
     options: str | None = Field(description="What narrows their search.")
 
     def summary(self) -> str:
-        return f"{len(self.topics)} topics lead the queue, {self.added} of them new or active again."
+        leading = counted(len(self.topics), "topic leads", "topics lead")
+        return f"{leading} the queue, {self.added} of them new or active again."
 
 
 async def seed_topic(atlas: Atlas, asked: SeedArguments) -> SeedAnswer:
@@ -105,7 +107,7 @@ class WatchAnswer(Answer):
 
     def summary(self) -> str:
         unknown = sum(not each.known for each in self.watching)
-        return f"{len(self.watching)} are watched; {unknown} of them are not fetched yet."
+        return f"{counted(len(self.watching), 'is', 'are')} watched; {unknown} of them not fetched yet."
 
 
 async def watch(atlas: Atlas, asked: WatchArguments) -> WatchAnswer:

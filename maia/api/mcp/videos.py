@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, Field
 
+from atlas.wording import counted
 from maia.api.mcp.answers import (
     HOUR,
     Answer,
@@ -129,13 +130,11 @@ class RisingAnswer(Answer):
     videos: list[RisingVideo]
 
     def summary(self) -> str:
+        rising = counted(len(self.videos), "rising video")
         if not self.videos:
-            return "0 rising videos."
+            return f"{rising}."
         first = self.videos[0]
-        return (
-            f"{len(self.videos)} rising videos by {self.by}; the first is {first.video_id} with "
-            f"{shown(first.leads_by)}."
-        )
+        return f"{rising} by {self.by}; the first is {first.video_id} with {shown(first.leads_by)}."
 
 
 async def rising_videos(atlas: Atlas, asked: RisingArguments) -> RisingAnswer:
@@ -251,10 +250,11 @@ class HistoryAnswer(Answer):
     samples: list[Sample] = Field(description="Oldest first, thinned to most_samples.")
 
     def summary(self) -> str:
+        views = "unknown views" if self.views is None else counted(self.views, "view")
         return (
-            f"Video {self.video_id} is {self.state} with {shown(self.views)} views and "
-            f"{shown(self.views_per_hour)} views/h; {self.samples_in_window} samples in the window, "
-            f"{len(self.breakouts)} breakouts."
+            f"Video {self.video_id} is {self.state} with {views} and "
+            f"{shown(self.views_per_hour)} views/h; {counted(self.samples_in_window, 'sample')} in the "
+            f"window, {counted(len(self.breakouts), 'breakout')}."
         )
 
 
@@ -381,8 +381,8 @@ class OutliersAnswer(Answer):
 
     def summary(self) -> str:
         return (
-            f"{len(self.outliers)} outliers among {self.uploads_looked_at} uploads of channel "
-            f"{self.channel_id}."
+            f"{counted(len(self.outliers), 'outlier')} among {counted(self.uploads_looked_at, 'upload')} of "
+            f"channel {self.channel_id}."
         )
 
 
@@ -496,7 +496,7 @@ class BreakoutsAnswer(Answer):
     breakouts: list[Breakout]
 
     def summary(self) -> str:
-        return f"{len(self.breakouts)} breakouts since {self.since:%Y-%m-%d %H:%M} UTC."
+        return f"{counted(len(self.breakouts), 'breakout')} since {self.since:%Y-%m-%d %H:%M} UTC."
 
 
 async def breakouts_since(atlas: Atlas, asked: BreakoutsArguments) -> BreakoutsAnswer:

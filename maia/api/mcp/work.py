@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, Field, StringConstraints
 
+from atlas.wording import counted
 from maia.api.mcp.answers import Answer, Arguments, Tool, cut, figure, text_of
 from maia.learning.patterns import PatternType
 
@@ -82,8 +83,9 @@ class TopicsAnswer(Answer):
 
     def summary(self) -> str:
         return (
-            f"{len(self.topics)} topics of {self.active} active, {self.cooling} cooling and {self.parked} "
-            f"parked; {len(self.sources_yesterday)} sources brought something yesterday."
+            f"{counted(len(self.topics), 'topic')} of {self.active:,} active, {self.cooling:,} cooling and "
+            f"{self.parked:,} parked; {counted(len(self.sources_yesterday), 'source')} brought something "
+            "yesterday."
         )
 
 
@@ -186,8 +188,8 @@ class QuotaAnswer(Answer):
 
     def summary(self) -> str:
         return (
-            f"{self.used:,} units used today and {self.left:,} left in {len(self.accounts)} accounts; they "
-            f"refill at {self.resets_at:%Y-%m-%d %H:%M} UTC."
+            f"{counted(self.used, 'unit')} used today and {self.left:,} left in "
+            f"{counted(len(self.accounts), 'account')}; all refill at {self.resets_at:%Y-%m-%d %H:%M} UTC."
         )
 
 
@@ -290,7 +292,7 @@ class PatternsAnswer(Answer):
     patterns: list[PatternShown]
 
     def summary(self) -> str:
-        return f"{len(self.patterns)} patterns and {len(self.advice)} advised actions."
+        return f"{counted(len(self.patterns), 'pattern')} and {counted(len(self.advice), 'advised action')}."
 
 
 async def patterns_for(atlas: Atlas, asked: PatternsArguments) -> PatternsAnswer:

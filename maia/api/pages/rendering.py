@@ -16,10 +16,11 @@ from starlette.responses import HTMLResponse, Response
 
 from atlas import csvform, foreign
 from atlas.scopes import Scope
+from atlas.wording import counted
 from maia.api.context import service_of
 from maia.api.pages.assets import assets, url_of
 from maia.api.problems import Problem
-from maia.maintenance.wording import counted, size_text, span_text
+from maia.maintenance.wording import size_text, span_text
 from maia.views.figures import compact
 from maia.views.svg import Plots, Series
 from maia.views.words import ATTRIBUTION, plain

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from atlas.wording import counted
 from maia.maintenance.programs import plain_environment, run
 from maia.maintenance.updating.environments import Environment
 from maia.maintenance.updating.errors import UpdateFailed
@@ -151,7 +152,7 @@ async def smoke_test(
             what = "" if arguments[1] == "-c" else f"{' '.join(arguments[1:])} failed: "
             raise UpdateFailed(f"its test failed: {what}{finished.last_words}")
         outs.append(finished.out.strip())
-    return f"{outs[0]} modules imported, {len(product.commands)} commands run"
+    return f"{counted(int(outs[0]), 'module')} imported, {counted(len(product.commands), 'command')} run"
 
 
 def find_uv(*pythons: Path) -> Path | None:

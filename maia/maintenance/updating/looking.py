@@ -12,6 +12,7 @@ from typing import Final
 
 from atlas import migrations
 from atlas.maintainer_settings import UpdateSettings
+from atlas.wording import counted
 from maia.maintenance.programs import ProgramFailed
 from maia.maintenance.updating.building import PLEIADES, Product, find_uv
 from maia.maintenance.updating.environments import Environment, EnvironmentFolder, Journal
@@ -32,7 +33,6 @@ from maia.maintenance.updating.versions import (
     read_constraints,
     this_python,
 )
-from maia.maintenance.wording import counted
 
 _APT_TIMEOUT_S: Final = 300.0
 _NAMED: Final = 5
@@ -113,11 +113,8 @@ def _system_in_words(system: SystemUpdates | None) -> str:
 def _differences_in_words(differences: Sequence[Difference]) -> str:
     if not differences:
         return ""
-    are = "differs" if len(differences) == 1 else "differ"
-    return (
-        f"{counted(len(differences), 'Python package')} {are} from the constraints: "
-        f"{_listed([str(each) for each in differences])}."
-    )
+    differ = counted(len(differences), "Python package differs", "Python packages differ")
+    return f"{differ} from the constraints: {_listed([str(each) for each in differences])}."
 
 
 def _listed(names: Sequence[str]) -> str:

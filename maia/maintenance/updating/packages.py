@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
+from atlas.wording import counted
 from maia.maintenance.programs import plain_environment, run, run_to_its_end
 from maia.maintenance.updating.errors import UpdateFailed
 
@@ -205,7 +206,7 @@ def _notes(root: Path, now: datetime) -> Iterator[str]:
         yield "apt has no lists of packages: run apt-get update as root"
     elif now - max(stamps) > _OLD_LISTS:
         days = (now - max(stamps)) // timedelta(days=1)
-        yield f"apt's lists of packages are {days} days old: run apt-get update as root"
+        yield f"apt's lists of packages are {counted(days, 'day')} old: run apt-get update as root"
     if _changed_at(root / _REBOOT) is not None:
         yield "an earlier update of the system takes effect after a reboot"
 
@@ -282,4 +283,4 @@ async def install(updates: Sequence[PackageUpdate], *, timeout_s: float, apt_get
     wanted = {(each.name, each.new) for each in updates}
     if missed := sorted(each.name for each in offered if (each.name, each.new) in wanted):
         raise UpdateFailed(f"apt-get did not say why it left these as they were: {', '.join(missed)}")
-    return f"brought {len(updates)} system packages to their newest versions"
+    return f"brought {counted(len(updates), 'system package')} to the newest version"

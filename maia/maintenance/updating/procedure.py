@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
 
+from atlas.wording import counted
 from maia.errors import MaiaError
 from maia.maintenance.updating.building import Builder, Product, check_space, smoke_test
 from maia.maintenance.updating.environments import (
@@ -29,7 +30,6 @@ from maia.maintenance.updating.environments import (
 )
 from maia.maintenance.updating.errors import LeftToPeople, UpdateFailed
 from maia.maintenance.updating.versions import unpacked_bytes
-from maia.maintenance.wording import counted
 
 logger = logging.getLogger(__name__)
 
