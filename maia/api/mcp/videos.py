@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, Field
 
@@ -34,6 +34,7 @@ from maia.api.mcp.answers import (
     text_of,
     thinned,
 )
+from maia.views.leaderboard import By
 from maia.views.words import SHORT_AT_MOST_S, Broadcast, Length
 
 if TYPE_CHECKING:
@@ -49,8 +50,18 @@ _MOST_TAGS: Final = 15
 # Rising videos
 
 
+_UNITS: Final[Mapping[By, str]] = {
+    "velocity": "{} views/h",
+    "score": "a viral score of {} of 1",
+    "acceleration": "{} views/h gained each hour",
+    "relative": "{} times the usual views/h",
+    "forecast": "{} more views expected in 24 h",
+}
+"""What ranks videos, with its unit."""
+
+
 class RisingArguments(Arguments):
-    by: Literal["velocity", "score", "acceleration", "relative", "forecast"] = Field(
+    by: By = Field(
         default="velocity",
         description="What ranks them. velocity: views per hour now, or over window_h. score: how unusual the "
         "growth is (0 to 1). acceleration: change of views per hour, per hour. relative: velocity against "
@@ -125,7 +136,7 @@ class RisingAnswer(Answer):
     less = "ask with a smaller limit, or with a category, channel, tag, max_age_h or length"
 
     now: datetime
-    by: str
+    by: By
     window_h: float | None
     videos: list[RisingVideo]
 
@@ -134,7 +145,8 @@ class RisingAnswer(Answer):
         if not self.videos:
             return f"{rising}."
         first = self.videos[0]
-        return f"{rising} by {self.by}; the first is {first.video_id} with {shown(first.leads_by)}."
+        leads_by = _UNITS[self.by].format(shown(first.leads_by))
+        return f"{rising} by {self.by}; the first is {first.video_id} with {leads_by}."
 
 
 async def rising_videos(atlas: Atlas, asked: RisingArguments) -> RisingAnswer:

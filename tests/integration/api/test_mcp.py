@@ -184,6 +184,28 @@ class TestAnswers:
         await store_channel(sql)
         assert len((await answer(client, "rising_videos", limit="3"))["videos"]) == 3
 
+    async def test_summaries_say_units(self, client: Assistant, sql: Any) -> None:
+        await store_channel(sql)
+        await sql.execute("UPDATE video_clock SET acceleration = 3, relative_velocity = 2.5")
+        await sql.execute(
+            "INSERT INTO video_forecasts VALUES "
+            "('long-4', $1, 4000, 4500, 5000, 5500, 0.25, 6000, 7000, 8000, NULL)",
+            NOON,
+        )
+        for by, told in (
+            ("velocity", "5 rising videos by velocity; the first is long-4 with 4,000 views/h."),
+            ("score", "with a viral score of 0.5 of 1."),
+            ("acceleration", "with 3 views/h gained each hour."),
+            ("relative", "with 2.5 times the usual views/h."),
+            ("forecast", "the first is long-4 with 1,000 more views expected in 24 h."),
+        ):  # fmt: skip
+            [summary, _] = texts(await client.call_tool("rising_videos", {"by": by}))
+            assert told in summary, summary
+        [summary, _] = texts(await client.call_tool("video_history", {"video_id": "long-4"}))
+        assert "with 4,000 views and 4,000 views/h; 2 samples in the window, 0 breakouts." in summary
+        [summary, _] = texts(await client.call_tool("channel_outliers", {"channel": "UC-mcp"}))
+        assert "1 outlier among 5 uploads of channel UC-mcp." in summary
+
     async def test_that_nothing_rises_is_said_once(self, client: Assistant) -> None:
         [summary, _] = texts(await client.call_tool("rising_videos", {}))
         assert summary.count("No tracked video matches.") == 1
