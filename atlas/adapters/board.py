@@ -24,6 +24,11 @@ _FIRST = 4_000
 """How far down a ranking without an index a filter by tag, length or region is checked one by one."""
 _OFTEN = 0.02
 """A tag that so large a share of the videos has is met often enough on that way."""
+_ALL = 2**31
+_MANY_TO_RANK = 1_000
+"""Ranking fewer videos by their velocity is quicker than looking for those that once were fast."""
+_MOST_IN_MEDIANS = 1_000
+"""Most of a channel's videos whose median is computed: the newest say what is usual."""
 _FEW_SAMPLES = timedelta(hours=2)
 """A window up to this long has so few samples that looking at each is quickest."""
 _LEAST_STEP = 10.0
@@ -92,6 +97,7 @@ class _Fitting:
 
     before: tuple[Any, ...]
     region: str | None
+    channels: Sequence[str] | None
     tag: str | None
     is_of_many: bool
 
@@ -110,7 +116,7 @@ class _Fitting:
             None if filters.youngest is None else now - filters.youngest,
         )
         is_of_many = channels is None and (filters.length is not None or filters.region is not None)
-        return cls(before, filters.region, tag, is_of_many)
+        return cls(before, filters.region, channels, tag, is_of_many)
 
 
 def _place(after: Place | None) -> tuple[float | None, str | None]:
@@ -372,6 +378,17 @@ class BoardDAO(DAO):
         share = await self._executor.fetchval("board.tag_share", fitting.tag)
         return share is not None and share >= _OFTEN
 
+    async def _is_rare(self, fitting: _Fitting) -> bool:
+        """Whether few videos are of the channels or have the tag, but too many to rank each."""
+        if fitting.tag is not None and await self._is_met_soon(fitting):
+            return False
+        if fitting.tag is None and fitting.channels is None:
+            return False
+        found = await self._executor.fetchval(
+            "board.count_up_to", _MANY_TO_RANK, fitting.channels, fitting.tag
+        )
+        return bool(found == _MANY_TO_RANK)
+
     async def _grown(
         self,
         most: int,
@@ -384,31 +401,44 @@ class BoardDAO(DAO):
         """The videos that grew fastest in the window.
 
         Those that are fastest now tell how fast one must have grown to be among them; only videos that once
-        were so fast in it are then compared (the threshold algorithm: Fagin, Lotem and Naor, 2003).
+        were so fast in it are then compared (the threshold algorithm: Fagin, Lotem and Naor, 2003). If few
+        fit, all of them that ever were fast are compared at once, or else all.
         """
         counted_by = 1 if now < self._settings.tracker.methodology_epoch else 2
         within = (now - window, now, counted_by, *fitting.before, fitting.region)
+        place = _place(after)
         looked_at = 0 if window <= _FEW_SAMPLES else max(_LEAST_LOOKED_AT, 4 * most)
+        if looked_at and await self._is_rare(fitting):
+            least_step = max(_LEAST_STEP, least or 0.0)
+            rows = await self._executor.fetch("board.top_grown", most, *within, least_step, *place, True)
+            if len(rows) == most or least_step == least:
+                return [_Led(*row) for row in rows]
+            return (await self._grown_of_fastest(_ALL, most, within, least, after))[0]
         while 0 < looked_at <= _MOST_LOOKED_AT:
-            rows = await self._executor.fetch("board.growth_of_fastest", looked_at, *within)
-            grown = [_Led(*row) for row in rows if row["leads_by"] is not None]
-            leading = sorted(
-                (led for led in grown if _is_after(led, after) and (least is None or led.leads_by >= least)),
-                key=lambda led: (-led.leads_by, led.id),
-            )[:most]
-            if len(rows) < looked_at:
+            leading, are_all = await self._grown_of_fastest(looked_at, most, within, least, after)
+            if are_all:
                 return leading
             least_step = leading[-1].leads_by * (1 - _ROUNDING) if len(leading) == most else 0.0
             if least_step >= _LEAST_STEP:
-                rows = await self._executor.fetch(
-                    "board.top_grown", most, *within, least_step, *_place(after)
-                )
+                rows = await self._executor.fetch("board.top_grown", most, *within, least_step, *place, False)
                 return [_Led(*row) for row in rows]
             if len(leading) == most:
                 break
             looked_at = 2 * looked_at * most // len(leading) if leading else 0
-        rows = await self._executor.fetch("board.top_grown_of_all", most, *within, least, *_place(after))
+        rows = await self._executor.fetch("board.top_grown_of_all", most, *within, least, *place)
         return [_Led(*row) for row in rows]
+
+    async def _grown_of_fastest(
+        self, looked_at: int, most: int, within: Sequence[Any], least: float | None, after: Place | None
+    ) -> tuple[list[_Led], bool]:
+        """Those of the videos that are fastest now that grew fastest, and whether these are all that fit."""
+        rows = await self._executor.fetch("board.growth_of_fastest", looked_at, *within)
+        grown = [_Led(*row) for row in rows if row["leads_by"] is not None]
+        leading = sorted(
+            (led for led in grown if _is_after(led, after) and (least is None or led.leads_by >= least)),
+            key=lambda led: (-led.leads_by, led.id),
+        )
+        return leading[:most], len(rows) < looked_at
 
     async def channels_named(self, name: str) -> list[str]:
         """Ids of the channels with this id or this title, ignoring the title's case."""
@@ -470,9 +500,13 @@ class BoardDAO(DAO):
     async def channel_medians(
         self, channel_id: str, published_before: datetime, short_at_most_s: int
     ) -> list[Median]:
-        """The median views of a channel's short videos, and of its other ones."""
+        """The median views of a channel's short videos, and of its other ones, of its newest."""
         rows = await self._executor.fetch(
-            "board.channel_medians", clean_text(channel_id), published_before, short_at_most_s
+            "board.channel_medians",
+            clean_text(channel_id),
+            published_before,
+            short_at_most_s,
+            _MOST_IN_MEDIANS,
         )
         return [Median(*row) for row in rows]
 

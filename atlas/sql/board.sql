@@ -35,6 +35,16 @@ LIMIT $2;
 -- The share of videos that have the tag $1, if it is among the commonest.
 SELECT frequency FROM common_tags() WHERE tag = lower($1);
 
+-- name: count_up_to
+-- How many videos are of the channels $2 and have the tag $3, NULL being any; counts up to $1.
+SELECT count(*)
+FROM (
+    SELECT
+    FROM videos
+    WHERE ($2::text[] IS NULL OR channel_id = ANY ($2)) AND ($3::text IS NULL OR lowered(tags) @> ARRAY[lower($3)])
+    LIMIT $1
+) AS found;
+
 -- name: top_of_first
 -- The same of the first $17 by $1 that fit but for what is said of them elsewhere (channel, tag, length, region): if it gives
 -- $2, these are the highest of all.
@@ -104,15 +114,24 @@ LEFT JOIN LATERAL (
 
 -- name: top_grown
 -- The $1 videos that gained most views per hour between their first and last known count in [$2, $3], both counted by
--- methodology $4, of those that fit $5 to $14, and grew at a rate of at least $15 in one step: as no mean is above what it is
--- of, all that gained so much in the whole window are among them. Continues after value $16 and video $17.
+-- methodology $4, of those that fit $5 to $14, if that is at least $15: as no mean is above what it is of, they all grew at such
+-- a rate in one step. Continues after value $16 and video $17. If $18, few videos are of the channels or have the tag, which
+-- are then looked for at once.
 WITH steep AS MATERIALIZED (
     SELECT DISTINCT video_id
     FROM video_stats_log
     WHERE sampled_at >= $2 AND sampled_at <= $3 AND velocity >= $15
 )
 SELECT c.video_id, growth.per_hour AS leads_by
-FROM steep
+FROM (
+    SELECT video_id
+    FROM steep
+    WHERE NOT $18::boolean OR video_id IN (
+        SELECT id
+        FROM videos
+        WHERE ($5::text[] IS NULL OR channel_id = ANY ($5)) AND ($8::text IS NULL OR lowered(tags) @> ARRAY[lower($8)])
+    )
+) AS steep
 -- One by one, as there are far fewer than the planner can know.
 CROSS JOIN LATERAL (
     SELECT video_id
@@ -137,7 +156,7 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS last (count)
 CROSS JOIN LATERAL (SELECT growth_per_hour(first.count, last.count)) AS growth (per_hour)
-WHERE growth.per_hour IS NOT NULL
+WHERE growth.per_hour >= $15
     AND ($16::double precision IS NULL OR growth.per_hour < $16 OR (growth.per_hour = $16 AND c.video_id > $17::text))
 ORDER BY growth.per_hour DESC, c.video_id
 LIMIT $1;
@@ -248,13 +267,19 @@ WHERE channel_id = $1
 ORDER BY age_class;
 
 -- name: channel_medians
--- The number of videos of the channel $1 with known views that were published up to $2, and the median of their views;
+-- Of the $4 newest videos of the channel $1 that were published up to $2: how many have known views, and the median of these;
 -- separately for videos of up to $3 seconds and longer ones.
 SELECT v.duration_s <= $3 AS is_short, count(*) AS videos,
     percentile_cont(0.5) WITHIN GROUP (ORDER BY coalesce(c.last_views, v.view_count)) AS views
-FROM videos AS v
+FROM (
+    SELECT id, duration_s, view_count
+    FROM videos
+    WHERE channel_id = $1 AND published_at <= $2 AND duration_s > 0
+    ORDER BY published_at DESC NULLS LAST, id
+    LIMIT $4
+) AS v
 LEFT JOIN video_clock AS c ON c.video_id = v.id
-WHERE v.channel_id = $1 AND v.published_at <= $2 AND v.duration_s > 0 AND coalesce(c.last_views, v.view_count) IS NOT NULL
+WHERE coalesce(c.last_views, v.view_count) IS NOT NULL
 GROUP BY is_short
 ORDER BY is_short;
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from atlas.adapters import board
 from atlas.adapters.board import BoardDAO, Filters, Lead
 from atlas.clock import FixedClock
 from atlas.db import Database, sql_of
@@ -267,6 +268,21 @@ def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from nodes(child)
 
 
+class TestMedians:
+    async def test_medians_are_of_the_newest(
+        self, dao: BoardDAO, sql: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for n in range(6):
+            await store_video(
+                sql, f"m{n}", channel="UC-m", duration_s=600, published_at=NOON - timedelta(days=n + 1),
+                clock_last_views=10**n,
+            )  # fmt: skip
+        for most, videos, views in ((1000, 5, 1000), (3, 3, 100)):
+            monkeypatch.setattr(board, "_MOST_IN_MEDIANS", most)
+            [median] = await dao.channel_medians("UC-m", NOON - timedelta(days=2), 180)
+            assert (median.is_short, median.videos, median.views) == (False, videos, views)
+
+
 class TestPlans:
     """What each look reads, so that none becomes dearer unnoticed."""
 
@@ -337,19 +353,32 @@ class TestPlans:
 
     async def test_a_window_reads_only_its_days_and_the_steep_steps_of_them(self, sql: Any) -> None:
         arguments = ["10", "'2026-11-01 00:30Z'", "'2026-11-01 12:00Z'", "2", *self.fitting()[:9], "NULL"]
-        for statement, further in (("top_grown", ["15", "NULL", "NULL"]), ("growth_of_fastest", [])):
+        grown = ["15", "NULL", "NULL", "false"]
+        for statement, further in (("top_grown", grown), ("growth_of_fastest", [])):
             plan = await self.plan(sql, f"board.{statement}", *arguments, *further)
             read = {node["Relation Name"] for node in plan if "_log" in node.get("Relation Name", "")}
             assert read == {"video_stats_log_20261101"}
             indexes = {node.get("Index Name") for node in plan}
             assert ("video_stats_log_20261101_velocity_video_id_sampled_at_idx" in indexes) == bool(further)
 
+    async def test_what_grew_among_few_is_looked_for_from_the_few(self, sql: Any) -> None:
+        arguments = [
+            "10",
+            "'2026-11-01 00:30Z'",
+            "'2026-11-01 12:00Z'",
+            "2",
+            *self.fitting("'rare'")[:9],
+            "NULL",
+        ]
+        plan = await self.plan(sql, "board.top_grown", *arguments, "15", "NULL", "NULL", "true")
+        assert "videos_by_tag" in {node.get("Index Name") for node in plan}
+
     @pytest.mark.parametrize(
         ("statement", "arguments"),
         [
             ("board.channel", ("'UC-1'",)),
             ("board.uploads", ("'UC-1'", "20")),
-            ("board.channel_medians", ("'UC-1'", "'2026-11-01Z'", "180")),
+            ("board.channel_medians", ("'UC-1'", "'2026-11-01Z'", "180", "1000")),
         ],
     )
     async def test_a_channels_videos_are_found_by_their_channel(

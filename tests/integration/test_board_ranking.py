@@ -180,14 +180,19 @@ def questions(drawn: random.Random) -> Iterator[tuple[Lead, Filters, timedelta |
                 yield by, Filters(**{name: drawn.choice(choices[name]) for name in names}), window
 
 
-@pytest.mark.parametrize("looked_at", [(1, 9), (25, 600)])
+@pytest.mark.parametrize(("looked_at", "many"), [((1, 9), 1000), ((25, 600), 1000), ((25, 600), 2)])
 async def test_any_leaderboard_is_what_a_look_at_every_video_gives(
     database: Database, sql: Any, clock: FixedClock, settings_factory: SettingsFactory,
-    monkeypatch: pytest.MonkeyPatch, looked_at: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch, looked_at: tuple[int, int], many: int,
 ) -> None:  # fmt: skip
-    """Also page by page, and if the fastest videos of now tell too little of those that grew."""
+    """Also page by page, and if the fastest videos of now tell too little of those that grew.
+
+    In the last case filters by tag and channel count as those that few fit, but too many to rank.
+    """
     monkeypatch.setattr(board, "_LEAST_STEP", 0.1)
     monkeypatch.setattr(board, "_FIRST", looked_at[1])
+    monkeypatch.setattr(board, "_MANY_TO_RANK", many)
+    monkeypatch.setattr(board, "_OFTEN", 2.0 if many < len(TAGS) else board._OFTEN)
     monkeypatch.setattr(board, "_LEAST_LOOKED_AT", looked_at[0])
     monkeypatch.setattr(board, "_MOST_LOOKED_AT", looked_at[1])
     drawn = random.Random(20261129)

@@ -354,8 +354,8 @@ class Outlier(BaseModel):
     video_id: VideoId
     title: Title
     multiple: float | None = Field(
-        description="Its views over the median of the channel's uploads of its length that are at least a "
-        "week old. Not YouTube's."
+        description="Its views over the median of the channel's newest 1,000 uploads that are at least a "
+        "week old, of its length. Not YouTube's."
     )
     views: Views
     views_per_hour: ViewsPerHour
