@@ -81,6 +81,7 @@ class MaiaDAO:
         self.forget_feed_counts = tracking.forget_feed_counts
         self.growing_views_per_hour = tracking.growing_views_per_hour
         self.clock_counts = tracking.clock_counts
+        self.count_claimed = tracking.count_claimed
         self.video_titles = tracking.video_titles
         self.channel_norms = tracking.channel_norms
         self.cohorts = tracking.cohorts

@@ -157,7 +157,6 @@ class ZoneCounts:
     zone: int
     live: int
     due: int
-    leased: int
     starving: int
     oldest_due_at: datetime | None
     demand_per_h: float
@@ -416,6 +415,11 @@ class TrackingDAO(DAO):
         return [
             ZoneCounts(**row) for row in await self._executor.fetch("tracking.clock_counts", now, patience)
         ]
+
+    async def count_claimed(self, most: int) -> dict[int, int]:
+        """How many videos of each zone are claimed, of up to `most` that have been due longest."""
+        rows = await self._executor.fetch("tracking.count_claimed", most, self._clock.now())
+        return {row["zone"]: row["claimed"] for row in rows}
 
     async def video_titles(self, ids: Sequence[str]) -> dict[str, str | None]:
         """The titles of those videos that are stored."""

@@ -87,7 +87,6 @@ class Discoveries:
     videos: int
     channels: int
     topics: int
-    pages: int
 
 
 class VideosDAO(DAO):

@@ -286,27 +286,34 @@ WHERE c.video_id = claim.id AND c.lease_token = claim.lease_token;
 
 -- name: clock_counts
 -- Counts of each zone's live videos at $1; videos waiting longer than $2 intervals are starving. Reads the whole index of due
--- times, but of the wide rows only those that are due, as no others are leased.
-SELECT zones.*, (
+-- times, and no row.
+SELECT zone,
+    count(*) AS live,
+    count(*) FILTER (WHERE next_due_at <= $1) AS due,
+    count(*) FILTER (
+        WHERE next_due_at <= $1 AND next_due_at < $1 - (($2::double precision - 1) * interval_h) * interval '1 hour'
+    ) AS starving,
+    min(next_due_at) FILTER (WHERE next_due_at <= $1) AS oldest_due_at,
+    sum(1 / interval_h::double precision) AS demand_per_h
+FROM video_clock
+WHERE status = 'live'
+GROUP BY zone
+ORDER BY zone;
+
+-- name: count_claimed
+-- How many are claimed of the $1 videos of each zone that have been due longest at $2, which are claimed first.
+SELECT z.zone, (
     SELECT count(*)
-    FROM video_clock AS c
-    WHERE c.status = 'live' AND c.zone = zones.zone AND c.next_due_at <= $1 AND c.lease_token IS NOT NULL
-        AND c.lease_until >= clock_timestamp()
-) AS leased
-FROM (
-    SELECT zone,
-        count(*) AS live,
-        count(*) FILTER (WHERE next_due_at <= $1) AS due,
-        count(*) FILTER (
-            WHERE next_due_at <= $1 AND next_due_at < $1 - (($2::double precision - 1) * interval_h) * interval '1 hour'
-        ) AS starving,
-        min(next_due_at) FILTER (WHERE next_due_at <= $1) AS oldest_due_at,
-        sum(1 / interval_h::double precision) AS demand_per_h
-    FROM video_clock
-    WHERE status = 'live'
-    GROUP BY zone
-) AS zones
-ORDER BY zones.zone;
+    FROM (
+        SELECT lease_token, lease_until
+        FROM video_clock AS c
+        WHERE c.status = 'live' AND c.zone = z.zone AND next_due_at <= (SELECT $2::timestamptz)
+        ORDER BY next_due_at
+        LIMIT (SELECT $1::bigint)
+    ) AS due
+    WHERE lease_token IS NOT NULL AND lease_until >= clock_timestamp()
+) AS claimed
+FROM (VALUES (0), (1), (2)) AS z (zone);
 
 -- name: video_titles
 -- The titles of the videos $1.

@@ -181,8 +181,7 @@ ORDER BY v.view_count DESC, v.id
 LIMIT $1;
 
 -- name: count_discoveries
--- The total numbers of videos, channels, topics and searched pages.
+-- The total numbers of videos, channels and topics.
 SELECT (SELECT count(*) FROM videos) AS videos,
     (SELECT count(*) FROM channels) AS channels,
-    (SELECT topics FROM queue_state) AS topics,
-    (SELECT coalesce(sum(pages_total), 0)::bigint FROM search_queue) AS pages;
+    (SELECT topics FROM queue_state) AS topics;

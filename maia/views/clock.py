@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -15,6 +15,8 @@ from maia.learning.zones import Stretches, Zone, ZoneSettings, stretches
 from maia.views.words import ZoneName, zone_name
 from maia.youtube.client import IDS_PER_CALL
 
+CLAIMS_AMONG: Final = 1_000
+"""Claims are counted among so many videos of a zone: those due longest, which are claimed first."""
 _HOUR: Final = timedelta(hours=1)
 _DAY_H: Final = 24.0
 
@@ -23,7 +25,8 @@ _DAY_H: Final = 24.0
 class ZoneRow:
     """A zone of the clock: how many videos it tracks, and how overdue the most overdue one is.
 
-    `slowed` is the factor by which its intervals grow because the quota doesn't pay for more samples.
+    `leased` ones are in work, of the up to 1,000 that have been due longest. `slowed` is the factor by which
+    its intervals grow because the quota doesn't pay for more samples.
     """
 
     zone: ZoneName | None
@@ -49,14 +52,18 @@ class Tracking:
 
 
 def tracking(
-    counts: Sequence[ZoneCounts], lines: Sequence[LedgerLine], tracker: TrackerSettings, now: datetime
+    counts: Sequence[ZoneCounts],
+    claimed: Mapping[int, int],
+    lines: Sequence[LedgerLine],
+    tracker: TrackerSettings,
+    now: datetime,
 ) -> Tracking:
     """The zones with their lag, and whether the day's quota pays for their intervals."""
     paying = [line for line in lines if line.ring == "tracking"]
     slowed = slowing(counts, paying, tracker)
     zones = tuple(
         ZoneRow(
-            zone=zone_name(count.zone), live=count.live, due=count.due, leased=count.leased,
+            zone=zone_name(count.zone), live=count.live, due=count.due, leased=claimed[count.zone],
             starving=count.starving, oldest_due_at=count.oldest_due_at,
             lag_h=max((now - count.oldest_due_at) / _HOUR, 0.0) if count.oldest_due_at else 0.0,
             demand_per_h=count.demand_per_h, slowed=slowed.factors[Zone(count.zone)],

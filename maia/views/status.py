@@ -65,20 +65,21 @@ async def status(atlas: Atlas, agents: Iterable[str]) -> Status:
     from atlas.adapters.queue import QueueDAO
     from atlas.adapters.tracking import TrackingDAO
     from atlas.adapters.videos import VideosDAO
-    from maia.views.clock import tracking
+    from maia.views.clock import CLAIMS_AMONG, tracking
     from maia.views.ledger import ledger_lines, view_of
     from maia.views.success import calibration
 
     now, clock, settings = atlas.clock.now(), atlas.clock, atlas.settings
     lines = await ledger_lines(atlas)
-    counts = await TrackingDAO(atlas.db, clock=clock, settings=settings).clock_counts()
+    tracked = TrackingDAO(atlas.db, clock=clock, settings=settings)
+    counts, claimed = await tracked.clock_counts(), await tracked.count_claimed(CLAIMS_AMONG)
     return Status(
         now=now,
         queue=await QueueDAO(atlas.db, clock=clock, settings=settings).queue_counts(),
         found=await VideosDAO(atlas.db, clock=clock, settings=settings).discoveries(),
         vault=VaultState(settings.vault_provider, await atlas.vault.waiting()),
         feeds=await _feeds(atlas),
-        tracking=tracking(counts, lines, settings.tracker, now),
+        tracking=tracking(counts, claimed, lines, settings.tracker, now),
         cycles={agent: await _last_cycles(atlas, agent) for agent in agents},
         ledger=view_of(lines, now),
         calls=await calibration(atlas, now - _CALLS_OF),

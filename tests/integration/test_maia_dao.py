@@ -938,7 +938,7 @@ async def test_the_demo_sees_what_was_found(dao: MaiaDAO) -> None:
     assert (await dao.top_videos(1))[0].channel_title == "Channel one"
     assert await dao.top_topics(5) == [("kittens", 3), ("tabbies", 1)]
     found = await dao.discoveries()
-    assert (found.videos, found.channels, found.topics, found.pages) == (3, 1, 3, 1)
+    assert (found.videos, found.channels, found.topics) == (3, 1, 3)
 
 
 # Transactions

@@ -809,16 +809,18 @@ async def test_zones_are_counted(dao: MaiaDAO, sql: Any, clock: FixedClock) -> N
     clock.advance(2 * HOUR)
     assert len(await dao.fetch_tracker_targets(2)) == 2
     assert await dao.clock_counts() == [
-        ZoneCounts(0, 4, 4, 2, 0, NOON + HOUR, 5.0),
-        ZoneCounts(1, 1, 0, 0, 0, None, 1 / 6),
-        ZoneCounts(2, 1, 0, 0, 0, None, 1 / 24),
+        ZoneCounts(0, 4, 4, 0, NOON + HOUR, 5.0),
+        ZoneCounts(1, 1, 0, 0, None, 1 / 6),
+        ZoneCounts(2, 1, 0, 0, None, 1 / 24),
     ]
+    assert await dao.count_claimed(1000) == {0: 2, 1: 0, 2: 0}
+    assert await dao.count_claimed(1) == {0: 1, 1: 0, 2: 0}
     clock.advance(timedelta(minutes=1))
     assert [zone.starving for zone in await dao.clock_counts()] == [1, 0, 0]
     clock.advance(HOUR)
     assert [zone.starving for zone in await dao.clock_counts()] == [4, 0, 0]
     await expire_leases(sql)
-    assert [zone.leased for zone in await dao.clock_counts()] == [0, 0, 0]
+    assert await dao.count_claimed(1000) == {0: 0, 1: 0, 2: 0}
 
 
 async def test_titles_are_told(dao: MaiaDAO) -> None:

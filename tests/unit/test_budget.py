@@ -29,7 +29,7 @@ def due(id_: str, zone: int, age_h: float, overdue_h: float, velocity: float = 1
 def counted(*rows: tuple[int, int, int]) -> list[ZoneCounts]:
     """Zones by (zone, live, due), each at its usual interval."""
     return [
-        ZoneCounts(zone, live, waiting, 0, 0, NOON, live / (1.0, 6.0, 24.0)[zone])
+        ZoneCounts(zone, live, waiting, 0, NOON, live / (1.0, 6.0, 24.0)[zone])
         for zone, live, waiting in rows
     ]
 
