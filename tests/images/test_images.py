@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
+from maia import agents
 from tests.images.stack import PROJECT, ROOT, Engine, Stack
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(1800)
 
+AGENTS = tuple(agent.name for agent in agents.AGENTS)
 CONFINED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 SLIM_BYTES = 130_000_000
 """What Docker's slim image of Python takes, of which the stand-in is twice the size."""
@@ -122,19 +124,9 @@ def test_75_brings_a_fresh_container(stack: Stack, run: Run) -> None:
 
 
 def test_the_stack_comes_up_and_works(stack: Stack) -> None:
-    services = ("hunter", "tracker", "learner", "metrics", "server", "provision", "worker", "prometheus")
+    services = (*AGENTS, "metrics", "server", "provision", "worker", "prometheus")
     stack.compose("--profile", "redis", "up", "--detach", "--no-build", *services, "redis")
-    for service in (
-        "postgres",
-        "metrics",
-        "server",
-        "worker",
-        "prometheus",
-        "redis",
-        "hunter",
-        "tracker",
-        "learner",
-    ):
+    for service in ("postgres", "metrics", "server", "worker", "prometheus", "redis", *AGENTS):
         state = until(f"{service} is healthy", lambda s=service: healthy(stack, s))
         assert state["Status"] == "running", service
     for service in ("migrate", "provision"):
@@ -256,9 +248,7 @@ def healthy(stack: Stack, service: str) -> dict[str, str] | None:
 def test_every_container_of_the_stack_is_confined(stack: Stack) -> None:
     for service in (
         "postgres",
-        "hunter",
-        "tracker",
-        "learner",
+        *AGENTS,
         "metrics",
         "server",
         "worker",
@@ -292,11 +282,11 @@ def test_the_pages_of_prefect_are_there(stack: Stack) -> None:
 def test_prometheus_sees_every_agent(stack: Stack) -> None:
     query = "http://prometheus:9090/api/v1/query?query=sum+by+(agent)(pleiades_cycles_total)"
 
-    def agents() -> bool:
+    def all_seen() -> bool:
         found = json.loads(stack.ask("metrics", query))["data"]["result"]
-        return {entry["metric"]["agent"] for entry in found} == {"hunter", "tracker", "learner"}
+        return {entry["metric"]["agent"] for entry in found} == set(AGENTS)
 
-    until("figures of both agents", agents)
+    until("figures of all agents", all_seen)
     rules = json.loads(stack.ask("metrics", "http://prometheus:9090/api/v1/rules"))["data"]["groups"]
     assert {rule["health"] for group in rules for rule in group["rules"]} <= {"ok", "unknown"}
 
