@@ -152,11 +152,11 @@ class Engine:
         return orjson.dumps(no_matches(self._matcher, min_confidence))
 
     async def recommend(
-        self, context: Mapping[str, Scalar], limit: int, *, explore: bool, seed: int
+        self, context: Mapping[str, Scalar], limit: int, because: int, *, explore: bool, seed: int
     ) -> bytes:
         """What to do in a context, best first: `Advice` as JSON."""
         cleaned, now = await self._cleaned(context), self._atlas.clock.now()
-        found = self._adviser.recommend(cleaned, now, limit, explore=explore, seed=seed)
+        found = self._adviser.recommend(cleaned, now, limit, explore=explore, seed=seed, because=because)
         self._note(Use.RECOMMENDED, {each.known.id for action in found.actions for each in action.because})
         return self._answers.advice(found)
 

@@ -19,7 +19,9 @@ from maia.api.hot import Operation, answered, hot
 from maia.api.problems import Problem, ProblemDetails
 from maia.learner.copies import CopyRefused, checked, merge
 from maia.learning.evidence import EvidenceKey, EvidenceRow
+from maia.learning.matching import MOST_PER_ACTION
 from maia.learning.patterns import Condition, Operator, Pattern, PatternType
+from maia.learning.recommending import USUAL_REASONS
 from maia.learning.snapshots import Remembered, Snapshot
 from maia.views.engine import EngineStatistics, PatternPage
 from maia.views.patterns import Advice, Matches, PatternDetails, pattern
@@ -98,6 +100,12 @@ class RecommendRequest(_Strict):
 
     context: Context
     limit: int = Field(default=5, ge=1, le=100, description="How many actions to answer at most.")
+    because: int = Field(
+        default=USUAL_REASONS,
+        ge=1,
+        le=MOST_PER_ACTION,
+        description="How many patterns to name for each action at most, the best ones.",
+    )
     explore: bool = Field(
         default=False, description="Rank by a draw from what may be true, to try what is uncertain."
     )
@@ -352,7 +360,8 @@ async def match(request: Request, wanted: MatchRequest) -> bytes:
     Scope.READ,
     Operation(
         "Recommend actions",
-        "The actions with the highest expected reward per cost in a context, with their evidence and why. "
+        "The actions with the highest expected reward per cost in a context, with their evidence and why: "
+        "`because` names the best patterns for each, at most as many as the request's `because`. "
         "Only patterns all of whose conditions are met advise, and only those that are believed firmly "
         "enough. If nothing is advised, `reason` says why.",
         "patterns",
@@ -374,7 +383,9 @@ async def recommend(request: Request, wanted: RecommendRequest) -> bytes:
     if wanted.seed is not None and not wanted.explore:
         raise Problem(422, "seed only applies with explore: leave it out, or set explore to true")
     seed = randbits(32) if wanted.seed is None else wanted.seed
-    return await _engine(request).recommend(wanted.context, wanted.limit, explore=wanted.explore, seed=seed)
+    return await _engine(request).recommend(
+        wanted.context, wanted.limit, wanted.because, explore=wanted.explore, seed=seed
+    )
 
 
 @router.get("/statistics", dependencies=[READ], response_model=EngineStatistics)

@@ -13,12 +13,13 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple
+from itertools import chain
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maia.learning.condition_index import Columns, ConditionIndex, Met, Slots
+from maia.learning.condition_index import Columns, ConditionIndex, Met, Slots, Whole
 from maia.learning.known_patterns import KnownPattern
 from maia.learning.observations import Scalar
 from maia.learning.patterns import Condition
@@ -29,6 +30,7 @@ HALF_LIFE: Final = timedelta(days=30)
 MOST_PER_ACTION: Final = 32
 """No more patterns for one action fit: comparing the conditions of all pairs of very many would be slow."""
 
+_CHANGING: Final = ("action", "support", "confidence", "ceiling", "last_seen_h")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR: Final = timedelta(hours=1)
 _NEVER_H: Final = -np.inf
@@ -45,13 +47,82 @@ _TIERS: Final = (1_000, 8_000, 40_000)
 Floats = NDArray[np.float64]
 
 
+FACTS: Final = np.dtype(
+    [
+        ("place", np.int64), ("rank", np.int64), ("action", np.int32), ("total", np.int32),
+        ("support", np.int64), ("confidence", float), ("ceiling", float), ("last_seen_h", float),
+        ("signature", np.uint64),
+    ]
+)  # fmt: skip
+"""What is asked of a pattern that fits, side by side: one line of the processor's cache.
+
+`place` is its slot, and above that the number of its segment; ranks are in the order of the ids. `action` is
+a number, -1 for none; `total` counts its conditions.
+"""
+_PLACE: Final = 0
+_SLOT_BITS: Final = 32
+_SLOTS: Final = 2**_SLOT_BITS - 1
+Facts: TypeAlias = NDArray[np.int64]
+"""The same as plain numbers, a row for each pattern: NumPy copies them sooner than records."""
+
+
 class Hit(NamedTuple):
     """A pattern that was found, and how well it matches."""
 
     known: KnownPattern
     score: float
-    conditions: frozenset[Condition] | None = None
-    """All of them are met, if it says which ones there are."""
+
+
+class Decided(NamedTuple):
+    """Patterns that fit and decide about actions: a row for each, the most specific ones of an action first.
+
+    Of equally specific ones the best supported comes first, then the first by id.
+    """
+
+    actions: Sequence[str]
+    patterns: Sequence[NDArray[np.object_]]
+    """Those of all segments."""
+    facts: Facts
+    """`action` is an action's place among `actions`."""
+    scores: Floats
+    """Confidence × recency."""
+
+    @property
+    def rows(self) -> NDArray[np.void]:
+        """The facts by name."""
+        return _named(self.facts)
+
+    def take(self, wanted: Slots | NDArray[np.bool_]) -> Decided:
+        """Some of them."""
+        return self._replace(facts=self.facts[wanted], scores=self.scores[wanted])
+
+    def known(self, wanted: Slots) -> list[KnownPattern]:
+        """The patterns of some rows."""
+        places = self.facts[wanted, _PLACE].tolist()
+        return [self.patterns[place >> _SLOT_BITS][place & _SLOTS] for place in places]
+
+    def begins(self) -> Slots:
+        """The first row of each action."""
+        action = self.rows["action"]
+        return np.concatenate(([0], np.flatnonzero(action[1:] != action[:-1]) + 1))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Decided]) -> Decided:
+        """Those of several segments."""
+        actions: dict[str, int] = {}
+        for number, part in enumerate(parts):
+            names, rows = [actions.setdefault(each, len(actions)) for each in part.actions], part.rows
+            rows["action"] = np.array(names)[rows["action"]]
+            rows["place"] += number << _SLOT_BITS
+        whole = cls(
+            [*actions],
+            [each for part in parts for each in part.patterns],
+            np.concatenate([each.facts for each in parts]),
+            np.concatenate([each.scores for each in parts]),
+        )
+        ids = [each.id for each in whole.known(np.arange(len(whole.facts)))]
+        whole.rows["rank"] = np.unique(ids, return_inverse=True)[1]
+        return whole.take(_most_specific(whole.rows))
 
 
 class Fitting(NamedTuple):
@@ -61,8 +132,7 @@ class Fitting(NamedTuple):
     top: KnownPattern | None
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """A pattern of whose conditions a context meets at least one."""
 
     known: KnownPattern
@@ -78,12 +148,9 @@ class Match:
     @classmethod
     def of(cls, hit: Hit, context: Mapping[str, Scalar]) -> Match:
         """A hit with its conditions, those that the context meets and the others."""
-        conditions = hit.known.pattern.conditions
-        if hit.conditions is not None:
-            return cls(hit.known, conditions, (), hit.score)
         met: list[Condition] = []
         missed: list[Condition] = []
-        for condition in conditions:
+        for condition in hit.known.pattern.conditions:
             (met if condition.holds(context) else missed).append(condition)
         return cls(hit.known, tuple(met), tuple(missed), hit.score)
 
@@ -214,12 +281,14 @@ class Matcher:
         """Whether the context meets all conditions of any pattern."""
         return any(segment.holds(context) for segment in self._ready())
 
-    def decided(self, context: Mapping[str, Scalar], now: datetime, threshold: float) -> list[Hit]:
+    def decided(self, context: Mapping[str, Scalar], now: datetime, threshold: float) -> Decided | None:
         """The patterns with an action all of whose conditions are met: of each action the most specific ones.
 
         Those are left out whose credible interval contains the threshold: their evidence decides nothing yet.
+        None if there is none.
         """
-        return [hit for each in self._ready() for hit in each.decided(context, _hours(now), threshold)]
+        parts = [found for each in self._ready() if (found := each.decided(context, _hours(now), threshold))]
+        return Decided.joined(parts) if len(parts) > 1 else next(iter(parts), None)
 
     def fitting(self, context: Mapping[str, Scalar]) -> Fitting:
         """All patterns with an action all of whose conditions are met."""
@@ -262,17 +331,21 @@ class _Segment:
     """
 
     def __init__(self, patterns: list[KnownPattern], half_life_h: float) -> None:
-        self.patterns = patterns
+        self.patterns = np.empty(len(patterns), object)
+        self.patterns[:] = patterns
         self.living = len(patterns)
         self._half_life_h = half_life_h
         self._conditions = ConditionIndex([each.pattern.conditions for each in patterns])
         self._total = self._conditions.totals
-        self._confidence = np.array([each.confidence for each in patterns], float)
-        self._ceiling = np.array([each.ceiling for each in patterns], float)
-        self._support = np.array([min(each.support, _MAX_SUPPORT) for each in patterns], np.int64)
-        self._last_seen_h = np.array([_hours(each.last_seen) for each in patterns], float)
         self._actions: dict[str, int] = {}
-        self._action = np.array([self._code(each.pattern.action) for each in patterns], np.intp)
+        self._facts = np.zeros((len(patterns), FACTS.itemsize // 8), np.int64)
+        self._named = rows = _named(self._facts)
+        rows["total"], rows["signature"] = self._total, self._conditions.signatures()
+        rows["place"] = rows["rank"] = np.arange(len(patterns))
+        self._confidence, self._action = rows["confidence"], rows["action"]
+        self._support, self._last_seen_h = rows["support"], rows["last_seen_h"]
+        for name, column in zip(_CHANGING, zip(*map(self._changing, patterns), strict=True), strict=True):
+            rows[name] = column
         self._alive = np.ones(len(patterns), bool)
         self._unconditional = np.flatnonzero(self._total == 0)
         self._latest_h = self._as_of_h = 0.0
@@ -284,7 +357,6 @@ class _Segment:
         for number, tier in enumerate(self._tiers):
             self._tier[tier.slots] = number
         self._advising = self._advising_of()
-        self._sets: dict[int, frozenset[Condition]] = {}
 
     def _tiers_of(self, highest: Floats) -> list[_Tier]:
         """The patterns in parts, by the highest score that they can have."""
@@ -308,12 +380,10 @@ class _Segment:
     def update(self, slot: int, changed: KnownPattern) -> None:
         """Take other counts, data or words of a pattern with the same conditions."""
         self.patterns[slot] = changed
-        self._confidence[slot] = changed.confidence
-        self._ceiling[slot] = changed.ceiling
-        self._support[slot] = min(changed.support, _MAX_SUPPORT)
-        self._last_seen_h[slot] = seen_h = _hours(changed.last_seen)
         had_action = self._action[slot] >= 0
-        self._action[slot] = self._code(changed.pattern.action)
+        for name, value in zip(_CHANGING, self._changing(changed), strict=True):
+            self._named[name][slot] = value
+        seen_h = _hours(changed.last_seen)
         if not had_action and self._action[slot] >= 0:
             self._advising = self._advising_of()
         self._latest_h = max(self._latest_h, seen_h)
@@ -336,6 +406,11 @@ class _Segment:
         recency = np.exp2(np.minimum(self._last_seen_h - now_h, 0) / self._half_life_h)
         weights: Floats = self._confidence * recency / np.maximum(self._total, 1)
         return weights
+
+    def _changing(self, known: KnownPattern) -> tuple[float, ...]:
+        """Of a pattern's facts those that may change, as `_CHANGING` names them."""
+        action, seen_h = self._code(known.pattern.action), _hours(known.last_seen)
+        return action, min(known.support, _MAX_SUPPORT), known.confidence, known.ceiling, seen_h
 
     def _code(self, action: str | None) -> int:
         return -1 if action is None else self._actions.setdefault(action, len(self._actions))
@@ -413,49 +488,39 @@ class _Segment:
             return Fitting(0, None)
         return Fitting(len(slots), self.patterns[slots[np.argmax(self._confidence[slots])]])
 
-    def decided(self, context: Mapping[str, Scalar], now_h: float, threshold: float) -> list[Hit]:
+    def decided(self, context: Mapping[str, Scalar], now_h: float, threshold: float) -> Decided | None:
         """Of those the most specific ones of each action whose evidence decides."""
-        met = self._conditions.met(self._conditions.ranges(context))
-        found, missing = [np.empty(0, np.intp)], np.full(len(self._actions), MOST_PER_ACTION)
-        for total, slots, conditions in self._advising:
-            fit = slots[conditions.count(met) == total]
-            fit = fit[self._alive[fit] & (self._action[fit] >= 0)]
-            fit = fit[(self._confidence[fit] >= threshold) | (self._ceiling[fit] < threshold)]
-            found.append(fit)
+        ranges = self._conditions.ranges(context)
+        met, bounds = self._conditions.met(ranges), np.array(ranges, np.intp).reshape(-1, 2)
+        found, missing = [], np.full(len(self._actions) + 1, MOST_PER_ACTION)
+        # No pattern without an action, which has the number -1.
+        missing[-1] = 0
+        for slots in chain((each.met(bounds, met) for each in self._advising), [self._unconditional]):
+            facts = self._facts.take(slots, axis=0)
+            rows = _named(facts)
+            wanted = (rows["confidence"] >= threshold) | (rows["ceiling"] < threshold)
+            wanted &= self._alive[slots] & (missing[rows["action"]] > 0)
+            facts = facts.compress(wanted, axis=0)
+            found.append(facts)
             # Shorter ones are less specific.
-            missing = missing - np.bincount(self._action[fit], minlength=len(self._actions))
+            missing -= np.bincount(_named(facts)["action"], minlength=len(missing))
             if not (missing > 0).any():
                 break
-        chosen = self._most_specific(np.concatenate(found))
-        recency = np.exp2(np.minimum(self._last_seen_h[chosen] - now_h, 0) / self._half_life_h)
-        scores = np.round(self._confidence[chosen] * recency, _SCORE_DIGITS)
-        return [
-            Hit(self.patterns[slot], score, self._set_of(slot))
-            for slot, score in zip(chosen.tolist(), scores.tolist(), strict=True)
-        ]
+        facts = np.concatenate(found)
+        if not len(facts):
+            return None
+        facts = facts.take(_most_specific(_named(facts)), axis=0)
+        rows = _named(facts)
+        recency = np.exp2(np.minimum(rows["last_seen_h"] - now_h, 0) / self._half_life_h)
+        decided = Decided((), [self.patterns], facts, np.round(rows["confidence"] * recency, _SCORE_DIGITS))
+        begins = decided.begins()
+        actions = [each.pattern.action or "" for each in decided.known(begins)]
+        rows["action"] = np.searchsorted(begins, np.arange(len(rows)), side="right") - 1
+        return decided._replace(actions=actions)
 
-    def _set_of(self, slot: int) -> frozenset[Condition]:
-        made = self._sets.get(slot)
-        if made is None:
-            made = self._sets[slot] = frozenset(self.patterns[slot].pattern.conditions)
-        return made
-
-    def _advising_of(self) -> list[tuple[int, Slots, Columns]]:
-        """The patterns with an action, by how many conditions they have, those with most first."""
-        slots = np.flatnonzero(self._action >= 0)
-        found = []
-        for total in np.unique(self._total[slots])[::-1].tolist():
-            some = slots[self._total[slots] == total]
-            found.append((total, some, self._conditions.part(some)))
-        return found
-
-    def _most_specific(self, slots: Slots) -> Slots:
-        """For each action, the patterns with most conditions, the best supported ones first."""
-        actions = self._action[slots]
-        order = np.lexsort((slots, -self._support[slots], -self._total[slots], actions))
-        ordered = actions[order]
-        begins = np.searchsorted(ordered, ordered)
-        return slots[order[np.arange(len(order)) - begins < MOST_PER_ACTION]]
+    def _advising_of(self) -> list[Whole]:
+        """The patterns with an action and conditions."""
+        return self._conditions.wholes(np.flatnonzero(self._action >= 0))
 
     def _hits(self, slots: Slots, scores: Floats) -> list[Hit]:
         return [
@@ -474,8 +539,22 @@ class _Tier:
     """No pattern among them scores higher, as of `_as_of_h`, if all its conditions are met."""
 
 
+def _named(facts: Facts) -> NDArray[np.void]:
+    return facts.view(FACTS)[:, 0]
+
+
 def _hours(instant: datetime | None) -> float:
     return _NEVER_H if instant is None else (instant - _EPOCH) / _HOUR
+
+
+def _most_specific(rows: NDArray[np.void]) -> Slots:
+    """Of each action the places of the patterns with most conditions, the best supported ones first."""
+    action = rows["action"].astype(np.int64)
+    # One number is sorted sooner than three.
+    order = np.lexsort((rows["rank"], ((action << 8) - rows["total"] << 38) - rows["support"]))
+    ordered = action[order]
+    begins = np.searchsorted(ordered, ordered)
+    return order[np.arange(len(order)) - begins < MOST_PER_ACTION]
 
 
 def _first(scores: Floats, support: NDArray[np.int64], slots: Slots, limit: int) -> Slots:

@@ -139,6 +139,7 @@ class Pattern:
     action: str | None = None
     data: Mapping[str, object] = field(default_factory=dict)
     _id: str | None = field(default=None, init=False, repr=False, compare=False)
+    _set: frozenset[Condition] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def id(self) -> str:
@@ -147,6 +148,14 @@ class Pattern:
             object.__setattr__(self, "_id", pattern_id(self.type, self.signature))
         assert self._id is not None
         return self._id
+
+    @property
+    def condition_set(self) -> frozenset[Condition]:
+        if self._set is None:
+            # It costs a hash of each condition, and is asked for again and again.
+            object.__setattr__(self, "_set", frozenset(self.conditions))
+        assert self._set is not None
+        return self._set
 
 
 def pattern_id(type_: PatternType, signature: Mapping[str, object]) -> str:

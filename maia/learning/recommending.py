@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from maia.learning.condition_index import Slots
 from maia.learning.evidence import FLAT, Counts, Prior
 from maia.learning.known_patterns import KnownPattern
-from maia.learning.matching import MOST_PER_ACTION, Hit, Match, Matcher
+from maia.learning.matching import Decided, Match, Matcher
 from maia.learning.observations import Scalar
-from maia.learning.patterns import Condition
 from maia.learning.worth import Worth
 
 THRESHOLD: Final = 0.7
 """Nothing less trusted is recommended."""
+
+USUAL_REASONS: Final = 5
+"""How many patterns are named for an action, if nobody asks for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Recommendation:
     confidence: float
     """The highest confidence among the patterns."""
     because: tuple[Match, ...]
-    """Best first."""
+    """The best ones of the patterns, best first."""
     drawn: float | None = None
     """What Thompson sampling drew from the posterior, if it was asked to explore."""
 
@@ -76,31 +78,27 @@ class Adviser:
         *,
         explore: bool = False,
         seed: int = 0,
+        because: int = USUAL_REASONS,
     ) -> Recommendations:
         """The actions with the highest posterior mean of reward per cost among the patterns that fully match.
 
         With `explore` they are ranked by a draw from each posterior instead (Thompson sampling), the same one
         for the same seed. Nothing under the confidence threshold is recommended, and of two patterns for an
-        action whose conditions nest, the more specific one counts once its evidence decides either way.
+        action whose conditions nest, the more specific one counts once its evidence decides either way. Of
+        each action so many patterns are named, the best ones.
         """
         threshold = self._threshold
         found = self._matcher.decided(context, now, threshold)
-        is_known = any(hit.conditions for hit in found)
+        is_known = found is not None and bool(found.rows["total"].any())
         if context and not is_known and not self._matcher.knows(context):
             return Recommendations((), self._unknown(context))
-        by_action: defaultdict[str, list[Hit]] = defaultdict(list)
-        for hit in found:
-            by_action[hit.known.pattern.action or ""].append(hit)
-        random = np.random.default_rng(seed) if explore else None
-        advised = [
-            _Advised(action, hits, self._prior, random)
-            for action, all_ in sorted(by_action.items())
-            if (hits := _trusted(all_, threshold))
-        ]
-        if not advised:
+        trusted = None if found is None else found.take(_trusted(found, threshold))
+        if trusted is None or not len(trusted.facts):
             return Recommendations((), self._nothing(context, now))
+        random = np.random.default_rng(seed) if explore else None
+        advised = [_Advised(each, self._prior, random) for each in _by_action(trusted, because)]
         advised.sort(key=lambda each: (-each.rank, -each.best.support, each.action))
-        return Recommendations(tuple(each.explained(context) for each in advised[:limit]))
+        return Recommendations(tuple(each.explained(trusted) for each in advised[:limit]))
 
     def _unknown(self, context: Mapping[str, Scalar]) -> str:
         if not len(self._matcher):
@@ -137,36 +135,62 @@ class Adviser:
         )
 
 
-def _trusted(hits: Sequence[Hit], threshold: float) -> list[Hit]:
-    """Those for one action that are confident enough and that no more specific decided pattern overrules.
-
-    All are decided: their credible intervals lie on one side of the threshold.
-    """
-    ranked = sorted(
-        hits, key=lambda hit: (-len(hit.known.pattern.conditions), -hit.known.support, hit.known.id)
-    )[:MOST_PER_ACTION]
-    trusted: list[Hit] = []
-    longer: list[frozenset[Condition]] = []
-    for _, same in groupby(ranked, lambda hit: len(hit.known.pattern.conditions)):
-        sets = [(hit, hit.conditions or frozenset()) for hit in same]
-        # Only longer ones can be more specific.
-        trusted += [
-            hit
-            for hit, mine in sets
-            if hit.known.confidence >= threshold and not any(map(mine.__lt__, longer))
-        ]
-        longer += [mine for _, mine in sets]
+def _trusted(found: Decided, threshold: float) -> NDArray[np.bool_]:
+    """Which are confident enough, and overruled by no more specific decided pattern for the same action."""
+    action, totals, signatures, confidence = (
+        np.ascontiguousarray(found.rows[name]) for name in ("action", "total", "signature", "confidence")
+    )
+    trusted = confidence >= threshold
+    begins = found.begins()
+    # The first one of an action has most conditions; only longer ones can be more specific.
+    rows = np.flatnonzero(trusted & (totals < totals[begins][action]))
+    if not len(rows):
+        return trusted
+    nth = np.arange(len(trusted)) - begins[action]
+    shape = len(begins), nth.max() + 1
+    longest, lacking = np.zeros(shape, np.int32), np.zeros(shape, np.uint64)
+    longest[action, nth], lacking[action, nth] = totals, ~signatures
+    own = action[rows]
+    maybe = (longest[own] > totals[rows, None]) & (lacking[own] & signatures[rows, None] == 0)
+    at, others = np.nonzero(maybe)
+    pairs = zip(found.known(rows[at]), found.known(begins[own[at]] + others), strict=True)
+    nested = [one.pattern.condition_set < other.pattern.condition_set for one, other in pairs]
+    trusted[rows[at[nested]]] = False
     return trusted
+
+
+class _Group(NamedTuple):
+    """The trusted patterns for an action."""
+
+    action: str
+    best: KnownPattern
+    """The best supported one."""
+    confidence: float
+    """The highest one."""
+    rows: Slots
+    """Those with the highest scores first."""
+
+
+def _by_action(found: Decided, because: int) -> list[_Group]:
+    """In the order of the actions' names, with so many rows of each."""
+    rows, begins = found.rows, found.begins()
+    ends = np.append(begins[1:], len(rows))
+    by_support = np.lexsort((rows["rank"], rows["support"], rows["action"]))
+    by_score = np.lexsort((rows["rank"], -rows["support"], -found.scores, rows["action"]))
+    columns = (
+        [found.actions[each] for each in rows["action"][begins].tolist()],
+        found.known(by_support[ends - 1]),
+        np.maximum.reduceat(rows["confidence"], begins).tolist(),
+        [by_score[begin:end][:because] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)],
+    )
+    return sorted(map(_Group, *columns), key=lambda each: each.action)
 
 
 class _Advised:
     """An action that trusted patterns advise."""
 
-    def __init__(
-        self, action: str, hits: Sequence[Hit], prior: Prior, random: np.random.Generator | None
-    ) -> None:
-        self.action, self._hits = action, hits
-        self.best = max(hits, key=lambda hit: (hit.known.support, hit.known.id)).known
+    def __init__(self, group: _Group, prior: Prior, random: np.random.Generator | None) -> None:
+        self.action, self.best, self._group = group.action, group.best, group
         self._worth = Worth.of(self.best, prior)
         self._drawn = None if random is None else self._worth.draw(random)
 
@@ -174,17 +198,18 @@ class _Advised:
     def rank(self) -> float:
         return self._worth.mean if self._drawn is None else self._drawn
 
-    def explained(self, context: Mapping[str, Scalar]) -> Recommendation:
-        ranked = sorted(self._hits, key=lambda hit: (-hit.score, -hit.known.support, hit.known.id))
+    def explained(self, found: Decided) -> Recommendation:
         at_80, at_90 = self._worth.intervals(0.8, 0.9)
+        rows = self._group.rows
+        because = zip(found.known(rows), found.scores[rows].tolist(), strict=True)
         return Recommendation(
             self.action,
             self._worth.mean,
             at_80,
             at_90,
             self.best.counts,
-            max(hit.known.confidence for hit in self._hits),
-            tuple(Match.of(hit, context) for hit in ranked),
+            self._group.confidence,
+            tuple(Match(each, each.pattern.conditions, (), score) for each, score in because),
             self._drawn,
         )
 

@@ -128,8 +128,9 @@ class Matches:
 class RecommendedAction:
     """An action with the reward per cost that is expected of it, the intervals of that, and why.
 
-    `pos` and `neg` are the evidence of the best supported pattern among `because`. `drawn` is what Thompson
-    sampling drew, if it was asked to explore.
+    `because` are the best of the patterns that advise it. `pos` and `neg` are the evidence of the best
+    supported one, which need not be among these, and `confidence` is the highest of all. `drawn` is what
+    Thompson sampling drew, if it was asked to explore.
     """
 
     action: str

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from maia.learning.evidence import interval
-from maia.learning.known_patterns import KnownPattern
-from maia.learning.matching import Matcher
+from maia.learning import matching
+from maia.learning.evidence import FLAT, Counts, interval
+from maia.learning.known_patterns import KnownPattern, known
+from maia.learning.matching import HALF_LIFE, Matcher
 from maia.learning.observations import Scalar
-from maia.learning.recommending import Adviser
+from maia.learning.patterns import Condition, Operator, Pattern, PatternType
+from maia.learning.recommending import THRESHOLD, Adviser, Recommendation
+from maia.learning.worth import Worth
 from tests.believed import NOW, names_of, pattern, where
+
+FEW_PER_ACTION = 3
+DAY = timedelta(days=1)
 
 
 def advised_by(patterns: Iterable[KnownPattern] = (), **options: Any) -> Adviser:
@@ -21,6 +31,137 @@ def advised_by(patterns: Iterable[KnownPattern] = (), **options: Any) -> Adviser
 
 def advice(adviser: Adviser, context: Mapping[str, Scalar], **options: Any) -> list[str]:
     return [each.action for each in adviser.recommend(context, NOW, **options).actions]
+
+
+Advised = tuple[str, float, Counts, float, list[str]]
+
+
+def plainly(
+    patterns: Sequence[KnownPattern], context: Mapping[str, Scalar], limit: int, because: int
+) -> list[Advised]:
+    """The advice by looking at each pattern."""
+    if context and not any(held.holds(context) for each in patterns for held in each.pattern.conditions):
+        return []
+    decided: defaultdict[str, list[KnownPattern]] = defaultdict(list)
+    for each in patterns:
+        fits = all(condition.holds(context) for condition in each.pattern.conditions)
+        if fits and each.pattern.action and (each.confidence >= THRESHOLD or each.ceiling < THRESHOLD):
+            decided[each.pattern.action].append(each)
+    advised = []
+    for action, fitting in decided.items():
+        specific = sorted(fitting, key=lambda each: (-len(each.pattern.conditions), -each.support, each.id))
+        specific = specific[:FEW_PER_ACTION]
+        trusted = [
+            each
+            for each in specific
+            if each.confidence >= THRESHOLD and not any(is_nested(each, other) for other in specific)
+        ]
+        if trusted:
+            best = max(trusted, key=lambda each: (each.support, each.id))
+            highest = max(each.confidence for each in trusted)
+            named = sorted(trusted, key=lambda each: (-score_of(each), -each.support, each.id))[:because]
+            mean = Worth.of(best, FLAT).mean
+            advised.append((action, mean, best.counts, highest, [each.id for each in named]))
+    return sorted(advised, key=lambda each: (-each[1], -each[2].support, each[0]))[:limit]
+
+
+def is_nested(one: KnownPattern, other: KnownPattern) -> bool:
+    longer = len(one.pattern.conditions) < len(other.pattern.conditions)
+    return longer and set(one.pattern.conditions) < set(other.pattern.conditions)
+
+
+def score_of(each: KnownPattern) -> float:
+    if each.last_seen is None:
+        return 0.0
+    return round(each.confidence * 2 ** -max((NOW - each.last_seen) / HALF_LIFE, 0), 12)
+
+
+def as_advised(each: Recommendation) -> Advised:
+    return each.action, each.reward, each.counts, each.confidence, [match.known.id for match in each.because]
+
+
+fields = st.sampled_from("abc")
+values = st.sampled_from([0, 1, 2, True, "x", None])
+conditions = st.one_of(
+    st.builds(
+        Condition, st.sampled_from("abc"), st.sampled_from([Operator.EQUALS, Operator.DIFFERS]), values
+    ),
+    st.builds(Condition, fields, st.sampled_from([*Operator][2:]), st.integers(0, 2)),
+)
+counts = st.builds(
+    Counts,
+    st.sampled_from([0, 20, 21]),
+    st.sampled_from([0, 0, 1, 9]),
+    st.sampled_from([0.0, 50.0]),
+    st.sampled_from([None, NOW + DAY, NOW, NOW - DAY, NOW - 30 * DAY]),
+)
+stated = st.tuples(st.lists(conditions, max_size=3), st.sampled_from(["go", "go", "wait", None]), counts)
+contexts = st.dictionaries(fields, values, max_size=3)
+
+
+def all_of(found: Sequence[tuple[list[Condition], str | None, Counts]]) -> list[KnownPattern]:
+    return known(
+        [
+            (Pattern(PatternType.TOOL_USAGE, {"n": n}, f"pattern {n}", tuple(each), action), evidence)
+            for n, (each, action, evidence) in enumerate(found)
+        ]
+    )
+
+
+@pytest.fixture
+def few_per_action() -> Iterator[None]:
+    """Let few patterns fit an action, so that there are others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matching, "MOST_PER_ACTION", FEW_PER_ACTION)
+        yield
+
+
+@pytest.mark.usefixtures("few_per_action")
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(stated, min_size=12, max_size=40),
+    st.lists(contexts, min_size=1, max_size=4),
+    st.integers(0, 5),
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.data(),
+)
+def test_the_advice_is_that_of_looking_at_each_pattern(
+    found: list[tuple[list[Condition], str | None, Counts]],
+    asked: list[dict[str, Scalar]],
+    later: int,
+    limit: int,
+    because: int,
+    data: st.DataObject,
+) -> None:
+    patterns, earlier = all_of(found), all_of([(each, None, Counts(1)) for each, _, _ in found])
+    # Some come later, into a segment of their own; some get their action and evidence later; some go.
+    first = len(patterns) - later
+    changed = data.draw(st.integers(0, first))
+    matcher = Matcher([*earlier[:changed], *patterns[changed:first]])
+    adviser = Adviser(matcher)
+    adviser.recommend(asked[0], NOW)
+    matcher.add(*patterns[:changed], *patterns[first:])
+    gone = data.draw(st.sets(st.sampled_from([each.id for each in patterns]), max_size=3))
+    matcher.remove(*gone)
+    left = [each for each in patterns if each.id not in gone]
+    for context in asked:
+        advised = adviser.recommend(context, NOW, limit, because=because).actions
+        assert [as_advised(each) for each in advised] == plainly(left, context, limit, because)
+        assert all(match.complete for each in advised for match in each.because)
+
+
+def test_the_best_five_patterns_are_named_unless_others_are_asked_for() -> None:
+    adviser = advised_by([pattern(f"p{n}", where(x=1), 20 + n, action="go") for n in range(40)])
+
+    def named(**options: int) -> list[object]:
+        (go,) = adviser.recommend({"x": 1}, NOW, **options).actions
+        assert go.counts.support == 59
+        return names_of(go.because)
+
+    assert named() == ["p39", "p38", "p37", "p36", "p35"]
+    assert named(because=1) == ["p39"]
+    assert named(because=32) == [f"p{n}" for n in range(39, 7, -1)]
 
 
 def test_actions_are_ranked_by_reward_per_cost() -> None:

@@ -66,6 +66,18 @@ async def test_what_is_imported_is_listed_explained_matched_and_recommended(serv
     assert (action["action"], action["pos"], action["because"][0]["id"]) == ("feeds", 90, id_)
 
 
+async def test_so_many_patterns_are_named_for_an_action_as_are_asked_for(service: Served) -> None:
+    for n in range(7):
+        await imported(service, statement=f"Feeds find {n} videos.", signature={"n": n})
+    await becomes(service, 7)
+    asked = {"context": {"agent": "hunter", "hour": 3}}
+    for wanted, number in (({}, 5), ({"because": 1}, 1), ({"because": 32}, 7)):
+        [action] = (await service.post("/recommend", asked | wanted)).json["actions"]
+        assert len(action["because"]) == number
+    for wrong in (0, 33, "5", None):
+        assert (await service.post("/recommend", asked | {"because": wrong})).status == 422
+
+
 async def test_the_unknown_is_answered_with_a_reason(service: Served) -> None:
     for path in ("/match", "/recommend"):
         answer = await service.post(path, {"context": {"agent": "nobody"}})
