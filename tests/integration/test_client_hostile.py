@@ -257,7 +257,7 @@ async def test_a_page_beyond_all_measure_is_cut(caplog: pytest.LogCaptureFixture
         page = await youtube.search(q="x")
     assert [hit.video_id for hit in page.items] == [vid(n) for n in range(50)]
     assert youtube.malformed == {"search hit": 4950}
-    assert "5000 items" in caplog.text
+    assert "holds 5,000 items" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from atlas.composition import Atlas
+from atlas.wording import counted
 from maia.maintainer.actions import ActionFailed
 from maia.maintainer.runs import DeleteRuns
 
@@ -135,7 +136,7 @@ async def test_the_real_server_deletes_ended_runs_of_ours_alone(atlas: Atlas, pr
         deleting = DeleteRuns(atlas, {"PREFECT_API_URL": prefect}, 0, lambda: False)
         plan = await deleting.plan()
         assert plan is not None
-        assert await deleting.apply(plan) == f"deleted {plan.details['rows']} runs"
+        assert await deleting.apply(plan) == f"deleted {counted(plan.details['rows'], 'run')}"
         left = {run.id for run in await client.read_flow_runs(limit=200)}
     assert runs["tracker"] not in left
     assert {runs["hunter"], runs["theirs"]} <= left

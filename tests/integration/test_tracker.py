@@ -763,7 +763,7 @@ async def test_a_short_budget_keeps_the_hot_ones_first_and_says_what_it_leaves_o
     assert statistics.deferred["hot"] == 0
     hot = await sql.fetch("SELECT samples FROM video_clock WHERE born_at > $1", NOON - DAY)
     assert {row["samples"] for row in hot} == {1}
-    assert "the quota pays for only 50 of the 168 videos that are due" in caplog.text
+    assert "the quota pays for only 50 of 168 videos that are due" in caplog.text
     assert (await events(sql))[0]["deferred"] == statistics.deferred
     assert (kept.outcome, kept.samples, kept.degraded) == ("idle", 0, 1)
     assert kept.detail == (
