@@ -102,15 +102,18 @@ class Engine:
                 self._loading.pop(id_, None)
             self._loading.update({each.id: each for each in learnt})
             return
-        self._version += 1
         self._before = {
             each.pattern.id: known.confidence
             for each in changes
             if (known := self._matcher.find(each.pattern.id)) is not None
         }
         self._matcher.remove(*gone)
-        if fresh := self._matcher.update(*learnt):
-            await self._merge(self._matcher, fresh)
+        try:
+            if fresh := self._matcher.update(*learnt):
+                await self._merge(self._matcher, fresh)
+        finally:
+            # Only now: a ranking that is made meanwhile lacks what is merged, and is of the version before.
+            self._version += 1
 
     def confidence_before(self, id_: str) -> float:
         """How firmly a pattern was believed before the changes that were taken last; 0 if it was unknown."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from atlas.adapters.patterns import PatternsDAO
 from atlas.composition import Atlas
 from atlas.testing import SettingsFactory, ThrowAwayServer
 from maia.api import access
+from maia.learning.matching import Merging
 from tests.served import Answer, Served, served
 
 pytestmark = pytest.mark.integration
@@ -76,6 +78,26 @@ async def test_so_many_patterns_are_named_for_an_action_as_are_asked_for(service
         assert len(action["because"]) == number
     for wrong in (0, 33, "5", None):
         assert (await service.post("/recommend", asked | {"because": wrong})).status == 422
+
+
+async def test_a_list_made_while_a_pattern_is_taken_is_made_anew(
+    service: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    building, may_end = threading.Event(), threading.Event()
+    build = Merging.build
+
+    def slowly(self: Merging) -> None:
+        building.set()
+        assert may_end.wait(30)
+        build(self)
+
+    await becomes(service, 0)
+    monkeypatch.setattr(Merging, "build", slowly)
+    await imported(service)
+    assert await asyncio.to_thread(building.wait, 30)
+    await becomes(service, 0)
+    may_end.set()
+    await becomes(service, 1)
 
 
 async def test_the_unknown_is_answered_with_a_reason(service: Served) -> None:
