@@ -421,6 +421,19 @@ def test_costs_are_compared_by_reward_where_there_are_no_durations():
     assert "wide is cheaper than narrow" in one.pattern.statement
 
 
+def test_a_method_that_wins_with_the_higher_median_is_not_said_to_be_quicker_by_a_factor():
+    drawn = random.Random(3)
+    read = []
+    for number in range(4000):
+        method = drawn.choice(("often", "rarely"))
+        usual = drawn.random() < 0.6
+        took = (11.0 if usual else 1.0) if method == "often" else (9.0 if usual else 20.0)
+        read.append(step(60.0 * number, "search", duration_s=took, arm=method))
+    (one,) = learn(Optimizations(), read, size=1000).values()
+    assert one.pattern.data["ratio"] <= 1
+    assert one.pattern.statement.endswith("often is quicker than rarely more often than not")
+
+
 def test_the_share_of_quicker_pairs_is_that_of_scipy():
     import numpy as np
 

@@ -162,7 +162,8 @@ class Optimizations(ObservationDetector):
         ratio = theirs / ours if ours and theirs else None
         figures = {"median_better": ours, "median_worse": theirs, "ratio": ratio}
         how = "quicker" if measure == _DURATION else "cheaper"
-        by = "more often than not" if ratio is None else f"by {times(ratio)}"
+        # Whoever wins most comparisons may still have the higher median.
+        by = f"by {times(ratio)}" if ratio is not None and coarse(ratio) > 1 else "more often than not"
         conditions = (
             Condition("agent", Operator.EQUALS, agent),
             Condition("goal" if about == "action" else "action", Operator.EQUALS, goal),
