@@ -109,7 +109,10 @@ def sync(
     if as_json:
         print_json(plain(done))
     elif not done:
-        print_text("The settings name no peers: set PLEIADES_FEDERATION__COORDINATOR_URL or __PEERS.")
+        print_text(
+            "The settings name no peer to call. If none is to call this site either, set "
+            "PLEIADES_FEDERATION__COORDINATOR_URL or PLEIADES_FEDERATION__PEERS."
+        )
     else:
         print_table(
             (
@@ -214,11 +217,12 @@ def _print_site(found: FederationStatus) -> None:
     if not found.has_token:
         print_text("It exchanges with nobody: set PLEIADES_FEDERATION__TOKEN, the same at each site.")
     elif not found.calls:
-        print_text("It calls no peers, and answers those that call.")
+        print_text("It calls no peers, and answers those that call while maia up or maia api runs.")
     else:
         print_text(f"It calls {', '.join(found.calls)} every {found.sync_interval_s:g} s.")
     if found.has_token and not found.enabled:
-        print_text("For that, maia up --federate or maia federation run must be running.")
+        what = "For that" if found.calls else "For Redis"
+        print_text(f"{what}, maia up --federate or maia federation run must be running.")
 
 
 def _print_peers(found: FederationStatus) -> None:

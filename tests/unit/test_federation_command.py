@@ -10,6 +10,7 @@ import pytest
 from atlas.testing import NOON
 from maia.commands import federation
 from maia.federation.exchange import Exchanged
+from maia.views.federation import FederationStatus
 
 
 def test_what_an_exchange_came_to_is_told_in_a_few_words() -> None:
@@ -38,3 +39,23 @@ def test_a_site_that_is_not_heard_is_not_well(peer: dict[str, Any], state: str) 
     told = {"isolated_until": None, "left_at": None, "failed": ()}
     assert federation._state(Mock(**(told | peer)), 300) == state
     assert federation._state(Mock(**(told | {"lag_s": 3_601.0})), 1_800) == "well"
+
+
+def own(**changes: Any) -> FederationStatus:
+    told: dict[str, Any] = {
+        "site": "8f3c2a91d04b7e65", "cluster": "tubes", "role": "coordinator", "enabled": False,
+        "has_token": True, "conflicts": "merge", "sync_interval_s": 300.0, "sites": 2, "calls": (),
+        "peers": (), "refused": (), "failed": (),
+    }  # fmt: skip
+    return FederationStatus(**(told | changes))
+
+
+def test_a_site_that_only_answers_is_told_what_must_run_for_that(capsys: pytest.CaptureFixture[str]) -> None:
+    federation._print_site(own())
+    said = capsys.readouterr().out
+    assert "answers those that call while maia up or maia api runs" in said
+    assert "For that" not in said
+    federation._print_site(own(calls=("a:1",)))
+    assert "For that, maia up --federate or" in capsys.readouterr().out
+    federation._print_site(own(enabled=True))
+    assert "--federate" not in capsys.readouterr().out
