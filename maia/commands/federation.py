@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _SILENT_S: Final = 3600.0
 """A site that was not heard for so long, or for three intervals if that is longer, is silent."""
+_NAME: Final = 16
+"""The length of a site's name, which people compare between sites and copy from table to table."""
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", add_completion=False)
 
@@ -47,8 +49,8 @@ def status(as_json: AsJson = False) -> None:
     if rows:
         print_table(
             (
-                Column("site", 8), Column("refused", 16), Column("times", right=True), Column("last", rank=1),
-                Column("why", 24, wraps=True),
+                Column("site", _NAME), Column("refused", 12), Column("times", right=True),
+                Column("last", rank=1), Column("why", 16, wraps=True),
             ),
             rows,
             title="Refused messages",
@@ -60,7 +62,7 @@ def status(as_json: AsJson = False) -> None:
     if failures:
         print_table(
             (
-                Column("called", 12), Column("site", 8, rank=1), Column("failed"),
+                Column("called", 12), Column("site", _NAME, rank=1), Column("failed"),
                 Column("why", 24, wraps=True),
             ),
             failures,
@@ -116,7 +118,7 @@ def sync(
     else:
         print_table(
             (
-                Column("peer", 12), Column("site", 8, rank=1), Column("messages", rank=3, right=True),
+                Column("peer", 12), Column("site", _NAME, rank=1), Column("messages", rank=3, right=True),
                 Column("sent", right=True), Column("received", right=True), Column("changed", right=True),
                 Column("differed", rank=2, right=True), Column("result", 12, wraps=True),
             ),
@@ -231,9 +233,11 @@ def _print_peers(found: FederationStatus) -> None:
         return
     print_table(
         (
-            Column("site", 8), Column("role", rank=4), Column("at", 9, rank=3), Column("last heard", rank=1),
+            Column("site", _NAME), Column("role", rank=3), Column("at", 9, rank=4),
+            Column("last heard", rank=1),
             Column("in", right=True), Column("out", right=True), Column("new here", right=True),
-            Column("KB in", rank=5, right=True), Column("KB out", rank=5, right=True), Column("state", 9),
+            Column("KB in", rank=5, right=True), Column("KB out", rank=5, right=True),
+            Column("state", 9, wraps=True),
         ),
         [
             (

@@ -6,9 +6,10 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from rich.console import Console
 
 from atlas.testing import NOON
-from maia.commands import federation
+from maia.commands import federation, tables
 from maia.federation.exchange import Exchanged
 from maia.views.federation import FederationStatus
 
@@ -59,3 +60,20 @@ def test_a_site_that_only_answers_is_told_what_must_run_for_that(capsys: pytest.
     assert "For that, maia up --federate or" in capsys.readouterr().out
     federation._print_site(own(enabled=True))
     assert "--federate" not in capsys.readouterr().out
+
+
+def test_names_of_sites_are_whole_in_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "console", lambda: Console(width=80))
+    told: dict[str, Any] = {
+        "node": "4ec6e7390dd3405d", "role": "coordinator", "place": "a.example.org:8080", "heard_at": NOON,
+        "records_in": 120_345, "records_out": 24, "changed": 24, "bytes_in": 3e6, "bytes_out": 2e6,
+        "left_at": None, "isolated_until": NOON,
+    }  # fmt: skip
+    federation._print_peers(own(peers=(Mock(**told),)))
+    said = capsys.readouterr().out
+    assert "4ec6e7390dd3405d" in said
+    assert "isolated" in said
+    assert "until" in said
+    assert max(map(len, said.splitlines())) <= 80
