@@ -311,7 +311,9 @@ class _Teller:
             "and learns which remedies help when an action fails. Steps in the logs:\n"
             f"{', '.join(lines)}.\n"
             "0.79 (36/40): it helped 36 of 40 times, so it does at least 79 % of the time,\n"
-            f"with 95 % certainty. A site advises the surest, unless that is below {self._threshold:g}.",
+            f"with 95 % certainty. A site advises the surest, unless that is below {self._threshold:g}.\n"
+            "Remedies are for different failures: 'restart worker' and 'split batch' are\n"
+            "those for a timeout.",
         )
 
     async def _step(self, title: str, about: str, done: Sequence[Mapping[str, Any]] = ()) -> None:

@@ -161,7 +161,7 @@ def leave(
         print_json({"told": plain(told)})
         return
     for place, failed in told.items():
-        print_text(f"{place}: {failed or 'told'}")
+        print_text(failed or f"{place}: told")
     print_text("This site has left. What it learnt from others stays.")
     if told:
         print_text(

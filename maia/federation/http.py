@@ -127,8 +127,8 @@ async def peers_of(settings: FederationSettings) -> AsyncIterator[Sequence[HttpP
     """The peers that the settings name; ConfigError if there is no token for them."""
     if settings.token is None:
         raise ConfigError(
-            "sites need a token that they share: set PLEIADES_FEDERATION__TOKEN, 16 characters or more, "
-            "to the same at each"
+            "sites need a token that they share: set PLEIADES_FEDERATION__TOKEN to the same value, of 16 "
+            "characters or more, at each"
         )
     # No cookies, and no credentials from ~/.netrc.
     async with aiohttp.ClientSession(timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar()) as session:

@@ -80,7 +80,7 @@ class Federation:
             return
         count, self._strangers, self._strangers_noted_s = self._strangers, 0, now_s
         try:
-            await self.site.dao.refuse("", Reason.TOKEN, "it has not the cluster's token", count)
+            await self.site.dao.refuse("", Reason.TOKEN, "it doesn't have the cluster's token", count)
         except AtlasError as error:
             logger.warning("messages without the token could not be counted: %s", error)
 

@@ -52,6 +52,7 @@ async def test_sites_learn_apart_and_then_agree(folder: Path) -> None:
     story = json.loads(stdout)
     assert story["agree"] is True
     apart, divided, back, forgotten = story["steps"]
+    assert "'restart worker' and 'split batch' are\nthose for a timeout." in apart["about"]
 
     def beliefs(step: dict, remedy: str) -> list[tuple[int, int] | None]:
         found = (state["beliefs"].get(remedy) for state in step["states"])

@@ -47,6 +47,7 @@ def test_the_commands(environment: dict[str, str], tmp_path: Path) -> None:
     [failure] = json.loads(maia("status", "--json"))["failed"]
     assert (failure["place"], failure["told"]) == ("127.0.0.1:9", done["failed"])
     assert maia("peers") == "No other site is known yet.\n"
+    assert maia("leave", "--yes").splitlines()[0] == done["failed"]
     told = json.loads(maia("leave", "--yes", "--json"))["told"]
     assert told == {"127.0.0.1:9": done["failed"]}
     assert json.loads(maia("status", "--json"))["failed"] == []
