@@ -63,7 +63,7 @@ def api(
             if as_json:
                 print_line({"event": "serving", "url": url, "pid": os.getpid()})
             else:
-                print_text(f"the dashboard is at {url}\nPress Ctrl-C to stop.")
+                print_text(f"The dashboard is at {url}\nPress Ctrl-C to stop.")
 
         # What works beside the requests in threads must not keep them waiting for 5 ms each time.
         sys.setswitchinterval(_SWITCH_S)

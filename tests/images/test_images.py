@@ -198,7 +198,7 @@ def test_the_pod_of_the_service_in_kubernetes_runs(
         assert described["Config"]["User"] == "10001:10001"
         infra = stack.engine.inspect(f"{described['Pod'][:12]}-infra")
         address = infra["NetworkSettings"]["Networks"][f"{PROJECT}_data"]["IPAddress"]
-        until("the pod serves", lambda: "the dashboard is at" in stack.engine.podman("logs", name).stdout)
+        until("the pod serves", lambda: "The dashboard is at" in stack.engine.podman("logs", name).stdout)
         url = f"http://{address}:8080/api/v1/videos"
         assert json.loads(stack.ask("metrics", url, **{"X-API-Key": key}))["videos"]
         stack.engine.podman("pod", "stop", "--time", "30", "api-pod-0")
