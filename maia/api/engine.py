@@ -69,7 +69,7 @@ class Engine:
         self._before: dict[str, float] = {}
         self._conditions, self._answers = _Conditions(), PatternAnswers()
         self._ranked: tuple[int, Ranking] | None = None
-        self._ranking_lock = asyncio.Lock()
+        self._ranking_lock, self._changing = asyncio.Lock(), asyncio.Lock()
 
     def _knowing(self, matcher: Matcher) -> tuple[Matcher, Adviser]:
         threshold = self._atlas.settings.learner.confidence_threshold
@@ -107,12 +107,19 @@ class Engine:
             for each in changes
             if (known := self._matcher.find(each.pattern.id)) is not None
         }
-        self._matcher.remove(*gone)
-        try:
-            if fresh := self._matcher.update(*learnt):
-                await self._merge(self._matcher, fresh)
-        finally:
-            # Only now: a ranking that is made meanwhile lacks what is merged, and is of the version before.
+        async with self._changing:
+            self._matcher.remove(*gone)
+            try:
+                if fresh := self._matcher.update(*learnt):
+                    await self._merge(self._matcher, fresh)
+            finally:
+                # Only now: a ranking that is made meanwhile lacks what is merged.
+                self._version += 1
+
+    async def forget(self, id_: str) -> None:
+        """Know a pattern no more that was forgotten just now: whoever did that shall not meet it again."""
+        async with self._changing:
+            self._matcher.remove(id_)
             self._version += 1
 
     def confidence_before(self, id_: str) -> float:

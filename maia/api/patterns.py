@@ -321,7 +321,9 @@ async def explain_pattern(request: Request, id_: PatternId) -> Response:
 @router.delete("/patterns/{id}", dependencies=[WRITE], response_model=Changed, responses=_UNKNOWN)
 async def forget_pattern(request: Request, id_: PatternId) -> Changed:
     """Delete a pattern with its evidence. It stays forgotten, whatever is seen."""
-    return await _change(request, id_, lambda dao, ids: dao.forget(ids, "operator"))
+    changed = await _change(request, id_, lambda dao, ids: dao.forget(ids, "operator"))
+    await _engine(request).forget(changed.id)
+    return changed
 
 
 @router.post("/patterns/{id}/pin", dependencies=[WRITE], response_model=Changed, responses=_UNKNOWN)

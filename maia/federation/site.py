@@ -189,9 +189,14 @@ class Site:
 
     async def _check_sender(self, envelope: Envelope) -> None:
         if envelope.cluster != self.settings.cluster_name:
-            raise Refused(Reason.CLUSTER, "it is of another cluster (PLEIADES_FEDERATION__CLUSTER_NAME)")
+            raise Refused(
+                Reason.CLUSTER, "the message is of another cluster: PLEIADES_FEDERATION__CLUSTER_NAME differs"
+            )
         if envelope.node == await self.dao.own_node():
-            raise Refused(Reason.OUR_NAME, "it has this site's own name: is it this site, or a copy of it?")
+            raise Refused(
+                Reason.OUR_NAME,
+                "the message has this site's own name: does it come from this site, or a copy of it?",
+            )
         now = self.atlas.clock.now()
         if abs(instant(envelope.clock) - now) > LARGEST_CLOCK_DIFFERENCE:
             raise Refused(

@@ -324,7 +324,7 @@ class TestCalling:
             one.call(two, cluster_name="other")
             await one.federation.sync()
             [[failure]] = (await seen())[1]
-            assert "it is of another cluster (PLEIADES_FEDERATION__CLUSTER_NAME)" in failure["told"]
+            assert "of another cluster: PLEIADES_FEDERATION__CLUSTER_NAME differs" in failure["told"]
             assert failure["told"].startswith(f"{place} answers 403: refused")
             assert (await seen())[0] == [], "that address is not called any more"
             one.call(two)

@@ -179,6 +179,7 @@ async def test_a_forgotten_pattern_stays_forgotten(service: Served) -> None:
     await becomes(service, 1)
     deleted = await service.ask("DELETE", f"/patterns/{id_[:6]}")
     assert deleted.json == {"id": id_, "changed": True}
+    assert (await service.get("/patterns")).json["total"] == 0
     await becomes(service, 0)
     assert (await service.get(f"/patterns/{id_}")).status == 404
     again = await service.post("/patterns", feeds())
