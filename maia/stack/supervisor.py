@@ -179,8 +179,8 @@ class Supervisor:
         while True:
             self.pulse.beat()
             zombies = {child.pid for child in psutil.Process().children() if _is_zombie(child)}
-            # Leave asyncio's own children to asyncio: it collects them within one round.
-            for pid in zombies & before:
+            # Leave asyncio's own children to asyncio: it collects them, on an idle machine within one round.
+            for pid in (zombies & before) - set(self.pids().values()):
                 with suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - it does not block
             before = zombies

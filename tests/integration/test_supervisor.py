@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from maia.stack.supervisor import Child, ChildError, Policy, Supervisor
+from maia.stack.supervisor import _REAP_S, Child, ChildError, Policy, Supervisor
 
 pytestmark = pytest.mark.integration
 
@@ -108,6 +109,24 @@ class TestKeeping:
         assert supervisor.pids()["child"] != first
         [restarting] = [details for kind, details in told.events if kind == "restarting"]
         assert restarting == {"name": "child", "restart": 1, "in_s": 0.01, "reason": "by SIGKILL"}
+
+    async def test_how_a_child_died_is_known_however_late_it_is_noticed(
+        self, supervisor: Supervisor, told: Told, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        waitpid = os.waitpid
+
+        def late(pid: int, options: int) -> tuple[int, int]:
+            if not options & os.WNOHANG:
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+                time.sleep(3 * _REAP_S)
+            return waitpid(pid, options)
+
+        monkeypatch.setattr("os.waitpid", late)
+        await supervisor.start(program(READY + SLEEP))
+        os.kill(supervisor.pids()["child"], signal.SIGKILL)
+        await until(lambda: "restarting" in told.of("child"))
+        [restarting] = [details for kind, details in told.events if kind == "restarting"]
+        assert restarting["reason"] == "by SIGKILL"
 
     async def test_one_that_keeps_dying_is_given_up(self, supervisor: Supervisor, told: Told) -> None:
         await supervisor.start(program(READY + "raise SystemExit(3)"))
@@ -239,7 +258,7 @@ class TestEnding:
         pids = tmp_path / "pids"
         text = f"""
 import asyncio, json, os, sys
-from maia.stack.supervisor import Child, Policy, Supervisor
+from maia.stack.supervisor import _REAP_S, Child, Policy, Supervisor
 async def main():
     policy = Policy(max_restarts=2, restart_s=0.01, start_timeout_s=30, stop_timeout_s=1)
     child = Child("child", (sys.executable, "-c", {READY + SLEEP!r}), dict(os.environ))

@@ -162,7 +162,7 @@ async def test_what_cannot_be_kept_is_reported_and_ends_all(
     assert [event["name"] for event in events if event["event"] == "given_up"] == ["metrics"]
     assert "gave up on metrics" in error["error"]
     assert error["exit_status"] == 1
-    assert "gave up on metrics after 1 restarts in a row" in await up.complaints()
+    assert "gave up on metrics after 1 restart in a row" in await up.complaints()
     [alert] = recording_notifier.alerts
     assert (alert["title"], alert["type"]) == ("maia up stopped", "failure")
 
