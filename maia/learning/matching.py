@@ -36,7 +36,11 @@ _HOUR: Final = timedelta(hours=1)
 _NEVER_H: Final = -np.inf
 # Ranks must not depend on the last digit of a machine's exponential function.
 _SCORE_DIGITS: Final = 12
-_MAX_SUPPORT: Final = 2**38
+_SUPPORT_BITS: Final = 38
+_MAX_SUPPORT: Final = 2**_SUPPORT_BITS
+# Above the support and the number of conditions, which is at most 255 where all are met.
+_ACTION_SHIFT: Final = _SUPPORT_BITS + 8
+_MOST_ACTIONS: Final = 2 ** (63 - _ACTION_SHIFT)
 _NEARLY: Final = 1 - 1e-9
 # From there on powers of two might overflow.
 _MAX_HALF_LIVES: Final = 500
@@ -550,8 +554,11 @@ def _hours(instant: datetime | None) -> float:
 def _most_specific(rows: NDArray[np.void]) -> Slots:
     """Of each action the places of the patterns with most conditions, the best supported ones first."""
     action = rows["action"].astype(np.int64)
-    # One number is sorted sooner than three.
-    order = np.lexsort((rows["rank"], ((action << 8) - rows["total"] << 38) - rows["support"]))
+    within = -(rows["total"].astype(np.int64) << _SUPPORT_BITS) - rows["support"]
+    # One number is sorted sooner than two, if both fit into it.
+    one_number = action.max(initial=0) < _MOST_ACTIONS
+    keys = (within + (action << _ACTION_SHIFT),) if one_number else (within, action)
+    order = np.lexsort((rows["rank"], *keys))
     ordered = action[order]
     begins = np.searchsorted(ordered, ordered)
     return order[np.arange(len(order)) - begins < MOST_PER_ACTION]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -149,6 +150,15 @@ def test_the_advice_is_that_of_looking_at_each_pattern(
         advised = adviser.recommend(context, NOW, limit, because=because).actions
         assert [as_advised(each) for each in advised] == plainly(left, context, limit, because)
         assert all(match.complete for each in advised for match in each.because)
+
+
+def test_the_patterns_for_an_action_stay_together_however_many_actions_there_are() -> None:
+    rows = np.zeros(400_000, matching.FACTS)
+    rows["action"], rows["rank"] = np.arange(len(rows)) % 200_000, np.arange(len(rows))
+    rows["total"], rows["support"] = rows["rank"] % 3, rows["rank"] % 7
+    order = matching._most_specific(rows)
+    keys = -rows["support"].astype(int), -rows["total"].astype(int)
+    assert np.array_equal(order, np.lexsort((rows["rank"], *keys, rows["action"])))
 
 
 def test_the_best_five_patterns_are_named_unless_others_are_asked_for() -> None:
