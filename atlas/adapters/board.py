@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -409,10 +410,14 @@ class BoardDAO(DAO):
         place = _place(after)
         looked_at = 0 if window <= _FEW_SAMPLES else max(_LEAST_LOOKED_AT, 4 * most)
         if looked_at and await self._is_rare(fitting):
-            least_step = max(_LEAST_STEP, least or 0.0)
+            wanted = max(_LEAST_STEP, least or 0.0)
+            least_step = max(_LEAST_STEP, wanted * (1 - _ROUNDING))
             rows = await self._executor.fetch("board.top_grown", most, *within, least_step, *place, True)
-            if len(rows) == most or least_step == least:
-                return [_Led(*row) for row in rows]
+            # What grew hardly more than the least step in the index may have none there, by rounding.
+            sure = wanted if least_step > _LEAST_STEP else _LEAST_STEP * (1 + 2 * _ROUNDING)
+            leading = [led for led in itertools.starmap(_Led, rows) if led.leads_by >= sure]
+            if len(leading) == most or sure == least:
+                return leading
             return (await self._grown_of_fastest(_ALL, most, within, least, after))[0]
         while 0 < looked_at <= _MOST_LOOKED_AT:
             leading, are_all = await self._grown_of_fastest(looked_at, most, within, least, after)

@@ -15,7 +15,7 @@ from atlas.adapters.board import BoardDAO, Filters, Lead, Place
 from atlas.clock import FixedClock
 from atlas.db import Database
 from atlas.testing import NOON, SettingsFactory
-from tests.growth import HOUR, store_samples
+from tests.growth import HOUR, store_samples, store_video
 
 pytestmark = pytest.mark.integration
 
@@ -213,3 +213,26 @@ async def test_any_leaderboard_is_what_a_look_at_every_video_gives(
                 break
             after = Place(found[-1].leads_by, found[-1].id, NOON)
     assert asked > 500
+
+
+@pytest.mark.parametrize("least", [None, 10.0, 100.0])
+async def test_videos_that_grew_just_fast_enough_are_found_though_their_steps_are_rounded(
+    database: Database, sql: Any, clock: FixedClock, settings_factory: SettingsFactory,
+    monkeypatch: pytest.MonkeyPatch, least: float | None,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(board, "_MANY_TO_RANK", 2)
+    growth = least or 10.0
+    for name in ("a", "b", "c"):
+        await store_video(sql, name)
+        more = growth if name == "b" else 2 * growth
+        await store_samples(sql, name, [(NOON - 3 * HOUR, 1000), (NOON - 2 * HOUR, 1000 + int(more))])
+    await sql.execute("UPDATE video_stats_log SET velocity = velocity - 1e-9")
+    dao = BoardDAO(database, clock=clock, settings=settings_factory())
+    filters = Filters(channel="UC-one", least_velocity=least)
+    found = [each.id for each in await dao.top(Lead.VELOCITY, 3, filters, 24 * HOUR)]
+    assert found == ["a", "c", "b"]
+    after = None
+    for wanted in found:
+        (one,) = await dao.top(Lead.VELOCITY, 1, filters, 24 * HOUR, after)
+        assert one.id == wanted
+        after = Place(one.leads_by, one.id, NOON)
