@@ -58,10 +58,10 @@ class HttpPeer:
                     problem = await _problem(answer, self._token.get_secret_value())
                     raise PeerFailed(f"{self.place} {problem}")
                 return await _bounded(answer, self.place)
-        except (aiohttp.ClientError, OSError) as error:
-            raise PeerFailed(f"{self.place} can't be reached: {_cause(error)}") from None
         except TimeoutError:
             raise PeerFailed(f"{self.place} does not answer in time") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise PeerFailed(f"{self.place} can't be reached: {_cause(error)}") from None
 
 
 def _cause(error: Exception) -> str:
@@ -93,12 +93,12 @@ async def _problem(answer: aiohttp.ClientResponse, secret: str) -> str:
     """What a peer that does not answer as asked says; without our secret, if it repeats that."""
     if 300 <= answer.status < 400:
         return f"wants to send us elsewhere ({answer.status}), which is not followed: set its own URL"
+    body = await answer.content.read(_LONGEST_PROBLEM)
     try:
-        body = await answer.content.read(_LONGEST_PROBLEM)
-        detail = json.loads(body).get("detail")
-    except (ValueError, AttributeError):
-        detail = None
-    told = one_line(str(detail or "no reason given").replace(secret, "…"))
+        detail = str(json.loads(body).get("detail") or "")
+    except (ValueError, AttributeError, RecursionError):
+        detail = ""
+    told = one_line((detail or "no reason given").replace(secret, "…"))
     return f"answers {answer.status}: {told[:300]}"
 
 

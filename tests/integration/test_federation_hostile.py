@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import math
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
@@ -286,6 +287,7 @@ class TestCalling:
             "refused (malformed)": lambda _: web.Response(body=b"<html>"),
             "refused (another cluster)": lambda _: web.Response(body=message(clock, cluster="theirs")),
             "answers 500: no reason": lambda _: web.Response(status=500, text="x" * 10**6),
+            "answers 502: no reason": lambda _: web.Response(status=502, text="[" * 10_000),
             "answers 403: a b": lambda _: web.json_response({"detail": "a\nb"}, status=403),
             "refused (records)": lambda _: web.Response(body=message(clock, [text("bad", version=0)])),
         }  # fmt: skip
@@ -346,6 +348,16 @@ class TestCalling:
             with pytest.raises(PeerFailed, match="9 can't be reached: no connection; check") as failed:
                 await peer.exchange(b"")
         assert "secret" not in str(failed.value)
+
+    @pytest.mark.parametrize("limit", ["total", "sock_read"])
+    async def test_a_peer_that_is_too_slow_is_said_to_be(self, limit: str) -> None:
+        timeout = aiohttp.ClientTimeout(**{limit: 0.1})
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            async with aiohttp.ClientSession(timeout=timeout) as session:
+                peer = http.HttpPeer(session, url, SecretStr(TOKEN))
+                with pytest.raises(PeerFailed, match="does not answer in time"):
+                    await peer.exchange(b"")
 
     def test_the_token_is_in_no_text_of_ours(self, site: FederatedSite) -> None:
         peer = http.HttpPeer(None, "http://[::1]:8080/x", SecretStr(TOKEN))  # type: ignore[arg-type]
