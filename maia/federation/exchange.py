@@ -243,6 +243,8 @@ class Exchange:
         more = False
         self._wanted_by_them = {}
         for section in taken.message.envelope.sections:
+            if section.kind not in ours:
+                continue
             missing = [key for key in taken.missing.get(section.kind, ()) if key not in self._asked]
             self._asked.update(missing)
             self._wanted_by_us[section.kind] = missing
@@ -343,6 +345,8 @@ async def call(
         taken = await site.take(answer, done.place)
     except Refused as refused:
         raise PeerFailed(f"the answer of {done.place} was {refused}") from refused
+    except DataRefused as refused:
+        raise PeerFailed(f"the answer of {done.place} can't be stored: {refused}") from refused
     records = sum(len(rows) for each in tables.values() for rows in each.values())
     await site.dao.sent(taken.node, records, len(message))
     done.node = taken.node

@@ -290,12 +290,20 @@ class TestCalling:
             "answers 502: no reason": lambda _: web.Response(status=502, text="[" * 10_000),
             "answers 403: a b": lambda _: web.json_response({"detail": "a\nb"}, status=403),
             "refused (records)": lambda _: web.Response(body=message(clock, [text("bad", version=0)])),
+            "does not answer about patterns": lambda _: web.Response(
+                body=message(clock, sections=[Section(kind="songs", version=1)])
+            ),
+            "can't be stored": lambda _: web.Response(
+                body=message(clock, sections=[Section(kind="patterns", version=1, cursor="a\0")])
+            ),
         }  # fmt: skip
         for told, answer in answers.items():
             trap["answer"] = answer
             [done] = await site.federation.sync()
             assert told in (done.failed or ""), done
-        assert {path for _, path in trap["asked"]} == {"/base/federation/exchange"}
+        assert {path for _, path in trap["asked"]} == {
+            "/base/federation/exchange", "/base/federation/digests",
+        }  # fmt: skip
         assert await site.known() == before
         said = caplog.text + repr(await site.federation.site.dao.refusals())
         assert TOKEN not in said
