@@ -26,7 +26,7 @@ from maia.api.connections import answer_full
 from maia.api.context import Service
 from maia.api.engine import Engine
 from maia.api.feed import Feed
-from maia.api.gate import BoundedBody, BoundedWait, Conditional, Gate, SecureHeaders
+from maia.api.gate import BoundedBody, BoundedWait, Conditional, Gate, HeadAnswered, SecureHeaders
 from maia.api.hot import Shortcut, describe
 from maia.api.learning import LearnerRuns
 from maia.api.mcp import server as mcp
@@ -176,7 +176,7 @@ def build(atlas: Atlas) -> Application:
     app.add_exception_handler(ClientDisconnect, answer_problem)
     app.add_exception_handler(Exception, answer_problem)
     settings = atlas.settings.api
-    forgetting = Forgetting(app, lambda: app.state.service.answers)
+    forgetting = Forgetting(HeadAnswered(app), lambda: app.state.service.answers)
     shortcut = Shortcut(Conditional(Compressed(forgetting)), served, _answer_error)
     guarded: ASGIApp = BoundedWait(Gate(BoundedBody(shortcut, settings), access, settings), settings)
     if settings.cors_origins:

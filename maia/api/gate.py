@@ -212,6 +212,35 @@ class Gate:
             raise Problem(403, f"{reason}: send a key, or set PLEIADES_API__ALLOWED_HOSTS")
 
 
+class HeadAnswered:
+    """Answers HEAD as GET, of which the server sends the head alone; what streams ends there."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        begun = asyncio.Event()
+
+        async def gone() -> Message:
+            await begun.wait()
+            return {"type": "http.disconnect"}
+
+        async def shortened(message: Message) -> None:
+            if begun.is_set():
+                return
+            await send(message)
+            if message["type"] == "http.response.body":
+                begun.set()
+                if message.get("more_body", False):
+                    await send({"type": "http.response.body", "body": b""})
+
+        await self._app({**scope, "method": "GET"}, gone, shortened)
+
+
 class Conditional:
     """Gives answers to GET a strong ETag, and answers 304 if the client has that version."""
 

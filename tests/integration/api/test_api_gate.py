@@ -151,6 +151,16 @@ class TestBodies:
 
 
 class TestAnswers:
+    async def test_head_is_answered_as_get_without_the_body(self, service: Served) -> None:
+        for path in ("/login", "/openapi.json", "/videos/none"):
+            whole = await service.get(path, headers={"Accept-Encoding": "identity"})
+            head = await service.ask("HEAD", path)
+            assert (head.status, head.body) == (whole.status, b"")
+            assert head.headers["Content-Length"] == f"{len(whole.body)}"
+            assert head.headers.get("ETag") == whole.headers.get("ETag")
+        stream = await asyncio.wait_for(service.ask("HEAD", "/api/v1/events"), 10)
+        assert (stream.status, stream.body) == (200, b"")
+
     async def test_what_the_client_has_is_not_sent_again(self, service: Served) -> None:
         first = await service.get("/openapi.json")
         again = await service.get("/openapi.json", headers={"If-None-Match": first.headers["ETag"]})
