@@ -27,6 +27,8 @@ KILLED_WITHIN_AN_ANSWER = """
 import asyncio, json, os, signal, sys
 import uvicorn
 from maia.api import serving
+from maia.api.connections import HttpConnection, Limits
+from maia.api.measuring import Traffic
 
 async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
@@ -38,7 +40,8 @@ async def main():
     listener = serving.listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     print(json.dumps({"url": url, "pid": os.getpid()}), flush=True)
-    protocol = type("_Timed", (serving._TimedProtocol,), {"head_timeout_s": 60})
+    limits = Limits(head_timeout_s=60, most_connections=10, traffic=Traffic(), full=app)
+    protocol = type("_Limited", (HttpConnection,), {"limits": limits})
     await uvicorn.Server(uvicorn.Config(app, http=protocol, lifespan="off")).serve(sockets=[listener])
 
 asyncio.run(main())
