@@ -136,6 +136,8 @@ async def _wait_for_signal(
         asyncio.get_running_loop().add_signal_handler(number, received.set)
     signals_handled()
     await received.wait()
+    # With which status runs end is no error any more: they are told to.
+    logging.getLogger("prefect.runner.flow_run_executor").setLevel(logging.CRITICAL)
     # Its stop() would also cancel the runs. Those that started now would only take the CPU from them.
     runner._scheduled_run_poller.stopping = True
 
