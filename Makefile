@@ -33,7 +33,7 @@ coverage: $(VENV)/.dev ## Run the same tests and report which lines they reach; 
 	$(BIN)/python -m pytest --cov --cov-report=term $(TESTS) $(ARGS)
 
 test-acceptance: $(VENV)/.dev ## Test the whole product from outside: commands, demo, maia up
-	$(BIN)/python -m pytest $(SPREAD) tests/acceptance $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist load --maxschedchunk 1 tests/acceptance $(ARGS)
 
 test-stack: $(VENV)/.dev ## Test maia up and Prefect workers through Prefect's own time limits
 	$(BIN)/python -m pytest -n 0 -v -m "stack or not stack" tests/acceptance/stack $(ARGS)
