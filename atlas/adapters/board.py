@@ -410,15 +410,7 @@ class BoardDAO(DAO):
         place = _place(after)
         looked_at = 0 if window <= _FEW_SAMPLES else max(_LEAST_LOOKED_AT, 4 * most)
         if looked_at and await self._is_rare(fitting):
-            wanted = max(_LEAST_STEP, least or 0.0)
-            least_step = max(_LEAST_STEP, wanted * (1 - _ROUNDING))
-            rows = await self._executor.fetch("board.top_grown", most, *within, least_step, *place, True)
-            # What grew hardly more than the least step in the index may have none there, by rounding.
-            sure = wanted if least_step > _LEAST_STEP else _LEAST_STEP * (1 + 2 * _ROUNDING)
-            leading = [led for led in itertools.starmap(_Led, rows) if led.leads_by >= sure]
-            if len(leading) == most or sure == least:
-                return leading
-            return (await self._grown_of_fastest(_ALL, most, within, least, after))[0]
+            return await self._grown_of_rare(most, within, least, after)
         while 0 < looked_at <= _MOST_LOOKED_AT:
             leading, are_all = await self._grown_of_fastest(looked_at, most, within, least, after)
             if are_all:
@@ -432,6 +424,20 @@ class BoardDAO(DAO):
             looked_at = 2 * looked_at * most // len(leading) if leading else 0
         rows = await self._executor.fetch("board.top_grown_of_all", most, *within, least, *place)
         return [_Led(*row) for row in rows]
+
+    async def _grown_of_rare(
+        self, most: int, within: Sequence[Any], least: float | None, after: Place | None
+    ) -> list[_Led]:
+        """Those that grew fastest where few videos fit: of all that ever were fast, or else of all."""
+        wanted = max(_LEAST_STEP, least or 0.0)
+        least_step = max(_LEAST_STEP, wanted * (1 - _ROUNDING))
+        rows = await self._executor.fetch("board.top_grown", most, *within, least_step, *_place(after), True)
+        # What grew hardly more than the least step in the index may have none there, by rounding.
+        sure = wanted if least_step > _LEAST_STEP else _LEAST_STEP * (1 + 2 * _ROUNDING)
+        leading = [led for led in itertools.starmap(_Led, rows) if led.leads_by >= sure]
+        if len(leading) == most or sure == least:
+            return leading
+        return (await self._grown_of_fastest(_ALL, most, within, least, after))[0]
 
     async def _grown_of_fastest(
         self, looked_at: int, most: int, within: Sequence[Any], least: float | None, after: Place | None
