@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from atlas import errors
 from atlas.errors import AtlasError
+from atlas.wording import counted
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -122,7 +123,8 @@ class Failures:
             del self._failed[kind]
             logger.info("requests no longer fail, as %d did: %s", failed, reason)
             return
-        logger.warning("%d more requests failed in %g s: %s", failed - told, self._every_s, reason)
+        more = counted(failed - told, "more request")
+        logger.warning("%s failed in %g s: %s", more, self._every_s, reason)
         self._look_later(kind, reason, failed)
 
 

@@ -80,7 +80,7 @@ def export(
         print_json({"to": to, "format": format_, "patterns": count})
     else:
         place = "standard output" if to == "-" else to
-        print_text(f"wrote {_patterns(count)} to {place}", stderr=to == "-")
+        print_text(f"wrote {counted(count, 'pattern')} to {place}", stderr=to == "-")
 
 
 def import_(
@@ -140,7 +140,7 @@ def snapshot(
     kind = "everything" if taken.snapshot.is_full else "what has changed"
     print_text(f"took {taken.snapshot.name}")
     print_text(
-        f"with {kind}: {_patterns(taken.patterns)} and {_rows(taken.evidence)} in "
+        f"with {kind}: {counted(taken.patterns, 'pattern')} and {_rows(taken.evidence)} in "
         f"{counted(taken.bytes, 'byte')}"
         + (f"; deleted {counted(taken.deleted, 'old one')}" if taken.deleted else "")
     )
@@ -291,11 +291,10 @@ def _files_in(folder: Path) -> Mapping[str, bytes]:
 
 
 def _said(merged: Merged) -> str:
-    held = f"{_patterns(merged.patterns)} with {_rows(merged.evidence)}"
+    held = f"{counted(merged.patterns, 'pattern')} with {_rows(merged.evidence)}"
     if merged.changed_patterns or merged.changed_evidence:
-        held += (
-            f"; new or newer here: {_patterns(merged.changed_patterns)} and {_rows(merged.changed_evidence)}"
-        )
+        changed = counted(merged.changed_patterns, "pattern")
+        held += f"; new or newer here: {changed} and {_rows(merged.changed_evidence)}"
     else:
         held += "; nothing of it is new here"
     lines = [held]
@@ -305,10 +304,6 @@ def _said(merged: Merged) -> str:
     if merged.too_old:
         lines.append(f"{_rows(merged.too_old)} left out: older than the retention")
     return "\n".join(lines)
-
-
-def _patterns(count: int) -> str:
-    return counted(count, "pattern")
 
 
 def _rows(count: int) -> str:

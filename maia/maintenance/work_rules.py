@@ -174,7 +174,7 @@ def agent_findings(agents: Iterable[Watched], hosts: Iterable[HostWindow], basis
             severity=Severity.ERROR if agent.good_at else Severity.WARNING,
             text=f"{ever}; one is due every {span_text(agent.period_s)}.{how}",
             value=late.total_seconds(),
-            limit=allowed(agent, basis).total_seconds(),
+            limit=basis.allowed(agent.period_s).total_seconds(),
             command=f"maia {agent.name} --direct",
             hosts=agent.hosts,
         )
@@ -197,7 +197,7 @@ def duty_findings(duties: Iterable[Watched], basis: Basis) -> Iterator[Finding]:
             else f"The duty {duty.name} {done}; it is due every {span_text(duty.period_s)}."
             + (f" The last run failed: {shortened(duty.last)}" if duty.last else ""),
             value=None if late is None else late.total_seconds(),
-            limit=allowed(duty, basis).total_seconds(),
+            limit=basis.allowed(duty.period_s).total_seconds(),
             command=f"maia maintainer --only {duty.name}",
         )
 
@@ -211,12 +211,7 @@ def overdue(watched: Watched, basis: Basis) -> timedelta | None:
     if began is None:
         return None
     age = basis.now - began
-    return age if age > allowed(watched, basis) else None
-
-
-def allowed(watched: Watched, basis: Basis) -> timedelta:
-    """How long it may take from one success to the next."""
-    return basis.allowed(watched.period_s)
+    return age if age > basis.allowed(watched.period_s) else None
 
 
 # What answers, or does not
