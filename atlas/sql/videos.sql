@@ -72,10 +72,13 @@ stored_video AS (
     RETURNING id, channel_id, category_id, published_at, view_count, like_count, comment_count,
         broadcast_of(live_broadcast_content) AS broadcast, actual_start_at, scheduled_start_at, (xmax = 0) AS is_new
 ),
+-- Only new and gone channels: ON CONFLICT locks whatever row it meets, also one that it then leaves as it is, for which those
+-- that store samples and looks would wait.
 timed_channel AS (
     INSERT INTO channel_clock AS c (channel_id, next_due_at)
     SELECT id, $2
     FROM stored_channel
+    WHERE is_new OR (SELECT status FROM channel_clock AS known WHERE known.channel_id = stored_channel.id) = 'gone'
     ORDER BY id
     ON CONFLICT (channel_id) DO UPDATE
     SET status = 'live',
@@ -88,6 +91,7 @@ planned_channel AS (
     INSERT INTO channel_uploads AS c (channel_id, next_look_at, watched)
     SELECT id, $2, EXISTS (SELECT FROM watches AS w WHERE w.kind = 'channel' AND w.id = stored_channel.id)
     FROM stored_channel
+    WHERE is_new OR (SELECT status FROM channel_uploads AS known WHERE known.channel_id = stored_channel.id) = 'gone'
     ORDER BY id
     ON CONFLICT (channel_id) DO UPDATE
     SET status = 'live',

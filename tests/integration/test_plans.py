@@ -216,8 +216,9 @@ async def test_ingestion_reads_only_the_rows_it_writes(long_queue: Any, mode: st
     plan = await plan_of(
         long_queue, "videos.ingest_videos", f"'{page}', '{NOON}', NULL, 24, 168, '{{1,6,24}}'", mode
     )
-    assert {index for _, index in scans(plan, "")} == {"channels_pkey", "video_clock_pkey", "watches_pkey"}
-    for table in ("channels", "videos", "video_clock", "channel_clock", "watches"):
+    tables = ("channels", "channel_clock", "channel_uploads", "video_clock", "watches")
+    assert {index for _, index in scans(plan, "")} == {f"{table}_pkey" for table in tables}
+    for table in ("videos", *tables):
         assert ("Seq Scan", None) not in scans(plan, table)
 
 
