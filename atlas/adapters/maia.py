@@ -3,9 +3,16 @@
 It has one DAO for each: `queue`, `videos` and `tracking`. Their public methods can also be called on the
 façade, with the same signatures. Use the façade when one transaction involves several of them.
 
-To avoid deadlocks, transactions lock in one order: channels, videos, their clocks, norms, cohorts, then the
-snowball lock, then rows of the queue. So store a page of results with `ingest_video_metadata`, then
+To avoid deadlocks, transactions lock in one order: channels, videos, their clocks, the sources that met
+them, norms, cohorts, then what was asked (looks at channels' uploads, counts in feeds, questions), then the
+snowball lock, then rows of the queue, then the day's yields. Several rows of a table are locked in the order
+of their keys, or with SKIP LOCKED. Who holds the snowball lock waits for no row that comes before it. So
+store a page of results with `ingest_video_metadata`, then `meet_videos`, then what was asked, then
 `add_to_search_queue`, then `update_search_state`, and only one page per transaction.
+
+Where this can't be kept (a tracker locks videos that are gone after those whose metadata it stores; a video
+that is deleted takes rows of other tables along), PostgreSQL ends one of the two: so whoever has a
+transaction of several statements repeats it with `atlas.conflicts`.
 """
 
 from __future__ import annotations

@@ -488,24 +488,30 @@ class Search(Source[SearchAsk, SearchFinding]):
         return ", ".join(sorted(conduct.judge(page))) or None
 
     async def complete(self, dao: MaiaDAO, finding: SearchFinding, stored: Stored) -> None:
-        ask = finding.ask
-        goes_on = not finding.is_last and (
-            ask.form is None
-            or forms.is_worth_another_page(len(finding.ids), self._promising(stored, finding))
-        )
+        question = finding.ask.question
+        if question is not None:
+            await self.questions.joining(dao.queue).complete_question(
+                question,
+                next_token=finding.next_token if self._goes_on_after(finding, stored) else None,
+                issued_at=finding.asked_at,
+                results=len(finding.ids),
+                digest=finding.digest,
+            )
+
+    async def complete_topics(self, dao: MaiaDAO, finding: SearchFinding, stored: Stored) -> None:
+        ask, goes_on = finding.ask, self._goes_on_after(finding, stored)
         outcomes = [self._outcome(topic, finding, stored, goes_on) for topic in ask.claimed]
         if outcomes:
             await dao.update_search_states(outcomes)
         elif ask.topics:
             await dao.count_asks(ask.topics, 1 / len(ask.topics), stored.early_by_topic)
-        if ask.question is not None:
-            await self.questions.joining(dao.queue).complete_question(
-                ask.question,
-                next_token=finding.next_token if goes_on else None,
-                issued_at=finding.asked_at,
-                results=len(finding.ids),
-                digest=finding.digest,
-            )
+
+    def _goes_on_after(self, finding: SearchFinding, stored: Stored) -> bool:
+        """Whether the next page is worth asking for."""
+        return not finding.is_last and (
+            finding.ask.form is None
+            or forms.is_worth_another_page(len(finding.ids), self._promising(stored, finding))
+        )
 
     def _promising(self, stored: Stored, finding: SearchFinding) -> int:
         """How many of the videos are new and look growing."""

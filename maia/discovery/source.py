@@ -7,8 +7,8 @@ or of a chart. The hunter's cycle takes each ask through these steps:
 1. `claim` reserves asks for this process, so that no other hunter asks the same.
 2. `put` asks YouTube. It raises what the client raises; `maia.cycle.reasons` says what that means.
 3. The cycle requests the metadata of the videos found, 50 to a unit, and leaves out those that it has.
-4. `complete` runs in the transaction that stores the videos. It is fenced: it raises LeaseLost if the claim
-   was lost, and then nothing is stored.
+4. `complete` and `complete_topics` run in the transaction that stores the videos. They are fenced: they raise
+   LeaseLost if the claim was lost, and then nothing is stored.
 5. `release` gives back the asks that came to nothing.
 """
 
@@ -79,6 +79,10 @@ class Stored:
     """How many of the new ones were found within 24 hours of publication."""
     early_by_topic: Mapping[int, int] = field(default_factory=dict)
 
+    @property
+    def new_videos(self) -> list[Video]:
+        return [video for video in self.videos if video.id in self.new_ids]
+
 
 AskT = TypeVar("AskT", bound=Ask)
 FindingT = TypeVar("FindingT", bound=Finding)
@@ -111,7 +115,13 @@ class Source(ABC, Generic[AskT, FindingT]):
 
     @abstractmethod
     async def complete(self, dao: MaiaDAO, finding: FindingT, stored: Stored) -> None:
-        """Record the outcome, in the transaction of `dao`; LeaseLost if the claim was lost."""
+        """Record the outcome, in the transaction of `dao`; LeaseLost if the claim was lost.
+
+        It comes before the snowball lock, so it must lock no row of the queue (see `atlas.adapters.maia`).
+        """
+
+    async def complete_topics(self, dao: MaiaDAO, finding: FindingT, stored: Stored) -> None:
+        """Likewise record what came of the topics asked about, once new videos' tags are in the queue."""
 
     @abstractmethod
     async def release(

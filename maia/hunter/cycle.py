@@ -27,6 +27,7 @@ from atlas.adapters.queue import Mention
 from atlas.clock import next_reset, pacific_day
 from atlas.composition import Atlas
 from atlas.config import BUCKETS, Bucket
+from atlas.conflicts import retry_conflicts
 from atlas.errors import ConfigError, DatabaseError, DatabaseUnavailable, DataRefused, LeaseLost
 from atlas.keyring import KeyRing, LedgerLine
 from atlas.wording import counted
@@ -409,50 +410,73 @@ class Hunter(Agent[HunterStatistics]):
         return await self.discovery.known_videos(ids, self.atlas.clock.now() - known_for)
 
     async def ingest(self, page: EnrichedFinding) -> StoredPage:
-        """Keep the raw responses, then store videos, tags and the ask's outcome in one transaction."""
+        """Keep the raw responses, then store videos, tags and the ask's outcome in one transaction.
+
+        If it conflicts with another one, it is tried again: the answer has been paid for.
+        """
         await keep_answers(self.atlas.vault, page.videos)
         finding = page.finding
         ask, source = finding.ask, self.source_of(finding.ask)
-        discoverer = ask.topics[0] if len(ask.topics) == 1 else None
-        async with self.dao.transaction() as dao:
-            discovery = self.discovery.joining(dao.queue)
-            ingested = await dao.ingest_video_metadata(
-                page.videos, fetched_at=page.fetched_at, discovered_by=discoverer
-            )
-            credited: dict[str, tuple[int, ...]] = dict.fromkeys(page.known, ())
-            credited |= {video.id: source.topics_of(finding, video) for video in page.videos}
-            met = await discovery.meet_videos(ask.arm, finding.asked_at, credited, ingested.new_ids)
-            # A video's tags count only once, when it is new, even if its page is stored again.
-            tags = await self._snowball(dao, [video for video in page.videos if video.id in ingested.new_ids])
-            stored = Stored(
-                videos=page.videos, new_ids=ingested.new_ids, updated=ingested.updated, known=page.known,
-                early=met.early, early_by_topic=met.by_topic,
-            )  # fmt: skip
-            await source.complete(dao, finding, stored)
-            oddity = source.oddity(finding, stored)
-            counts = ArmYield(
-                ask.arm,
-                asks=1,
-                units=finding.units,
-                enrichments=page.enrichments,
-                found=len(finding.ids),
-                new=ingested.new,
-                early=met.early,
-                odd=oddity is not None,
-            )
-            today = await discovery.add_yield(pacific_day(finding.asked_at), counts)
+        async for trial in retry_conflicts():
+            with trial:
+                async with self.dao.transaction() as dao:
+                    stored, tags = await self._store(dao, page)
+                    oddity = source.oddity(finding, stored)
+                    today = await self._add_yield(dao, page, stored, is_odd=oddity is not None)
         if not self.search.is_original:
             # An answer may take further pages.
             await self.planner.put_back({ask.arm: ask.units - finding.units})
         if oddity is not None:
             await self.planner.notice(ask.arm, oddity, *today)
         exhausted = bool(getattr(finding, "is_last", False))
-        new = [video for video in page.videos if video.id in ingested.new_ids]
+        new = stored.new_videos
         return StoredPage(
-            ask.arm, len(finding.ids), ingested.new, ingested.updated, tags, met.early, finding.units,
+            ask.arm, len(finding.ids), len(stored.new_ids), stored.updated, tags, stored.early, finding.units,
             page.enrichments, exhausted, Counter(video.category_id for video in new),
             Counter(str(video.channel_id) for video in new),
         )  # fmt: skip
+
+    async def _store(self, dao: MaiaDAO, page: EnrichedFinding) -> tuple[Stored, int]:
+        """Store the videos, where they were met, the ask's outcome and tags; returns how many tags are new.
+
+        The order is that in which locks have to be taken, see `atlas.adapters.maia`.
+        """
+        finding = page.finding
+        ask, source = finding.ask, self.source_of(finding.ask)
+        discoverer = ask.topics[0] if len(ask.topics) == 1 else None
+        ingested = await dao.ingest_video_metadata(
+            page.videos, fetched_at=page.fetched_at, discovered_by=discoverer
+        )
+        credited: dict[str, tuple[int, ...]] = dict.fromkeys(page.known, ())
+        credited |= {video.id: source.topics_of(finding, video) for video in page.videos}
+        discovery = self.discovery.joining(dao.queue)
+        met = await discovery.meet_videos(ask.arm, finding.asked_at, credited, ingested.new_ids)
+        stored = Stored(
+            videos=page.videos, new_ids=ingested.new_ids, updated=ingested.updated, known=page.known,
+            early=met.early, early_by_topic=met.by_topic,
+        )  # fmt: skip
+        await source.complete(dao, finding, stored)
+        # A video's tags count only once, when it is new, even if its page is stored again.
+        tags = await self._snowball(dao, stored.new_videos)
+        await source.complete_topics(dao, finding, stored)
+        return stored, tags
+
+    async def _add_yield(
+        self, dao: MaiaDAO, page: EnrichedFinding, stored: Stored, *, is_odd: bool
+    ) -> tuple[int, int]:
+        """Count what the ask brought; returns the arm's asks and odd ones of the day so far."""
+        finding = page.finding
+        counts = ArmYield(
+            finding.ask.arm,
+            asks=1,
+            units=finding.units,
+            enrichments=page.enrichments,
+            found=len(finding.ids),
+            new=len(stored.new_ids),
+            early=stored.early,
+            odd=is_odd,
+        )
+        return await self.discovery.joining(dao.queue).add_yield(pacific_day(finding.asked_at), counts)
 
     async def count_odd(self, ask: Ask, oddity: str) -> None:
         """Count a question whose form YouTube refuses, so that the arm loses its share if that goes on."""
