@@ -8,21 +8,22 @@ stored.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from atlas.adapters.discovery import DiscoveryDAO
 from atlas.adapters.maia import MaiaDAO
 from atlas.adapters.uploads import UploadsDAO, Walk
 from atlas.composition import Atlas
+from atlas.conflicts import retry_conflicts
 from maia.cycle.paid import keep_answers
 from maia.discovery.source import WATCH
 from maia.youtube.client import YouTube
 from maia.youtube.errors import BadRequest
 from maia.youtube.ids import ChannelId, uploads_playlist
-from maia.youtube.resources import PlaylistPage
+from maia.youtube.resources import PlaylistPage, Video
 
 TOKEN_LIFETIME: Final = timedelta(hours=12)
 
@@ -77,24 +78,29 @@ class History:
         await keep_answers(self.atlas.vault, videos)
         # A repeated or empty page ends the walk too, so that it can't go round in circles.
         token = page.next_page_token if ids and page.next_page_token != walk.page_token else None
+        further = replace(
+            walk,
+            page_token=token,
+            issued_at=now,
+            pages=walk.pages + 1,
+            listed=walk.listed + len(ids),
+            finished_at=None if token else now,
+        )
         dao = MaiaDAO(self.atlas.db, clock=self.atlas.clock, settings=self.atlas.settings)
-        async with dao.transaction() as bound:
-            new: frozenset[str] = frozenset()
-            if videos:
-                new = (await bound.ingest_video_metadata(videos)).new_ids
-                meetings = DiscoveryDAO(self.atlas.db, clock=self.atlas.clock, settings=self.atlas.settings)
-                await meetings.joining(bound.queue).meet_videos(
-                    WATCH, now, {video.id: () for video in videos}, new
-                )
-            walk = replace(
-                walk,
-                page_token=token,
-                issued_at=now,
-                pages=walk.pages + 1,
-                listed=walk.listed + len(ids),
-                stored=walk.stored + len(new),
-                finished_at=None if token else now,
-            )
-            if self.resume:
-                await self.uploads.joining(bound.queue).store_walk(walk)
-        return walk
+        async for trial in retry_conflicts():
+            with trial:
+                async with dao.transaction() as bound:
+                    new = await self._store_videos(bound, videos, now)
+                    reached = replace(further, stored=walk.stored + new)
+                    if self.resume:
+                        await self.uploads.joining(bound.queue).store_walk(reached)
+        return reached
+
+    async def _store_videos(self, dao: MaiaDAO, videos: Sequence[Video], now: datetime) -> int:
+        """Store videos and where they were met; returns how many are new."""
+        if not videos:
+            return 0
+        new = (await dao.ingest_video_metadata(videos)).new_ids
+        meetings = DiscoveryDAO(self.atlas.db, clock=self.atlas.clock, settings=self.atlas.settings)
+        await meetings.joining(dao.queue).meet_videos(WATCH, now, {video.id: () for video in videos}, new)
+        return len(new)

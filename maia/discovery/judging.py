@@ -17,6 +17,7 @@ import numpy as np
 
 from atlas.adapters.discovery import DiscoveryDAO, GrowthVerdict, Unjudged
 from atlas.composition import Atlas
+from atlas.conflicts import retry_conflicts
 from atlas.queries import topic_key
 from maia.learning import growth
 from maia.learning.velocity import Floats
@@ -74,7 +75,9 @@ async def _judge_batch(
     result.known += [float(rate) for rate in per_hour if not np.isnan(rate)]
     result.threshold = growth.threshold(result.known, settings)
     verdicts = verdicts_of(batch, at_24h, result.threshold, now)
-    result.videos += await dao.store_verdicts(verdicts, WORTH_IN_MENTIONS)
+    async for trial in retry_conflicts():
+        with trial:
+            result.videos += await dao.store_verdicts(verdicts, WORTH_IN_MENTIONS)
     result.growing += sum(bool(verdict.growing) for verdict in verdicts)
 
 
