@@ -52,11 +52,19 @@ WHERE p.pacific_day = $1 AND p.arm = taken.arm
 RETURNING p.arm, taken.units;
 
 -- name: return_units
--- Units $3 that arms $2 did not spend on day $1; negative if they spent more than they took.
+-- Units $3 that arms $2 did not spend on day $1; negative if they spent more than they took. The rows are locked in the order in
+-- which take_units does.
+WITH held AS MATERIALIZED (
+    SELECT p.arm, r.units
+    FROM unnest($2::text[], $3::bigint[]) AS r (arm, units)
+    JOIN discovery_plan AS p ON p.pacific_day = $1 AND p.arm = r.arm
+    ORDER BY p.arm
+    FOR NO KEY UPDATE OF p
+)
 UPDATE discovery_plan AS p
-SET claimed = greatest(p.claimed - r.units, 0)
-FROM unnest($2::text[], $3::bigint[]) AS r (arm, units)
-WHERE p.pacific_day = $1 AND p.arm = r.arm;
+SET claimed = greatest(p.claimed - held.units, 0)
+FROM held
+WHERE p.pacific_day = $1 AND p.arm = held.arm;
 
 -- name: mark_unwell
 -- Note that arm $2 stopped answering as expected on day $1, and how ($3); no row if that was known.

@@ -168,11 +168,19 @@ WHERE ctid >= format('(%s,0)', $3::bigint)::tid AND ctid < format('(%s,0)', $4::
     AND refreshed_at < least($1::timestamptz, $2::timestamptz) AND title IS NOT NULL;
 
 -- name: clear_channels
--- Clear the titles of those channels; the next sample of a channel brings it back.
-UPDATE channels
+-- Clear the titles of those channels; the next sample of a channel brings it back. Those that somebody has locked are left for
+-- the next time.
+WITH stale AS MATERIALIZED (
+    SELECT id
+    FROM channels
+    WHERE ctid >= format('(%s,0)', $3::bigint)::tid AND ctid < format('(%s,0)', $4::bigint)::tid
+        AND refreshed_at < least($1::timestamptz, $2::timestamptz) AND title IS NOT NULL
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE channels AS c
 SET title = NULL
-WHERE ctid >= format('(%s,0)', $3::bigint)::tid AND ctid < format('(%s,0)', $4::bigint)::tid
-    AND refreshed_at < least($1::timestamptz, $2::timestamptz) AND title IS NOT NULL;
+FROM stale
+WHERE c.id = stale.id;
 
 -- name: stale_channel_counts
 -- How many channels of the pages $3 to $4 (exclusive) have counts from before $1, and since when the oldest have; only those

@@ -412,13 +412,22 @@ WITH batch AS MATERIALIZED (
         $8::timestamptz[], $9::smallint[], $10::boolean[]
     ) AS b (id, lease_token, sampled_at, subscribers, videos, views, title, next_due_at, misses, gone)
 ),
+-- Locks channels in the order of their ids, as ingestion does.
+renamed AS MATERIALIZED (
+    SELECT c.id, b.title, b.sampled_at
+    FROM batch AS b
+    JOIN channels AS c ON c.id = b.id
+    WHERE b.title IS NOT NULL AND b.sampled_at > c.refreshed_at
+        AND (c.title IS DISTINCT FROM b.title OR c.refreshed_at < b.sampled_at - interval '7 days')
+    ORDER BY c.id
+    FOR NO KEY UPDATE OF c
+),
 titled AS (
     UPDATE channels AS c
-    SET title = b.title,
-        refreshed_at = b.sampled_at
-    FROM batch AS b
-    WHERE c.id = b.id AND b.title IS NOT NULL AND b.sampled_at > c.refreshed_at
-        AND (c.title IS DISTINCT FROM b.title OR c.refreshed_at < b.sampled_at - interval '7 days')
+    SET title = renamed.title,
+        refreshed_at = renamed.sampled_at
+    FROM renamed
+    WHERE c.id = renamed.id
     RETURNING c.id
 ),
 stored AS (

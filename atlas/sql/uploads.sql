@@ -81,6 +81,14 @@ WITH look AS MATERIALIZED (
         gap_since, retry_feed_at, video_count, failures, by_feed, gone, etag, last_modified
     )
 ),
+held AS MATERIALIZED (
+    SELECT c.channel_id
+    FROM look
+    JOIN channel_uploads AS c ON c.channel_id = look.id
+    WHERE c.claim_token = $1
+    ORDER BY c.channel_id
+    FOR NO KEY UPDATE OF c
+),
 stored AS (
     UPDATE channel_uploads AS c
     SET claim_token = NULL,
@@ -105,7 +113,8 @@ stored AS (
         etag = look.etag,
         last_modified = look.last_modified
     FROM look
-    WHERE c.channel_id = look.id AND c.claim_token = $1
+    -- Reads what is held, so that channels are locked in the order of their ids, as others lock several of them.
+    WHERE c.channel_id = look.id AND c.claim_token = $1 AND (SELECT count(*) FROM held) IS NOT NULL
     RETURNING c.channel_id
 )
 SELECT count(*) FROM stored;
@@ -166,7 +175,14 @@ FROM (
 -- name: watch_channels
 -- Look at those of the channels $1 that are stored as often as at watched ones ($2 true), or as others; a watched channel is
 -- due at $3, but not sooner than $4 hours after its last look.
-UPDATE channel_uploads
+WITH changed AS MATERIALIZED (
+    SELECT channel_id
+    FROM channel_uploads
+    WHERE channel_id = ANY ($1::text[]) AND (watched <> $2 OR ($2 AND status = 'gone'))
+    ORDER BY channel_id
+    FOR NO KEY UPDATE
+)
+UPDATE channel_uploads AS c
 SET watched = $2,
     status = CASE WHEN $2 THEN 'live' ELSE status END,
     failures = CASE WHEN status = 'gone' THEN 0 ELSE failures END,
@@ -176,7 +192,8 @@ SET watched = $2,
         )
         ELSE next_look_at
     END
-WHERE channel_id = ANY ($1::text[]) AND (watched <> $2 OR ($2 AND status = 'gone'));
+FROM changed
+WHERE c.channel_id = changed.channel_id;
 
 -- name: begin_look
 -- Take the right to ask for the feed of channel $7, claimed under token $8, at $1, if the pace allows: $2 seconds between

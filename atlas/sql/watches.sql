@@ -43,11 +43,19 @@ FROM met;
 
 -- name: revive_videos
 -- Make those of the videos $1 that are gone live again and due at once ($2), with no misses.
-WITH revived AS (
+WITH gone AS MATERIALIZED (
+    SELECT id
+    FROM videos
+    WHERE id = ANY ($1::text[]) AND status = 'gone'
+    ORDER BY id
+    FOR NO KEY UPDATE
+),
+revived AS (
     UPDATE videos
     SET status = 'live'
-    WHERE id = ANY ($1::text[]) AND status = 'gone'
-    RETURNING id
+    FROM gone
+    WHERE videos.id = gone.id
+    RETURNING videos.id
 )
 UPDATE video_clock
 SET status = 'live', gone_at = NULL, misses = 0, next_due_at = $2, lease_owner = NULL, lease_token = NULL, lease_until = NULL
