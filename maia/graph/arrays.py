@@ -1,0 +1,103 @@
+"""The knowledge graph as arrays: one column for each property of its atoms, as all of `maia.graph` reads it.
+
+An atom is a node, which has a name, or a link, whose outgoing set names other atoms. Atoms are in the order of
+their handles, and within the arrays they are called by their place in that order. The columns may be
+memory-mapped files: nothing here writes to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int16s = NDArray[np.int16]
+Int32s = NDArray[np.int32]
+Int64s = NDArray[np.int64]
+UInt8s = NDArray[np.uint8]
+UInt64s = NDArray[np.uint64]
+Float32s = NDArray[np.float32]
+Float64s = NDArray[np.float64]
+
+NO_ATOM: Final = -1
+"""The place of an atom that isn't there."""
+
+_LOW: Final = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Texts as UTF-8: `data[starts[n]:starts[n + 1]]` is the n-th. Shapes (n + 1,) and (bytes,)."""
+
+    starts: Int64s
+    data: UInt8s
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Texts:
+        encoded = [text.encode() for text in texts]
+        starts = np.zeros(len(encoded) + 1, np.int64)
+        np.cumsum([len(each) for each in encoded], out=starts[1:])
+        return cls(starts, np.frombuffer(b"".join(encoded), np.uint8))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, place: int) -> str:
+        return self.data[self.starts[place] : self.starts[place + 1]].tobytes().decode()
+
+
+@dataclass(frozen=True, slots=True)
+class GraphArrays:
+    """All atoms of a graph, n of them, in ascending order of their handles.
+
+    `handles` has two columns, the high and the low 64 bits. `type_of` numbers `types`, which are in alphabetical
+    order. The outgoing set of the n-th atom is `outgoing[outgoing_starts[n]:outgoing_starts[n + 1]]`, places of
+    atoms; it is empty for nodes. Names of links are empty. `positive` of `count` observations, both of all sites
+    together, say that the atom is true. `weight` is NaN where there is none. `seen_us` are microseconds since
+    1970. Attention: `sti`, `lti`, and `vlti`, above 0 for atoms that are never forgotten.
+    """
+
+    handles: UInt64s
+    types: tuple[str, ...]
+    type_of: Int16s
+    names: Texts
+    outgoing_starts: Int64s
+    outgoing: Int32s
+    positive: Float64s
+    count: Float64s
+    weight: Float32s
+    seen_us: Int64s
+    sti: Float32s
+    lti: Float32s
+    vlti: UInt8s
+
+    def __len__(self) -> int:
+        return len(self.handles)
+
+    def places(self, handles: Sequence[UUID]) -> Int64s:
+        """Where atoms are, NO_ATOM for those that aren't there."""
+        wanted = [(each.int >> 64, each.int & _LOW) for each in handles]
+        high, low = self.handles[:, 0], self.handles[:, 1]
+        first = np.searchsorted(high, np.array([pair[0] for pair in wanted], np.uint64))
+        found = np.full(len(wanted), NO_ATOM, np.int64)
+        for nth, (place, pair) in enumerate(zip(first.tolist(), wanted, strict=True)):
+            while place < len(high) and int(high[place]) == pair[0]:
+                if int(low[place]) == pair[1]:
+                    found[nth] = place
+                    break
+                place += 1
+        return found
+
+    def handle(self, place: int) -> UUID:
+        """The handle of the atom at a place."""
+        high, low = self.handles[place].tolist()
+        return UUID(int=high << 64 | low)
+
+    def of_type(self, *types: str) -> Int64s:
+        """The places of all atoms of some types; types that no atom has are none."""
+        codes = [self.types.index(each) for each in types if each in self.types]
+        return np.flatnonzero(np.isin(self.type_of, codes))
