@@ -147,6 +147,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _time("failed exchanges", "federation_failures", "failed_at", _actions),
     _time("alarms of series", "series_alarms", "at", _evidence),
     _time("forgotten patterns", "patterns", "forgotten_at", _evidence, ("forgotten_by", "learner")),
+    _time("atoms that are gone", "atoms", "gone_at", _evidence),
     _time("forecasts", "video_forecasts", "made_at", _forecasts),
     _time("forecast checks", "forecast_checks", "settled_at", _forecasts),
     _time("open forecast checks", "forecast_checks", "due_at", lambda s: _UNREAD_FACTOR * _forecasts(s)),
@@ -175,6 +176,7 @@ RULES: Final[tuple[Rule, ...]] = (
 KEPT: Final[Mapping[str, str]] = {
     "access_keys": "who may call the service, and who might once: one row for each key ever added",
     "api_keys": "one row for each key in use",
+    "atom_attention": "what the atoms of the graph are worth: goes with the atom",
     "channel_uploads": "when each channel is looked at: goes with the channel",
     "discovery_state": "one row",
     "duty_schedules": "what people changed",

@@ -1,7 +1,7 @@
-"""The knowledge graph as arrays: one column for each property of its atoms, as all of `maia.graph` reads it.
+"""The knowledge graph as arrays: one column for each property of its atoms.
 
-An atom is a node, which has a name, or a link, whose outgoing set names other atoms. Atoms are in the order of
-their handles, and within the arrays they are called by their place in that order. The columns may be
+An atom is a node, which has a name, or a link, whose outgoing set names other atoms. Atoms are in the order
+of their handles, and within the arrays they are called by their place in that order. The columns may be
 memory-mapped files: nothing here writes to them.
 """
 
@@ -54,11 +54,12 @@ class Texts:
 class GraphArrays:
     """All atoms of a graph, n of them, in ascending order of their handles.
 
-    `handles` has two columns, the high and the low 64 bits. `type_of` numbers `types`, which are in alphabetical
-    order. The outgoing set of the n-th atom is `outgoing[outgoing_starts[n]:outgoing_starts[n + 1]]`, places of
-    atoms; it is empty for nodes. Names of links are empty. `positive` of `count` observations, both of all sites
-    together, say that the atom is true. `weight` is NaN where there is none. `seen_us` are microseconds since
-    1970. Attention: `sti`, `lti`, and `vlti`, above 0 for atoms that are never forgotten.
+    `handles` has two columns, the high and the low 64 bits. `type_of` numbers `types`, which are in
+    alphabetical order. The outgoing set of the n-th atom is `outgoing[outgoing_starts[n]:
+    outgoing_starts[n + 1]]`, places of atoms; it is empty for nodes. Names of links are empty. `positive` of
+    `count` observations, both of all sites together, say that the atom is true. `weight` is NaN where there
+    is none. `seen_us` are microseconds since 1970. Attention: `sti`, `lti`, and `vlti`, above 0 for atoms
+    that are never forgotten.
     """
 
     handles: UInt64s
@@ -84,12 +85,12 @@ class GraphArrays:
         high, low = self.handles[:, 0], self.handles[:, 1]
         first = np.searchsorted(high, np.array([pair[0] for pair in wanted], np.uint64))
         found = np.full(len(wanted), NO_ATOM, np.int64)
-        for nth, (place, pair) in enumerate(zip(first.tolist(), wanted, strict=True)):
-            while place < len(high) and int(high[place]) == pair[0]:
-                if int(low[place]) == pair[1]:
-                    found[nth] = place
-                    break
+        for nth, (begin, pair) in enumerate(zip(first.tolist(), wanted, strict=True)):
+            place = begin
+            while place < len(high) and int(high[place]) == pair[0] and int(low[place]) != pair[1]:
                 place += 1
+            if place < len(high) and (int(high[place]), int(low[place])) == pair:
+                found[nth] = place
         return found
 
     def handle(self, place: int) -> UUID:

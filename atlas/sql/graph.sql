@@ -1,0 +1,184 @@
+-- The knowledge graph: atoms, their incoming sets, attention and values.
+
+-- name: lock
+-- Take the graph's lock, alone if $1; see lock_graph().
+SELECT lock_graph($1);
+
+-- name: types
+-- All types of atoms.
+SELECT name, is_link, is_symmetric, what FROM atom_types ORDER BY name;
+
+-- name: add_type
+-- Add the type $1, of links if $2, symmetric ones if $3, described by $4. Returns whether it is new, or else the same.
+WITH added AS (
+    INSERT INTO atom_types (name, is_link, is_symmetric, what) VALUES ($1, $2, $3, $4) ON CONFLICT (name) DO NOTHING RETURNING 1
+)
+SELECT EXISTS (SELECT FROM added) OR EXISTS (
+    SELECT FROM atom_types WHERE name = $1 AND is_link = $2 AND is_symmetric = $3
+);
+
+-- name: missing_ends
+-- Those of the atoms $2 that are not there in space $1.
+SELECT DISTINCT wanted.handle
+FROM unnest($2::uuid[]) AS wanted (handle)
+LEFT JOIN atoms AS a ON a.space = $1::smallint AND a.handle = wanted.handle AND a.sources > 0
+WHERE a.handle IS NULL;
+
+-- name: add
+-- Let the sources $2 say that atoms are there in space $1, as of $3: handles $4, types $5, names $6 (NULL: a link), the places in
+-- the handles $9 where their outgoing sets begin ($7) and end ($8), weights $10 (NULL: as it is), and evidence for ($11) and against
+-- ($12) them, which is added to what this site has if $13, or else takes its place. What is so already is left alone. Returns how
+-- many atoms are new, and how many of the others changed.
+WITH stored AS (
+    INSERT INTO atoms AS a (space, handle, type, name, outgoing, weight, pos, neg, positive, count, sources, seen_at, version)
+    SELECT $1::smallint, handle, type, name, CASE WHEN name IS NULL THEN ($9::uuid[])[begins : ends] END, weight, pos, neg,
+        pos, pos::float8 + neg, $2::integer, $3::timestamptz, (extract(epoch FROM $3::timestamptz) * 1000000)::bigint
+    FROM unnest($4::uuid[], $5::text[], $6::text[], $7::integer[], $8::integer[], $10::real[], $11::bigint[], $12::bigint[])
+        AS item (handle, type, name, begins, ends, weight, pos, neg)
+    ORDER BY handle
+    ON CONFLICT (space, handle) DO UPDATE
+    SET type = excluded.type, name = excluded.name, outgoing = excluded.outgoing, gone_at = NULL,
+        sources = a.sources | excluded.sources,
+        weight = coalesce(excluded.weight, a.weight),
+        pos = CASE WHEN $13::boolean THEN a.pos ELSE 0 END + excluded.pos,
+        neg = CASE WHEN $13::boolean THEN a.neg ELSE 0 END + excluded.neg,
+        positive = CASE
+            WHEN a.sources & 8 <> 0 THEN a.positive
+            ELSE CASE WHEN $13::boolean THEN a.pos ELSE 0 END + excluded.pos
+        END,
+        count = CASE
+            WHEN a.sources & 8 <> 0 THEN a.count
+            ELSE CASE WHEN $13::boolean THEN a.pos + a.neg ELSE 0 END + excluded.pos::float8 + excluded.neg
+        END,
+        seen_at = greatest(a.seen_at, excluded.seen_at),
+        version = greatest(a.version + 1, excluded.version), changed = pg_current_xact_id()
+    WHERE a.sources | excluded.sources <> a.sources
+        OR (excluded.weight IS NOT NULL AND a.weight IS DISTINCT FROM excluded.weight)
+        OR CASE WHEN $13::boolean THEN excluded.pos + excluded.neg > 0 ELSE (a.pos, a.neg) <> (excluded.pos, excluded.neg) END
+    RETURNING handle, type, outgoing, (xmax = 0) AS is_new
+), used AS (
+    INSERT INTO incoming (space, target, type, position, link, other)
+    SELECT $1::smallint, ends.target, stored.type, ends.position, stored.handle,
+        CASE WHEN cardinality(outgoing) = 2 THEN outgoing[3 - ends.position] END
+    FROM stored CROSS JOIN LATERAL unnest(outgoing) WITH ORDINALITY AS ends (target, position)
+    ORDER BY ends.target, stored.type, ends.position, stored.handle
+    ON CONFLICT DO NOTHING
+)
+SELECT count(*) FILTER (WHERE is_new) AS added, count(*) FILTER (WHERE NOT is_new) AS changed FROM stored;
+
+-- name: remove
+-- Take back from the sources $3 that the atoms $2 are there in space $1, as of $4; returns the handles that are gone.
+SELECT remove_atoms($1::smallint, $2::uuid[], $3::integer, $4::timestamptz);
+
+-- name: erase
+-- Delete the atoms $2 of space $1 and all links to them without leaving a tombstone that could be told to others.
+WITH gone AS (
+    SELECT remove_atoms($1::smallint, $2::uuid[], 15, $3::timestamptz)
+)
+SELECT count(*) FROM gone;
+
+-- name: get
+-- Those of the atoms $2 that are there in space $1, with their attention.
+SELECT a.handle, a.type, a.name, a.outgoing, a.pos, a.neg, a.positive, a.count, a.weight, a.sources, a.seen_at,
+    coalesce(t.sti, 0) AS sti, coalesce(t.lti, 0) AS lti, coalesce(t.vlti, 0) AS vlti, t.attended_at
+FROM atoms AS a
+LEFT JOIN atom_attention AS t ON t.space = a.space AND t.handle = a.handle
+WHERE a.space = $1::smallint AND a.handle = ANY ($2::uuid[]) AND a.sources > 0
+ORDER BY a.handle;
+
+-- name: find
+-- At most $5 nodes of space $1 and type $2 whose names begin with $3, with names after $4, in the order of their names.
+SELECT a.handle, a.type, a.name, a.outgoing, a.pos, a.neg, a.positive, a.count, a.weight, a.sources, a.seen_at,
+    coalesce(t.sti, 0) AS sti, coalesce(t.lti, 0) AS lti, coalesce(t.vlti, 0) AS vlti, t.attended_at
+FROM atoms AS a
+LEFT JOIN atom_attention AS t ON t.space = a.space AND t.handle = a.handle
+WHERE a.space = $1::smallint AND a.type = $2::text AND a.sources > 0 AND a.name IS NOT NULL AND a.name > $4::text
+    AND a.name >= $3::text AND a.name < $3::text || U&'\+10FFFF'
+ORDER BY a.name
+LIMIT $5;
+
+-- name: incoming
+-- At most $5 links of space $1 that have the atom $2 in their outgoing set, of the types $3 (NULL: all), with handles after $4, by handle.
+SELECT a.handle, a.type, a.name, a.outgoing, a.pos, a.neg, a.positive, a.count, a.weight, a.sources, a.seen_at,
+    coalesce(t.sti, 0) AS sti, coalesce(t.lti, 0) AS lti, coalesce(t.vlti, 0) AS vlti, t.attended_at
+FROM (
+    SELECT DISTINCT link FROM incoming
+    WHERE space = $1::smallint AND target = $2::uuid AND ($3::text[] IS NULL OR type = ANY ($3::text[])) AND link > $4::uuid
+    ORDER BY link LIMIT $5
+) AS i
+JOIN atoms AS a ON a.space = $1::smallint AND a.handle = i.link AND a.sources > 0
+LEFT JOIN atom_attention AS t ON t.space = a.space AND t.handle = a.handle
+ORDER BY a.handle;
+
+-- name: neighbours
+-- At most $4 atoms that the atoms $2 of space $1 are linked with by links of two of the types $3 (NULL: all): the most links first.
+SELECT i.other AS handle, count(*) AS links, array_agg(DISTINCT i.type) AS types
+FROM incoming AS i
+WHERE i.space = $1::smallint AND i.target = ANY ($2::uuid[]) AND i.other IS NOT NULL
+    AND ($3::text[] IS NULL OR i.type = ANY ($3::text[])) AND i.other <> ALL ($2::uuid[])
+GROUP BY i.other
+ORDER BY links DESC, i.other
+LIMIT $4;
+
+-- name: count_by_type
+-- How many atoms of each type are there in space $1.
+SELECT type, count(*) AS atoms FROM atoms WHERE space = $1::smallint AND sources > 0 GROUP BY type ORDER BY type;
+
+-- name: values
+-- The values of the atoms $2 of space $1.
+SELECT handle, key, floats, texts, handles FROM atom_values
+WHERE space = $1::smallint AND handle = ANY ($2::uuid[]) ORDER BY handle, key;
+
+-- name: set_values
+-- Attach values to atoms of space $1, where these are there: to handle $2 under key $3 what the JSON object $4 has as floats, texts or handles.
+INSERT INTO atom_values AS v (space, handle, key, floats, texts, handles)
+SELECT $1::smallint, new.handle, new.key, shape.floats, shape.texts, shape.handles
+FROM unnest($2::uuid[], $3::text[], $4::text[]) AS new (handle, key, json)
+JOIN atoms AS a ON a.space = $1::smallint AND a.handle = new.handle AND a.sources > 0
+CROSS JOIN LATERAL jsonb_to_record(new.json::jsonb) AS shape (floats double precision[], texts text[], handles uuid[])
+ORDER BY new.handle, new.key COLLATE "C"
+ON CONFLICT (space, handle, key) DO UPDATE
+SET floats = excluded.floats, texts = excluded.texts, handles = excluded.handles
+WHERE (v.floats, v.texts, v.handles) IS DISTINCT FROM (excluded.floats, excluded.texts, excluded.handles);
+
+-- name: drop_values
+-- Remove the values under the keys $3 from the atoms $2 of space $1.
+DELETE FROM atom_values AS v
+USING unnest($2::uuid[], $3::text[]) AS old (handle, key)
+WHERE v.space = $1::smallint AND v.handle = old.handle AND v.key = old.key;
+
+-- name: attention
+-- The attention that the atoms $2 of space $1 have, without those that have none.
+SELECT handle, sti, lti, vlti, attended_at FROM atom_attention WHERE space = $1::smallint AND handle = ANY ($2::uuid[]) ORDER BY handle;
+
+-- name: most_attended
+-- At most $3 atoms of space $1 with the highest short-term importance, of type $2 (NULL: all).
+SELECT a.handle, a.type, a.name, a.outgoing, a.pos, a.neg, a.positive, a.count, a.weight, a.sources, a.seen_at,
+    t.sti, t.lti, t.vlti, t.attended_at
+FROM atom_attention AS t
+JOIN atoms AS a ON a.space = t.space AND a.handle = t.handle AND a.sources > 0
+WHERE t.space = $1::smallint AND ($2::text IS NULL OR a.type = $2::text)
+ORDER BY t.sti DESC, t.handle
+LIMIT $3;
+
+-- name: attend
+-- Set what attention atoms of space $1 have at $2: the atoms $3, where these are there, their sti $4, lti $5 and vlti $6.
+INSERT INTO atom_attention AS t (space, handle, sti, lti, vlti, attended_at)
+SELECT $1::smallint, new.handle, new.sti, new.lti, new.vlti, $2
+FROM unnest($3::uuid[], $4::real[], $5::real[], $6::smallint[]) AS new (handle, sti, lti, vlti)
+JOIN atoms AS a ON a.space = $1::smallint AND a.handle = new.handle AND a.sources > 0
+ORDER BY new.handle
+ON CONFLICT (space, handle) DO UPDATE
+SET sti = excluded.sti, lti = excluded.lti, vlti = excluded.vlti, attended_at = excluded.attended_at;
+
+-- name: spaces
+-- The spaces, ours first.
+SELECT id, name FROM graph_spaces ORDER BY id;
+
+-- name: node_handle
+-- The handle of the node of type $1 and name $2.
+SELECT node_handle($1, $2);
+
+-- name: link_handle
+-- The handle of the link of type $1 with the outgoing set $2.
+SELECT link_handle($1, $2::uuid[]);
