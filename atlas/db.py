@@ -21,7 +21,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, as
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 import asyncpg
 from asyncpg.exceptions import (
@@ -80,9 +80,13 @@ class Executor(Protocol):
         ...
 
     async def copy_out(
-        self, statement: str, *args: Any, sink: Callable[[bytes], Coroutine[Any, Any, None]]
+        self,
+        statement: str,
+        *args: Any,
+        sink: Callable[[bytes], Coroutine[Any, Any, None]],
+        form: Literal["csv", "binary"] = "csv",
     ) -> int:
-        """Run a SELECT through COPY, streaming its rows to `sink` as CSV; returns the number of rows."""
+        """Run a SELECT through COPY, streaming its rows to `sink`; returns the number of rows."""
         ...
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
@@ -117,12 +121,16 @@ class _Runner(ABC):
         )
 
     async def copy_out(
-        self, statement: str, *args: Any, sink: Callable[[bytes], Coroutine[Any, Any, None]]
+        self,
+        statement: str,
+        *args: Any,
+        sink: Callable[[bytes], Coroutine[Any, Any, None]],
+        form: Literal["csv", "binary"] = "csv",
     ) -> int:
         sql = sql_of(statement)
 
         def unload(connection: Connection) -> Awaitable[str]:
-            return connection.copy_from_query(sql, *args, output=sink, format="csv")
+            return connection.copy_from_query(sql, *args, output=sink, format=form)
 
         return _rows_touched(await self._on_connection(statement, unload, repeatable=False))
 

@@ -182,3 +182,63 @@ SELECT node_handle($1, $2);
 -- name: link_handle
 -- The handle of the link of type $1 with the outgoing set $2.
 SELECT link_handle($1, $2::uuid[]);
+
+-- name: one_moment
+-- Let all statements of this transaction, of which this is the first, see the same moment.
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
+
+-- name: horizon
+-- Which database this is, and the first transaction that may not have ended.
+SELECT database_identity() AS identity, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon;
+
+-- name: columns
+-- What has a fixed length of all atoms that are there in space $1, whose types are called by their places in $2: of links of two
+-- the ends, and of all how many ends there are.
+SELECT a.handle, array_position($2::text[], a.type)::smallint, coalesce(cardinality(a.outgoing), 0)::smallint,
+    CASE WHEN cardinality(a.outgoing) = 2 THEN a.outgoing[1] ELSE a.handle END,
+    CASE WHEN cardinality(a.outgoing) = 2 THEN a.outgoing[2] ELSE a.handle END,
+    a.positive, a.count, coalesce(a.weight, 'NaN'::real), (extract(epoch FROM a.seen_at) * 1000000)::bigint
+FROM atoms AS a
+WHERE a.space = $1::smallint AND a.sources > 0;
+
+-- name: changed_columns
+-- The same of the atoms of space $1 that changed in transaction $3 or later, with all atoms in their outgoing sets. Types are called
+-- by their places in $2.
+WITH RECURSIVE wanted (handle) AS (
+    SELECT handle FROM atoms WHERE space = $1::smallint AND changed >= $3::bigint::text::xid8 AND sources > 0
+    UNION
+    SELECT ends.handle
+    FROM wanted JOIN atoms AS a ON a.space = $1::smallint AND a.handle = wanted.handle
+    CROSS JOIN LATERAL unnest(a.outgoing) AS ends (handle)
+)
+SELECT a.handle, array_position($2::text[], a.type)::smallint, coalesce(cardinality(a.outgoing), 0)::smallint,
+    CASE WHEN cardinality(a.outgoing) = 2 THEN a.outgoing[1] ELSE a.handle END,
+    CASE WHEN cardinality(a.outgoing) = 2 THEN a.outgoing[2] ELSE a.handle END,
+    a.positive, a.count, coalesce(a.weight, 'NaN'::real), (extract(epoch FROM a.seen_at) * 1000000)::bigint
+FROM wanted JOIN atoms AS a ON a.space = $1::smallint AND a.handle = wanted.handle AND a.sources > 0;
+
+-- name: names
+-- The names of the nodes of space $1.
+SELECT handle, name FROM atoms WHERE space = $1::smallint AND sources > 0 AND name IS NOT NULL;
+
+-- name: names_of
+-- The names of those of the atoms $2 of space $1 that are nodes.
+SELECT handle, name FROM atoms
+WHERE space = $1::smallint AND handle = ANY ($2::uuid[]) AND sources > 0 AND name IS NOT NULL;
+
+-- name: wide_links
+-- The outgoing sets of the links of space $1 that have another number of ends than two.
+SELECT handle, outgoing FROM atoms WHERE space = $1::smallint AND sources > 0 AND cardinality(outgoing) <> 2;
+
+-- name: wide_links_of
+-- The outgoing sets of those of the atoms $2 of space $1 that are links of another number of ends than two.
+SELECT handle, outgoing FROM atoms
+WHERE space = $1::smallint AND handle = ANY ($2::uuid[]) AND sources > 0 AND cardinality(outgoing) <> 2;
+
+-- name: attention_columns
+-- The attention of all atoms of space $1 that have any, with the seconds since 1970 when it was set.
+SELECT handle, sti, lti, vlti, extract(epoch FROM attended_at)::float8 FROM atom_attention WHERE space = $1::smallint;
+
+-- name: gone_since
+-- The atoms of space $1 that went in transaction $2 or later.
+SELECT handle FROM atoms WHERE space = $1::smallint AND changed >= $2::bigint::text::xid8 AND sources = 0;

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import numpy as np
@@ -82,16 +82,7 @@ class GraphArrays:
     def places(self, handles: Sequence[UUID]) -> Int64s:
         """Where atoms are, NO_ATOM for those that aren't there."""
         wanted = [(each.int >> 64, each.int & _LOW) for each in handles]
-        high, low = self.handles[:, 0], self.handles[:, 1]
-        first = np.searchsorted(high, np.array([pair[0] for pair in wanted], np.uint64))
-        found = np.full(len(wanted), NO_ATOM, np.int64)
-        for nth, (begin, pair) in enumerate(zip(first.tolist(), wanted, strict=True)):
-            place = begin
-            while place < len(high) and int(high[place]) == pair[0] and int(low[place]) != pair[1]:
-                place += 1
-            if place < len(high) and (int(high[place]), int(low[place])) == pair:
-                found[nth] = place
-        return found
+        return places_of(self.handles, np.array(wanted, np.uint64).reshape(-1, 2))
 
     def handle(self, place: int) -> UUID:
         """The handle of the atom at a place."""
@@ -102,3 +93,19 @@ class GraphArrays:
         """The places of all atoms of some types; types that no atom has are none."""
         codes = [self.types.index(each) for each in types if each in self.types]
         return np.flatnonzero(np.isin(self.type_of, codes))
+
+
+def places_of(handles: UInt64s, wanted: UInt64s) -> Int64s:
+    """Where the rows of `wanted` are among ascending handles; NO_ATOM for those that aren't there."""
+    if not len(handles):
+        return np.full(len(wanted), NO_ATOM, np.int64)
+    keys = _keys(handles)
+    found = np.searchsorted(keys, _keys(wanted))
+    within = np.minimum(found, len(handles) - 1)
+    same = (handles[within] == wanted).all(axis=1)
+    return np.where(same, within, NO_ATOM)
+
+
+def _keys(handles: UInt64s) -> NDArray[Any]:
+    """Each handle as one value that is ordered as the pair of its columns is."""
+    return np.ascontiguousarray(handles.astype(">u8")).view("S16").reshape(-1)

@@ -1,0 +1,144 @@
+"""The whole graph as columns of numbers: binary COPY into NumPy, and back into an empty space."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Self
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atlas.adapters.dao import DAO
+from atlas.db import Executor
+from atlas.errors import UnknownCursor
+
+_HEADER: Final = 19
+"""Bytes of a binary COPY before its first row: signature, flags, and the length of the header's extension."""
+_TRAILER: Final = 2
+_CURSOR: Final = re.compile(r"(?P<identity>[^ ]{1,200}) (?P<xid>\d{1,19})", re.ASCII)
+
+
+_UUID: Final = "uuid"
+
+
+def _row(**columns: str) -> np.dtype[Any]:
+    """A row of a binary COPY with columns of fixed lengths, each of which is preceded by its length."""
+    fields: list[tuple[Any, ...]] = [("columns", ">i2")]
+    for name, form in columns.items():
+        fields.append((f"{name}_length", ">i4"))
+        fields.append((name, ">u8", 2) if form == _UUID else (name, form))
+    return np.dtype(fields)
+
+
+_ATOM: Final = _row(
+    handle=_UUID, type=">i2", arity=">i2", first=_UUID, second=_UUID, positive=">f8", count=">f8",
+    weight=">f4", seen_us=">i8",
+)  # fmt: skip
+_ATTENTION: Final = _row(handle=_UUID, sti=">f4", lti=">f4", vlti=">i2", at_s=">f8")
+
+
+@dataclass(frozen=True, slots=True)
+class GraphColumns:
+    """Atoms in no order. `rows` has a field for each property: `handle` (high and low 64 bits), `type`, a
+    place in `types` counted from 1, `arity`, of links of two the handles `first` and `second`, `positive`,
+    `count`, `weight` (NaN: none) and `seen_us`. `wide` has the outgoing sets of the other links.
+    """
+
+    types: tuple[str, ...]
+    rows: NDArray[Any]
+    names: Sequence[tuple[UUID, str]]
+    wide: Sequence[tuple[UUID, Sequence[UUID]]]
+    attention: NDArray[Any]
+    """Rows with `handle`, `sti`, `lti`, `vlti`, and `at_s`, the seconds since 1970 when it was set."""
+    gone: Sequence[UUID]
+    """The atoms that went since the cursor, if the columns begin at one."""
+    cursor: str
+    """To read from here what changes later."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    identity: str
+    xid: int
+
+    def __str__(self) -> str:
+        return f"{self.identity} {self.xid}"
+
+    @classmethod
+    def parse(cls, cursor: str) -> Self:
+        found = _CURSOR.fullmatch(cursor)
+        if found is None:
+            raise UnknownCursor
+        return cls(found["identity"], int(found["xid"]))
+
+
+class GraphColumnsDAO(DAO):
+    """Reads whole graphs, each at one moment. Cursors hold only in their own database."""
+
+    async def read(self, space: int) -> GraphColumns:
+        """All atoms of a space."""
+        async with self._one_moment() as (dao, place):
+            types = await dao._types()
+            return GraphColumns(
+                types,
+                await dao._copied(_ATOM, "graph.columns", space, list(types)),
+                [(row[0], row[1]) for row in await dao._executor.fetch("graph.names", space)],
+                [(row[0], row[1]) for row in await dao._executor.fetch("graph.wide_links", space)],
+                await dao._copied(_ATTENTION, "graph.attention_columns", space),
+                (),
+                str(place),
+            )
+
+    async def changes(self, space: int, cursor: str) -> GraphColumns:
+        """The atoms that changed since a cursor, with all atoms in their outgoing sets, and all attention.
+
+        UnknownCursor if the cursor is of another database.
+        """
+        begin = _Place.parse(cursor)
+        async with self._one_moment() as (dao, place):
+            if begin.identity != place.identity or begin.xid > place.xid:
+                raise UnknownCursor
+            types = await dao._types()
+            rows = await dao._copied(_ATOM, "graph.changed_columns", space, list(types), begin.xid)
+            handles = [UUID(int=high << 64 | low) for high, low in rows["handle"].tolist()]
+            fetch = dao._executor.fetch
+            return GraphColumns(
+                types,
+                rows,
+                [(row[0], row[1]) for row in await fetch("graph.names_of", space, handles)],
+                [(row[0], row[1]) for row in await fetch("graph.wide_links_of", space, handles)],
+                await dao._copied(_ATTENTION, "graph.attention_columns", space),
+                [row[0] for row in await fetch("graph.gone_since", space, begin.xid)],
+                str(place),
+            )
+
+    @asynccontextmanager
+    async def _one_moment(self) -> AsyncIterator[tuple[Self, _Place]]:
+        async with self._executor.transaction() as executor:
+            await executor.execute("graph.one_moment")
+            row = await executor.fetchrow("graph.horizon")
+            assert row is not None
+            yield self._on(executor), _Place(row["identity"], row["horizon"])
+
+    async def _types(self) -> tuple[str, ...]:
+        return tuple(row["name"] for row in await self._executor.fetch("graph.types"))
+
+    async def _copied(self, form: np.dtype[Any], statement: str, *args: Any) -> NDArray[Any]:
+        return await copied(self._executor, form, statement, *args)
+
+
+async def copied(executor: Executor, form: np.dtype[Any], statement: str, *args: Any) -> NDArray[Any]:
+    """The rows of a SELECT whose columns all have a fixed length and are never NULL."""
+    buffer = bytearray()
+
+    async def hear(data: bytes) -> None:
+        buffer.extend(data)
+
+    rows = await executor.copy_out(statement, *args, sink=hear, form="binary")
+    if len(buffer) != _HEADER + rows * form.itemsize + _TRAILER:
+        raise ValueError(f"{statement} has columns that differ in length from what is read")
+    return np.frombuffer(buffer, form, rows, _HEADER)

@@ -1,0 +1,77 @@
+"""The graph of the database as arrays, whole or brought up to date."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+
+from atlas.adapters.graph import OWN
+from atlas.adapters.graph_columns import GraphColumns, GraphColumnsDAO
+from atlas.composition import Atlas
+from maia.graph.arrays import GraphArrays, UInt64s, places_of
+from maia.graph.building import AttentionColumns, LooseAtoms, arrays_of, attended
+
+_LOW = (1 << 64) - 1
+
+
+async def read_arrays(atlas: Atlas, space: int = OWN) -> GraphArrays:
+    """All atoms of a space as they are at one moment; attention is as it was when it was last set."""
+    dao = GraphColumnsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    columns = await dao.read(space)
+    return await asyncio.to_thread(_arrays, columns)
+
+
+def _arrays(columns: GraphColumns) -> GraphArrays:
+    return attended(arrays_of(_loose(columns)), _attention(columns))
+
+
+def _loose(columns: GraphColumns) -> LooseAtoms:
+    rows = columns.rows
+    handles = rows["handle"].astype(np.uint64)
+    linked = np.flatnonzero(rows["arity"] == 2)
+    order = np.lexsort((handles[:, 1], handles[:, 0]))
+    named = [handle for handle, _ in columns.names]
+    wide = [handle for handle, _ in columns.wide]
+    return LooseAtoms(
+        handles=handles,
+        types=columns.types,
+        type_of=(rows["type"] - 1).astype(np.int16),
+        linked=linked,
+        ends=np.stack([rows[name][linked] for name in ("first", "second")], axis=1).astype(np.uint64),
+        wide=[
+            (place, _pairs(ends))
+            for place, (_, ends) in zip(_places(handles, order, wide), columns.wide, strict=True)
+        ],
+        named=[
+            (place, name)
+            for place, (_, name) in zip(_places(handles, order, named), columns.names, strict=True)
+        ],
+        positive=rows["positive"].astype(np.float64),
+        count=rows["count"].astype(np.float64),
+        weight=rows["weight"].astype(np.float32),
+        seen_us=rows["seen_us"].astype(np.int64),
+    )
+
+
+def _places(handles: UInt64s, order: Any, wanted: Sequence[UUID]) -> list[int]:
+    """Where atoms are in the unordered handles."""
+    places: list[int] = order[places_of(handles[order], _pairs(wanted))].tolist()
+    return places
+
+
+def _pairs(handles: Sequence[UUID]) -> UInt64s:
+    return np.array([(each.int >> 64, each.int & _LOW) for each in handles], np.uint64).reshape(-1, 2)
+
+
+def _attention(columns: GraphColumns) -> AttentionColumns:
+    rows = columns.attention
+    return AttentionColumns(
+        rows["handle"].astype(np.uint64),
+        rows["sti"].astype(np.float32),
+        rows["lti"].astype(np.float32),
+        rows["vlti"].astype(np.uint8),
+    )
