@@ -36,7 +36,7 @@ def _row(**columns: str) -> np.dtype[Any]:
 
 _ATOM: Final = _row(
     handle=_UUID, type=">i2", arity=">i2", first=_UUID, second=_UUID, positive=">f8", count=">f8",
-    weight=">f4", seen_us=">i8",
+    pos=">i8", neg=">i8", sources=">i2", weight=">f4", seen_us=">i8",
 )  # fmt: skip
 _ATTENTION: Final = _row(handle=_UUID, sti=">f4", lti=">f4", vlti=">i2", at_s=">f8")
 
@@ -45,7 +45,8 @@ _ATTENTION: Final = _row(handle=_UUID, sti=">f4", lti=">f4", vlti=">i2", at_s=">
 class GraphColumns:
     """Atoms in no order. `rows` has a field for each property: `handle` (high and low 64 bits), `type`, a
     place in `types` counted from 1, `arity`, of links of two the handles `first` and `second`, `positive`,
-    `count`, `weight` (NaN: none) and `seen_us`. `wide` has the outgoing sets of the other links.
+    `count`, `pos`, `neg`, `sources`, `weight` (NaN: none) and `seen_us`. `wide` has the outgoing sets of the
+    other links.
     """
 
     types: tuple[str, ...]

@@ -197,7 +197,7 @@ SELECT database_identity() AS identity, pg_snapshot_xmin(pg_current_snapshot()):
 SELECT a.handle, array_position($2::text[], a.type)::smallint, coalesce(cardinality(a.outgoing), 0)::smallint,
     CASE WHEN cardinality(a.outgoing) = 2 THEN a.outgoing[1] ELSE a.handle END,
     CASE WHEN cardinality(a.outgoing) = 2 THEN a.outgoing[2] ELSE a.handle END,
-    a.positive, a.count, coalesce(a.weight, 'NaN'::real), (extract(epoch FROM a.seen_at) * 1000000)::bigint
+    a.positive, a.count, a.pos, a.neg, a.sources, coalesce(a.weight, 'NaN'::real), (extract(epoch FROM a.seen_at) * 1000000)::bigint
 FROM atoms AS a
 WHERE a.space = $1::smallint AND a.sources > 0;
 
@@ -214,7 +214,7 @@ WITH RECURSIVE wanted (handle) AS (
 SELECT a.handle, array_position($2::text[], a.type)::smallint, coalesce(cardinality(a.outgoing), 0)::smallint,
     CASE WHEN cardinality(a.outgoing) = 2 THEN a.outgoing[1] ELSE a.handle END,
     CASE WHEN cardinality(a.outgoing) = 2 THEN a.outgoing[2] ELSE a.handle END,
-    a.positive, a.count, coalesce(a.weight, 'NaN'::real), (extract(epoch FROM a.seen_at) * 1000000)::bigint
+    a.positive, a.count, a.pos, a.neg, a.sources, coalesce(a.weight, 'NaN'::real), (extract(epoch FROM a.seen_at) * 1000000)::bigint
 FROM wanted JOIN atoms AS a ON a.space = $1::smallint AND a.handle = wanted.handle AND a.sources > 0;
 
 -- name: names

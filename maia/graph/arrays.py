@@ -57,9 +57,10 @@ class GraphArrays:
     `handles` has two columns, the high and the low 64 bits. `type_of` numbers `types`, which are in
     alphabetical order. The outgoing set of the n-th atom is `outgoing[outgoing_starts[n]:
     outgoing_starts[n + 1]]`, places of atoms; it is empty for nodes. Names of links are empty. `positive` of
-    `count` observations, both of all sites together, say that the atom is true. `weight` is NaN where there
-    is none. `seen_us` are microseconds since 1970. Attention: `sti`, `lti`, and `vlti`, above 0 for atoms
-    that are never forgotten.
+    `count` observations, both of all sites together, say that the atom is true; `pos` and `neg` are what this
+    site alone observed for and against it, and `sources` the bits of who says that it is there. `weight` is
+    NaN where there is none. `seen_us` are microseconds since 1970. Attention: `sti`, `lti`, and `vlti`, above
+    0 for atoms that are never forgotten.
     """
 
     handles: UInt64s
@@ -70,6 +71,9 @@ class GraphArrays:
     outgoing: Int32s
     positive: Float64s
     count: Float64s
+    pos: Int64s
+    neg: Int64s
+    sources: UInt8s
     weight: Float32s
     seen_us: Int64s
     sti: Float32s

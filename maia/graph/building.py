@@ -41,6 +41,9 @@ class LooseAtoms:
     named: Sequence[tuple[int, str]]
     positive: Float64s
     count: Float64s
+    pos: Int64s
+    neg: Int64s
+    sources: UInt8s
     weight: Float32s
     seen_us: Int64s
 
@@ -76,6 +79,9 @@ def arrays_of(atoms: LooseAtoms) -> GraphArrays:
         outgoing=outgoing,
         positive=atoms.positive[order],
         count=atoms.count[order],
+        pos=atoms.pos[order],
+        neg=atoms.neg[order],
+        sources=atoms.sources[order],
         weight=atoms.weight[order],
         seen_us=atoms.seen_us[order],
         sti=np.zeros(len(order), np.float32),

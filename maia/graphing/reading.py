@@ -52,6 +52,9 @@ def _loose(columns: GraphColumns) -> LooseAtoms:
         ],
         positive=rows["positive"].astype(np.float64),
         count=rows["count"].astype(np.float64),
+        pos=rows["pos"].astype(np.int64),
+        neg=rows["neg"].astype(np.int64),
+        sources=rows["sources"].astype(np.uint8),
         weight=rows["weight"].astype(np.float32),
         seen_us=rows["seen_us"].astype(np.int64),
     )
