@@ -16,6 +16,7 @@ from collections.abc import (
     Callable,
     Coroutine,
     Mapping,
+    Sequence,
 )
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
 from functools import cache
@@ -89,6 +90,10 @@ class Executor(Protocol):
         """Run a SELECT through COPY, streaming its rows to `sink`; returns the number of rows."""
         ...
 
+    async def copy_in(self, table: str, columns: Sequence[str], source: AsyncIterator[bytes]) -> int:
+        """Add rows to a table from the parts of a binary COPY; returns their number."""
+        ...
+
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Open a transaction, or a savepoint within one; an error rolls it back, or else it is committed."""
         ...
@@ -133,6 +138,12 @@ class _Runner(ABC):
             return connection.copy_from_query(sql, *args, output=sink, format=form)
 
         return _rows_touched(await self._on_connection(statement, unload, repeatable=False))
+
+    async def copy_in(self, table: str, columns: Sequence[str], source: AsyncIterator[bytes]) -> int:
+        def load(connection: Connection) -> Awaitable[str]:
+            return connection.copy_to_table(table, columns=columns, source=source, format="binary")
+
+        return _rows_touched(await self._on_connection(f"COPY into {table}", load, repeatable=False))
 
 
 class Transaction(_Runner):

@@ -1,4 +1,4 @@
-"""The whole graph as columns of numbers: binary COPY into NumPy, and back into an empty space."""
+"""Reading the whole graph as columns of numbers, by binary COPY into NumPy."""
 
 from __future__ import annotations
 
@@ -22,23 +22,22 @@ _TRAILER: Final = 2
 _CURSOR: Final = re.compile(r"(?P<identity>[^ ]{1,200}) (?P<xid>\d{1,19})", re.ASCII)
 
 
-_UUID: Final = "uuid"
+UUID_FORM: Final = np.dtype((">u8", 2))
 
 
-def _row(**columns: str) -> np.dtype[Any]:
+def row_form(**columns: Any) -> np.dtype[Any]:
     """A row of a binary COPY with columns of fixed lengths, each of which is preceded by its length."""
     fields: list[tuple[Any, ...]] = [("columns", ">i2")]
     for name, form in columns.items():
-        fields.append((f"{name}_length", ">i4"))
-        fields.append((name, ">u8", 2) if form == _UUID else (name, form))
+        fields += [(f"{name}_length", ">i4"), (name, form)]
     return np.dtype(fields)
 
 
-_ATOM: Final = _row(
-    handle=_UUID, type=">i2", arity=">i2", first=_UUID, second=_UUID, positive=">f8", count=">f8",
+ATOM_FORM: Final = row_form(
+    handle=UUID_FORM, type=">i2", arity=">i2", first=UUID_FORM, second=UUID_FORM, positive=">f8", count=">f8",
     pos=">i8", neg=">i8", sources=">i2", weight=">f4", seen_us=">i8",
 )  # fmt: skip
-_ATTENTION: Final = _row(handle=_UUID, sti=">f4", lti=">f4", vlti=">i2", at_s=">f8")
+ATTENTION_FORM: Final = row_form(handle=UUID_FORM, sti=">f4", lti=">f4", vlti=">i2", at_s=">f8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +85,10 @@ class GraphColumnsDAO(DAO):
             types = await dao._types()
             return GraphColumns(
                 types,
-                await dao._copied(_ATOM, "graph.columns", space, list(types)),
+                await dao._copied(ATOM_FORM, "graph.columns", space, list(types)),
                 [(row[0], row[1]) for row in await dao._executor.fetch("graph.names", space)],
                 [(row[0], row[1]) for row in await dao._executor.fetch("graph.wide_links", space)],
-                await dao._copied(_ATTENTION, "graph.attention_columns", space),
+                await dao._copied(ATTENTION_FORM, "graph.attention_columns", space),
                 (),
                 str(place),
             )
@@ -104,7 +103,7 @@ class GraphColumnsDAO(DAO):
             if begin.identity != place.identity or begin.xid > place.xid:
                 raise UnknownCursor
             types = await dao._types()
-            rows = await dao._copied(_ATOM, "graph.changed_columns", space, list(types), begin.xid)
+            rows = await dao._copied(ATOM_FORM, "graph.changed_columns", space, list(types), begin.xid)
             handles = [UUID(int=high << 64 | low) for high, low in rows["handle"].tolist()]
             fetch = dao._executor.fetch
             return GraphColumns(
@@ -112,7 +111,7 @@ class GraphColumnsDAO(DAO):
                 rows,
                 [(row[0], row[1]) for row in await fetch("graph.names_of", space, handles)],
                 [(row[0], row[1]) for row in await fetch("graph.wide_links_of", space, handles)],
-                await dao._copied(_ATTENTION, "graph.attention_columns", space),
+                await dao._copied(ATTENTION_FORM, "graph.attention_columns", space),
                 [row[0] for row in await fetch("graph.gone_since", space, begin.xid)],
                 str(place),
             )

@@ -242,3 +242,19 @@ SELECT handle, sti, lti, vlti, extract(epoch FROM attended_at)::float8 FROM atom
 -- name: gone_since
 -- The atoms of space $1 that went in transaction $2 or later.
 SELECT handle FROM atoms WHERE space = $1::smallint AND changed >= $2::bigint::text::xid8 AND sources = 0;
+
+-- name: empty_atoms
+-- Delete all atoms of space $1.
+DELETE FROM atoms WHERE space = $1::smallint;
+
+-- name: empty_incoming
+-- Delete where atoms of space $1 are used.
+DELETE FROM incoming WHERE space = $1::smallint;
+
+-- name: empty_attention
+-- Delete the attention of the atoms of space $1.
+DELETE FROM atom_attention WHERE space = $1::smallint;
+
+-- name: empty_values
+-- Delete the values of the atoms of space $1.
+DELETE FROM atom_values WHERE space = $1::smallint;

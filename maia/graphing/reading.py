@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import numpy as np
+from numpy.typing import NDArray
 
 from atlas.adapters.graph import OWN
-from atlas.adapters.graph_columns import GraphColumns, GraphColumnsDAO
+from atlas.adapters.graph_columns import ATOM_FORM, ATTENTION_FORM, GraphColumns, GraphColumnsDAO
 from atlas.composition import Atlas
 from maia.graph.arrays import GraphArrays, UInt64s, places_of
 from maia.graph.building import AttentionColumns, LooseAtoms, arrays_of, attended
@@ -78,3 +80,41 @@ def _attention(columns: GraphColumns) -> AttentionColumns:
         rows["lti"].astype(np.float32),
         rows["vlti"].astype(np.uint8),
     )
+
+
+def columns_of(arrays: GraphArrays, at: datetime) -> GraphColumns:
+    """The columns that these arrays can be stored by; their attention is as of an instant."""
+    rows = np.zeros(len(arrays), ATOM_FORM)
+    arity = np.diff(arrays.outgoing_starts)
+    linked = np.flatnonzero(arity == 2)
+    begins = arrays.outgoing_starts[linked]
+    rows["handle"], rows["type"], rows["arity"] = arrays.handles, arrays.type_of + 1, arity
+    for name, nth in (("first", 0), ("second", 1)):
+        rows[name][linked] = arrays.handles[arrays.outgoing[begins + nth]]
+    for name in ("positive", "count", "pos", "neg", "sources", "weight", "seen_us"):
+        rows[name] = getattr(arrays, name)
+    wide = np.flatnonzero((arity != 0) & (arity != 2)).tolist()
+    return GraphColumns(
+        types=arrays.types,
+        rows=rows,
+        names=[(arrays.handle(place), arrays.names[place]) for place in np.flatnonzero(arity == 0).tolist()],
+        wide=[(arrays.handle(place), _ends(arrays, place)) for place in wide],
+        attention=_attention_rows(arrays, at),
+        gone=(),
+        cursor="",
+    )
+
+
+def _ends(arrays: GraphArrays, place: int) -> list[UUID]:
+    begin, end = arrays.outgoing_starts[place : place + 2].tolist()
+    return [arrays.handle(each) for each in arrays.outgoing[begin:end].tolist()]
+
+
+def _attention_rows(arrays: GraphArrays, at: datetime) -> NDArray[Any]:
+    attended = np.flatnonzero((arrays.sti != 0) | (arrays.lti != 0) | (arrays.vlti != 0))
+    rows = np.zeros(len(attended), ATTENTION_FORM)
+    for name in ("sti", "lti", "vlti"):
+        rows[name] = getattr(arrays, name)[attended]
+    rows["handle"] = arrays.handles[attended]
+    rows["at_s"] = at.timestamp()
+    return rows

@@ -9,10 +9,11 @@ import pytest
 
 from atlas.adapters.graph import Attention, Evidence, GraphDAO, Link, Node, Sources, link_handle, node_handle
 from atlas.adapters.graph_columns import GraphColumnsDAO
+from atlas.adapters.graph_loading import GraphLoadingDAO
 from atlas.composition import Atlas
 from atlas.errors import UnknownCursor
 from maia.graph.arrays import NO_ATOM, GraphArrays
-from maia.graphing.reading import read_arrays
+from maia.graphing.reading import columns_of, read_arrays
 
 TAGS = [Node("tag", name) for name in ("music", "café 🎵", "live")]
 VIDEOS = [Node("video", f"v{n}") for n in range(4)]
@@ -80,3 +81,37 @@ async def test_changes_come_with_the_ends_of_links(graph: GraphDAO, atlas: Atlas
     assert len(columns.gone) == 4
     with pytest.raises(UnknownCursor):
         await dao.changes(0, "another 7")
+
+
+async def test_a_graph_can_be_loaded_as_it_was_read(graph: GraphDAO, atlas: Atlas) -> None:
+    live = node_handle("tag", "live")
+    at = datetime(2026, 11, 1, tzinfo=UTC)
+    await graph.attend({live: Attention(2.5, 1, 1)}, at)
+    before = await read_arrays(atlas)
+    loading = GraphLoadingDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    await graph.add([Node("tag", "later")])
+    for space in (0, 1):
+        await loading.load(space, columns_of(before, at))
+        after = await read_arrays(atlas, space)
+        for name in (
+            "handles",
+            "type_of",
+            "outgoing",
+            "pos",
+            "neg",
+            "sources",
+            "sti",
+            "lti",
+            "vlti",
+            "seen_us",
+        ):
+            assert getattr(after, name).tolist() == getattr(before, name).tolist()
+        assert described(after) == described(before)
+        copy = graph.of(space)
+        for atom in await copy.get([before.handle(place) for place in range(len(before))]):
+            ends = await graph.incoming(atom.handle)
+            assert [each.handle for each in await copy.incoming(atom.handle)] == [
+                each.handle for each in ends
+            ]
+        assert await copy.neighbours([live]) == await graph.neighbours([live])
+        assert (await copy.get([live]))[0].attended_at == at

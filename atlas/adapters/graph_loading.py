@@ -1,0 +1,204 @@
+"""Writing a whole graph from columns of numbers, by binary COPY: the rows are put together by NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atlas.adapters.dao import DAO
+from atlas.adapters.graph_columns import UUID_FORM, GraphColumns, row_form
+
+_COPY_START: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_COPY_END: Final = b"\xff\xff"
+_2000_US: Final = 946_684_800_000_000
+"""Microseconds from 1970 to 2000, where PostgreSQL begins to count."""
+_UUID_TYPE: Final = 2950
+_PART: Final = 1 << 20
+_OURS: Final = 7
+"""The bits of those sources that are not other sites."""
+
+
+def _array_head(ends: int) -> bytes:
+    """What comes before the handles of an array: dimensions, no NULLs, type, length, first index."""
+    return b"".join(each.to_bytes(4, "big") for each in (1, 0, _UUID_TYPE, ends, 1))
+
+
+_PAIR: Final = np.dtype(
+    [("head", "S20"), ("first_length", ">i4"), ("first", UUID_FORM), ("second_length", ">i4"),
+     ("second", UUID_FORM)]
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Rows of a table. If there are tails, each is the last column of its row."""
+
+    table: str
+    columns: Sequence[str]
+    rows: NDArray[Any]
+    tails: Sequence[bytes] | None = None
+
+
+class GraphLoadingDAO(DAO):
+    """Fills spaces of the graph."""
+
+    async def load(self, space: int, columns: GraphColumns) -> None:
+        """Put these atoms in place of all that a space has, in one transaction, without values.
+
+        What other sites observed is left out: they say it again.
+        """
+        now_us = int(self._clock.now().timestamp() * 1_000_000)
+        async with self._executor.transaction() as executor:
+            await executor.execute("graph.lock", True)
+            await executor.execute("graph.empty_attention", space)
+            await executor.execute("graph.empty_values", space)
+            await executor.execute("graph.empty_incoming", space)
+            await executor.execute("graph.empty_atoms", space)
+            for batch in _batches(space, columns, now_us):
+                await executor.copy_in(batch.table, batch.columns, _parts(batch))
+
+
+def _batches(space: int, columns: GraphColumns, now_us: int) -> Iterator[_Batch]:
+    rows = columns.rows[columns.rows["sources"] & _OURS > 0]
+    if columns.wide:
+        yield from _wide_batches(space, columns, rows, now_us)
+    yield from _node_batches(space, columns, rows, now_us)
+    yield from _pair_batches(space, columns, rows, now_us)
+    if len(columns.attention):
+        yield _attention(space, columns.attention)
+
+
+def _node_batches(space: int, columns: GraphColumns, rows: NDArray[Any], now_us: int) -> Iterator[_Batch]:
+    names = dict(columns.names)
+    for type_, some in _by_type(columns, rows[rows["arity"] == 0]):
+        own = _own_columns(space, type_, some, now_us)
+        tails = [names[handle].encode() for handle in _handles(some)]
+        yield _Batch("atoms", [*own, "name"], _filled(len(some), 1, own), tails)
+
+
+def _pair_batches(space: int, columns: GraphColumns, rows: NDArray[Any], now_us: int) -> Iterator[_Batch]:
+    for type_, some in _by_type(columns, rows[rows["arity"] == 2]):
+        pairs = np.zeros(len(some), _PAIR)
+        pairs["head"] = _array_head(2)
+        for name in ("first", "second"):
+            pairs[f"{name}_length"], pairs[name] = UUID_FORM.itemsize, some[name]
+        own = _own_columns(space, type_, some, now_us) | {"outgoing": (_PAIR, pairs)}
+        yield _Batch("atoms", [*own], _filled(len(some), 0, own))
+        for position, (target, other) in enumerate((("first", "second"), ("second", "first")), 1):
+            used = _used_columns(space, type_, position, some[target], some["handle"])
+            used["other"] = (UUID_FORM, some[other])
+            yield _Batch("incoming", [*used], _filled(len(some), 0, used))
+
+
+def _wide_batches(space: int, columns: GraphColumns, rows: NDArray[Any], now_us: int) -> Iterator[_Batch]:
+    outgoing = dict(columns.wide)
+    wide = rows[(rows["arity"] != 0) & (rows["arity"] != 2)]
+    for type_, some in _by_type(columns, wide):
+        ends = [outgoing[handle] for handle in _handles(some)]
+        own = _own_columns(space, type_, some, now_us)
+        yield _Batch("atoms", [*own, "outgoing"], _filled(len(some), 1, own), [*map(_array, ends)])
+        for position in range(1, max(map(len, ends)) + 1):
+            longer = np.array([len(each) >= position for each in ends])
+            targets = [each[position - 1] for each in ends if len(each) >= position]
+            used = _used_columns(space, type_, position, _pairs(targets), some["handle"][longer])
+            yield _Batch("incoming", [*used], _filled(len(targets), 0, used))
+
+
+def _by_type(columns: GraphColumns, rows: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The rows of each type, those with a weight apart from those without: a column has one length."""
+    weighted = np.isfinite(rows["weight"])
+    for code in np.unique(rows["type"]).tolist():
+        for has_weight in (False, True):
+            some = rows[(rows["type"] == code) & (weighted == has_weight)]
+            if len(some):
+                yield columns.types[code - 1], some
+
+
+def _own_columns(space: int, type_: str, rows: NDArray[Any], now_us: int) -> dict[str, tuple[Any, Any]]:
+    own = {
+        "space": (">i2", space),
+        "sources": (">i2", rows["sources"] & _OURS),
+        "handle": (UUID_FORM, rows["handle"]),
+        "type": _text(type_),
+        "pos": (">i8", rows["pos"]),
+        "neg": (">i8", rows["neg"]),
+        "positive": (">f8", rows["pos"]),
+        "count": (">f8", rows["pos"].astype(np.float64) + rows["neg"]),
+        "seen_at": (">i8", rows["seen_us"] - _2000_US),
+        "version": (">i8", now_us),
+    }
+    return own | {"weight": (">f4", rows["weight"])} if np.isfinite(rows["weight"][0]) else own
+
+
+def _used_columns(
+    space: int, type_: str, position: int, targets: NDArray[Any], links: NDArray[Any]
+) -> dict[str, tuple[Any, Any]]:
+    return {
+        "space": (">i2", space),
+        "target": (UUID_FORM, targets),
+        "type": _text(type_),
+        "position": (">i2", position),
+        "link": (UUID_FORM, links),
+    }
+
+
+def _attention(space: int, attention: NDArray[Any]) -> _Batch:
+    columns: dict[str, tuple[Any, Any]] = {
+        "space": (">i2", space),
+        "handle": (UUID_FORM, attention["handle"]),
+        "sti": (">f4", attention["sti"]),
+        "lti": (">f4", attention["lti"]),
+        "vlti": (">i2", attention["vlti"]),
+        "attended_at": (">i8", (attention["at_s"] * 1_000_000).astype(np.int64) - _2000_US),
+    }
+    return _Batch("atom_attention", [*columns], _filled(len(attention), 0, columns))
+
+
+def _filled(count: int, tails: int, columns: dict[str, tuple[Any, Any]]) -> NDArray[Any]:
+    rows = np.zeros(count, row_form(**{name: form for name, (form, _) in columns.items()}))
+    rows["columns"] = len(columns) + tails
+    for name, (_, values) in columns.items():
+        rows[f"{name}_length"] = rows.dtype[name].itemsize
+        rows[name] = values
+    return rows
+
+
+def _text(value: str) -> tuple[str, bytes]:
+    encoded = value.encode()
+    return f"S{len(encoded)}", encoded
+
+
+def _array(handles: Sequence[UUID]) -> bytes:
+    elements = b"".join((16).to_bytes(4, "big") + each.bytes for each in handles)
+    return _array_head(len(handles)) + elements
+
+
+def _handles(rows: NDArray[Any]) -> list[UUID]:
+    return [UUID(int=high << 64 | low) for high, low in rows["handle"].tolist()]
+
+
+def _pairs(handles: Sequence[UUID]) -> NDArray[Any]:
+    return np.frombuffer(b"".join(each.bytes for each in handles), ">u8").reshape(-1, 2)
+
+
+async def _parts(batch: _Batch) -> AsyncIterator[bytes]:
+    """The batch as parts of about a megabyte."""
+    body, size = memoryview(batch.rows.tobytes()), batch.rows.itemsize
+    at_once = max(1, _PART // size)
+    yield _COPY_START
+    for first in range(0, len(batch.rows), at_once):
+        last = min(first + at_once, len(batch.rows))
+        if batch.tails is None:
+            yield bytes(body[first * size : last * size])
+            continue
+        parts = list[bytes | memoryview]()
+        for nth in range(first, last):
+            tail = batch.tails[nth]
+            parts += [body[nth * size : (nth + 1) * size], len(tail).to_bytes(4, "big"), tail]
+        yield b"".join(parts)
+    yield _COPY_END
