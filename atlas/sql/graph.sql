@@ -25,46 +25,11 @@ LEFT JOIN atoms AS a ON a.space = $1::smallint AND a.handle = wanted.handle AND 
 WHERE a.handle IS NULL;
 
 -- name: add
--- Let the sources $2 say that atoms are there in space $1, as of $3: handles $4, types $5, names $6 (NULL: a link), the places in
--- the handles $9 where their outgoing sets begin ($7) and end ($8), weights $10 (NULL: as it is), and evidence for ($11) and against
--- ($12) them, which is added to what this site has if $13, or else takes its place. What is so already is left alone. Returns how
--- many atoms are new, and how many of the others changed.
-WITH stored AS (
-    INSERT INTO atoms AS a (space, handle, type, name, outgoing, weight, pos, neg, positive, count, sources, seen_at, version)
-    SELECT $1::smallint, handle, type, name, CASE WHEN name IS NULL THEN ($9::uuid[])[begins : ends] END, weight, pos, neg,
-        pos, pos::float8 + neg, $2::integer, $3::timestamptz, (extract(epoch FROM $3::timestamptz) * 1000000)::bigint
-    FROM unnest($4::uuid[], $5::text[], $6::text[], $7::integer[], $8::integer[], $10::real[], $11::bigint[], $12::bigint[])
-        AS item (handle, type, name, begins, ends, weight, pos, neg)
-    ORDER BY handle
-    ON CONFLICT (space, handle) DO UPDATE
-    SET type = excluded.type, name = excluded.name, outgoing = excluded.outgoing, gone_at = NULL,
-        sources = a.sources | excluded.sources,
-        weight = coalesce(excluded.weight, a.weight),
-        pos = CASE WHEN $13::boolean THEN a.pos ELSE 0 END + excluded.pos,
-        neg = CASE WHEN $13::boolean THEN a.neg ELSE 0 END + excluded.neg,
-        positive = CASE
-            WHEN a.sources & 8 <> 0 THEN a.positive
-            ELSE CASE WHEN $13::boolean THEN a.pos ELSE 0 END + excluded.pos
-        END,
-        count = CASE
-            WHEN a.sources & 8 <> 0 THEN a.count
-            ELSE CASE WHEN $13::boolean THEN a.pos + a.neg ELSE 0 END + excluded.pos::float8 + excluded.neg
-        END,
-        seen_at = greatest(a.seen_at, excluded.seen_at),
-        version = greatest(a.version + 1, excluded.version), changed = pg_current_xact_id()
-    WHERE a.sources | excluded.sources <> a.sources
-        OR (excluded.weight IS NOT NULL AND a.weight IS DISTINCT FROM excluded.weight)
-        OR CASE WHEN $13::boolean THEN excluded.pos + excluded.neg > 0 ELSE (a.pos, a.neg) <> (excluded.pos, excluded.neg) END
-    RETURNING handle, type, outgoing, (xmax = 0) AS is_new
-), used AS (
-    INSERT INTO incoming (space, target, type, position, link, other)
-    SELECT $1::smallint, ends.target, stored.type, ends.position, stored.handle,
-        CASE WHEN cardinality(outgoing) = 2 THEN outgoing[3 - ends.position] END
-    FROM stored CROSS JOIN LATERAL unnest(outgoing) WITH ORDINALITY AS ends (target, position)
-    ORDER BY ends.target, stored.type, ends.position, stored.handle
-    ON CONFLICT DO NOTHING
-)
-SELECT count(*) FILTER (WHERE is_new) AS added, count(*) FILTER (WHERE NOT is_new) AS changed FROM stored;
+-- Let the sources $2 say that atoms are there in space $1; see add_atoms(). Returns how many are new, and how many others changed.
+SELECT added, changed FROM add_atoms(
+    $1::smallint, $2::integer, $3::timestamptz, $4::uuid[], $5::text[], $6::text[], $7::integer[], $8::integer[], $9::uuid[],
+    $10::real[], $11::bigint[], $12::bigint[], $13::boolean
+);
 
 -- name: remove
 -- Take back from the sources $3 that the atoms $2 are there in space $1, as of $4; returns the handles that are gone.
