@@ -146,56 +146,78 @@ BEGIN
     END IF;
 END $$;
 
+-- Writes where atoms are used: links by handle and type, with outgoing sets that are parts of `ends`.
+CREATE FUNCTION use_atoms(of_space smallint, handles uuid[], types text[], begins integer[], finishes integer[], ends uuid[])
+RETURNS void LANGUAGE sql AS $$
+    INSERT INTO incoming (space, target, type, position, link, other)
+    SELECT of_space, ends[place], item.type, place - item.begin + 1, item.handle,
+        CASE WHEN item.finish - item.begin = 1 THEN ends[item.begin + item.finish - place] END
+    FROM unnest(handles, types, begins, finishes) AS item (handle, type, begin, finish)
+    CROSS JOIN LATERAL generate_series(item.begin, item.finish) AS place
+    ORDER BY ends[place], item.type, place - item.begin, item.handle
+    ON CONFLICT DO NOTHING
+$$;
+
 -- Lets some sources say that atoms are there, as of an instant: by handle, type and name, which is NULL for links, whose outgoing
 -- sets are parts of `ends`, from place `begins` to place `finishes`. A weight that is NULL stays as it is. Evidence is added to what
--- this site has if `counting`, or else takes its place. What is so already is left alone.
+-- this site has if `counting`, or else takes its place. What is so already is left alone. Returns which atoms are stored, and
+-- whether each is new.
+CREATE FUNCTION store_atoms(
+    of_space smallint, of_sources integer, at timestamptz, handles uuid[], types text[], names text[], begins integer[],
+    finishes integer[], ends uuid[], weights real[], positives bigint[], negatives bigint[], counting boolean
+) RETURNS TABLE (handle uuid, is_new boolean) LANGUAGE sql AS $$
+    INSERT INTO atoms AS a (space, handle, type, name, outgoing, weight, pos, neg, positive, count, sources, seen_at, version)
+    SELECT of_space, item.handle, item.type, item.name, CASE WHEN item.name IS NULL THEN ends[item.begin : item.finish] END,
+        item.weight, item.pos, item.neg, item.pos, item.pos::float8 + item.neg, of_sources, at,
+        (extract(epoch FROM at) * 1000000)::bigint
+    FROM unnest(handles, types, names, begins, finishes, weights, positives, negatives)
+        AS item (handle, type, name, begin, finish, weight, pos, neg)
+    ORDER BY item.handle
+    ON CONFLICT (space, handle) DO UPDATE
+    SET type = excluded.type, name = excluded.name, outgoing = excluded.outgoing, gone_at = NULL,
+        sources = a.sources | excluded.sources,
+        weight = coalesce(excluded.weight, a.weight),
+        pos = CASE WHEN counting THEN a.pos ELSE 0 END + excluded.pos,
+        neg = CASE WHEN counting THEN a.neg ELSE 0 END + excluded.neg,
+        positive = CASE
+            WHEN a.sources & 8 <> 0 THEN a.positive
+            ELSE CASE WHEN counting THEN a.pos ELSE 0 END + excluded.pos
+        END,
+        count = CASE
+            WHEN a.sources & 8 <> 0 THEN a.count
+            ELSE CASE WHEN counting THEN a.pos + a.neg ELSE 0 END + excluded.pos::float8 + excluded.neg
+        END,
+        seen_at = greatest(a.seen_at, excluded.seen_at),
+        version = greatest(a.version + 1, excluded.version), changed = pg_current_xact_id()
+    WHERE a.sources | excluded.sources <> a.sources
+        OR (excluded.weight IS NOT NULL AND a.weight IS DISTINCT FROM excluded.weight)
+        OR CASE
+            WHEN counting THEN excluded.pos + excluded.neg > 0
+            ELSE (a.pos, a.neg) <> (excluded.pos, excluded.neg)
+        END
+    RETURNING a.handle, (xmax = 0)
+$$;
+
+-- Adds atoms, and writes where they are used.
 CREATE FUNCTION add_atoms(
     of_space smallint, of_sources integer, at timestamptz, handles uuid[], types text[], names text[], begins integer[],
     finishes integer[], ends uuid[], weights real[], positives bigint[], negatives bigint[], counting boolean,
     OUT added bigint, OUT changed bigint
 ) LANGUAGE plpgsql AS $$
-#variable_conflict use_column
+DECLARE
+    links uuid[];
 BEGIN
-    WITH stored AS (
-        INSERT INTO atoms AS a
-            (space, handle, type, name, outgoing, weight, pos, neg, positive, count, sources, seen_at, version)
-        SELECT of_space, handle, type, name, CASE WHEN name IS NULL THEN ends[begin : finish] END, weight, pos, neg, pos,
-            pos::float8 + neg, of_sources, at, (extract(epoch FROM at) * 1000000)::bigint
-        FROM unnest(handles, types, names, begins, finishes, weights, positives, negatives)
-            AS item (handle, type, name, begin, finish, weight, pos, neg)
-        ORDER BY handle
-        ON CONFLICT (space, handle) DO UPDATE
-        SET type = excluded.type, name = excluded.name, outgoing = excluded.outgoing, gone_at = NULL,
-            sources = a.sources | excluded.sources,
-            weight = coalesce(excluded.weight, a.weight),
-            pos = CASE WHEN counting THEN a.pos ELSE 0 END + excluded.pos,
-            neg = CASE WHEN counting THEN a.neg ELSE 0 END + excluded.neg,
-            positive = CASE
-                WHEN a.sources & 8 <> 0 THEN a.positive
-                ELSE CASE WHEN counting THEN a.pos ELSE 0 END + excluded.pos
-            END,
-            count = CASE
-                WHEN a.sources & 8 <> 0 THEN a.count
-                ELSE CASE WHEN counting THEN a.pos + a.neg ELSE 0 END + excluded.pos::float8 + excluded.neg
-            END,
-            seen_at = greatest(a.seen_at, excluded.seen_at),
-            version = greatest(a.version + 1, excluded.version), changed = pg_current_xact_id()
-        WHERE a.sources | excluded.sources <> a.sources
-            OR (excluded.weight IS NOT NULL AND a.weight IS DISTINCT FROM excluded.weight)
-            OR CASE
-                WHEN counting THEN excluded.pos + excluded.neg > 0
-                ELSE (a.pos, a.neg) <> (excluded.pos, excluded.neg)
-            END
-        RETURNING handle, type, outgoing, (xmax = 0) AS is_new
-    ), used AS (
-        INSERT INTO incoming (space, target, type, position, link, other)
-        SELECT of_space, used.target, stored.type, used.position, stored.handle,
-            CASE WHEN cardinality(outgoing) = 2 THEN outgoing[3 - used.position] END
-        FROM stored CROSS JOIN LATERAL unnest(outgoing) WITH ORDINALITY AS used (target, position)
-        ORDER BY used.target, stored.type, used.position, stored.handle
-        ON CONFLICT DO NOTHING
-    )
-    SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) INTO added, changed FROM stored;
+    SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new), array_agg(handle)
+    INTO added, changed, links
+    FROM store_atoms(of_space, of_sources, at, handles, types, names, begins, finishes, ends, weights, positives, negatives,
+        counting);
+    IF cardinality(ends) > 0 AND links IS NOT NULL THEN
+        PERFORM use_atoms(of_space, array_agg(item.handle), array_agg(item.type), array_agg(item.begin),
+            array_agg(item.finish), ends)
+        FROM unnest(handles, types, begins, finishes) AS item (handle, type, begin, finish)
+        JOIN unnest(links) AS stored (handle) ON stored.handle = item.handle
+        WHERE item.finish >= item.begin;
+    END IF;
 END $$;
 
 -- Takes back what some sources said: that the atoms are there. Atoms of which nobody says so any more are gone, and so are all
