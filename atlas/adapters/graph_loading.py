@@ -19,6 +19,8 @@ _2000_US: Final = 946_684_800_000_000
 """Microseconds from 1970 to 2000, where PostgreSQL begins to count."""
 _UUID_TYPE: Final = 2950
 _PART: Final = 1 << 20
+_AT_ONCE: Final = 100_000
+"""So many rows are stored by one statement."""
 _OURS: Final = 7
 """The bits of those sources that are not other sites."""
 
@@ -43,6 +45,13 @@ class _Batch:
     rows: NDArray[Any]
     tails: Sequence[bytes] | None = None
 
+    def parts(self) -> Iterator[_Batch]:
+        """The batch in parts that are each stored well within the time that a statement may take."""
+        for first in range(0, len(self.rows), _AT_ONCE):
+            end = first + _AT_ONCE
+            tails = None if self.tails is None else self.tails[first:end]
+            yield _Batch(self.table, self.columns, self.rows[first:end], tails)
+
 
 class GraphLoadingDAO(DAO):
     """Fills spaces of the graph."""
@@ -60,7 +69,8 @@ class GraphLoadingDAO(DAO):
             await executor.execute("graph.empty_incoming", space)
             await executor.execute("graph.empty_atoms", space)
             for batch in _batches(space, columns, now_us):
-                await executor.copy_in(batch.table, batch.columns, _parts(batch))
+                for part in batch.parts():
+                    await executor.copy_in(part.table, part.columns, _stream(part))
 
 
 def _batches(space: int, columns: GraphColumns, now_us: int) -> Iterator[_Batch]:
@@ -90,8 +100,10 @@ def _pair_batches(space: int, columns: GraphColumns, rows: NDArray[Any], now_us:
         own = _own_columns(space, type_, some, now_us) | {"outgoing": (_PAIR, pairs)}
         yield _Batch("atoms", [*own], _filled(len(some), 0, own))
         for position, (target, other) in enumerate((("first", "second"), ("second", "first")), 1):
-            used = _used_columns(space, type_, position, some[target], some["handle"])
-            used["other"] = (UUID_FORM, some[other])
+            # In the order of the index, whose pages are each written once then.
+            by_target = some[np.lexsort((some[target][:, 1], some[target][:, 0]))]
+            used = _used_columns(space, type_, position, by_target[target], by_target["handle"])
+            used["other"] = (UUID_FORM, by_target[other])
             yield _Batch("incoming", [*used], _filled(len(some), 0, used))
 
 
@@ -186,7 +198,7 @@ def _pairs(handles: Sequence[UUID]) -> NDArray[Any]:
     return np.frombuffer(b"".join(each.bytes for each in handles), ">u8").reshape(-1, 2)
 
 
-async def _parts(batch: _Batch) -> AsyncIterator[bytes]:
+async def _stream(batch: _Batch) -> AsyncIterator[bytes]:
     """The batch as parts of about a megabyte."""
     body, size = memoryview(batch.rows.tobytes()), batch.rows.itemsize
     at_once = max(1, _PART // size)
