@@ -342,7 +342,7 @@ class GraphDAO(DAO):
         for start in range(0, len(values), AT_ONCE):
             batch = values[start : start + AT_ONCE]
             columns = [each.handle for each in batch], [clean_text(each.key) for each in batch]
-            changed += await self._executor.execute(
+            changed += await self._executor.fetchval(
                 "graph.set_values", self.space, *columns, [_value_json(each) for each in batch]
             )
         return changed

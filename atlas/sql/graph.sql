@@ -96,15 +96,7 @@ WHERE space = $1::smallint AND handle = ANY ($2::uuid[]) ORDER BY handle, key;
 
 -- name: set_values
 -- Attach values to atoms of space $1, where these are there: to handle $2 under key $3 what the JSON object $4 has as floats, texts or handles.
-INSERT INTO atom_values AS v (space, handle, key, floats, texts, handles)
-SELECT $1::smallint, new.handle, new.key, shape.floats, shape.texts, shape.handles
-FROM unnest($2::uuid[], $3::text[], $4::text[]) AS new (handle, key, json)
-JOIN atoms AS a ON a.space = $1::smallint AND a.handle = new.handle AND a.sources > 0
-CROSS JOIN LATERAL jsonb_to_record(new.json::jsonb) AS shape (floats double precision[], texts text[], handles uuid[])
-ORDER BY new.handle, new.key COLLATE "C"
-ON CONFLICT (space, handle, key) DO UPDATE
-SET floats = excluded.floats, texts = excluded.texts, handles = excluded.handles
-WHERE (v.floats, v.texts, v.handles) IS DISTINCT FROM (excluded.floats, excluded.texts, excluded.handles);
+SELECT set_atom_values($1::smallint, $2::uuid[], $3::text[], $4::text[]);
 
 -- name: drop_values
 -- Remove the values under the keys $3 from the atoms $2 of space $1.
@@ -128,13 +120,7 @@ LIMIT $3;
 
 -- name: attend
 -- Set what attention atoms of space $1 have at $2: the atoms $3, where these are there, their sti $4, lti $5 and vlti $6.
-INSERT INTO atom_attention AS t (space, handle, sti, lti, vlti, attended_at)
-SELECT $1::smallint, new.handle, new.sti, new.lti, new.vlti, $2
-FROM unnest($3::uuid[], $4::real[], $5::real[], $6::smallint[]) AS new (handle, sti, lti, vlti)
-JOIN atoms AS a ON a.space = $1::smallint AND a.handle = new.handle AND a.sources > 0
-ORDER BY new.handle
-ON CONFLICT (space, handle) DO UPDATE
-SET sti = excluded.sti, lti = excluded.lti, vlti = excluded.vlti, attended_at = excluded.attended_at;
+SELECT attend_atoms($1::smallint, $2::timestamptz, $3::uuid[], $4::real[], $5::real[], $6::smallint[]);
 
 -- name: spaces
 -- The spaces, ours first.

@@ -260,3 +260,35 @@ BEGIN
     WHERE space = of_space AND handle = ANY (gone);
     RETURN QUERY SELECT unnest(gone);
 END $$;
+
+-- Attaches values to atoms where these are there: under a key what a JSON object has as floats, texts or handles. Returns how many
+-- are another value than before.
+CREATE FUNCTION set_atom_values(of_space smallint, of_handles uuid[], keys text[], jsons text[]) RETURNS bigint LANGUAGE sql AS $$
+    WITH stored AS (
+        INSERT INTO atom_values AS v (space, handle, key, floats, texts, handles)
+        SELECT of_space, new.handle, new.key, shape.floats, shape.texts, shape.handles
+        FROM unnest(of_handles, keys, jsons) AS new (handle, key, json)
+        JOIN atoms AS a ON a.space = of_space AND a.handle = new.handle AND a.sources > 0
+        CROSS JOIN LATERAL jsonb_to_record(new.json::jsonb)
+            AS shape (floats double precision[], texts text[], handles uuid[])
+        ORDER BY new.handle, new.key COLLATE "C"
+        ON CONFLICT (space, handle, key) DO UPDATE
+        SET floats = excluded.floats, texts = excluded.texts, handles = excluded.handles
+        WHERE (v.floats, v.texts, v.handles) IS DISTINCT FROM (excluded.floats, excluded.texts, excluded.handles)
+        RETURNING 1
+    )
+    SELECT count(*) FROM stored
+$$;
+
+-- Sets what attention atoms have at an instant, where these are there.
+CREATE FUNCTION attend_atoms(
+    of_space smallint, at timestamptz, handles uuid[], stis real[], ltis real[], vltis smallint[]
+) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO atom_attention AS t (space, handle, sti, lti, vlti, attended_at)
+    SELECT of_space, new.handle, new.sti, new.lti, new.vlti, at
+    FROM unnest(handles, stis, ltis, vltis) AS new (handle, sti, lti, vlti)
+    JOIN atoms AS a ON a.space = of_space AND a.handle = new.handle AND a.sources > 0
+    ORDER BY new.handle
+    ON CONFLICT (space, handle) DO UPDATE
+    SET sti = excluded.sti, lti = excluded.lti, vlti = excluded.vlti, attended_at = excluded.attended_at
+$$;
