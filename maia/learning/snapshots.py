@@ -1,34 +1,32 @@
 """Everything that was learnt as one compact file, whole or as an increment since an earlier one.
 
-    8 bytes   magic
-    2 bytes   format version
-    4 bytes   length of the header
-    header    msgpack: when, the base's id, counts, and of each block its name, lengths and BLAKE2b digest
-    16 bytes  BLAKE2b of everything so far
-    blocks    columns, each compressed with zstd
-    32 bytes  BLAKE2b of everything so far
-
-Numbers are little-endian. Columns of numbers are stored byte plane by byte plane, as Blosc's shuffle filter
-does, because neighbouring values mostly share their high bytes. Nothing is returned before everything has
-been verified, and equal content makes equal bytes with one version of zstd.
+The container is that of maia.learning.column_file; the header says when, names the base, and has counts, and
+each block is a column. Nothing is returned before everything has been verified.
 """
 
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import reduce
-from hashlib import blake2b
+from io import BytesIO
 from typing import Any, Final, TypeVar
 
 import msgpack
 import numpy as np
-import zstandard
-from numpy.typing import NDArray
 
+from maia.learning.column_file import (
+    ColumnFile,
+    FileKind,
+    SnapshotError,
+    id_of,
+    making_sense,
+    planes,
+    planes_in,
+)
+from maia.learning.column_file import write as pieces_of
 from maia.learning.evidence import EvidenceKey, EvidenceRow, merge
 from maia.learning.importance import Importance
 from maia.learning.patterns import Condition, Operator, Pattern, PatternType
@@ -36,25 +34,16 @@ from maia.learning.patterns import Condition, Operator, Pattern, PatternType
 A = TypeVar("A")
 T = TypeVar("T")
 
-VERSION: Final = 2
+KIND: Final = FileKind(
+    magic=b"\x89PLPAT\r\n", version=2, what="snapshot of patterns", most_bytes=1 << 31, level=6
+)
 
-_MAGIC: Final = b"\x89PLPAT\r\n"
-_START: Final = struct.Struct("<8sHI")
-_HEADER_SUM, _TOTAL_SUM, _BLOCK_SUM = 16, 32, 16
 _ID_BYTES: Final = 16
-_MAX_HEADER: Final = 1 << 20
-_MAX_BLOCKS: Final = 1 << 31
-"""Bytes of all blocks together, decompressed."""
-_LEVEL: Final = 6
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY: Final = _EPOCH.date().toordinal()
 _MICROSECOND: Final = timedelta(microseconds=1)
 _DAY_US: Final = 86_400_000_000
 _UNKNOWN_US: Final = -(2**63)
-
-
-class SnapshotError(ValueError):
-    """The bytes are no snapshot, are damaged, come from a newer version, or don't fit their base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,61 +89,29 @@ class Snapshot:
 
 def is_snapshot(body: bytes) -> bool:
     """Whether the bytes begin as a snapshot does."""
-    return body.startswith(_MAGIC)
-
-
-def id_of(snapshot: bytes) -> str:
-    """What increments call this snapshot: its total checksum in hexadecimal digits."""
-    return snapshot[-_TOTAL_SUM:].hex()
+    return body.startswith(KIND.magic)
 
 
 def write(snapshot: Snapshot) -> bytes:
     """The snapshot as bytes; ValueError if it holds what can't be written, such as NaN in a figure."""
     if both := snapshot.patterns.keys() & snapshot.removed:
         raise ValueError(f"{min(both)} is there and removed at once")
-    blocks = _blocks_of(snapshot)
-    compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False, write_content_size=True)
-    bodies = {name: compressor.compress(raw) for name, raw in blocks.items()}
     header = {
         "base": snapshot.base,
-        "blocks": [
-            [name, len(body), len(blocks[name]), blake2b(body, digest_size=_BLOCK_SUM).digest()]
-            for name, body in bodies.items()
-        ],
         "created_at_us": _microseconds(snapshot.created_at),
         "evidence": len(snapshot.evidence),
         "first_day": None if snapshot.first_day is None else _day(snapshot.first_day),
         "patterns": len(snapshot.patterns),
         "removed": len(snapshot.removed),
     }
-    packed: bytes = msgpack.packb(header, use_bin_type=True)
-    start = _START.pack(_MAGIC, VERSION, len(packed)) + packed
-    whole = b"".join([start, blake2b(start, digest_size=_HEADER_SUM).digest(), *bodies.values()])
-    return whole + blake2b(whole, digest_size=_TOTAL_SUM).digest()
+    return b"".join(pieces_of(KIND, header, _blocks_of(snapshot).items()))
 
 
 def read(snapshot: bytes) -> Snapshot:
     """The snapshot in these bytes; SnapshotError says what is damaged, before anything of it is returned."""
-    try:
-        header, start = _header_of(snapshot)
-        blocks = _verified_blocks(snapshot, header["blocks"], start)
-        total = blake2b(snapshot[:-_TOTAL_SUM], digest_size=_TOTAL_SUM).digest()
-        if total != snapshot[-_TOTAL_SUM:]:
-            raise SnapshotError("the snapshot's total checksum is wrong")
-        return _Columns(header, blocks).snapshot()
-    except SnapshotError:
-        raise
-    except (
-        KeyError,
-        IndexError,
-        TypeError,
-        ValueError,
-        ArithmeticError,
-        AttributeError,
-        RecursionError,
-        msgpack.UnpackException,
-    ) as error:
-        raise SnapshotError(f"the snapshot is whole but makes no sense: {error!r}") from error
+    with making_sense(KIND):
+        file = ColumnFile(BytesIO(snapshot), KIND)
+        return _Columns(file.header, dict(file.blocks())).snapshot()
 
 
 def difference(base: Snapshot, base_id: str, now: Snapshot) -> Snapshot:
@@ -282,8 +239,7 @@ def _texts(values: Sequence[str | None]) -> bytes:
 
 
 def _numbers(values: Iterable[float], dtype: str) -> bytes:
-    column = np.array(list(values), np.dtype(dtype).newbyteorder("<"))
-    return column.view(np.uint8).reshape(len(column), column.itemsize).T.tobytes()
+    return planes(np.array(list(values), dtype))
 
 
 def _instants(instants: Iterable[datetime | None]) -> bytes:
@@ -317,55 +273,6 @@ def _day(day: date) -> int:
 
 
 # Reading
-
-
-def _header_of(snapshot: bytes) -> tuple[dict[str, Any], int]:
-    """The verified header, and where the blocks start."""
-    if len(snapshot) < _START.size or snapshot[: len(_MAGIC)] != _MAGIC:
-        raise SnapshotError("this is no snapshot of patterns, or its first bytes are damaged")
-    _, version, length = _START.unpack_from(snapshot)
-    if version > VERSION:
-        raise SnapshotError(
-            f"the snapshot has format version {version}; this version reads up to {VERSION}: upgrade first"
-        )
-    end = _START.size + length
-    if length > _MAX_HEADER or end + _HEADER_SUM > len(snapshot):
-        raise SnapshotError("the snapshot's header is cut off or damaged")
-    if blake2b(snapshot[:end], digest_size=_HEADER_SUM).digest() != snapshot[end : end + _HEADER_SUM]:
-        raise SnapshotError("the snapshot's header is damaged")
-    if version < 1:
-        raise SnapshotError(f"the snapshot has the impossible format version {version}")
-    header: dict[str, Any] = msgpack.unpackb(snapshot[_START.size : end], raw=False)
-    return header, end + _HEADER_SUM
-
-
-def _verified_blocks(
-    snapshot: bytes, directory: Sequence[tuple[str, int, int, bytes]], start: int
-) -> dict[str, bytes]:
-    blocks: dict[str, bytes] = {}
-    if sum(max(raw_length, 0) for _, _, raw_length, _ in directory) > _MAX_BLOCKS:
-        raise SnapshotError(f"the snapshot would need more than {_MAX_BLOCKS >> 30} GiB of memory")
-    decompressor = zstandard.ZstdDecompressor()
-    for name, length, raw_length, digest in directory:
-        body = snapshot[start : start + length]
-        start += length
-        if start > len(snapshot) - _TOTAL_SUM:
-            raise SnapshotError(f"the snapshot is cut off in its block {name}")
-        if blake2b(body, digest_size=_BLOCK_SUM).digest() != digest:
-            raise SnapshotError(f"the snapshot's block {name} is damaged")
-        blocks[name] = _decompressed(decompressor, name, body, raw_length)
-    if start != len(snapshot) - _TOTAL_SUM:
-        raise SnapshotError("the snapshot has bytes after its last block, or is cut off there")
-    return blocks
-
-
-def _decompressed(decompressor: zstandard.ZstdDecompressor, name: str, body: bytes, raw_length: int) -> bytes:
-    try:
-        if zstandard.frame_content_size(body) != raw_length:
-            raise SnapshotError(f"the snapshot's block {name} has another length than the header says")
-        return decompressor.decompress(body)
-    except zstandard.ZstdError as error:
-        raise SnapshotError(f"the snapshot's block {name} cannot be decompressed: {error}") from error
 
 
 class _Columns:
@@ -474,8 +381,7 @@ class _Columns:
 
     def _numbers(self, name: str, dtype: str) -> list[Any]:
         raw, kind = self._blocks[name], np.dtype(dtype).newbyteorder("<")
-        planes: NDArray[np.uint8] = np.frombuffer(raw, np.uint8).reshape(kind.itemsize, -1)
-        column: list[Any] = np.frombuffer(planes.T.tobytes(), kind).tolist()
+        column: list[Any] = np.frombuffer(planes_in(raw, kind).T.tobytes(), kind).tolist()
         return column
 
 
