@@ -103,13 +103,13 @@ def places_of(handles: UInt64s, wanted: UInt64s) -> Int64s:
     """Where the rows of `wanted` are among ascending handles; NO_ATOM for those that aren't there."""
     if not len(handles):
         return np.full(len(wanted), NO_ATOM, np.int64)
-    keys = _keys(handles)
-    found = np.searchsorted(keys, _keys(wanted))
+    keys = keys_of(handles)
+    found = np.searchsorted(keys, keys_of(wanted))
     within = np.minimum(found, len(handles) - 1)
     same = (handles[within] == wanted).all(axis=1)
     return np.where(same, within, NO_ATOM)
 
 
-def _keys(handles: UInt64s) -> NDArray[Any]:
-    """Each handle as one value that is ordered as the pair of its columns is."""
+def keys_of(handles: UInt64s) -> NDArray[Any]:
+    """Each handle as one value, ordered as the pair of its columns is; shape (n,)."""
     return np.ascontiguousarray(handles.astype(">u8")).view("S16").reshape(-1)
