@@ -1,0 +1,280 @@
+"""Snapshots of the graph as lines of JSON, for people and other programs: the same content as a file has.
+
+The first line says what it is: counts, when the graph was like this and when it was saved, and the base of an
+increment. Then comes a line for each atom in the order of the handles, and for each removed handle. The last
+line has the BLAKE2b of all lines before it; whoever edits the file deletes that line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from hashlib import blake2b
+from itertools import chain, islice
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from maia.graph.arrays import NO_ATOM, GraphArrays, Int64s, Texts, UInt64s, places_of
+from maia.graph.checking import check
+from maia.graph.files import KIND, GraphSnapshot
+from maia.graph.merging import NUMBERS, in_order
+from maia.learning.column_file import SnapshotError, making_sense
+
+VERSION: Final = 1
+
+_FORMAT: Final = "pleiades graph"
+_AT_ONCE: Final = 20_000
+"""Atoms that are turned into objects at once."""
+_SUM_BYTES: Final = 32
+_UUID_TEXT: Final = 36
+_DASHES: Final = (8, 13, 18, 23)
+_DIGIT_PLACES: Final = [place for place in range(_UUID_TEXT) if place not in _DASHES]
+_INSTANT: Final = re.compile(r"-?\d{4,6}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
+_DIGITS: Final = np.frombuffer(b"0123456789abcdef", np.uint8)
+_TYPES: Final = {
+    "positive": "f8", "count": "f8", "pos": "i8", "neg": "i8", "sources": "u1", "weight": "f4",
+    "seen_us": "i8", "sti": "f4", "lti": "f4", "vlti": "u1",
+}  # fmt: skip
+
+
+# Writing
+
+
+def write(snapshot: GraphSnapshot) -> Iterator[bytes]:
+    """The lines, many in one piece; ValueError if a figure is infinite or NaN."""
+    graph = snapshot.graph
+    for name in ("positive", "count", "sti", "lti"):
+        if not np.isfinite(getattr(graph, name)).all():
+            raise ValueError(f"the column {name} holds what JSON cannot")
+    if np.isinf(graph.weight).any():
+        raise ValueError("the column weight holds what JSON cannot")
+    total = blake2b(digest_size=_SUM_BYTES)
+    for piece in chain([_line(_header(snapshot))], _atoms(graph), _removed(snapshot.removed)):
+        total.update(piece)
+        yield piece
+    yield _line({"blake2b": total.hexdigest()})
+
+
+def _header(snapshot: GraphSnapshot) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "version": VERSION,
+        "atoms": len(snapshot.graph),
+        "removed": len(snapshot.removed),
+        "created_at": snapshot.created_at,
+        "saved_at": snapshot.saved_at,
+        "base": snapshot.base,
+    }
+
+
+def _atoms(graph: GraphArrays) -> Iterator[bytes]:
+    for begin in range(0, len(graph), _AT_ONCE):
+        yield b"".join(map(_line, _objects(graph, begin, min(begin + _AT_ONCE, len(graph)))))
+
+
+def _objects(graph: GraphArrays, begin: int, end: int) -> Iterator[dict[str, Any]]:
+    """The atoms from one place to another, as JSON has them."""
+    part = slice(begin, end)
+    starts = graph.outgoing_starts[begin : end + 1].tolist()
+    outgoing = _texts(graph.handles[graph.outgoing[starts[0] : starts[-1]]])
+    seen = np.datetime_as_string(graph.seen_us[part].astype("M8[us]"), timezone="UTC").tolist()
+    rows = zip(
+        _texts(graph.handles[part]),
+        graph.type_of[part].tolist(),
+        *(getattr(graph, name)[part].tolist() for name in NUMBERS),
+        strict=True,
+    )
+    for nth, (handle, code, positive, count, pos, neg, sources, weight, _, sti, lti, vlti) in enumerate(rows):
+        atom: dict[str, Any] = {"handle": handle, "type": graph.types[code]}
+        if starts[nth] == starts[nth + 1]:
+            atom["name"] = graph.names[begin + nth]
+        else:
+            atom["outgoing"] = outgoing[starts[nth] - starts[0] : starts[nth + 1] - starts[0]]
+        atom |= {"positive": positive, "count": count, "pos": pos, "neg": neg, "sources": sources}
+        if weight == weight:
+            atom["weight"] = weight
+        atom |= {"seen_at": seen[nth], "sti": sti, "lti": lti, "vlti": vlti}
+        yield atom
+
+
+def _removed(handles: UInt64s) -> Iterator[bytes]:
+    for begin in range(0, len(handles), _AT_ONCE):
+        yield b"".join(_line({"removed": each}) for each in _texts(handles[begin : begin + _AT_ONCE]))
+
+
+def _line(content: dict[str, Any]) -> bytes:
+    return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _texts(handles: UInt64s) -> list[str]:
+    """The usual texts of handles, such as 00000000-0000-0000-0000-000000000000."""
+    packed = np.ascontiguousarray(handles.astype(">u8")).view(np.uint8).reshape(-1, 16)
+    texts = np.full((len(packed), _UUID_TEXT), ord("-"), np.uint8)
+    texts[:, _DIGIT_PLACES[::2]] = _DIGITS[packed >> 4]
+    texts[:, _DIGIT_PLACES[1::2]] = _DIGITS[packed & 15]
+    joined = texts.tobytes().decode()
+    return [joined[at : at + _UUID_TEXT] for at in range(0, len(joined), _UUID_TEXT)]
+
+
+# Reading
+
+
+def read(lines: Iterable[bytes]) -> GraphSnapshot:
+    """The snapshot in these lines; SnapshotError says what is wrong, before anything is returned."""
+    with making_sense(KIND):
+        found = _Lines(lines)
+        snapshot = _snapshot(found.header, list(found.chunks()))
+        check(snapshot.graph)
+        return snapshot
+
+
+class _Lines:
+    """The objects in the lines, with the checks that all of them are there."""
+
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        self._lines = iter(lines)
+        first = next(self._lines, b"")
+        self._total = blake2b(first, digest_size=_SUM_BYTES)
+        self.header: dict[str, Any] = _parsed(first, 1)
+        if self.header.get("format") != _FORMAT:
+            raise SnapshotError("the first line does not say that this is a graph")
+        if self.header["version"] > VERSION:
+            raise SnapshotError(
+                f"the lines have format version {self.header['version']}; this version reads up to "
+                f"{VERSION}: upgrade first"
+            )
+
+    def chunks(self) -> Iterator[_Chunk]:
+        """The atoms and removed handles, many at once."""
+        left = self.header["atoms"] + self.header["removed"]
+        number = 1
+        while left:
+            lines = [*islice(self._lines, min(left, _AT_ONCE))]
+            if not lines:
+                raise SnapshotError(f"the lines end after line {number}; {left:,} are missing")
+            for line in lines:
+                self._total.update(line)
+            yield _Chunk([_parsed(line, number + nth) for nth, line in enumerate(lines, start=1)])
+            number, left = number + len(lines), left - len(lines)
+        self._check_end([*islice(self._lines, 2)], number + 1)
+
+    def _check_end(self, rest: Sequence[bytes], number: int) -> None:
+        if not rest:
+            return
+        if len(rest) > 1 or _parsed(rest[0], number).get("blake2b") is None:
+            raise SnapshotError(f"line {number} is more than the first line says")
+        if _parsed(rest[0], number)["blake2b"] != self._total.hexdigest():
+            raise SnapshotError(
+                f"the checksum in line {number} is wrong: if you have edited the lines, delete that one"
+            )
+
+
+class _Chunk:
+    """Some lines as columns: a thousand objects of Python would take a hundred times as much memory."""
+
+    def __init__(self, lines: Sequence[dict[str, Any]]) -> None:
+        atoms = [each for each in lines if "removed" not in each]
+        self.removed = _handles([each["removed"] for each in lines if "removed" in each])
+        self.handles = _handles([each["handle"] for each in atoms])
+        self.types = [each["type"] for each in atoms]
+        self.names = Texts.of([each.get("name", "") for each in atoms])
+        outgoing = [each.get("outgoing", ()) for each in atoms]
+        self.arity = np.array([len(each) for each in outgoing], np.int64)
+        self.ends = _handles(list(chain.from_iterable(outgoing)))
+        self.numbers = {name: _column(atoms, name, form) for name, form in _TYPES.items()}
+
+
+def _parsed(line: bytes, number: int) -> dict[str, Any]:
+    try:
+        content = orjson.loads(line)
+    except ValueError as error:
+        raise SnapshotError(f"line {number} is cut off or damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise SnapshotError(f"line {number} is no object")
+    return content
+
+
+def _column(atoms: Sequence[dict[str, Any]], name: str, form: str) -> NDArray[Any]:
+    if name == "weight":
+        return _numbers([each.get(name, np.nan) for each in atoms], form)
+    if name == "seen_us":
+        return _instants([each["seen_at"] for each in atoms])
+    return _numbers([each[name] for each in atoms], form)
+
+
+def _instants(texts: Sequence[str]) -> Int64s:
+    if not all(map(_INSTANT.fullmatch, texts)):
+        raise ValueError("an instant is not as 2026-11-02T08:00:00.000000Z")
+    return np.array([each[:-1] for each in texts], "M8[us]").astype(np.int64)
+
+
+def _numbers(values: Sequence[float], form: str) -> NDArray[Any]:
+    """NumPy alone would round, wrap and read numbers in quotes."""
+    found = np.array(values) if values else np.zeros(0, form)
+    if found.dtype.kind not in ("iuf" if form.startswith("f") else "iu"):
+        raise ValueError("a number is not of the kind that belongs there")
+    with np.errstate(over="ignore"):
+        column = found.astype(form)
+    if np.isinf(column).any() if form.startswith("f") else (column != found).any():
+        raise ValueError("a number is too large")
+    return column
+
+
+def _handles(texts: Sequence[str]) -> UInt64s:
+    if any(len(each) != _UUID_TEXT for each in texts):
+        raise ValueError("a handle is no UUID")
+    packed = bytes.fromhex("".join(texts).replace("-", ""))
+    return np.frombuffer(packed, ">u8").astype(np.uint64).reshape(len(texts), 2)
+
+
+def _snapshot(header: dict[str, Any], chunks: Sequence[_Chunk]) -> GraphSnapshot:
+    graph = _graph([*chunks, _Chunk(())])
+    removed = np.concatenate([_Chunk(()).removed, *(each.removed for each in chunks)])
+    if (len(graph), len(removed)) != (header["atoms"], header["removed"]):
+        raise ValueError("it has another number of atoms than its first line says")
+    return GraphSnapshot(
+        graph,
+        datetime.fromisoformat(header["created_at"]),
+        datetime.fromisoformat(header["saved_at"]),
+        header["base"],
+        removed,
+    )
+
+
+def _graph(chunks: Sequence[_Chunk]) -> GraphArrays:
+    handles = np.concatenate([each.handles for each in chunks])
+    types = sorted({name for each in chunks for name in each.types})
+    code_of = {name: code for code, name in enumerate(types)}
+    arity = np.concatenate([each.arity for each in chunks])
+    data = [each.names.data for each in chunks]
+    lengths = np.concatenate([np.diff(each.names.starts) for each in chunks])
+    unordered = GraphArrays(
+        handles=handles,
+        types=tuple(types),
+        type_of=np.array([code_of[name] for each in chunks for name in each.types], np.int16),
+        names=Texts(_starts(lengths), np.concatenate(data)),
+        outgoing_starts=_starts(arity),
+        outgoing=np.zeros(int(arity.sum()), np.int32),
+        **{name: np.concatenate([each.numbers[name] for each in chunks]) for name in NUMBERS},
+    )
+    return _linked(unordered, np.concatenate([each.ends for each in chunks]))
+
+
+def _linked(unordered: GraphArrays, ends: UInt64s) -> GraphArrays:
+    """The graph in order, with the outgoing sets that these handles make one after the other."""
+    order = np.lexsort((unordered.handles[:, 1], unordered.handles[:, 0]))
+    found = places_of(unordered.handles[order], ends)
+    if (found == NO_ATOM).any():
+        raise ValueError("an outgoing set names an atom that is not there")
+    return in_order(replace(unordered, outgoing=order[found].astype(np.int32)))
+
+
+def _starts(lengths: Int64s) -> Int64s:
+    starts = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    return starts
