@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from atlas.adapters.patterns import PatternsDAO
     from atlas.composition import Atlas
-    from maia.learner.archive import Restored, StoredSnapshot, Taken
+    from maia.cycle.snapshot_chains import StoredSnapshot
+    from maia.learner.archive import Restored, Taken
     from maia.learner.copies import Merged
     from maia.learner.exporting import Committed
     from maia.learning.snapshots import Snapshot

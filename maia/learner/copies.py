@@ -23,11 +23,12 @@ from maia.errors import MaiaError
 from maia.learner.observing import Pseudonymizing
 from maia.learning import forms, snapshots
 from maia.learning.admission import FOREIGN_COUNT, LONGEST, fault_of
+from maia.learning.column_file import SnapshotError
 from maia.learning.evidence import Evidence, EvidenceKey, EvidenceRow
 from maia.learning.forms import FormError
 from maia.learning.importance import Importance
 from maia.learning.patterns import Pattern
-from maia.learning.snapshots import Remembered, Snapshot, SnapshotError, Tombstone
+from maia.learning.snapshots import Remembered, Snapshot, Tombstone
 from maia.views.patterns import columns_of, pattern_of
 
 logger = logging.getLogger(__name__)
