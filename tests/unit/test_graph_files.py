@@ -69,7 +69,7 @@ snapshots = st.builds(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(snapshots)
 def test_what_was_written_is_read(snapshot: GraphSnapshot) -> None:
     body = written(snapshot)

@@ -33,7 +33,7 @@ GRAPH = graph_of(ALL)
 NONE = handles_of([])
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(atoms(), atoms(), st.data())
 def test_an_updated_graph_equals_one_that_is_built_anew(
     old: dict[Known, Numbers], more: dict[Known, Numbers], data: st.DataObject

@@ -1,0 +1,156 @@
+"""Snapshots of the graph as files in a folder of this machine: written aside, renamed, and rotated.
+
+A file's name says when it was saved: `graph-20261129T120000.000000Z.plgraph`, or `….jsonl` for JSON of the
+same content beside it. A file is whole or not there, whatever ends the process or fills the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import re
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from atlas.errors import VaultError
+from atlas.local import LocalFile
+from maia.errors import MaiaError
+from maia.graph import files, json_lines
+from maia.graph.files import GraphSnapshot
+from maia.learning.column_file import SnapshotError
+
+logger = logging.getLogger(__name__)
+
+BINARY: Final = ".plgraph"
+JSON: Final = ".jsonl"
+
+_INSTANT: Final = "%Y%m%dT%H%M%S.%fZ"
+_STEM: Final = r"graph-\d{8}T\d{6}\.\d{6}Z"
+_NAME: Final = re.compile(rf"({_STEM})(\.plgraph|\.jsonl)")
+_STAGED: Final = re.compile(rf"\.{_STEM}(\.plgraph|\.jsonl)\.incoming-[0-9a-f]{{32}}")
+_ABANDONED_AFTER_S: Final = 3600
+_BUFFER_BYTES: Final = 1 << 20
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class GraphNotSaved(MaiaError):
+    """The graph could not be saved to a file; what was there before is untouched."""
+
+
+class GraphNotLoaded(MaiaError):
+    """No graph could be loaded: the file is damaged, or there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Files that were written now, and how many older ones were deleted then."""
+
+    path: Path
+    bytes: int
+    deleted: int
+
+
+async def write_file(path: Path, snapshot: GraphSnapshot) -> int:
+    """Write a snapshot in place of what is at a path, as JSON if it ends in `.jsonl`; returns its bytes.
+
+    GraphNotSaved says what to do, and leaves what was there.
+    """
+    pieces = json_lines.write(snapshot) if path.suffix == JSON else files.write(snapshot)
+    try:
+        async with LocalFile(str(path)).writing(str(path)) as file:
+            return await asyncio.to_thread(_write, file, pieces)
+    except VaultError as error:
+        raise GraphNotSaved(f"{error}: {_advice(error.__cause__)}; nothing else has changed") from error
+
+
+async def save(folder: Path, snapshot: GraphSnapshot, *, kept: int, as_json: bool = False) -> Saved:
+    """Save a snapshot in a folder, with JSON beside it if wanted, and delete all but the last few."""
+    stem = folder / f"graph-{snapshot.saved_at.astimezone(UTC):{_INSTANT}}"
+    await asyncio.to_thread(_make, folder)
+    path = stem.with_name(stem.name + BINARY)
+    size = await write_file(path, snapshot)
+    if as_json:
+        await write_file(stem.with_name(stem.name + JSON), snapshot)
+    return Saved(path, size, await asyncio.to_thread(_rotate, folder, kept))
+
+
+async def load(path: Path) -> GraphSnapshot:
+    """The snapshot in a file, binary or JSON, once it is verified; GraphNotLoaded says what is wrong."""
+    try:
+        return await asyncio.to_thread(_load, path)
+    except SnapshotError as error:
+        raise GraphNotLoaded(f"{path} cannot be loaded: {error}") from error
+    except OSError as error:
+        raise GraphNotLoaded(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+async def load_last(folder: Path) -> tuple[Path, GraphSnapshot]:
+    """The last whole snapshot in a folder, and its file; damaged ones are told in the log."""
+    errors = []
+    for path in reversed(await asyncio.to_thread(saved_in, folder)):
+        try:
+            return path, await load(path)
+        except GraphNotLoaded as error:
+            logger.warning("an earlier snapshot is tried: %s", error, extra={"action": "snapshot_damaged"})
+            errors.append(str(error))
+    raise GraphNotLoaded("; ".join(errors) or f"there is no snapshot of the graph in {folder}")
+
+
+def saved_in(folder: Path) -> list[Path]:
+    """The binary snapshots in a folder, oldest first; none if there is no such folder."""
+    with suppress(FileNotFoundError):
+        return sorted(each for each in folder.iterdir() if _is_ours(each) and each.suffix == BINARY)
+    return []
+
+
+def _is_ours(path: Path) -> bool:
+    return _NAME.fullmatch(path.name) is not None
+
+
+def _write(file: BinaryIO, pieces: Iterable[bytes]) -> int:
+    return sum(file.write(piece) for piece in pieces)
+
+
+def _load(path: Path) -> GraphSnapshot:
+    with path.open("rb", buffering=_BUFFER_BYTES) as file:
+        is_json = file.read(1) == b"{"
+        file.seek(0)
+        return json_lines.read(file) if is_json else files.read(file)[1]
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise GraphNotSaved(f"the folder {folder} cannot be made: {reason}: {_advice(error)}") from error
+
+
+def _rotate(folder: Path, kept: int) -> int:
+    """Delete all but the last snapshots, with the JSON beside them, and what killed processes left."""
+    last = {path.stem for path in saved_in(folder)[-kept:]}
+    old = [path for path in folder.iterdir() if _is_ours(path) and path.stem not in last]
+    for path in old:
+        path.unlink(missing_ok=True)
+    for path in folder.iterdir():
+        # It may be another process's that has just renamed it.
+        with suppress(FileNotFoundError):
+            age_s = time.time() - path.lstat().st_mtime
+            if _STAGED.fullmatch(path.name) and age_s > _ABANDONED_AFTER_S:
+                path.unlink()
+    return len(old)
+
+
+def _advice(error: BaseException | None) -> str:
+    code = error.errno if isinstance(error, OSError) else None
+    if code in _NO_SPACE:
+        return "free some space, or save to another disk"
+    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "allow this user to write there, or save elsewhere"
+    return "save elsewhere"

@@ -1,0 +1,77 @@
+"""Graphs of any size that look like real ones: videos, tags and channels, and links between them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from maia.graph.arrays import GraphArrays, Int64s, Texts
+from maia.graph.merging import in_order
+
+TYPES = ("channel", "co_occurs", "tag", "tagged", "uploaded_by", "video")
+CHANNEL, CO_OCCURS, TAG, TAGGED, UPLOADED_BY, VIDEO = range(len(TYPES))
+
+_LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz0123456789_-", np.uint8)
+_MONTH_US = 30 * 86_400 * 1_000_000
+_BEGIN_US = 1_793_000_000_000_000
+
+
+def made_graph(nodes: int, links: int, seed: int = 1) -> GraphArrays:
+    """Four fifths of the nodes are videos, a sixth are tags, of which few are frequent, the rest channels.
+
+    Five sixths of the links are tags of videos, each video has a channel as far as links suffice, and the
+    rest connect tags and have a weight. A tenth of the atoms has attention. Handles are random.
+    """
+    random = np.random.default_rng(seed)
+    tags, channels = max(nodes // 6, 1), max(nodes // 30, 1)
+    videos = nodes - tags - channels
+    of_channel = min(videos, links // 6)
+    of_tags = links * 5 // 6
+    weighted = links - of_channel - of_tags
+    kinds = [(VIDEO, videos), (TAG, tags), (CHANNEL, channels)]
+    kinds += [(UPLOADED_BY, of_channel), (TAGGED, of_tags), (CO_OCCURS, weighted)]
+    size = nodes + links
+    lengths = np.zeros(size, np.int64)
+    lengths[:videos] = 11
+    lengths[videos:nodes] = random.integers(3, 25, nodes - videos)
+    ends = np.concatenate(
+        [
+            np.stack([np.arange(of_channel), videos + tags + random.integers(0, channels, of_channel)], 1),
+            np.stack([random.integers(0, videos, of_tags), videos + _frequent(random, tags, of_tags)], 1),
+            videos + random.integers(0, tags, (weighted, 2)),
+        ]
+    )
+    weight = np.full(size, np.nan, np.float32)
+    weight[size - weighted :] = random.normal(3, 1, weighted)
+    count = random.geometric(0.7, size).astype(np.float64)
+    attended = random.random(size) < 0.1
+    unordered = GraphArrays(
+        handles=random.integers(0, 2**64, (size, 2), np.uint64),
+        types=TYPES,
+        type_of=np.repeat([code for code, _ in kinds], [many for _, many in kinds]).astype(np.int16),
+        names=Texts(_starts(lengths), _LETTERS[random.integers(0, len(_LETTERS), int(lengths.sum()))]),
+        outgoing_starts=_starts(np.where(np.arange(size) < nodes, 0, 2)),
+        outgoing=ends.reshape(-1).astype(np.int32),
+        positive=count,
+        count=count,
+        pos=count.astype(np.int64),
+        neg=np.zeros(size, np.int64),
+        sources=np.ones(size, np.uint8),
+        weight=weight,
+        seen_us=_BEGIN_US + random.integers(0, _MONTH_US, size),
+        sti=np.where(attended, random.exponential(5, size), 0).astype(np.float32),
+        lti=np.where(attended, random.exponential(1, size), 0).astype(np.float32),
+        vlti=np.zeros(size, np.uint8),
+    )
+    return in_order(unordered)
+
+
+def _frequent(random: np.random.Generator, tags: int, count: int) -> Int64s:
+    """Places of tags, some of which are far more frequent than others."""
+    places: Int64s = (tags * random.random(count) ** 3).astype(np.int64)
+    return places
+
+
+def _starts(lengths: Int64s) -> Int64s:
+    starts = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    return starts
