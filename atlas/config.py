@@ -32,6 +32,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from atlas import paths, places, sources
 from atlas.errors import ConfigError, EmptyKeyRing
+from atlas.graph_settings import GraphSettings
 from atlas.keypool import RINGS, ApiKey, KeyPool, RingName, parse_key_pool
 from atlas.maintainer_settings import MaintainerSettings
 from atlas.service_settings import ApiSettings, FederationSettings
@@ -772,6 +773,7 @@ class Settings(BaseSettings):
     )
     tracker: TrackerSettings = Field(default=TrackerSettings(), description="The tracker.")
     learner: LearnerSettings = Field(default=LearnerSettings(), description="The learner.")
+    graph: GraphSettings = Field(default=GraphSettings(), description="The knowledge graph.")
     maintainer: MaintainerSettings = Field(default=MaintainerSettings(), description="The maintainer.")
     api: ApiSettings = Field(default=ApiSettings(), description="The HTTP service.")
     federation: FederationSettings = Field(

@@ -24,11 +24,12 @@ async def read_arrays(atlas: Atlas, space: int = OWN) -> GraphArrays:
     """All atoms of a space as they are at one moment; attention is as it was when it was last set."""
     dao = GraphColumnsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
     columns = await dao.read(space)
-    return await asyncio.to_thread(_arrays, columns)
+    return await asyncio.to_thread(arrays_from, columns)
 
 
-def _arrays(columns: GraphColumns) -> GraphArrays:
-    return attended(arrays_of(_loose(columns)), _attention(columns))
+def arrays_from(columns: GraphColumns) -> GraphArrays:
+    """The arrays of these columns; those of changes have what changed and what that needs."""
+    return attended(arrays_of(_loose(columns)), attention_of(columns))
 
 
 def _loose(columns: GraphColumns) -> LooseAtoms:
@@ -45,7 +46,7 @@ def _loose(columns: GraphColumns) -> LooseAtoms:
         linked=linked,
         ends=np.stack([rows[name][linked] for name in ("first", "second")], axis=1).astype(np.uint64),
         wide=[
-            (place, _pairs(ends))
+            (place, pairs_of(ends))
             for place, (_, ends) in zip(_places(handles, order, wide), columns.wide, strict=True)
         ],
         named=[
@@ -64,15 +65,17 @@ def _loose(columns: GraphColumns) -> LooseAtoms:
 
 def _places(handles: UInt64s, order: Any, wanted: Sequence[UUID]) -> list[int]:
     """Where atoms are in the unordered handles."""
-    places: list[int] = order[places_of(handles[order], _pairs(wanted))].tolist()
+    places: list[int] = order[places_of(handles[order], pairs_of(wanted))].tolist()
     return places
 
 
-def _pairs(handles: Sequence[UUID]) -> UInt64s:
+def pairs_of(handles: Sequence[UUID]) -> UInt64s:
+    """Handles as arrays have them."""
     return np.array([(each.int >> 64, each.int & _LOW) for each in handles], np.uint64).reshape(-1, 2)
 
 
-def _attention(columns: GraphColumns) -> AttentionColumns:
+def attention_of(columns: GraphColumns) -> AttentionColumns:
+    """The attention that these columns have."""
     rows = columns.attention
     return AttentionColumns(
         rows["handle"].astype(np.uint64),

@@ -1,0 +1,31 @@
+"""The knowledge graph's settings."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from atlas.setting_types import Group
+
+
+class GraphSettings(Group):
+    """The knowledge graph: its copies."""
+
+    snapshot_interval_h: float = Field(
+        default=24,
+        ge=0,
+        le=8760,
+        description="Hours between snapshots of the graph to the vault; 0 for none.",
+    )
+    snapshots_kept: int = Field(
+        default=7,
+        ge=1,
+        le=1000,
+        description="How many of the latest snapshots to keep: files in a folder, and full ones with their "
+        "increments in the vault.",
+    )
+    cache_mb: int = Field(
+        default=4096,
+        ge=0,
+        le=1_048_576,
+        description="Largest copy of the graph's arrays in the data folder, in MB; 0 for none.",
+    )

@@ -1,0 +1,152 @@
+"""Snapshots of the graph over a real database and a vault in a folder, and arrays brought up to date."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from atlas.adapters.graph import Attention, GraphDAO, Link, Node, Sources, node_handle
+from atlas.clock import FixedClock
+from atlas.composition import Atlas
+from atlas.config import Settings
+from atlas.testing import NOON, SettingsFactory
+from maia.cycle.snapshot_chains import MOST_INCREMENTS
+from maia.graph.arrays import GraphArrays
+from maia.graphing import saving
+from maia.graphing.present import cache_of, present_arrays
+from maia.graphing.reading import read_arrays
+from maia.graphing.saving import GraphCopyRefused
+from tests.any_graphs import contents, graph_of
+from tests.made_graphs import made_graph
+
+pytestmark = pytest.mark.integration
+
+FIRST = made_graph(200, 600)
+
+
+@pytest.fixture
+def atlas_settings(settings_factory: SettingsFactory) -> Settings:
+    return settings_factory(graph={"snapshots_kept": 2})
+
+
+def later(graph: GraphArrays, place: int) -> GraphArrays:
+    """The same graph with another attention of one atom."""
+    sti = graph.sti.copy()
+    sti[place] += np.float32(1)
+    return replace(graph, sti=sti)
+
+
+class Stage:
+    """What stands for the database: the graph to read, and what was restored."""
+
+    def __init__(self, graph: GraphArrays) -> None:
+        self.graph, self.restored = graph, list[GraphArrays]()
+
+    async def read(self) -> GraphArrays:
+        return self.graph
+
+    async def store(self, graph: GraphArrays) -> None:
+        self.restored.append(graph)
+
+
+async def test_a_chain_brings_back_each_of_its_states(atlas: Atlas, clock: FixedClock) -> None:
+    stage, states, taken = Stage(FIRST), [], []
+    for nth in range(3):
+        stage.graph = later(stage.graph, nth)
+        states.append(stage.graph)
+        taken.append(await saving.take(atlas, stage.read))
+        clock.advance(timedelta(hours=1))
+    names = [each.snapshot.name for each in taken]
+    assert [each.snapshot.base for each in taken] == [None, *(each.snapshot.id for each in taken[:2])]
+    assert names[0].startswith(f"graph/{NOON:%Y%m%dT%H%M%S}.000000Z-")
+    assert taken[0].atoms == len(FIRST)
+    assert all(each.atoms <= 3 and each.bytes < taken[0].bytes / 10 for each in taken[1:])
+    for nth, name in enumerate((names[0], taken[1].snapshot.id, None)):
+        restored = await saving.restore(atlas, stage.store, name)
+        assert contents(stage.restored.pop()) == contents(states[nth])
+        assert [each.name for each in restored.chain] == names[: nth + 1]
+    with pytest.raises(GraphCopyRefused, match="no snapshot of the graph has the name"):
+        await saving.restore(atlas, stage.store, "f" * 15)
+    # So much has changed that an increment would be as large as everything.
+    stage.graph = replace(stage.graph, seen_us=stage.graph.seen_us + 1, pos=stage.graph.pos + 1)
+    assert (await saving.take(atlas, stage.read)).snapshot.is_full
+
+
+@pytest.mark.parametrize("damage", ["flipped", "deleted"])
+async def test_a_damaged_base_restores_nothing_and_makes_the_next_one_full(
+    atlas: Atlas, clock: FixedClock, damage: str
+) -> None:
+    stage = Stage(FIRST)
+    base = (await saving.take(atlas, stage.read)).snapshot.name
+    clock.advance(timedelta(hours=1))
+    stage.graph = later(FIRST, 1)
+    await saving.take(atlas, stage.read)
+    if damage == "deleted":
+        await atlas.vault.delete(base)
+    else:
+        body = bytearray(await atlas.vault.fetch_bytes(base))
+        body[len(body) // 2] ^= 1
+        await atlas.vault.store(base, bytes(body))
+    words = {"deleted": "is not there", "flipped": r"block [a-z_]+/0 is damaged: name an earlier"}[damage]
+    with pytest.raises(GraphCopyRefused, match=words):
+        await saving.restore(atlas, stage.store)
+    assert stage.restored == []
+    assert (await saving.take(atlas, stage.read)).snapshot.is_full
+
+
+async def test_chains_end_and_old_ones_are_deleted(atlas: Atlas, clock: FixedClock) -> None:
+    kept, stage = atlas.settings.graph.snapshots_kept, Stage(made_graph(30, 60))
+    with pytest.raises(GraphCopyRefused, match="there is no snapshot of the graph"):
+        await saving.restore(atlas, stage.store)
+    kinds = []
+    for _ in range((kept + 1) * (MOST_INCREMENTS + 1)):
+        kinds.append((await saving.take(atlas, stage.read)).snapshot.is_full)
+        clock.advance(timedelta(hours=1))
+    assert kinds == ([True] + [False] * MOST_INCREMENTS) * (kept + 1)
+    assert len(await saving.stored(atlas)) == kept * (MOST_INCREMENTS + 1)
+    last = (await saving.take(atlas, stage.read)).snapshot
+    clock.advance(timedelta(days=atlas.settings.maintainer.retention.metadata_days, hours=1))
+    taken = await saving.take(atlas, stage.read)
+    assert taken.snapshot.is_full
+    assert last not in await saving.stored(atlas)
+    assert await saving.stored(atlas) == [taken.snapshot]
+
+
+async def test_one_is_taken_by_the_interval_once_there_is_something(atlas: Atlas, clock: FixedClock) -> None:
+    stage = Stage(graph_of({}))
+    assert await saving.take_if_due(atlas, stage.read) is None
+    stage.graph = FIRST
+    assert await saving.take_if_due(atlas, stage.read) is not None
+    for hours, is_due in ((23, False), (1, True)):
+        clock.advance(timedelta(hours=hours))
+        assert await saving.is_due(atlas) == is_due
+        assert (await saving.take_if_due(atlas, stage.read) is not None) == is_due
+
+
+async def test_the_copy_of_the_arrays_follows_the_database(atlas: Atlas) -> None:
+    dao = GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    tags = [Node("tag", f"t{nth}") for nth in range(4)]
+    links = [Link("co_occurs", (tags[nth], tags[nth + 1]), weight=1.5) for nth in range(3)]
+
+    async def check() -> GraphArrays:
+        present = await present_arrays(atlas)
+        assert contents(present) == contents(await read_arrays(atlas))
+        return present
+
+    assert len(await check()) == 0
+    await dao.add(links, Sources.DERIVED)
+    assert len(await check()) == 7
+    await dao.attend({node_handle("tag", "t1"): Attention(2.5, 1)}, NOON)
+    await check()
+    await dao.remove([node_handle("tag", "t0")], Sources.DERIVED)
+    await dao.add([Link("related_to", (links[1], tags[3], Node("video", "v")))])
+    assert len(await check()) == 7
+    cached = await cache_of(atlas.settings).load(verify=True)
+    assert cached is not None
+    assert len(cached.graph) == 7
+    # A copy of another database is worth nothing.
+    await cache_of(atlas.settings).store(FIRST, "other 7")
+    assert len(await check()) == 7
