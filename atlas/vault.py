@@ -6,6 +6,7 @@ wait in PostgreSQL and are retried, unless the settings require the vault.
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import logging
 import re
@@ -107,7 +108,7 @@ class Vault:
             return await self._store.read(name)
         if waiting["body"] is None:
             raise ObjectNotFound(f"the vault has no {name!r}: it was deleted")
-        return zlib.decompress(waiting["body"])
+        return await asyncio.to_thread(zlib.decompress, waiting["body"])
 
     async def list(self, prefix: str = "") -> Names:
         """Sorted names of all objects that begin with a prefix; the prefix's whole folder is listed."""
@@ -251,7 +252,8 @@ class Vault:
         except VaultError as error:
             if self._required:
                 raise _broken(error) from error
-            packed = [zlib.compress(body) for body in objects.values()]
+            # A snapshot may have megabytes.
+            packed = await asyncio.to_thread(lambda: [zlib.compress(body) for body in objects.values()])
             await self._db.execute(
                 "vault.refuse",
                 builtins.list(objects),
