@@ -58,6 +58,8 @@ class GraphColumns:
     """The atoms that went since the cursor, if the columns begin at one."""
     cursor: str
     """To read from here what changes later."""
+    size: int | None = None
+    """How many atoms the space has, if these are changes: so it shows whether any were deleted unseen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class GraphColumnsDAO(DAO):
                 await dao._copied(ATTENTION_FORM, "graph.attention_columns", space),
                 [row[0] for row in await fetch("graph.gone_since", space, begin.xid)],
                 str(place),
+                await dao._executor.fetchval("graph.size", space),
             )
 
     @asynccontextmanager

@@ -194,6 +194,10 @@ SELECT handle, sti, lti, vlti, extract(epoch FROM attended_at)::float8 FROM atom
 -- The atoms of space $1 that went in transaction $2 or later.
 SELECT handle FROM atoms WHERE space = $1::smallint AND changed >= $2::bigint::text::xid8 AND sources = 0;
 
+-- name: size
+-- How many atoms are there in space $1.
+SELECT count(*) FROM atoms WHERE space = $1::smallint AND sources > 0;
+
 -- name: empty_atoms
 -- Delete all atoms of space $1.
 DELETE FROM atoms WHERE space = $1::smallint;

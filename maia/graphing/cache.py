@@ -1,7 +1,7 @@
 """A copy of the graph's arrays on this machine, whose columns are memory-mapped.
 
-    manifest.json           which folder is the present one, where the copy is in the changes of the database,
-                            and of each column its type, shape and BLAKE2b digest
+    manifest.json           which folder is the present one, when it was stored, where it is in the changes of
+                            the database, and of each column its type, shape and BLAKE2b digest
     columns-<hex digits>/   a .npy file for each column
 
 A folder is written aside under its own name, and then the manifest is replaced, so that a reader sees the old
@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -46,10 +47,13 @@ _ABANDONED_AFTER_S: Final = 3600
 
 @dataclass(frozen=True, slots=True)
 class CachedGraph:
-    """The arrays, and the place in the changes of the database from which on they don't have them."""
+    """The arrays, the place in the changes of the database from which on they don't have them, and when they
+    were stored.
+    """
 
     graph: GraphArrays
     cursor: str
+    at: datetime
 
 
 class _Useless(ValueError):
@@ -63,12 +67,12 @@ class ColumnCache:
     folder: Path
     most_bytes: int
 
-    async def store(self, graph: GraphArrays, cursor: str) -> bool:
+    async def store(self, graph: GraphArrays, cursor: str, at: datetime) -> bool:
         """Replace the copy; returns False, with no copy left, if it would be too large.
 
         OSError if it can't be written; the old copy is there then.
         """
-        return await asyncio.to_thread(self._store, graph, cursor)
+        return await asyncio.to_thread(self._store, CachedGraph(graph, cursor, at))
 
     async def load(self, *, verify: bool = False) -> CachedGraph | None:
         """The copy, mapped; None if there is none that is whole. Checksums are only compared on demand."""
@@ -78,16 +82,22 @@ class ColumnCache:
         """Delete the copy."""
         await asyncio.to_thread(self._clear)
 
-    def _store(self, graph: GraphArrays, cursor: str) -> bool:
-        columns = _columns_of(graph)
+    def _store(self, cached: CachedGraph) -> bool:
+        columns = _columns_of(cached.graph)
         if sum(each.nbytes for each in columns.values()) > self.most_bytes:
             self._clear()
             return False
         replaced, name = self._present(), f"columns-{uuid4().hex}"
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            manifest = {"version": _VERSION, "folder": name, "cursor": cursor, "types": graph.types}
-            manifest["columns"] = _write_columns(self.folder / name, columns)
+            manifest = {
+                "version": _VERSION,
+                "folder": name,
+                "cursor": cached.cursor,
+                "at": cached.at,
+                "types": cached.graph.types,
+                "columns": _write_columns(self.folder / name, columns),
+            }
             _replace(self.folder / _MANIFEST, orjson.dumps(manifest))
         except BaseException:
             shutil.rmtree(self.folder / name, ignore_errors=True)
@@ -210,9 +220,8 @@ def _mapped(folder: Path, manifest: Mapping[str, Any], *, verify: bool) -> Cache
         for name, told in manifest["columns"].items()
     }
     names = Texts(columns.pop("names_starts"), columns.pop("names_data"))
-    return CachedGraph(
-        GraphArrays(types=tuple(manifest["types"]), names=names, **columns), manifest["cursor"]
-    )
+    graph = GraphArrays(types=tuple(manifest["types"]), names=names, **columns)
+    return CachedGraph(graph, manifest["cursor"], datetime.fromisoformat(manifest["at"]))
 
 
 def _column(path: Path, told: Mapping[str, Any], *, verify: bool) -> NDArray[Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import datetime, timedelta
+from typing import Final
 
 from atlas.adapters.graph import OWN
 from atlas.adapters.graph_columns import GraphColumns, GraphColumnsDAO
@@ -18,6 +20,9 @@ from maia.graphing.reading import arrays_from, attention_of, pairs_of
 
 logger = logging.getLogger(__name__)
 
+_TRUSTED: Final = timedelta(days=1)
+"""Changes are only complete for as long as the database keeps tombstones, which is far longer."""
+
 
 def cache_of(settings: Settings, space: int = OWN) -> ColumnCache:
     """Where this machine keeps the arrays of a space."""
@@ -26,27 +31,38 @@ def cache_of(settings: Settings, space: int = OWN) -> ColumnCache:
 
 async def present_arrays(atlas: Atlas, space: int = OWN) -> GraphArrays:
     """What `read_arrays` returns; only what has changed is read if there is a copy to begin with."""
-    cache = cache_of(atlas.settings, space)
     dao = GraphColumnsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-    cached = await cache.load()
-    columns = None if cached is None else await _changes(dao, space, cached)
-    if cached is None or columns is None:
+    cache, now = cache_of(atlas.settings, space), atlas.clock.now()
+    graph = await _followed(dao, space, cache, now)
+    if graph is None:
         columns = await dao.read(space)
         graph = await asyncio.to_thread(arrays_from, columns)
-    else:
-        graph = await asyncio.to_thread(_updated, cached.graph, columns)
-    # All attention is read each time anyway.
-    if cached is None or len(columns.rows) or columns.gone:
-        await _keep(cache, graph, columns.cursor)
+        await _keep(cache, CachedGraph(graph, columns.cursor, now))
     return graph
 
 
-async def _changes(dao: GraphColumnsDAO, space: int, cached: CachedGraph) -> GraphColumns | None:
-    """What has changed since the copy; None if it is of another database."""
+async def _followed(
+    dao: GraphColumnsDAO, space: int, cache: ColumnCache, now: datetime
+) -> GraphArrays | None:
+    """The copy with what has changed since; None if it is of no use, and all must be read."""
+    cached = await cache.load()
+    if cached is None or not timedelta(0) <= now - cached.at < _TRUSTED:
+        return None
     try:
-        return await dao.changes(space, cached.cursor)
+        columns = await dao.changes(space, cached.cursor)
+        graph = await asyncio.to_thread(_updated, cached.graph, columns)
     except UnknownCursor:
         return None
+    except ValueError as error:
+        logger.info("the copy of the graph cannot be brought up to date: %s", error)
+        return None
+    # A space that is filled anew leaves no trace of what was in it.
+    if len(graph) != columns.size:
+        return None
+    # All attention is read each time anyway.
+    if len(columns.rows) or columns.gone:
+        await _keep(cache, CachedGraph(graph, columns.cursor, now))
+    return graph
 
 
 def _updated(graph: GraphArrays, columns: GraphColumns) -> GraphArrays:
@@ -55,9 +71,9 @@ def _updated(graph: GraphArrays, columns: GraphColumns) -> GraphArrays:
     return attended(graph, attention_of(columns))
 
 
-async def _keep(cache: ColumnCache, graph: GraphArrays, cursor: str) -> None:
+async def _keep(cache: ColumnCache, present: CachedGraph) -> None:
     try:
-        await cache.store(graph, cursor)
+        await cache.store(present.graph, present.cursor, present.at)
     except OSError as error:
         logger.warning(
             "the copy of the graph in %s can't be written, and the next one is read from the database: %s",

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from io import BytesIO
 from typing import Final, TypeAlias
 
+from atlas.adapters.graph import GraphDAO
 from atlas.composition import Atlas
 from atlas.errors import ObjectNotFound
 from maia.cycle.snapshot_chains import MOST_INCREMENTS, Series, StoredSnapshot, chain_of, too_old
@@ -75,15 +76,13 @@ async def stored(atlas: Atlas) -> list[StoredSnapshot]:
 async def is_due(atlas: Atlas) -> bool:
     """Whether the settings want a snapshot by now."""
     interval_h = atlas.settings.graph.snapshot_interval_h
-    return bool(interval_h) and await _SERIES.is_due(atlas, interval_h) is not False
-
-
-async def take_if_due(atlas: Atlas, read: Read) -> Taken | None:
-    """Take a snapshot if the settings want one by now; none of an empty graph."""
-    if not await is_due(atlas):
-        return None
-    at, graph = atlas.clock.now(), await read()
-    return await _take(atlas, graph, at, full=False) if len(graph) else None
+    if not interval_h:
+        return False
+    due = await _SERIES.is_due(atlas, interval_h)
+    if due is None:
+        dao = GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+        return bool(await dao.count_by_type())
+    return due
 
 
 async def take(atlas: Atlas, read: Read, *, full: bool = False) -> Taken:
@@ -92,8 +91,19 @@ async def take(atlas: Atlas, read: Read, *, full: bool = False) -> Taken:
     It is an increment on the last one unless `full`, or if that one's chain is long enough or damaged, or so
     much has changed that an increment would be large.
     """
-    at = atlas.clock.now()
-    return await _take(atlas, await read(), at, full=full)
+    at, graph = atlas.clock.now(), await read()
+    known = await stored(atlas)
+    before = at - timedelta(days=atlas.settings.maintainer.retention.metadata_days)
+    base = None if full else await _base(atlas, known, before)
+    whole = GraphSnapshot(graph, at, atlas.clock.now())
+    snapshot, body = await asyncio.to_thread(_written, whole, base)
+    taken = _SERIES.new(whole.saved_at, id_of(body), snapshot.base, known)
+    await atlas.vault.store(taken.name, body)
+    await _SERIES.remember(atlas, whole.saved_at)
+    kept = atlas.settings.graph.snapshots_kept
+    old = too_old([*known, taken], kept, lambda chain: chain[0].at < before)
+    await atlas.vault.delete_many(old)
+    return Taken(taken, len(body), len(snapshot.graph), len(snapshot.removed), len(old))
 
 
 async def restore(atlas: Atlas, store: Store, name: str | None = None) -> Restored:
@@ -114,21 +124,6 @@ async def restore(atlas: Atlas, store: Store, name: str | None = None) -> Restor
         ) from error
     await store(state.graph)
     return Restored(chain, len(state.graph))
-
-
-async def _take(atlas: Atlas, graph: GraphArrays, at: datetime, *, full: bool) -> Taken:
-    known = await stored(atlas)
-    before = at - timedelta(days=atlas.settings.maintainer.retention.metadata_days)
-    base = None if full else await _base(atlas, known, before)
-    whole = GraphSnapshot(graph, at, atlas.clock.now())
-    snapshot, body = await asyncio.to_thread(_written, whole, base)
-    taken = _SERIES.new(whole.saved_at, id_of(body), snapshot.base, known)
-    await atlas.vault.store(taken.name, body)
-    await _SERIES.remember(atlas, whole.saved_at)
-    kept = atlas.settings.graph.snapshots_kept
-    old = too_old([*known, taken], kept, lambda chain: chain[0].at < before)
-    await atlas.vault.delete_many(old)
-    return Taken(taken, len(body), len(snapshot.graph), len(snapshot.removed), len(old))
 
 
 def _written(whole: GraphSnapshot, base: _Base | None) -> tuple[GraphSnapshot, bytes]:

@@ -25,6 +25,8 @@ from maia.cycle.agent import Agent
 from maia.cycle.cycle import Cycle, OnProgress
 from maia.cycle.outcome import CycleStatistics, Progress
 from maia.cycle.steps import StepRunner, plain
+from maia.graphing import saving
+from maia.graphing.present import present_arrays
 from maia.learner import archive
 from maia.learner.advising import make_suggestions
 from maia.learner.analysing import analyse_episodes
@@ -48,6 +50,11 @@ ANOTHER: Final = "another learner is at work"
 FULL: Final = "full"
 """The option that asks for the analyses of all stored data."""
 _PAGES_BETWEEN_JUDGEMENTS: Final = 20
+_COPIES: Final = {
+    "commit": "commit of the patterns",
+    "snapshot": "snapshot of the patterns",
+    "graph_snapshot": "snapshot of the graph",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,12 +270,14 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         self.suggestions = await make_suggestions(self.atlas)
 
     async def _to_keep(self, *, has_learnt: bool) -> dict[str, Callable[[], Awaitable[None]]]:
-        """The copies of the patterns that are to be made now, by what they are."""
+        """The copies of the patterns and of the graph that are to be made now, by what they are."""
         wanted: dict[str, Callable[[], Awaitable[None]]] = {}
         if has_learnt and self.learner.settings.git.enabled:
             wanted["commit"] = self._commit
         if await archive.is_due(self.atlas):
             wanted["snapshot"] = self._take_snapshot
+        if await saving.is_due(self.atlas):
+            wanted["graph_snapshot"] = self._take_graph_snapshot
         return wanted
 
     async def _keep(self, what: str, keep: Callable[[], Awaitable[None]]) -> None:
@@ -278,8 +287,8 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         except (GitError, VaultError, OSError, ValueError) as error:
             self.failed_copies += 1
             logger.warning(
-                "the patterns' %s failed, and the next cycle tries again: %s",
-                what,
+                "the %s failed, and the next cycle tries again: %s",
+                _COPIES[what],
                 error,
                 extra={"action": f"{what}_failed"},
             )
@@ -297,6 +306,12 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         self.snapshots += 1
         figures = {"bytes": taken.bytes, "patterns": taken.patterns, "deleted": taken.deleted}
         self._copies.append(("learner.snapshot", {"name": taken.snapshot.name, **figures}))
+
+    async def _take_graph_snapshot(self) -> None:
+        taken = await saving.take(self.atlas, partial(present_arrays, self.atlas))
+        self.snapshots += 1
+        figures = {"bytes": taken.bytes, "atoms": taken.atoms, "deleted": taken.deleted}
+        self._copies.append(("learner.graph_snapshot", {"name": taken.snapshot.name, **figures}))
 
     def _noted(self) -> list[tuple[str, Mapping[str, Any]]]:
         return [*super()._noted(), *self._copies]

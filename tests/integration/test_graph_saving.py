@@ -8,18 +8,22 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from atlas.adapters.graph import Attention, GraphDAO, Link, Node, Sources, node_handle
+from atlas.adapters.graph import OWN, Attention, Evidence, GraphDAO, Link, Node, Sources, node_handle
+from atlas.adapters.graph_loading import GraphLoadingDAO
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.testing import NOON, SettingsFactory
+from maia.cycle.agent import run
 from maia.cycle.snapshot_chains import MOST_INCREMENTS
 from maia.graph.arrays import GraphArrays
+from maia.graph.merging import subset
 from maia.graphing import saving
 from maia.graphing.present import cache_of, present_arrays
-from maia.graphing.reading import read_arrays
+from maia.graphing.reading import columns_of, read_arrays
 from maia.graphing.saving import GraphCopyRefused
-from tests.any_graphs import contents, graph_of
+from maia.learner.cycle import Learner
+from tests.any_graphs import contents
 from tests.made_graphs import made_graph
 
 pytestmark = pytest.mark.integration
@@ -115,18 +119,17 @@ async def test_chains_end_and_old_ones_are_deleted(atlas: Atlas, clock: FixedClo
     assert await saving.stored(atlas) == [taken.snapshot]
 
 
-async def test_one_is_taken_by_the_interval_once_there_is_something(atlas: Atlas, clock: FixedClock) -> None:
-    stage = Stage(graph_of({}))
-    assert await saving.take_if_due(atlas, stage.read) is None
-    stage.graph = FIRST
-    assert await saving.take_if_due(atlas, stage.read) is not None
+async def test_one_is_due_by_the_interval_once_there_is_something(atlas: Atlas, clock: FixedClock) -> None:
+    assert not await saving.is_due(atlas)
+    await GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).add([Node("tag", "music")])
+    assert await saving.is_due(atlas)
+    await saving.take(atlas, Stage(FIRST).read)
     for hours, is_due in ((23, False), (1, True)):
         clock.advance(timedelta(hours=hours))
         assert await saving.is_due(atlas) == is_due
-        assert (await saving.take_if_due(atlas, stage.read) is not None) == is_due
 
 
-async def test_the_copy_of_the_arrays_follows_the_database(atlas: Atlas) -> None:
+async def test_the_copy_of_the_arrays_follows_the_database(atlas: Atlas, clock: FixedClock) -> None:
     dao = GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
     tags = [Node("tag", f"t{nth}") for nth in range(4)]
     links = [Link("co_occurs", (tags[nth], tags[nth + 1]), weight=1.5) for nth in range(3)]
@@ -147,6 +150,34 @@ async def test_the_copy_of_the_arrays_follows_the_database(atlas: Atlas) -> None
     cached = await cache_of(atlas.settings).load(verify=True)
     assert cached is not None
     assert len(cached.graph) == 7
+    # A space that is filled anew has no tombstones of what was in it.
+    loading = GraphLoadingDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    await loading.load(OWN, columns_of(subset(cached.graph, cached.graph.of_type("tag")), NOON))
+    assert len(await check()) == 3
     # A copy of another database is worth nothing.
-    await cache_of(atlas.settings).store(FIRST, "other 7")
-    assert len(await check()) == 7
+    await cache_of(atlas.settings).store(FIRST, "other 7", clock.now())
+    assert len(await check()) == 3
+    # What went so long ago that the database no longer knows it would stay in an old one.
+    await cache_of(atlas.settings).store(FIRST, cached.cursor, clock.now())
+    clock.advance(timedelta(days=1))
+    assert len(await check()) == 3
+
+
+async def test_a_learner_takes_one_that_brings_the_graph_back(atlas: Atlas) -> None:
+    dao = GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    tags = [Node("tag", "music"), Node("tag", "café 🎵")]
+    await dao.add(
+        [Link("related_to", (Link("co_occurs", tuple(tags), Evidence(3, 1), 1.5), tags[0], tags[1]))]
+    )
+    assert (await run(Learner, atlas))["snapshots"] == 1
+    assert await atlas.events.since(0, kinds=["learner.graph_snapshot"])
+    before = await read_arrays(atlas)
+    await dao.remove([node_handle("tag", "music")])
+    loading = GraphLoadingDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+
+    async def store(graph: GraphArrays) -> None:
+        await loading.load(OWN, columns_of(graph, NOON))
+
+    restored = await saving.restore(atlas, store)
+    assert (restored.atoms, len(restored.chain)) == (4, 1)
+    assert contents(await present_arrays(atlas)) == contents(before)

@@ -147,21 +147,21 @@ def test_killed_while_saving_the_last_snapshot_is_whole(tmp_path: Path) -> None:
 async def test_the_copy_is_mapped_replaced_and_bounded(tmp_path: Path) -> None:
     cache = ColumnCache(tmp_path / "cache", 1 << 30)
     assert await cache.load() is None
-    assert await cache.store(GRAPH, "db 7")
+    assert await cache.store(GRAPH, "db 7", NOW)
     cached = await cache.load(verify=True)
     assert cached is not None
-    assert (cached.cursor, contents(cached.graph)) == ("db 7", contents(GRAPH))
+    assert (cached.cursor, cached.at, contents(cached.graph)) == ("db 7", NOW, contents(GRAPH))
     assert isinstance(cached.graph.handles.base, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         cached.graph.sti[0] = 1
-    assert await cache.store(OTHER, "db 8")
+    assert await cache.store(OTHER, "db 8", NOW)
     assert len(names(cache.folder)) == 2
     # What was mapped stays readable.
     assert contents(cached.graph) == contents(GRAPH)
-    assert not await replace(cache, most_bytes=100).store(GRAPH, "db 9")
+    assert not await replace(cache, most_bytes=100).store(GRAPH, "db 9", NOW)
     assert await cache.load() is None
     assert names(cache.folder) == []
-    assert await cache.store(graph_of({}), "db 9")
+    assert await cache.store(graph_of({}), "db 9", NOW)
     empty = await cache.load(verify=True)
     assert empty is not None
     assert contents(empty.graph) == contents(graph_of({}))
@@ -174,7 +174,7 @@ async def test_the_copy_is_mapped_replaced_and_bounded(tmp_path: Path) -> None:
 
 async def test_a_damaged_copy_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache = ColumnCache(tmp_path, 1 << 30)
-    await cache.store(GRAPH, "db 7")
+    await cache.store(GRAPH, "db 7", NOW)
     [column] = tmp_path.glob("columns-*/positive.npy")
     manifest = tmp_path / "manifest.json"
     whole, told = column.read_bytes(), manifest.read_bytes()
@@ -199,10 +199,10 @@ async def test_a_damaged_copy_is_none(tmp_path: Path, caplog: pytest.LogCaptureF
 
 async def test_a_copy_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None:
     cache = ColumnCache(tmp_path, 1 << 30)
-    await cache.store(GRAPH, "db 7")
+    await cache.store(GRAPH, "db 7", NOW)
     before = names(tmp_path)
     with files_of_at_most(10_000), pytest.raises(OSError, match="File too large"):
-        await cache.store(OTHER, "db 8")
+        await cache.store(OTHER, "db 8", NOW)
     cached = await cache.load(verify=True)
     assert cached is not None
     assert (names(tmp_path), cached.cursor) == (before, "db 7")
