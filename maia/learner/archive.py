@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,8 +70,7 @@ async def take(atlas: Atlas, *, full: bool = False) -> Taken:
     whole = await copies.present(dao, atlas.settings.learner, now)
     known = await stored(atlas)
     base = None if full else await _base(atlas, known)
-    snapshot = whole if base is None else snapshots.difference(base[1], base[0], whole)
-    body = snapshots.write(snapshot)
+    snapshot, body = await asyncio.to_thread(_written, whole, base)
     taken = _SERIES.new(now, id_of(body), None if base is None else base[0], known)
     await atlas.vault.store(taken.name, body)
     await _SERIES.remember(atlas, now)
@@ -98,6 +98,11 @@ async def restore(atlas: Atlas, name: str | None = None) -> Restored:
     return Restored(chain, merged)
 
 
+def _written(whole: Snapshot, base: tuple[str, Snapshot] | None) -> tuple[Snapshot, bytes]:
+    snapshot = whole if base is None else snapshots.difference(base[1], base[0], whole)
+    return snapshot, snapshots.write(snapshot)
+
+
 async def _base(atlas: Atlas, known: Sequence[StoredSnapshot]) -> tuple[str, Snapshot] | None:
     """The whole id and the state of the last snapshot; None if the next one must be full."""
     if not known:
@@ -107,7 +112,7 @@ async def _base(atlas: Atlas, known: Sequence[StoredSnapshot]) -> tuple[str, Sna
         if len(chain) > MOST_INCREMENTS:
             return None
         bodies = [await atlas.vault.fetch_bytes(each.name) for each in chain]
-        return id_of(bodies[-1]), snapshots.restored(bodies)
+        return id_of(bodies[-1]), await asyncio.to_thread(snapshots.restored, bodies)
     except (SnapshotError, ObjectNotFound) as error:
         logger.warning(
             "the snapshot %s is no good, so that the next one is full: %s",
@@ -119,7 +124,8 @@ async def _base(atlas: Atlas, known: Sequence[StoredSnapshot]) -> tuple[str, Sna
 
 
 async def _read(atlas: Atlas, chain: Sequence[StoredSnapshot]) -> Snapshot:
-    return snapshots.restored([await atlas.vault.fetch_bytes(each.name) for each in chain])
+    bodies = [await atlas.vault.fetch_bytes(each.name) for each in chain]
+    return await asyncio.to_thread(snapshots.restored, bodies)
 
 
 def _chosen(known: Sequence[StoredSnapshot], name: str) -> StoredSnapshot:

@@ -21,6 +21,7 @@ import numpy as np
 import zstandard
 
 from atlas.gitstore import GitStore
+from maia.learning.column_file import id_of
 from maia.learning.evidence import Counts, EvidenceKey, EvidenceRow
 from maia.learning.forms import files
 from maia.learning.importance import Importance, forget
@@ -29,7 +30,7 @@ from maia.learning.matching import Matcher
 from maia.learning.observations import Scalar
 from maia.learning.patterns import Condition, Operator, Pattern, PatternType
 from maia.learning.recommending import Adviser
-from maia.learning.snapshots import Remembered, Snapshot, difference, id_of, read, write
+from maia.learning.snapshots import Remembered, Snapshot, difference, read, write
 from tests.bench.figures import Figure
 from tests.bench.stage import temporary_folder
 
