@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from maia.graph.arrays import GraphArrays, Int64s, Texts
+from atlas.adapters.graph import link_handle, node_handle
+from maia.graph.arrays import GraphArrays, Int16s, Int64s, Texts, UInt64s
 from maia.graph.merging import in_order
 
 TYPES = ("channel", "co_occurs", "tag", "tagged", "uploaded_by", "video")
@@ -19,7 +22,8 @@ def made_graph(nodes: int, links: int, seed: int = 1) -> GraphArrays:
     """Four fifths of the nodes are videos, a sixth are tags, of which few are frequent, the rest channels.
 
     Five sixths of the links are tags of videos, each video has a channel as far as links suffice, and the
-    rest connect tags and have a weight. A tenth of the atoms has attention. Handles are random.
+    rest connect tags and have a weight; in small graphs there are fewer links, because each is there once. A
+    tenth of the atoms has attention.
     """
     random = np.random.default_rng(seed)
     tags, channels = max(nodes // 6, 1), max(nodes // 30, 1)
@@ -27,28 +31,31 @@ def made_graph(nodes: int, links: int, seed: int = 1) -> GraphArrays:
     of_channel = min(videos, links // 6)
     of_tags = links * 5 // 6
     weighted = links - of_channel - of_tags
+    of_videos = np.stack([np.arange(of_channel), videos + tags + random.integers(0, channels, of_channel)], 1)
+    tagged = _distinct(
+        random,
+        of_tags,
+        lambda many: (random.integers(0, videos, many), videos + _frequent(random, tags, many)),
+    )
+    together = _distinct(random, weighted, lambda many: tuple(videos + random.integers(0, tags, (2, many))))
+    ends = np.concatenate([of_videos, tagged, together])
     kinds = [(VIDEO, videos), (TAG, tags), (CHANNEL, channels)]
-    kinds += [(UPLOADED_BY, of_channel), (TAGGED, of_tags), (CO_OCCURS, weighted)]
-    size = nodes + links
+    kinds += [(UPLOADED_BY, of_channel), (TAGGED, len(tagged)), (CO_OCCURS, len(together))]
+    weighted, size = len(together), nodes + len(ends)
     lengths = np.zeros(size, np.int64)
     lengths[:videos] = 11
-    lengths[videos:nodes] = random.integers(3, 25, nodes - videos)
-    ends = np.concatenate(
-        [
-            np.stack([np.arange(of_channel), videos + tags + random.integers(0, channels, of_channel)], 1),
-            np.stack([random.integers(0, videos, of_tags), videos + _frequent(random, tags, of_tags)], 1),
-            videos + random.integers(0, tags, (weighted, 2)),
-        ]
-    )
+    lengths[videos:nodes] = random.integers(6, 25, nodes - videos)
+    names = Texts(_starts(lengths), _LETTERS[random.integers(0, len(_LETTERS), int(lengths.sum()))])
+    type_of = np.repeat([code for code, _ in kinds], [many for _, many in kinds]).astype(np.int16)
     weight = np.full(size, np.nan, np.float32)
     weight[size - weighted :] = random.normal(3, 1, weighted)
     count = random.geometric(0.7, size).astype(np.float64)
     attended = random.random(size) < 0.1
     unordered = GraphArrays(
-        handles=random.integers(0, 2**64, (size, 2), np.uint64),
+        handles=_handles(type_of, names, ends),
         types=TYPES,
-        type_of=np.repeat([code for code, _ in kinds], [many for _, many in kinds]).astype(np.int16),
-        names=Texts(_starts(lengths), _LETTERS[random.integers(0, len(_LETTERS), int(lengths.sum()))]),
+        type_of=type_of,
+        names=names,
         outgoing_starts=_starts(np.where(np.arange(size) < nodes, 0, 2)),
         outgoing=ends.reshape(-1).astype(np.int32),
         positive=count,
@@ -63,6 +70,24 @@ def made_graph(nodes: int, links: int, seed: int = 1) -> GraphArrays:
         vlti=np.zeros(size, np.uint8),
     )
     return in_order(unordered)
+
+
+def _distinct(random: np.random.Generator, count: int, draw: Callable[[int], tuple[Int64s, ...]]) -> Int64s:
+    """So many pairs, or fewer, each of which is there once."""
+    pairs = np.unique(np.sort(np.stack(draw(count + count // 4), 1), axis=1), axis=0)
+    chosen: Int64s = random.permutation(pairs[pairs[:, 0] != pairs[:, 1]])[:count]
+    return chosen
+
+
+def _handles(type_of: Int16s, names: Texts, ends: Int64s) -> UInt64s:
+    """The handles of nodes, and then of links of two nodes."""
+    first = len(type_of) - len(ends)
+    codes = type_of.tolist()
+    handles = [node_handle(TYPES[codes[place]], names[place]) for place in range(first)]
+    links = zip(codes[first:], ends.tolist(), strict=True)
+    handles += [link_handle(TYPES[code], [handles[end] for end in pair]) for code, pair in links]
+    packed = b"".join([each.bytes for each in handles])
+    return np.frombuffer(packed, ">u8").astype(np.uint64).reshape(-1, 2)
 
 
 def _frequent(random: np.random.Generator, tags: int, count: int) -> Int64s:

@@ -129,6 +129,14 @@ def restored(files: Iterable[BinaryIO]) -> tuple[str, GraphSnapshot]:
     return id_, state
 
 
+def base_of(header: Mapping[str, Any]) -> str | None:
+    """The base that a header names; ValueError if it can't be the id of a file."""
+    base = header["base"]
+    if base is None or (isinstance(base, str) and len(base) == ID_DIGITS):
+        return base
+    raise ValueError(f"{base!r} cannot be the id of its base")
+
+
 def _columns_of(snapshot: GraphSnapshot) -> dict[str, NDArray[Any]]:
     graph = snapshot.graph
     columns: dict[str, NDArray[Any]] = {
@@ -153,9 +161,6 @@ def _snapshot(header: Mapping[str, Any], columns: Mapping[str, NDArray[Any]]) ->
     links = int(np.count_nonzero(arity))
     if (header["nodes"], header["links"]) != (len(arity) - links, links):
         raise ValueError("it has another number of atoms than its header says")
-    base = header["base"]
-    if base is not None and len(base) != ID_DIGITS:
-        raise ValueError(f"{base!r} cannot be the id of its base")
     graph = GraphArrays(
         handles=_pairs(columns["handles_high"], columns["handles_low"]),
         types=tuple(header["types"]),
@@ -167,7 +172,11 @@ def _snapshot(header: Mapping[str, Any], columns: Mapping[str, NDArray[Any]]) ->
     )
     removed = _pairs(columns["removed_high"], columns["removed_low"])
     return GraphSnapshot(
-        graph, _instant(header["created_at_us"]), _instant(header["saved_at_us"]), base, removed
+        graph,
+        _instant(header["created_at_us"]),
+        _instant(header["saved_at_us"]),
+        base_of(header),
+        removed,
     )
 
 

@@ -20,8 +20,8 @@ import orjson
 from numpy.typing import NDArray
 
 from maia.graph.arrays import NO_ATOM, GraphArrays, Int64s, Texts, UInt64s, places_of
-from maia.graph.checking import check
-from maia.graph.files import KIND, GraphSnapshot
+from maia.graph.checking import check, check_handles
+from maia.graph.files import KIND, GraphSnapshot, base_of
 from maia.graph.merging import NUMBERS, in_order
 from maia.learning.column_file import SnapshotError, making_sense
 
@@ -130,6 +130,8 @@ def read(lines: Iterable[bytes]) -> GraphSnapshot:
         found = _Lines(lines)
         snapshot = _snapshot(found.header, list(found.chunks()))
         check(snapshot.graph)
+        # People may have edited it.
+        check_handles(snapshot.graph)
         return snapshot
 
 
@@ -239,11 +241,18 @@ def _snapshot(header: dict[str, Any], chunks: Sequence[_Chunk]) -> GraphSnapshot
         raise ValueError("it has another number of atoms than its first line says")
     return GraphSnapshot(
         graph,
-        datetime.fromisoformat(header["created_at"]),
-        datetime.fromisoformat(header["saved_at"]),
-        header["base"],
+        _instant(header["created_at"]),
+        _instant(header["saved_at"]),
+        base_of(header),
         removed,
     )
+
+
+def _instant(text: str) -> datetime:
+    instant = datetime.fromisoformat(text)
+    if instant.tzinfo is None:
+        raise ValueError(f"{text} does not say its time zone")
+    return instant
 
 
 def _graph(chunks: Sequence[_Chunk]) -> GraphArrays:

@@ -65,6 +65,8 @@ async def write_file(path: Path, snapshot: GraphSnapshot) -> int:
     try:
         async with LocalFile(str(path)).writing(str(path)) as file:
             return await asyncio.to_thread(_write, file, pieces)
+    except ValueError as error:
+        raise GraphNotSaved(f"{path} cannot be written: {error}") from error
     except VaultError as error:
         raise GraphNotSaved(f"{error}: {_advice(error.__cause__)}; nothing else has changed") from error
 

@@ -21,6 +21,7 @@ from maia.cycle.snapshot_chains import MOST_INCREMENTS, Series, StoredSnapshot, 
 from maia.errors import MaiaError
 from maia.graph import files
 from maia.graph.arrays import GraphArrays
+from maia.graph.checking import check_handles
 from maia.graph.files import GraphSnapshot
 from maia.learning.column_file import SnapshotError, id_of
 
@@ -118,7 +119,8 @@ async def restore(atlas: Atlas, store: Store, name: str | None = None) -> Restor
     try:
         chain = chain_of(wanted, known)
         _, state = await asyncio.to_thread(_restored, await _bodies(atlas, chain))
-    except (SnapshotError, ObjectNotFound) as error:
+        await asyncio.to_thread(check_handles, state.graph)
+    except (ValueError, ObjectNotFound) as error:
         raise GraphCopyRefused(
             f"{wanted.name} can't be restored: {error}: name an earlier snapshot"
         ) from error

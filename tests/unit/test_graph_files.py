@@ -125,6 +125,8 @@ def test_json_is_for_people() -> None:
         (b'"sti":2.5', b'"sti":1e39'), (b'"sti":2.5', b'"sti":null'), (b"00.123456Z", b"00.123456"),
         (b"00.123456Z", b"00+01:00Z"), (b"00.123456Z", b"noonZ"), (b'"name":"music"', b'"name":7'),
         (b'"pos":7,', b""), (b'"type":"tag"', b'"type":null'), (b'"handle":"', b'"handle":"0'),
+        (b'"music"', b'"musik"'), (b"00:00\",\"base\":null", b"00:00\",\"base\":[]"),
+        (b'01.123456+00:00"', b'01.123456"'), (b'"tag"', b"5"),
     ],
 )  # fmt: skip
 def test_json_that_makes_no_sense_is_refused(old: bytes, new: bytes) -> None:
@@ -209,6 +211,7 @@ def test_other_versions_are_told_by_name() -> None:
     "change",
     [
         {"nodes": 4}, {"types": ["tag"]}, {"types": None}, {"created_at_us": "today"}, {"base": "me"},
+        {"base": [0] * 64}, {"types": [1, 2, 3, 4]},
         {"columns": []}, {"columns": [["vlti", "O", 5]]}, {"columns": [["vlti", "u1", 10**18]]},
         {"columns": [["vlti", "u1", -1]]}, {"blocks": [["vlti/0", -1, 2, b""]]},
     ],

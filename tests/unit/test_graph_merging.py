@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maia.graph.arrays import Texts
-from maia.graph.checking import check
+from maia.graph.checking import check, check_handles
 from maia.graph.merging import difference, subset, update, with_ends
 from tests.any_graphs import (
     Known,
@@ -23,6 +23,7 @@ from tests.any_graphs import (
     numbers,
     without,
 )
+from tests.made_graphs import made_graph
 
 MUSIC, LIVE = Known("tag", "music"), Known("tag", "live")
 VIDEO = Known("video", "v")
@@ -74,6 +75,18 @@ def test_what_would_leave_a_link_without_its_ends_is_refused() -> None:
     needed = with_ends(GRAPH, GRAPH.places([TAGGED.handle]))
     expected = graph_of(dict.fromkeys((MUSIC, VIDEO, TAGGED), Numbers()))
     assert contents(subset(GRAPH, needed)) == contents(expected)
+
+
+def test_handles_are_hashes_of_what_atoms_are() -> None:
+    check_handles(GRAPH)
+    check_handles(graph_of({}))
+    check_handles(made_graph(30, 60))
+    renamed = replace(GRAPH, names=replace(GRAPH.names, data=GRAPH.names.data ^ np.uint8(1)))
+    retyped = replace(GRAPH, types=tuple(f"{each}s" for each in GRAPH.types))
+    relinked = replace(GRAPH, outgoing=GRAPH.outgoing[::-1])
+    for graph in (renamed, retyped, relinked):
+        with pytest.raises(ValueError, match="is not the handle of what that atom is"):
+            check_handles(graph)
 
 
 def test_arrays_that_are_no_graph_are_refused() -> None:
