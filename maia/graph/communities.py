@@ -83,7 +83,7 @@ def mutual_information(one: Int32s, other: Int32s) -> float:
     ours, theirs = (np.asarray(table.sum(axis=axis)).reshape(-1) / len(one) for axis in (1, 0))
     row, column = table.coords
     shared = float((share * np.log(share / (ours[row] * theirs[column]))).sum())
-    entropy = sum(-float((part * np.log(part)).sum()) for part in (ours, theirs)) / 2
+    entropy = sum(-float((part[part > 0] * np.log(part[part > 0])).sum()) for part in (ours, theirs)) / 2
     return min(1.0, max(0.0, shared / entropy)) if entropy > 0 else 1.0
 
 

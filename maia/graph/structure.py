@@ -128,7 +128,7 @@ def pagerank(
         change = float(np.abs(after - rank).sum())
         rank = after
         if change < tolerance:
-            return rank
+            return np.asarray(rank)
     raise ValueError(f"PageRank did not converge in {most_steps} steps: allow more, or lower the damping")
 
 
