@@ -86,13 +86,13 @@ def triangles(graph: Adjacency) -> Int64s:
     out = _oriented(graph)
     counts = np.zeros(len(graph), np.int64)
     back = out.T.tocsr()
-    for rows in _blocks(out):
+    for rows in _blocks(out, back):
         block = out[rows]
         closing = (block @ out).multiply(block)
         counts[rows] += _summed(closing, 1)
         counts += _summed(closing, 0)
-        # The middle vertex: one that shares an outgoing link with the first.
-        counts += _summed((block @ back).multiply(block), 0)
+        # The middle vertex: both ends of its link to the last are linked from the first.
+        counts[rows] += _summed((back[rows] @ out).multiply(block), 1)
     return counts
 
 
@@ -181,12 +181,10 @@ def _oriented(graph: Adjacency) -> sparse.csr_array:
     return sparse.csr_array((np.ones(len(ends[0]), np.int64), ends), shape=both.shape)
 
 
-def _blocks(out: sparse.csr_array) -> list[slice]:
+def _blocks(out: sparse.csr_array, back: sparse.csr_array) -> list[slice]:
     """Ranges of rows whose products are of bounded size."""
     lengths = np.diff(out.indptr)
-    into = np.bincount(out.indices, minlength=len(lengths))
-    # Work of a row: the outgoing and the incoming links of those it leads to.
-    work = np.cumsum(out @ (lengths + into).astype(np.int64)) if len(lengths) else np.zeros(0)
+    work = np.cumsum((out + back) @ lengths.astype(np.int64)) if len(lengths) else np.zeros(0)
     total = float(work[-1]) if len(work) else 0.0
     cuts = np.searchsorted(work, np.arange(_PRODUCT_ENTRIES, total, _PRODUCT_ENTRIES)) + 1
     bounds = np.unique(np.concatenate([[0], cuts, [len(lengths)]])).tolist()

@@ -270,8 +270,9 @@ def similar_figures(kind: str, of_kind: Sequence[Split], console: Console) -> It
     possible = float(np.mean([_most_possible(split) for split in of_kind]))
     first = of_kind[0]
     console.print(
-        f"{kind}: {len(of_kind)} splits; {len(first.known)} videos to choose from, {len(first.asked)} asked"
-        f" for and {first.without_tags} more without tags; at most {possible:.3f} could be of the same channel."
+        f"{kind}: {len(of_kind)} splits; {len(first.known)} videos to choose from,"
+        f" {len(first.asked)} asked for and {first.without_tags} more without tags;"
+        f" at most {possible:.3f} could be of the same channel."
     )
     for name in METHODS:
         channel, category = reached[name].mean(axis=0)
