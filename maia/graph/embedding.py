@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -28,6 +28,7 @@ SMALLEST, LARGEST = 64, 256
 NAMED: Final = ("tag", "topic", "concept")
 """Types of nodes whose names are words that people read."""
 
+_NO_DIRECTIONS: Final = np.zeros((0, 0), np.float32)
 _WORD = re.compile(r"\w+")
 _OVERSAMPLED = 16
 _POWER_STEPS = 4
@@ -69,13 +70,15 @@ class Basis:
     """What was learnt: the features and their directions.
 
     `tags` are handles in ascending order, and `words` are in alphabetical order; these are the features, in
-    this order. `rarity` weighs each of them, and `directions`, of shape (features, dimensions), projects.
+    this order. `rarity` weighs each of them, `unseen` all others, and `directions`, of shape (features,
+    dimensions), projects.
     """
 
     recipe: Recipe
     tags: UInt64s
     words: tuple[str, ...]
     rarity: Float32s
+    unseen: float
     directions: Float32s
 
 
@@ -184,31 +187,34 @@ class _Bags:
         self.has_bag = np.diff(self.texts.indptr) > 0
 
     def features(self, places: Int64s, basis: Basis) -> sparse.csr_array:
-        """The bags of some places, of shape (places, features): each half of length 1, and both together."""
+        """The bags of some places, of shape (places, features): each half of length 1, and both together.
+
+        The lengths count what the basis doesn't know, too: of a video whose tags are mostly unknown, the few
+        others don't tell as much.
+        """
         bags, texts = _narrowed(self.texts[places])
         tags = places_of(basis.tags, self.graph.handles[texts])
-        known = np.flatnonzero(tags != NO_ATOM)
-        of_tags = sparse.csr_array(
-            (np.ones(len(known), np.float32), (known, tags[known])), shape=(len(texts), len(basis.tags))
-        )
-        numbers = {word: nth for nth, word in enumerate(basis.words)}
-        of_words = words_of(self.graph, texts, numbers)
-        rarity = basis.rarity[: len(basis.tags)], basis.rarity[len(basis.tags) :]
+        unknown = tags == NO_ATOM
+        tags[unknown] = len(basis.tags) + np.arange(np.count_nonzero(unknown))
+        ones = np.ones(len(texts), np.float32)
+        shape = len(texts), len(basis.tags) + int(np.count_nonzero(unknown))
+        of_tags = sparse.csr_array((ones, (np.arange(len(texts)), tags)), shape=shape)
+        of_words = words_of(self.graph, texts, {word: nth for nth, word in enumerate(basis.words)})
+        first, second = basis.rarity[: len(basis.tags)], basis.rarity[len(basis.tags) :]
         halves = [
-            _scaled(_present(bags @ each), rare)
-            for each, rare in zip((of_tags, of_words), rarity, strict=True)
+            _scaled(_present(bags @ each), rarity, basis.unseen)[:, : len(rarity)]
+            for each, rarity in ((of_tags, first), (of_words, second))
         ]
         return _unit_rows(sparse.hstack(halves, format="csr"))
 
 
 def words_of(graph: GraphArrays, places: Int64s, numbers: dict[str, int]) -> sparse.csr_array:
-    """Which words the names of some atoms have, of shape (places, numbers); others than those are none."""
+    """Which words the names of some atoms have, of shape (places, words); new words are numbered, too."""
     rows, columns = [], []
     for row, place in enumerate(places.tolist()):
         for word in set(_WORD.findall(graph.names[place].casefold())):
-            if (number := numbers.get(word)) is not None:
-                rows.append(row)
-                columns.append(number)
+            rows.append(row)
+            columns.append(numbers.setdefault(word, len(numbers)))
     ones = np.ones(len(rows), np.float32)
     return sparse.csr_array((ones, (rows, columns)), shape=(len(places), len(numbers)), dtype=np.float32)
 
@@ -221,15 +227,16 @@ def _learnt(graph: GraphArrays, recipe: Recipe, seed: int) -> Basis:
     words = sorted({word for place in tags.tolist() for word in _WORD.findall(graph.names[place].casefold())})
     size = len(tags) + len(words)
     unweighted = Basis(
-        recipe, graph.handles[tags], tuple(words), np.ones(size, np.float32), np.zeros((0, 0), np.float32)
+        recipe, graph.handles[tags], tuple(words), np.ones(size, np.float32), 1.0, _NO_DIRECTIONS
     )
-    features = bags.features(videos, unweighted)
     groups = _groups(graph, videos)
-    rarity = _rarity(groups @ features, recipe.rarity)
-    weighed = Basis(recipe, unweighted.tags, unweighted.words, rarity, unweighted.directions)
+    frequency = np.bincount((groups @ bags.features(videos, unweighted)).indices, minlength=size)
+    # The smoothed inverse document frequency, where the documents are channels.
+    rarity = (np.log((1 + groups.shape[0]) / (1 + frequency)) + 1) ** recipe.rarity
+    unseen = (np.log1p(groups.shape[0]) + 1) ** recipe.rarity
+    weighed = replace(unweighted, rarity=rarity.astype(np.float32), unseen=float(unseen))
     documents = _documents(bags.features(videos, weighed), groups, recipe)
-    directions = _directions(documents, recipe, seed)
-    return Basis(recipe, unweighted.tags, unweighted.words, rarity, directions)
+    return replace(weighed, directions=_directions(documents, recipe, seed))
 
 
 def _groups(graph: GraphArrays, videos: Int64s) -> sparse.csr_array:
@@ -242,12 +249,6 @@ def _groups(graph: GraphArrays, videos: Int64s) -> sparse.csr_array:
     ones = np.ones(len(videos), np.float32)
     size = int(nth.max()) + 1 if len(nth) else 0
     return sparse.csr_array((ones, (nth, np.arange(len(videos)))), shape=(size, len(videos)))
-
-
-def _rarity(features: sparse.csr_array, power: float) -> Float32s:
-    """The smoothed inverse document frequency of each feature over the rows, to a power."""
-    frequency = np.bincount(features.tocsr().indices, minlength=features.shape[1])
-    return np.asarray((np.log((1 + features.shape[0]) / (1 + frequency)) + 1) ** power, np.float32)
 
 
 def _documents(features: sparse.csr_array, groups: sparse.csr_array, recipe: Recipe) -> sparse.csr_array:
@@ -330,8 +331,11 @@ def _present(matrix: sparse.csr_array) -> sparse.csr_array:
     return matrix
 
 
-def _scaled(matrix: sparse.csr_array, columns: Float32s) -> sparse.csr_array:
-    matrix.data *= columns[matrix.indices]
+def _scaled(matrix: sparse.csr_array, columns: Float32s, others: float) -> sparse.csr_array:
+    """The columns by their factors, and those that have none by that of the others; then rows of length 1."""
+    factors = np.full(matrix.shape[1], others, np.float32)
+    factors[: len(columns)] = columns
+    matrix.data *= factors[matrix.indices]
     return _unit_rows(matrix)
 
 
