@@ -17,11 +17,11 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from maia.graph.adjacency import Adjacency
+from maia.graph.adjacency import Adjacency, gathered
 from maia.graph.arrays import Float64s, Int32s, Int64s
 from maia.graph.structure import by_size
 
-_LEAST_GAIN: Final = 1e-7
+_LEAST_GAIN: Final = 1e-5
 """Rounds that raise modularity by less do not count as progress."""
 _IDLE_ROUNDS: Final = 3
 _MOST_ROUNDS: Final = 60
@@ -151,47 +151,51 @@ def _levels(weights: sparse.csr_array, resolution: float, rng: np.random.Generat
 
 
 def _moved(weights: sparse.csr_array, labels: Int32s, resolution: float, rng: np.random.Generator) -> Int32s:
-    """Move vertices as long as modularity rises."""
+    """Move vertices as long as modularity rises; after the first round, those near to others that moved."""
     strength = np.asarray(weights.sum(axis=1)).reshape(-1)
     total = float(strength.sum())
     if not total:
         return labels
+    loops, rate = weights.diagonal(), resolution / total
     quality, idle = _modularity(weights, labels, resolution), 0
+    waiting = np.ones(len(labels), bool)
     for _ in range(_MOST_ROUNDS):
-        some = np.flatnonzero(rng.random(len(labels)) < 0.5)
-        proposed = _proposed(weights, labels, some, strength, resolution / total)
+        some = np.flatnonzero(waiting & (rng.random(len(labels)) < 0.5))
+        proposed = _proposed(weights, labels, some, strength, loops, rate)
         reached = _modularity(weights, proposed, resolution)
-        if reached > quality + _LEAST_GAIN:
-            labels, quality, idle = proposed, reached, 0
-            continue
-        idle += 1
+        gained = reached - quality
+        if gained > 0:
+            moved = some[proposed[some] != labels[some]]
+            waiting[some] = False
+            waiting[weights.indices[gathered(weights.indptr, moved)]] = True
+            labels, quality = proposed, reached
+        idle = 0 if gained > _LEAST_GAIN else idle + 1
         if idle == _IDLE_ROUNDS:
             break
     return labels
 
 
 def _proposed(
-    weights: sparse.csr_array, labels: Int32s, some: Int64s, strength: Float64s, rate: float
+    weights: sparse.csr_array, labels: Int32s, some: Int64s, strength: Float64s, loops: Float64s, rate: float
 ) -> Int32s:
     """The labels after some vertices moved to where each of them alone would gain most."""
     count = int(labels.max()) + 1
     volume = np.bincount(labels, weights=strength, minlength=count)
-    links = weights[some]
-    inside = (links @ _membership(labels, count)).tocoo()
-    row, community = inside.coords
-    place = some[row]
-    stays = labels[place] == community
+    inside = weights[some] @ _membership(labels, count)
+    starts = inside.indptr[:-1][np.diff(inside.indptr) > 0]
+    place = np.repeat(some, np.diff(inside.indptr))
+    stays = labels[place] == inside.indices
     # Without itself: neither its link to itself nor its own strength is a reason to stay.
-    itself = weights.diagonal()[place]
-    gain = (
-        inside.data - stays * itself - rate * strength[place] * (volume[community] - stays * strength[place])
-    )
-    order = np.lexsort((community, ~stays, -gain, row))
-    first = np.flatnonzero(np.diff(row[order], prepend=-1))
-    best = order[first]
-    better = gain[best] > 0
+    near = inside.data - stays * loops[place]
+    gain = near - rate * strength[place] * (volume[inside.indices] - stays * strength[place])
     proposed = labels.copy()
-    proposed[place[best[better]]] = community[best[better]]
+    if len(starts):
+        most = np.repeat(np.maximum.reduceat(gain, starts), np.diff(np.append(starts, len(gain))))
+        # Of equally good communities its own is preferred, then the first.
+        rank = np.where(gain < most, count, np.where(stays, -1, inside.indices))
+        best = np.minimum.reduceat(rank, starts)
+        better = (best >= 0) & (np.maximum.reduceat(gain, starts) > 0)
+        proposed[place[starts][better]] = best[better]
     return proposed
 
 
@@ -211,9 +215,9 @@ def _modularity(weights: sparse.csr_array, labels: Int32s, resolution: float) ->
     total = float(weights.data.sum())
     if not total:
         return 0.0
-    rows = np.repeat(np.arange(len(labels)), np.diff(weights.indptr))
-    inside = float(weights.data[labels[rows] == labels[weights.indices]].sum())
-    volume = np.bincount(labels[rows], weights=weights.data)
+    own = np.repeat(labels, np.diff(weights.indptr))
+    inside = float(weights.data[own == labels[weights.indices]].sum())
+    volume = np.bincount(own, weights=weights.data)
     return inside / total - resolution * float(((volume / total) ** 2).sum())
 
 
