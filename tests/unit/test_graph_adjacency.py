@@ -117,6 +117,20 @@ def test_the_shape_of_a_small_graph() -> None:
         shortest_path(matrix, -1, 0)
 
 
+def test_triangles_are_the_same_in_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [("tag", str(nth)) for nth in range(30)]
+    made = made_graph(
+        nodes, [("co_occurs", *pair) for nth, pair in enumerate(combinations(nodes, 2)) if nth % 3]
+    )
+    matrix = adjacency(made.arrays)
+    whole = triangles(matrix)
+    monkeypatch.setattr("maia.graph.structure._PRODUCT_ENTRIES", 40)
+    assert triangles(matrix).tolist() == whole.tolist()
+    # Each triangle is two closed walks of three steps, one in each direction.
+    dense_matrix = matrix.matrix.toarray().astype(int)
+    assert (np.diag(np.linalg.matrix_power(dense_matrix, 3)) // 2).tolist() == whole.tolist()
+
+
 def test_weighted_paths_prefer_strong_links_and_follow_the_direction() -> None:
     made = made_graph(
         [A, B, C], [("leads", A, C), ("leads", A, B), ("leads", B, C)], weights={0: 0.25, 1: 1, 2: 1}
