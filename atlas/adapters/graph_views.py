@@ -1,0 +1,155 @@
+"""What people see of the knowledge graph: what atoms are called, what is near them, and how much there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from atlas.adapters.graph import GraphDAO, Sources
+from atlas.queries import clean_text
+
+FAN_OUT: Final = 2_000
+"""So many links of an atom are looked at, where many are: of those of popular tags, a sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class CalledAtom:
+    """What an atom is, and what people call it; None if they have no other name for it."""
+
+    handle: UUID
+    type: str
+    name: str | None
+    outgoing: Sequence[UUID] | None
+    shown: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NearAtom:
+    """An atom one or two links away.
+
+    `paths` is how many links or pairs of links lead there. Next to the start, there is the weight of the
+    heaviest link, and `link` is the one with most evidence; else `via` is the atom between that has the
+    fewest links, and `closeness` that of Adamic and Adar. `met` counts the links looked at for all.
+    """
+
+    handle: UUID
+    hops: int
+    paths: int
+    types: Sequence[str]
+    weight: float | None
+    link: UUID | None
+    via: UUID | None
+    closeness: float | None
+    met: int
+
+
+@dataclass(frozen=True, slots=True)
+class TypeCount:
+    """How many atoms of a type certain sources say are there, and their evidence."""
+
+    type: str
+    is_link: bool
+    sources: Sources
+    atoms: int
+    positive: float
+    count: float
+    seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionTotals:
+    """How many atoms have attention, how many of them are never forgotten, and how much it is."""
+
+    atoms: int
+    kept: int
+    sti: float
+    lti: float
+    attended_at: datetime | None
+
+
+class GraphViewsDAO(GraphDAO):
+    """Reads what is shown of the atoms of one space."""
+
+    async def by_prefix(self, first: UUID, last: UUID, limit: int = 2) -> list[UUID]:
+        """The handles of atoms from one handle to another."""
+        rows = await self._executor.fetch("graph_views.by_prefix", self.space, first, last, limit)
+        return [row["handle"] for row in rows]
+
+    async def called(self, handles: Sequence[UUID]) -> dict[UUID, CalledAtom]:
+        """What those of the atoms that are there are called."""
+        rows = await self._executor.fetch("graph_views.called", self.space, list(handles))
+        return {row["handle"]: CalledAtom(*row) for row in rows}
+
+    async def by_name(
+        self, types: Sequence[str], prefix: str, *, after: tuple[str, str] = ("", ""), limit: int = 100
+    ) -> list[UUID]:
+        """Nodes whose names begin with a prefix, by type and name, behind the node of a type and name."""
+        type_, name = after
+        rows = await self._executor.fetch(
+            "graph_views.by_name", self.space, list(types), clean_text(prefix), type_, limit, clean_text(name)
+        )
+        return [row["handle"] for row in rows]
+
+    async def near(
+        self, handle: UUID, types: Sequence[str] | None = None, *, limit: int = 100, fan_out: int = FAN_OUT
+    ) -> list[NearAtom]:
+        """The atoms at the other ends of an atom's links of two: by weight, then those with most links."""
+        wanted = None if types is None else list(types)
+        rows = await self._executor.fetch(
+            "graph_views.neighbours", self.space, handle, wanted, limit, fan_out
+        )
+        return [NearAtom(*row) for row in rows]
+
+    async def second_neighbours(
+        self,
+        handle: UUID,
+        types: Sequence[str] | None = None,
+        *,
+        of_type: str | None = None,
+        limit: int = 100,
+        fan_out: int = FAN_OUT,
+    ) -> list[NearAtom]:
+        """The atoms two links away and not one, the closest first."""
+        wanted = None if types is None else list(types)
+        rows = await self._executor.fetch(
+            "graph_views.second_neighbours", self.space, handle, wanted, limit, fan_out, of_type
+        )
+        return [NearAtom(*row) for row in rows]
+
+    async def incoming_counts(self, handles: Sequence[UUID]) -> dict[UUID, dict[str, int]]:
+        """How many links of each type have atoms in their outgoing sets."""
+        rows = await self._executor.fetch("graph_views.incoming_counts", self.space, list(handles))
+        found: dict[UUID, dict[str, int]] = {}
+        for row in rows:
+            found.setdefault(row["handle"], {})[row["type"]] = row["links"]
+        return found
+
+    async def counts(self) -> list[TypeCount]:
+        """How many atoms there are, by type and source."""
+        rows = await self._executor.fetch("graph_views.counts", self.space)
+        return [
+            TypeCount(
+                row["type"], row["is_link"], Sources(row["sources"]), row["atoms"], row["positive"],
+                row["count"], row["seen_at"],
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    async def attention_totals(self) -> AttentionTotals:
+        """How much attention all atoms have, as it was when it was last set."""
+        row = await self._executor.fetchrow("graph_views.attended", self.space)
+        assert row is not None
+        return AttentionTotals(*row)
+
+    async def count_tombstones(self) -> int:
+        """How many atoms are gone and remembered as such."""
+        found: int = await self._executor.fetchval("graph_views.tombstones", self.space)
+        return found
+
+    async def sizes(self) -> dict[str, int]:
+        """How many bytes each table of the graph takes on disk, indexes included, of all spaces together."""
+        rows = await self._executor.fetch("graph_views.sizes")
+        return {row["name"]: row["bytes"] for row in rows}

@@ -1,0 +1,430 @@
+"""The knowledge graph for people: atoms by what they are called, what is near them, and how much there is.
+
+Atoms are named by their text forms, see `maia.graphing.forms`: `tag:music`, `tagged(video:ID, tag:music)`, or
+the first characters of a handle. FormError points at what can't be read; NoSuchAtom says what there isn't.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from uuid import UUID
+
+from atlas.adapters.graph import OWN, Atom, Sources, Value
+from maia.graphing.forms import NodeForm, canonical, parse_form
+from maia.graphing.naming import Named, NoSuchAtom, check_type, handle_of, name_atoms, resolve
+from maia.learning.truth import TruthValue
+
+if TYPE_CHECKING:
+    from atlas.adapters.graph_views import GraphViewsDAO, NearAtom
+    from atlas.composition import Atlas
+
+SourceName = Literal["facts", "derived", "people", "sites"]
+
+MOST: Final = 10_000
+"""So many atoms are shown at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class AtomRef:
+    """An atom by its handle, its text form, and what people call it, None if that is the same."""
+
+    handle: str
+    atom: str
+    type: str
+    shown: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtomView(AtomRef):
+    """An atom with its truth value and attention.
+
+    Of `count` observations by all sites, `positive` say that it is true; strength and confidence follow from
+    these. `outgoing` is None for nodes. Attention is as of `attended_at`, None if it never had any.
+    """
+
+    outgoing: tuple[AtomRef, ...] | None
+    strength: float
+    confidence: float
+    positive: float
+    count: float
+    weight: float | None
+    sources: tuple[SourceName, ...]
+    seen_at: datetime
+    sti: float
+    lti: float
+    vlti: int
+    attended_at: datetime | None
+
+
+ShownValue: TypeAlias = tuple[float, ...] | tuple[str, ...] | tuple[AtomRef, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtomDetails(AtomView):
+    """An atom with its values by key, and how many links of each type have it in their outgoing set.
+
+    `own_pos` and `own_neg` are this site's observations. A value is a vector of numbers, of texts, or of
+    atoms.
+    """
+
+    own_pos: int
+    own_neg: int
+    values: Mapping[str, ShownValue]
+    incoming: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class AtomPage:
+    """Some atoms; `next` is where the next ones begin, None if there are no more."""
+
+    atoms: tuple[AtomView, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourView:
+    """An atom one or two links away.
+
+    `paths` is how many links, or pairs of links, lead there. One link away, `types` are those of the links,
+    `weight` that of the heaviest, and `link` the one with most evidence. Two links away, `via` is the atom
+    between that has the fewest links, and `closeness` is the sum of 1 / ln(1 + links) over all atoms between.
+    """
+
+    neighbour: AtomView
+    hops: Literal[1, 2]
+    paths: int
+    types: tuple[str, ...]
+    weight: float | None
+    link: AtomView | None
+    via: AtomRef | None
+    closeness: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """An atom's neighbours: one link away first.
+
+    `sampled` says that an atom on the way has more links than are looked at, so that some may be missing.
+    """
+
+    of: AtomRef
+    neighbours: tuple[NeighbourView, ...]
+    sampled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TypeFigures:
+    """How many atoms of a type there are, by who says so; one may count for several sources."""
+
+    type: str
+    is_link: bool
+    what: str
+    atoms: int
+    by_source: Mapping[SourceName, int]
+    positive: float
+    count: float
+    seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class GraphStats:
+    """How much there is in a space.
+
+    `sti` and `lti` are sums over the `attended` atoms, `kept` of which are never forgotten. `bytes` is what
+    each table takes on disk with its indexes, of all spaces together. `gone` counts tombstones.
+    """
+
+    now: datetime
+    space: str
+    nodes: int
+    links: int
+    types: tuple[TypeFigures, ...]
+    positive: float
+    count: float
+    attended: int
+    kept: int
+    sti: float
+    lti: float
+    attended_at: datetime | None
+    seen_at: datetime | None
+    gone: int
+    bytes: Mapping[str, int]
+
+
+async def spaces(atlas: Atlas) -> dict[str, int]:
+    """The spaces by name: this site's own graph, and read-only copies of parts of others'."""
+    return {each.name: each.id for each in await _dao(atlas, OWN).spaces()}
+
+
+async def space_named(atlas: Atlas, name: str) -> int:
+    """The number of a space; NoSuchAtom lists those that there are."""
+    known = await spaces(atlas)
+    if name not in known:
+        raise NoSuchAtom(f"there is no space {name}; there are {', '.join(known)}")
+    return known[name]
+
+
+async def get(atlas: Atlas, texts: Sequence[str], *, space: int = OWN) -> list[AtomDetails]:
+    """Atoms with their values, in the order asked for; those that aren't there are left out."""
+    dao = _dao(atlas, space)
+    handles = await resolve(dao, [parse_form(text) for text in texts])
+    atoms = {each.handle: each for each in await dao.get(handles)}
+    values: dict[UUID, list[Value]] = {}
+    for each in await dao.values(list(atoms)):
+        values.setdefault(each.handle, []).append(each)
+    links = await dao.incoming_counts(list(atoms))
+    within = (handle for of in values.values() for value in of for handle in value.handles or ())
+    names = await name_atoms(dao, [*atoms, *within])
+    return [
+        _details(atoms[handle], names, values.get(handle, []), links.get(handle, {}))
+        for handle in dict.fromkeys(handles)
+        if handle in atoms
+    ]
+
+
+async def find(
+    atlas: Atlas,
+    text: str = "",
+    *,
+    type_: str | None = None,
+    after: str | None = None,
+    limit: int = 100,
+    space: int = OWN,
+) -> AtomPage:
+    """Nodes whose names begin with a text, which may have a type before it, by type and name.
+
+    `after` is where another page said that the next one begins.
+    """
+    dao = _dao(atlas, space)
+    known = await dao.types()
+    prefix, named = text, type_
+    before, colon, behind = text.partition(":")
+    if type_ is None and colon and before in known and not known[before].is_link:
+        named, prefix = before, behind
+    if named is not None:
+        check_type(named, known, is_link=False)
+        prefix = canonical(NodeForm(named, prefix)).name if prefix else ""
+    types = [each.name for each in known.values() if not each.is_link and named in (None, each.name)]
+    begin = ("", "") if after is None else _place_of(after)
+    found = await dao.by_name(types, prefix, after=begin, limit=limit + 1)
+    views = await _views(dao, found[:limit])
+    return AtomPage(tuple(views), views[-1].atom if len(found) > limit and views else None)
+
+
+async def incoming(
+    atlas: Atlas,
+    text: str,
+    *,
+    types: Sequence[str] | None = None,
+    after: str | None = None,
+    limit: int = 100,
+    space: int = OWN,
+) -> AtomPage:
+    """The links that have an atom in their outgoing set, by handle; NoSuchAtom if it isn't there."""
+    dao = _dao(atlas, space)
+    handle = await _there(dao, text)
+    begin = UUID(int=0) if after is None else await handle_of(dao, after)
+    links = await dao.incoming(handle, await _link_types(dao, types), after=begin, limit=limit + 1)
+    names = await name_atoms(dao, [each.handle for each in links[:limit]])
+    views = tuple(_view(each, names) for each in links[:limit])
+    return AtomPage(views, views[-1].handle if len(links) > limit else None)
+
+
+async def neighbours(
+    atlas: Atlas,
+    text: str,
+    *,
+    hops: int = 1,
+    types: Sequence[str] | None = None,
+    limit: int = 100,
+    space: int = OWN,
+) -> Neighbourhood:
+    """The atoms that an atom is linked with by links of two, at most `limit` one hop away and as many two.
+
+    NoSuchAtom if it isn't there.
+    """
+    from atlas.adapters.graph_views import FAN_OUT
+
+    dao = _dao(atlas, space)
+    handle = await _there(dao, text)
+    wanted = await _link_types(dao, types)
+    near = await dao.near(handle, wanted, limit=limit)
+    sampled = any(each.met >= FAN_OUT for each in near)
+    if hops > 1:
+        further = await dao.second_neighbours(handle, wanted, limit=limit)
+        near = [*near, *further]
+    handles = [each.handle for each in near] + [each.link for each in near if each.link]
+    atoms = {each.handle: each for each in await dao.get(handles)}
+    names = await name_atoms(dao, [handle, *atoms, *(each.via for each in near if each.via)])
+    views = tuple(_neighbour(each, atoms, names) for each in near if each.handle in atoms)
+    return Neighbourhood(_ref(names[handle]), views, sampled)
+
+
+async def most_attended(
+    atlas: Atlas, type_: str | None = None, *, limit: int = 100, space: int = OWN
+) -> list[AtomView]:
+    """The atoms with the highest short-term importance, as it was when it was last set."""
+    dao = _dao(atlas, space)
+    if type_ is not None:
+        check_type(type_, await dao.types())
+    atoms = await dao.most_attended(type_, limit=limit)
+    names = await name_atoms(dao, [each.handle for each in atoms])
+    return [_view(each, names) for each in atoms]
+
+
+async def stats(atlas: Atlas, *, space: int = OWN) -> GraphStats:
+    """How much there is in a space."""
+    dao = _dao(atlas, space)
+    types = await dao.types()
+    counts, attention = await dao.counts(), await dao.attention_totals()
+    names = {number: name for name, number in (await spaces(atlas)).items()}
+    figures = []
+    for name in dict.fromkeys(each.type for each in counts):
+        of_type = [each for each in counts if each.type == name]
+        by_source = {
+            source: sum(each.atoms for each in of_type if source in _source_names(each.sources))
+            for source in _source_names(Sources(15))
+        }
+        figures.append(
+            TypeFigures(
+                type=name,
+                is_link=types[name].is_link,
+                what=types[name].what,
+                atoms=sum(each.atoms for each in of_type),
+                by_source={source: atoms for source, atoms in by_source.items() if atoms},
+                positive=sum(each.positive for each in of_type),
+                count=sum(each.count for each in of_type),
+                seen_at=max(each.seen_at for each in of_type),
+            )
+        )
+    return GraphStats(
+        now=atlas.clock.now(),
+        space=names[space],
+        nodes=sum(each.atoms for each in figures if not each.is_link),
+        links=sum(each.atoms for each in figures if each.is_link),
+        types=tuple(figures),
+        positive=sum(each.positive for each in figures),
+        count=sum(each.count for each in figures),
+        attended=attention.atoms,
+        kept=attention.kept,
+        sti=attention.sti,
+        lti=attention.lti,
+        attended_at=attention.attended_at,
+        seen_at=max((each.seen_at for each in figures), default=None),
+        gone=await dao.count_tombstones(),
+        bytes=await dao.sizes(),
+    )
+
+
+async def _there(dao: GraphViewsDAO, text: str) -> UUID:
+    handle = await handle_of(dao, text)
+    if not await dao.get([handle]):
+        raise NoSuchAtom(f"there is no atom {text}: maia graph find lists those whose names begin alike")
+    return handle
+
+
+async def _link_types(dao: GraphViewsDAO, types: Sequence[str] | None) -> list[str] | None:
+    if not types:
+        return None
+    known = await dao.types()
+    return [check_type(each, known, is_link=True).name for each in types]
+
+
+async def _views(dao: GraphViewsDAO, handles: Sequence[UUID]) -> list[AtomView]:
+    """Those of the atoms that are there, in the same order."""
+    atoms = {each.handle: each for each in await dao.get(handles)}
+    names = await name_atoms(dao, atoms)
+    return [_view(atoms[handle], names) for handle in handles if handle in atoms]
+
+
+def _place_of(after: str) -> tuple[str, str]:
+    form = parse_form(after)
+    if not isinstance(form, NodeForm):
+        raise NoSuchAtom(f"{after} is no node: give the one that a page named as the next")
+    return form.type, form.name
+
+
+def _ref(named: Named) -> AtomRef:
+    return AtomRef(str(named.handle), named.text, named.type, named.shown)
+
+
+def _view(atom: Atom, names: Mapping[UUID, Named]) -> AtomView:
+    return AtomView(**_columns(atom, names))
+
+
+def _details(
+    atom: Atom, names: Mapping[UUID, Named], values: Sequence[Value], incoming: Mapping[str, int]
+) -> AtomDetails:
+    return AtomDetails(
+        **_columns(atom, names),
+        own_pos=atom.pos,
+        own_neg=atom.neg,
+        values={each.key: _shown_value(each, names) for each in values},
+        incoming=incoming,
+    )
+
+
+def _columns(atom: Atom, names: Mapping[UUID, Named]) -> dict[str, Any]:
+    named = names.get(atom.handle) or Named(atom.handle, atom.type, str(atom.handle), None, None)
+    truth = TruthValue.of_counts(atom.positive, atom.count - atom.positive)
+    ends = None if atom.outgoing is None else tuple(_ref(names[each]) for each in named.outgoing or ())
+    return {
+        "handle": str(atom.handle),
+        "atom": named.text,
+        "type": atom.type,
+        "shown": named.shown,
+        "outgoing": ends,
+        "strength": truth.strength,
+        "confidence": truth.confidence,
+        "positive": atom.positive,
+        "count": atom.count,
+        "weight": atom.weight,
+        "sources": _source_names(atom.sources),
+        "seen_at": atom.seen_at,
+        "sti": atom.sti,
+        "lti": atom.lti,
+        "vlti": atom.vlti,
+        "attended_at": atom.attended_at,
+    }
+
+
+def _shown_value(value: Value, names: Mapping[UUID, Named]) -> ShownValue:
+    if value.handles is not None:
+        return tuple(_ref(names[each]) for each in value.handles if each in names)
+    return tuple(value.texts) if value.texts is not None else tuple(value.floats or ())
+
+
+def _neighbour(near: NearAtom, atoms: Mapping[UUID, Atom], names: Mapping[UUID, Named]) -> NeighbourView:
+    link = atoms.get(near.link) if near.link else None
+    via = names.get(near.via) if near.via else None
+    return NeighbourView(
+        neighbour=_view(atoms[near.handle], names),
+        hops=1 if near.hops == 1 else 2,
+        paths=near.paths,
+        types=tuple(near.types),
+        weight=near.weight,
+        link=None if link is None else _view(link, names),
+        via=None if via is None else _ref(via),
+        closeness=near.closeness,
+    )
+
+
+def _source_names(sources: Sources) -> tuple[SourceName, ...]:
+    named: Iterable[tuple[Sources, SourceName]] = (
+        (Sources.FACTS, "facts"),
+        (Sources.DERIVED, "derived"),
+        (Sources.PEOPLE, "people"),
+        (Sources.SITES, "sites"),
+    )
+    return tuple(name for source, name in named if source in sources)
+
+
+def _dao(atlas: Atlas, space: int) -> GraphViewsDAO:
+    from atlas.adapters.graph_views import GraphViewsDAO
+
+    dao = GraphViewsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    dao.space = space
+    return dao
