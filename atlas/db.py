@@ -161,6 +161,10 @@ class Transaction(_Runner):
         self._connection, self._session = connection, session
         self._doomed = False
 
+    async def fetch_generated(self, label: str, sql: str, *args: Any) -> list[Row]:
+        """Run a SELECT that a query language was translated to; values must be arguments, not in its text."""
+        return await self._on_connection(label, lambda connection: connection.fetch(sql, *args))
+
     async def _on_connection(
         self, label: str, work: Callable[[Connection], Awaitable[_T]], *, repeatable: bool = True
     ) -> _T:

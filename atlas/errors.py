@@ -14,6 +14,7 @@ AtlasError
 │   ├── DataRefused          a value violates a type, CHECK, key or NOT NULL
 │   ├── EmbeddedServerError  the embedded server cannot be installed, started or reached
 │   ├── MigrationError       the schema cannot be brought to this version
+│   ├── QueryTooCostly       a query of the knowledge graph would read more than is allowed
 │   ├── StatementTimeout     a statement, or its wait for a lock, took longer than the settings allow
 │   ├── TransactionConflict  a deadlock or a serialization failure: run the transaction again
 │   └── UnknownCursor        a place in the change feed of another database, or of before a restoration
@@ -94,6 +95,10 @@ class EmbeddedServerError(DatabaseError):
 
 class MigrationError(DatabaseError):
     """The schema cannot be migrated."""
+
+
+class QueryTooCostly(DatabaseError):
+    """The query would cost more than is allowed."""
 
 
 class StatementTimeout(DatabaseError):

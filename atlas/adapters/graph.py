@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import IntFlag
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 from uuid import UUID
 
 from atlas.adapters.dao import DAO, json_text
@@ -204,7 +204,7 @@ class GraphDAO(DAO):
     space: int = OWN
     _types: Mapping[str, AtomType] | None = None
 
-    def of(self, space: int) -> GraphDAO:
+    def of(self, space: int) -> Self:
         """The same for another space."""
         other = self._on(self._executor)
         other.space = space

@@ -1,0 +1,8 @@
+-- What the planner must know of the knowledge graph to judge its queries: how many ends links of each type have, which it would
+-- take for rare whatever the number, and which ends are those of each type.
+
+CREATE STATISTICS atoms_shape (mcv) ON type, (cardinality(outgoing)) FROM atoms;
+
+CREATE STATISTICS incoming_shape (mcv) ON type, position FROM incoming;
+
+ALTER TABLE incoming ALTER COLUMN target SET STATISTICS 1000, ALTER COLUMN other SET STATISTICS 1000;
