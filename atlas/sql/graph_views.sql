@@ -134,3 +134,16 @@ FROM incoming
 WHERE space = $1::smallint AND target = ANY ($2::uuid[])
 GROUP BY target, type
 ORDER BY target, type;
+
+-- name: expand
+-- From each of the atoms $2 of space $1 over at most $4 links of two each, of the types $3 (NULL: all), to the atoms at their other
+-- ends: each once, with the link and the atom from which it was reached, the first by handle.
+SELECT DISTINCT ON (i.other) i.other AS handle, i.link, i.target AS via
+FROM unnest($2::uuid[]) AS wanted (handle)
+CROSS JOIN LATERAL (
+    SELECT i.other, i.link, i.target FROM incoming AS i
+    WHERE i.space = $1::smallint AND i.target = wanted.handle AND i.other IS NOT NULL
+        AND ($3::text[] IS NULL OR i.type = ANY ($3::text[]))
+    LIMIT $4
+) AS i
+ORDER BY i.other, i.target, i.link;
