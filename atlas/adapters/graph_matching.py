@@ -25,10 +25,10 @@ from atlas.adapters.graph import MOST_OUTGOING, AtomType, GraphDAO
 from atlas.db import Row, Transaction
 from atlas.errors import DataRefused, QueryTooCostly, StatementTimeout
 
-Property = Literal["strength", "confidence", "count", "weight", "sti", "lti", "name"]
-Comparison = Literal[">=", "<=", ">", "<"]
+Property: TypeAlias = Literal["strength", "confidence", "count", "weight", "sti", "lti", "name"]
+Comparison: TypeAlias = Literal[">=", "<=", ">", "<"]
 PROPERTIES: Final[tuple[Property, ...]] = get_args(Property)
-Mode = Literal["rows", "distinct", "tally", "count", "count_distinct"]
+Mode: TypeAlias = Literal["rows", "distinct", "tally", "count", "count_distinct"]
 BOUNDABLE: Final = PROPERTIES[:-1]
 COMPARISONS: Final[tuple[Comparison, ...]] = get_args(Comparison)
 
@@ -287,7 +287,7 @@ def _variables_of(clause: Clause) -> list[Variable]:
 def statement(
     space: int, types: Mapping[str, AtomType], template: Template, wanted: Wanted, sides: Sequence[int]
 ) -> tuple[str, list[Any]]:
-    """The SELECT of a query, and its arguments, if each clause is read from one of its ends, or its link (0)."""
+    """The SELECT of a query and its arguments, if each clause is read from one of its ends, or its link (0)."""
     return _Statement(space, types, wanted.half).text(template, wanted, sides)
 
 

@@ -47,6 +47,15 @@ class NearAtom:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """An atom that was reached over a link from another atom."""
+
+    handle: UUID
+    link: UUID
+    via: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class TypeCount:
     """How many atoms of a type certain sources say are there, and their evidence."""
 
@@ -118,6 +127,14 @@ class GraphViewsDAO(GraphDAO):
             "graph_views.second_neighbours", self.space, handle, wanted, limit, fan_out, of_type
         )
         return [NearAtom(*row) for row in rows]
+
+    async def expand(
+        self, handles: Sequence[UUID], types: Sequence[str] | None = None, *, fan_out: int
+    ) -> list[Step]:
+        """The atoms at the other ends of some atoms' links of two, each once."""
+        wanted = None if types is None else list(types)
+        rows = await self._executor.fetch("graph_views.expand", self.space, list(handles), wanted, fan_out)
+        return [Step(*row) for row in rows]
 
     async def incoming_counts(self, handles: Sequence[UUID]) -> dict[UUID, dict[str, int]]:
         """How many links of each type have atoms in their outgoing sets."""

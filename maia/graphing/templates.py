@@ -245,7 +245,7 @@ def _one_of(known: Sequence[_T], found: str | None) -> _T | None:
 
 
 def parse_order(text: str) -> Order:
-    """By what to sort: `?link.weight`, the greatest first; `?video.name`, by alphabet; or with asc or desc."""
+    """By what to sort: `?link.weight`, the greatest first; `?video.name`, by name; or with asc or desc."""
     reader = _QueryReader(text)
     name = reader.variable()
     reader.expect(".", "the variable")
@@ -277,14 +277,31 @@ def parse_variable(text: str) -> Variable:
 
 async def template_of(dao: GraphViewsDAO, query: QueryForm) -> Template:
     """The template that a query means; constants are found, links in links become clauses of their own."""
-    constants = list(dict.fromkeys(_constants(query.items)))
+    constants = constants_of(query)
     handles = dict(zip(constants, await resolve(dao, constants), strict=True))
     return _Binder(query, await dao.types(), handles).template()
 
 
-def shown_variables(template: Template) -> tuple[Variable, ...]:
-    """The variables that have a name, in the order in which they come."""
-    return tuple(each for each in template.variables if not each.is_implied)
+def shown_variables(query: QueryForm, template: Template) -> tuple[Variable, ...]:
+    """The variables that have a name and are bound, in the order in which they come in the text."""
+    bound = set(template.variables)
+    named = dict.fromkeys(map(Variable, _names(query.items)))
+    return tuple(each for each in named if each in bound)
+
+
+def _names(items: Iterable[ItemForm | TermForm]) -> Iterable[str]:
+    for item in items:
+        match item:
+            case ClauseForm():
+                yield from [item.name] if item.name else []
+                yield from _names(item.outgoing)
+            case VariableForm():
+                yield item.name
+
+
+def constants_of(query: QueryForm) -> list[Form]:
+    """The constants of a query, and of links that are constants also their ends."""
+    return list(dict.fromkeys(_constants(query.items)))
 
 
 def _constants(items: Iterable[Any]) -> Iterable[Form]:

@@ -12,19 +12,31 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from uuid import UUID
 
-from atlas.adapters.graph import OWN, Atom, Sources, Value
+from atlas.adapters.graph import AT_ONCE, OWN, Atom, Sources, Value
+from atlas.wording import counted
 from maia.graphing.forms import NodeForm, canonical, parse_form
 from maia.graphing.naming import Named, NoSuchAtom, check_type, handle_of, name_atoms, resolve
-from maia.learning.truth import TruthValue
+from maia.graphing.templates import (
+    constants_of,
+    parse_order,
+    parse_query,
+    parse_variable,
+    shown_variables,
+    template_of,
+)
+from maia.learning.truth import PERSONALITY, TruthValue
 
 if TYPE_CHECKING:
+    from atlas.adapters.graph_matching import Mode
     from atlas.adapters.graph_views import GraphViewsDAO, NearAtom
     from atlas.composition import Atlas
+    from maia.graphing.templates import QueryForm
 
 SourceName = Literal["facts", "derived", "people", "sites"]
 
 MOST: Final = 10_000
 """So many atoms are shown at most."""
+_SIMILAR: Final = "similar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +125,68 @@ class Neighbourhood:
     of: AtomRef
     neighbours: tuple[NeighbourView, ...]
     sampled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PathView:
+    """The atoms of a shortest path, and the link between each and the next, one less.
+
+    Both are empty if there is no path of that length; `note` says so, or that the search gave up.
+    """
+
+    atoms: tuple[AtomRef, ...]
+    links: tuple[AtomView, ...]
+    visited: int
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarAtom:
+    """An atom with its likeness: the weight of a link `similar`, or else the closeness of Adamic and Adar."""
+
+    atom: AtomView
+    likeness: float
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarAtoms:
+    """The atoms most like another, of its type, and how that was told.
+
+    `links` are derived beforehand; until there are any, atoms are alike that share `neighbours` which few
+    others have.
+    """
+
+    of: AtomRef
+    by: Literal["links", "neighbours"]
+    atoms: tuple[SimilarAtom, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryRow:
+    """An atom for each variable, and how often they were found, if that was asked for."""
+
+    atoms: tuple[AtomView, ...]
+    tally: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAnswer:
+    """What a query found.
+
+    `total` is given if it was only to count, `plan` and `sql` if it was only to explain. `cost` is in
+    PostgreSQL's units. `more` says that there are more rows; `missing` are atoms of the query that aren't
+    there, without which nothing can be found.
+    """
+
+    query: str
+    variables: tuple[str, ...]
+    rows: tuple[QueryRow, ...]
+    total: int | None
+    more: bool
+    cost: float
+    missing: tuple[str, ...]
+    plan: tuple[str, ...] | None = None
+    sql: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +337,103 @@ async def neighbours(
     return Neighbourhood(_ref(names[handle]), views, sampled)
 
 
+async def path(
+    atlas: Atlas,
+    start: str,
+    goal: str,
+    *,
+    types: Sequence[str] | None = None,
+    most_links: int | None = None,
+    space: int = OWN,
+) -> PathView:
+    """A shortest path between two atoms over links of two; NoSuchAtom if one of them isn't there."""
+    from maia.graphing.paths import MOST_LINKS, shortest_path
+
+    dao, most = _dao(atlas, space), most_links or MOST_LINKS
+    ends = await _there(dao, start), await _there(dao, goal)
+    found = await shortest_path(dao, *ends, await _link_types(dao, types), most_links=most)
+    links = {each.handle: each for each in await dao.get(found.links)}
+    names = await name_atoms(dao, [*found.atoms, *found.links])
+    note = None
+    if not found.atoms:
+        note = (
+            f"There is no path of at most {counted(most, 'link')}."
+            if found.is_certain
+            else f"The search gave up after {found.visited:,} atoms: name the types of links to follow."
+        )
+    return PathView(
+        tuple(_ref(names[each]) for each in found.atoms if each in names),
+        tuple(_view(links[each], names) for each in found.links if each in links),
+        found.visited,
+        note,
+    )
+
+
+async def similar(atlas: Atlas, text: str, *, limit: int = 10, space: int = OWN) -> SimilarAtoms:
+    """The atoms of the same type that are most like an atom, the likest first; NoSuchAtom if there is none."""
+    dao = _dao(atlas, space)
+    handle = await _there(dao, text)
+    [atom] = await dao.get([handle])
+    near = await dao.near(handle, [_SIMILAR], limit=limit, fan_out=MOST)
+    by: Literal["links", "neighbours"] = "links" if near else "neighbours"
+    if not near:
+        near = await dao.second_neighbours(handle, of_type=atom.type, limit=limit)
+    atoms = {each.handle: each for each in await dao.get([each.handle for each in near])}
+    names = await name_atoms(dao, [handle, *atoms])
+    return SimilarAtoms(
+        _ref(names[handle]),
+        by,
+        tuple(
+            SimilarAtom(
+                _view(atoms[each.handle], names), (each.weight if by == "links" else each.closeness) or 0.0
+            )
+            for each in near
+            if each.handle in atoms
+        ),
+    )
+
+
+async def query(
+    atlas: Atlas,
+    text: str,
+    *,
+    show: Sequence[str] | None = None,
+    mode: Mode = "rows",
+    order: Sequence[str] = (),
+    limit: int = 100,
+    explain: bool = False,
+    max_cost: float | None = None,
+    timeout_s: float | None = None,
+    space: int = OWN,
+) -> QueryAnswer:
+    """What matches a query: the atoms of the variables to show, or of all that have a name.
+
+    How a query is written, `maia.graphing.templates` says; `order` has texts such as `?link.weight`. With
+    `explain`, it is only planned. QueryTooCostly or StatementTimeout if it takes too much.
+    """
+    from atlas.adapters.graph_matching import MAX_COST, TIMEOUT_S, GraphMatchingDAO, Wanted
+
+    dao, form = _dao(atlas, space), parse_query(text)
+    template = await template_of(dao, form)
+    shown = tuple(map(parse_variable, show or ())) or shown_variables(form, template)
+    wanted = Wanted(shown, mode, tuple(map(parse_order, order)), limit, PERSONALITY)
+    matching = GraphMatchingDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).of(space)
+    limit_s = timeout_s or TIMEOUT_S
+    if explain:
+        plan = await matching.explain(template, wanted, timeout_s=limit_s)
+        names = tuple(map(str, shown))
+        return QueryAnswer(str(form), names, (), None, False, plan.cost, (), plan.lines, plan.sql)
+    found = await matching.match(template, wanted, max_cost=max_cost or MAX_COST, timeout_s=limit_s)
+    views = await _views_of(dao, {each for row in found.rows for each in row})
+    rows = tuple(
+        QueryRow(tuple(views[each] for each in row), None if found.tallies is None else found.tallies[nth])
+        for nth, row in enumerate(found.rows)
+        if all(each in views for each in row)
+    )
+    missing = () if rows or found.total else await _missing(dao, form)
+    return QueryAnswer(str(form), tuple(map(str, shown)), rows, found.total, found.more, found.cost, missing)
+
+
 async def most_attended(
     atlas: Atlas, type_: str | None = None, *, limit: int = 100, space: int = OWN
 ) -> list[AtomView]:
@@ -335,9 +506,25 @@ async def _link_types(dao: GraphViewsDAO, types: Sequence[str] | None) -> list[s
 
 async def _views(dao: GraphViewsDAO, handles: Sequence[UUID]) -> list[AtomView]:
     """Those of the atoms that are there, in the same order."""
-    atoms = {each.handle: each for each in await dao.get(handles)}
-    names = await name_atoms(dao, atoms)
-    return [_view(atoms[handle], names) for handle in handles if handle in atoms]
+    views = await _views_of(dao, handles)
+    return [views[handle] for handle in handles if handle in views]
+
+
+async def _views_of(dao: GraphViewsDAO, handles: Iterable[UUID]) -> dict[UUID, AtomView]:
+    wanted = sorted(set(handles))
+    atoms: list[Atom] = []
+    for start in range(0, len(wanted), AT_ONCE):
+        atoms += await dao.get(wanted[start : start + AT_ONCE])
+    names = await name_atoms(dao, [each.handle for each in atoms])
+    return {each.handle: _view(each, names) for each in atoms}
+
+
+async def _missing(dao: GraphViewsDAO, form: QueryForm) -> tuple[str, ...]:
+    """The constants of a query that aren't there."""
+    constants = constants_of(form)
+    handles = await resolve(dao, constants)
+    there = {each.handle for each in await dao.get(handles)}
+    return tuple(str(each) for each, handle in zip(constants, handles, strict=True) if handle not in there)
 
 
 def _place_of(after: str) -> tuple[str, str]:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from atlas.adapters.graph import Attention, Evidence, GraphDAO, Link, Node, Sources, Value, node_handle
+from atlas.adapters.graph_views import GraphViewsDAO
+from atlas.clock import FixedClock
 from atlas.composition import Atlas
+from atlas.config import Settings
+from atlas.errors import DataRefused
 from maia.graphing.forms import FormError
 from maia.graphing.naming import NoSuchAtom
+from maia.graphing.paths import shortest_path
 from maia.views import graph
 from maia.views.words import plain
 from tests.growth import store_video
@@ -146,3 +157,141 @@ async def test_stats_count_by_type_and_source(atlas: Atlas, small: GraphDAO) -> 
     assert (await graph.stats(atlas, space=await graph.space_named(atlas, "own"))) == found
     with pytest.raises(NoSuchAtom, match="there are own"):
         await graph.space_named(atlas, "mars")
+
+
+async def test_the_shortest_path_is_found_over_links_that_are_allowed(atlas: Atlas, small: GraphDAO) -> None:
+    far = Link("related_to", (Node("concept", "x"), Link("tagged", (VIDEOS[5], MUSIC))))
+    await small.add([far, Node("concept", "alone"), Link("related_to", (CHANNEL, Node("concept", "x")))])
+    found = await graph.path(atlas, "channel:UC-one", "tag:live")
+    assert [each.atom for each in found.atoms] == ["channel:UC-one", "video:v0", "tag:music", "tag:live"]
+    assert [each.atom for each in found.links] == [
+        "uploaded_by(video:v0, channel:UC-one)",
+        "tagged(video:v0, tag:music)",
+        f"co_occurs({', '.join(sorted(['tag:live', 'tag:music'], key=ordered))})",
+    ]
+    assert found.note is None
+    tagged = await graph.path(atlas, "video:v0", "video:v3", types=["tagged"])
+    assert [each.atom for each in tagged.atoms] == ["video:v0", "tag:music", "video:v3"]
+    assert [each.atom for each in (await graph.path(atlas, "tag:live", "tag:live")).atoms] == ["tag:live"]
+    short = await graph.path(atlas, "channel:UC-one", "tag:live", most_links=2)
+    assert (short.atoms, short.note) == ((), "There is no path of at most 2 links.")
+    none = await graph.path(atlas, "channel:UC-one", "concept:alone")
+    assert (none.atoms, none.links, none.note) == ((), (), "There is no path of at most 8 links.")
+
+
+@dataclass(frozen=True)
+class OnRunner:
+    """A graph for what Hypothesis repeats, which it calls outside of a loop."""
+
+    runner: asyncio.Runner
+    atlas: Atlas
+
+    def dao(self, drawn: object) -> GraphViewsDAO:
+        """A space of its own for what was drawn."""
+        space = int.from_bytes(sha256(repr(drawn).encode()).digest()[:2]) % 32_000 + 1
+        dao = GraphViewsDAO(self.atlas.db, clock=self.atlas.clock, settings=self.atlas.settings)
+        return dao.of(space)
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        self.runner.run(work)
+
+
+@pytest.fixture
+def views_on_runner(atlas_settings: Settings, clock: FixedClock) -> Iterator[OnRunner]:
+    with asyncio.Runner() as runner:
+        opening = Atlas.open(atlas_settings, clock=clock)
+        yield OnRunner(runner, runner.run(opening.__aenter__()))
+        runner.run(opening.__aexit__(None, None, None))
+
+
+def ordered(text: str) -> str:
+    type_, _, name = text.partition(":")
+    return str(node_handle(type_, name))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(edges=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=4, max_size=16))
+def test_paths_are_as_short_as_in_a_search_of_all(
+    views_on_runner: OnRunner, edges: list[tuple[int, int]]
+) -> None:
+    views_on_runner.run(compare_paths(views_on_runner.dao(edges), edges))
+
+
+async def compare_paths(dao: GraphViewsDAO, edges: list[tuple[int, int]]) -> None:
+    names = [Node("concept", str(nth)) for nth in range(10)]
+    await dao.add([*names, *(Link("related_to", (names[a], names[b])) for a, b in edges)])
+    handles = [node_handle("concept", str(nth)) for nth in range(10)]
+    lengths, rim = {0: 0}, [0]
+    while rim:
+        near = {b for a, b in edges if a in rim} | {a for a, b in edges if b in rim}
+        rim = [each for each in near if each not in lengths]
+        lengths |= dict.fromkeys(rim, max(lengths.values()) + 1)
+    for goal in range(10):
+        found = await shortest_path(dao, handles[0], handles[goal], most_links=20)
+        assert (len(found.links) if found.atoms else None) == lengths.get(goal)
+        links = {each.handle: set(each.outgoing or ()) for each in await dao.get(found.links)}
+        for nth, link in enumerate(found.links):
+            assert links[link] == {found.atoms[nth], found.atoms[nth + 1]}
+
+
+async def test_similar_atoms_are_by_links_or_else_by_neighbours(atlas: Atlas, small: GraphDAO) -> None:
+    alike = await graph.similar(atlas, "video:v0", limit=3)
+    assert (alike.by, alike.of.atom, alike.atoms[0].atom.atom) == ("neighbours", "video:v0", "video:v1")
+    assert len(alike.atoms) == 3
+    await small.add(
+        [
+            Link("similar", (VIDEOS[0], video), weight=weight)
+            for video, weight in zip(VIDEOS[3:], (0.5, 0.9, 0.7))
+        ],
+        Sources.DERIVED,
+    )
+    alike = await graph.similar(atlas, "video:v0", limit=2)
+    assert alike.by == "links"
+    assert [(each.atom.atom, round(each.likeness, 3)) for each in alike.atoms] == [
+        ("video:v4", 0.9),
+        ("video:v5", 0.7),
+    ]
+
+
+async def test_queries_answer_with_what_people_call_atoms(atlas: Atlas, small: GraphDAO) -> None:
+    found = await graph.query(
+        atlas, "tagged(?video, tag:Music), uploaded_by(?video, ?channel), inherits(?video, category:music)"
+    )
+    assert (found.variables, found.more, found.missing) == (("?video", "?channel"), False, ())
+    [row] = found.rows
+    assert [(each.atom, each.shown) for each in row.atoms] == [
+        ("video:v0", "A song"),
+        ("channel:UC-one", "Channel UC-one"),
+    ]
+    pairs = await graph.query(atlas, "tagged(?a:video, ?tag), tagged(?b, ?tag), ?a != ?b, ?tag != tag:music")
+    assert sorted(row.atoms[0].atom for row in pairs.rows) == ["video:v0", "video:v1"]
+    tally = await graph.query(atlas, "tagged(?v, ?tag)", show=["tag"], mode="tally")
+    assert (tally.rows[0].atoms[0].atom, tally.rows[0].tally) == ("tag:music", 6)
+    assert (await graph.query(atlas, "tagged(?v, ?tag), not tagged(?v, tag:music)", mode="count")).total == 0
+    heavy = await graph.query(atlas, "?l = co_occurs(?a, ?b)[weight >= 2, count < 9]", order=["?a.name"])
+    assert [row.atoms[1].atom for row in heavy.rows] == ["tag:live", "tag:music"]
+    inner = Link("tagged", (VIDEOS[0], MUSIC))
+    await small.add([Link("evidence_for", (Node("pattern", "p"), inner))])
+    nested = await graph.query(atlas, "evidence_for(?p, tagged(?v, tag:music))")
+    assert [[each.atom for each in row.atoms] for row in nested.rows] == [["pattern:p", "video:v0"]]
+    constant = await graph.query(
+        atlas, "evidence_for(?p, tagged(video:v0, tag:music)), tagged(video:v0, tag:music)"
+    )
+    assert len(constant.rows) == 1
+    plan = await graph.query(atlas, "tagged(?v, tag:music)", explain=True)
+    assert plan.plan is not None
+    assert "incoming" in (plan.sql or "")
+
+
+async def test_queries_that_find_nothing_or_make_no_sense_say_why(atlas: Atlas, small: GraphDAO) -> None:
+    none = await graph.query(atlas, 'tagged(?v, tag:musik), tagged(?v, tag:"a \\"b\\", c")')
+    assert (none.rows, none.missing) == ((), ("tag:musik",))
+    with pytest.raises(FormError, match="planet is no type of links; there are") as refused:
+        await graph.query(atlas, "tagged(?v, tag:music), planet(?v)")
+    assert refused.value.at == 23
+    with pytest.raises(FormError, match="can't have links with variables"):
+        await graph.query(atlas, "tagged(?v, ?t), not evidence_for(?p, tagged(?v, ?t))")
+    with pytest.raises(NoSuchAtom, match="planet is no type of nodes"):
+        await graph.query(atlas, "tagged(?v, planet:x)")
+    with pytest.raises(DataRefused, match=r"\?w is in no clause"):
+        await graph.query(atlas, "tagged(?v, ?t), ?v != ?w")
