@@ -301,21 +301,21 @@ class GraphDAO(DAO):
 
     async def get(self, handles: Sequence[UUID]) -> list[Atom]:
         """Those of the atoms that are there, in the order of their handles."""
-        return _atoms(await self._executor.fetch("graph.get", self.space, list(handles)))
+        return atoms_of(await self._executor.fetch("graph.get", self.space, list(handles)))
 
     async def find(self, type_: str, prefix: str = "", *, after: str = "", limit: int = 100) -> list[Atom]:
         """Nodes of a type whose names begin with a prefix, after a name, in the order of their names."""
         rows = await self._executor.fetch(
             "graph.find", self.space, type_, clean_text(prefix), clean_text(after), limit
         )
-        return _atoms(rows)
+        return atoms_of(rows)
 
     async def incoming(
         self, handle: UUID, types: Sequence[str] | None = None, *, after: UUID = FIRST, limit: int = 100
     ) -> list[Atom]:
         """The links that have an atom in their outgoing set, after a handle, by their handles."""
         rows = await self._executor.fetch("graph.incoming", self.space, handle, _list(types), after, limit)
-        return _atoms(rows)
+        return atoms_of(rows)
 
     async def neighbours(
         self, handles: Sequence[UUID], types: Sequence[str] | None = None, *, limit: int = 100
@@ -374,7 +374,7 @@ class GraphDAO(DAO):
 
     async def most_attended(self, type_: str | None = None, *, limit: int = 100) -> list[Atom]:
         """The atoms with the highest short-term importance, as it was when it was last set."""
-        return _atoms(await self._executor.fetch("graph.most_attended", self.space, type_, limit))
+        return atoms_of(await self._executor.fetch("graph.most_attended", self.space, type_, limit))
 
 
 class _Collector:
@@ -461,7 +461,7 @@ def _checked_name(name: str) -> str:
     return cleaned
 
 
-def _atoms(rows: Iterable[Any]) -> list[Atom]:
+def atoms_of(rows: Iterable[Any]) -> list[Atom]:
     return [_atom(*row) for row in rows]
 
 

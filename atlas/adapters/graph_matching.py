@@ -287,7 +287,7 @@ def _variables_of(clause: Clause) -> list[Variable]:
 def statement(
     space: int, types: Mapping[str, AtomType], template: Template, wanted: Wanted, sides: Sequence[int]
 ) -> tuple[str, list[Any]]:
-    """The SELECT of a query and its arguments, if each clause is read from one of its ends, or its link (0)."""
+    """The SELECT of a query and its arguments, if each clause is read from an end of it, or its link (0)."""
     return _Statement(space, types, wanted.half).text(template, wanted, sides)
 
 

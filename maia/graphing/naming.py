@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from atlas.adapters.graph import AT_ONCE, AtomType, link_handle, node_handle
+from atlas.adapters.graph import (
+    AT_ONCE,
+    NONE,
+    AtomType,
+    Evidence,
+    Link,
+    NewAtom,
+    Node,
+    link_handle,
+    node_handle,
+)
 from atlas.adapters.graph_views import CalledAtom, GraphViewsDAO
 from maia.errors import MaiaError
 from maia.graphing.forms import (
@@ -51,12 +61,51 @@ async def resolve(dao: GraphViewsDAO, forms: Sequence[Form]) -> list[UUID]:
 
     NoSuchAtom names a type that there isn't, and a handle's first characters that none or several have.
     """
-    types = await dao.types()
+    types, prefixes = await dao.types(), await expanded(dao, forms)
+    return [_handle(form, types, prefixes) for form in forms]
+
+
+async def expanded(dao: GraphViewsDAO, forms: Iterable[Form]) -> dict[str, UUID]:
+    """The atoms to which the first digits of handles in forms belong."""
     prefixes: dict[str, UUID] = {}
     for form in _handles_in(forms):
         if not form.is_whole and form.digits not in prefixes:
             prefixes[form.digits] = await _expanded(dao, form)
-    return [_handle(form, types, prefixes) for form in forms]
+    return prefixes
+
+
+def new_atom(
+    form: Form,
+    types: Mapping[str, AtomType],
+    evidence: Evidence = NONE,
+    weight: float | None = None,
+    handles: Mapping[str, UUID] | None = None,
+) -> NewAtom:
+    """An atom to store, as a text form names it; NoSuchAtom names a type that there isn't.
+
+    `handles` are the atoms to which the first digits of handles in it belong.
+    """
+    match form:
+        case NodeForm():
+            node = canonical(form)
+            check_type(node.type, types, is_link=False)
+            if weight is not None:
+                raise NoSuchAtom(f"{form} is a node: only links have a weight")
+            return Node(node.type, node.name, evidence)
+        case LinkForm():
+            check_type(form.type, types, is_link=True)
+            ends = tuple(
+                _given(each, handles or {})
+                if isinstance(each, HandleForm)
+                else new_atom(each, types, handles=handles)
+                for each in form.outgoing
+            )
+            return Link(form.type, ends, evidence, weight)
+    raise NoSuchAtom(f"{form} is a handle: write what the atom is")
+
+
+def _given(form: HandleForm, handles: Mapping[str, UUID]) -> UUID:
+    return form.first if form.is_whole else handles[form.digits]
 
 
 def check_type(name: str, types: Mapping[str, AtomType], *, is_link: bool | None = None) -> AtomType:

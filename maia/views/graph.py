@@ -36,7 +36,6 @@ SourceName = Literal["facts", "derived", "people", "sites"]
 
 MOST: Final = 10_000
 """So many atoms are shown at most."""
-_SIMILAR: Final = "similar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,27 +369,16 @@ async def path(
 
 
 async def similar(atlas: Atlas, text: str, *, limit: int = 10, space: int = OWN) -> SimilarAtoms:
-    """The atoms of the same type that are most like an atom, the likest first; NoSuchAtom if there is none."""
+    """The atoms of an atom's type that are most like it, the likest first; NoSuchAtom if it isn't there."""
+    from maia.graphing.likeness import similar_atoms
+
     dao = _dao(atlas, space)
     handle = await _there(dao, text)
-    [atom] = await dao.get([handle])
-    near = await dao.near(handle, [_SIMILAR], limit=limit, fan_out=MOST)
-    by: Literal["links", "neighbours"] = "links" if near else "neighbours"
-    if not near:
-        near = await dao.second_neighbours(handle, of_type=atom.type, limit=limit)
-    atoms = {each.handle: each for each in await dao.get([each.handle for each in near])}
+    alike = await similar_atoms(dao, handle, limit)
+    atoms = {each.handle: each for each in await dao.get([each for each, _ in alike.atoms])}
     names = await name_atoms(dao, [handle, *atoms])
-    return SimilarAtoms(
-        _ref(names[handle]),
-        by,
-        tuple(
-            SimilarAtom(
-                _view(atoms[each.handle], names), (each.weight if by == "links" else each.closeness) or 0.0
-            )
-            for each in near
-            if each.handle in atoms
-        ),
-    )
+    found = (SimilarAtom(_view(atoms[each], names), how) for each, how in alike.atoms if each in atoms)
+    return SimilarAtoms(_ref(names[handle]), alike.by, tuple(found))
 
 
 async def query(

@@ -1,0 +1,34 @@
+"""Which atoms are most like another one: by derived links, or else by what they are linked with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+from uuid import UUID
+
+from atlas.adapters.graph_views import GraphViewsDAO
+
+_SIMILAR: Final = "similar"
+_MOST_LINKS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """Atoms with how much they are alike, the likest first, and how that was told.
+
+    By `links`, it is the weight of a derived link `similar`, a cosine. Until there are any, it is the
+    closeness of Adamic and Adar: atoms are alike that share `neighbours` which few others have.
+    """
+
+    by: Literal["links", "neighbours"]
+    atoms: tuple[tuple[UUID, float], ...]
+
+
+async def similar_atoms(dao: GraphViewsDAO, handle: UUID, limit: int = 10) -> Likeness:
+    """The atoms most like one that is there, of the same type."""
+    near = await dao.near(handle, [_SIMILAR], limit=limit, fan_out=_MOST_LINKS)
+    if near:
+        return Likeness("links", tuple((each.handle, each.weight or 0.0) for each in near))
+    [atom] = await dao.get([handle])
+    near = await dao.second_neighbours(handle, of_type=atom.type, limit=limit)
+    return Likeness("neighbours", tuple((each.handle, each.closeness or 0.0) for each in near))
