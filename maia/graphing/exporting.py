@@ -295,7 +295,7 @@ def _object(exported: ExportedAtom) -> dict[str, Any]:
 
 def _shown_value(value: Value) -> Any:
     if value.handles is not None:
-        return {"atoms": value.handles}
+        return {"atoms": [str(each) for each in value.handles]}
     return value.floats if value.floats is not None else value.texts
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 from uuid import UUID
 
-from atlas.adapters.graph import NONE, OWN, Atom, Evidence, NewAtom, Sources, Value
+from atlas.adapters.graph import OWN, Atom, Evidence, NewAtom, Sources, Value
 from atlas.adapters.graph_matching import GraphMatchingDAO, Wanted
 from atlas.adapters.graph_views import GraphViewsDAO
 from atlas.composition import Atlas, current
@@ -71,53 +71,56 @@ class Graph:
 
     async def add_node(
         self,
-        id: str,
+        id_: str,
         node: Mapping[str, Content] | None = None,
         *,
-        pos: int = 0,
-        neg: int = 0,  # noqa: A002
+        pos: int | None = None,
+        neg: int | None = None,
     ) -> None:
-        """Add a node such as `tag:music` if it isn't there, and set the values that are given."""
-        form = parse_form(id)
+        """Add a node such as `tag:music` if it isn't there, and set the values that are given.
+
+        `pos` and `neg`, this site's observations for and against it, stay as they are unless given.
+        """
+        form = parse_form(id_)
         if isinstance(form, LinkForm):
-            raise FormError(id, 0, "a link is added with add_edge or add_link")
-        await self._add([(form, Evidence(pos, neg), None)], node)
+            raise FormError(id_, 0, "a link is added with add_edge or add_link")
+        await self._add([(form, None, pos, neg)], node)
 
     async def add_edge(
         self,
-        type: str,
+        type_: str,
         source: str,
         target: str,
         *,
         weight: float | None = None,
-        pos: int = 0,
-        neg: int = 0,  # noqa: A002
+        pos: int | None = None,
+        neg: int | None = None,
     ) -> str:
         """Add a link of two with its ends; returns its text form."""
-        return await self.add_link(type, [source, target], weight=weight, pos=pos, neg=neg)
+        return await self.add_link(type_, [source, target], weight=weight, pos=pos, neg=neg)
 
     async def add_link(
         self,
-        type: str,
+        type_: str,
         outgoing: Iterable[str],
         *,
         weight: float | None = None,
-        pos: int = 0,
-        neg: int = 0,  # noqa: A002
+        pos: int | None = None,
+        neg: int | None = None,
     ) -> str:
         """Add a link with the atoms in its outgoing set; returns its text form."""
-        form = LinkForm(type, tuple(map(parse_form, outgoing)))
-        await self._add([(form, Evidence(pos, neg), weight)])
+        form = LinkForm(type_, tuple(map(parse_form, outgoing)))
+        await self._add([(form, weight, pos, neg)])
         [handle] = await resolve(self.dao, [form])
         return (await name_atoms(self.dao, [handle]))[handle].text
 
     async def add_all(self, ids: Iterable[str]) -> None:
         """Add many atoms by their text forms, a thousand a statement: all of them, or none."""
-        await self._add([(parse_form(each), NONE, None) for each in ids])
+        await self._add([(parse_form(each), None, None, None) for each in ids])
 
-    async def observe(self, id: str, *, pos: int = 0, neg: int = 0) -> None:  # noqa: A002
+    async def observe(self, id_: str, *, pos: int = 0, neg: int = 0) -> None:
         """Add observations for and against an atom to those that there are."""
-        await self._add([(parse_form(id), Evidence(pos, neg), None)], counting=True)
+        await self._add([(parse_form(id_), None, pos, neg)], counting=True)
 
     async def remove(self, *ids: str) -> int:
         """Take back that atoms are there; returns how many are gone, with the links to them.
@@ -130,42 +133,42 @@ class Graph:
 
     # Reading
 
-    async def node(self, id: str) -> GraphAtom | None:  # noqa: A002
+    async def node(self, id_: str) -> GraphAtom | None:
         """A node, or a link, with its values; None if it isn't there."""
-        found = await self._atoms([await handle_of(self.dao, id)])
+        found = await self._atoms([await handle_of(self.dao, id_)])
         return found[0] if found else None
 
     async def edges(
         self,
-        id: str,
+        id_: str,
         types: Sequence[str] | None = None,
         *,
-        limit: int = 1_000,  # noqa: A002
+        limit: int = 1_000,
     ) -> list[GraphAtom]:
         """The links that have an atom in their outgoing set: its incoming set."""
-        links = await self.dao.incoming(await handle_of(self.dao, id), types, limit=limit)
+        links = await self.dao.incoming(await handle_of(self.dao, id_), types, limit=limit)
         return await self._atoms([each.handle for each in links])
 
     async def neighbours(
         self,
-        id: str,
+        id_: str,
         types: Sequence[str] | None = None,
         *,
-        limit: int = 1_000,  # noqa: A002
+        limit: int = 1_000,
     ) -> list[str]:
         """The atoms at the other ends of an atom's links of two, those of the heaviest links first."""
-        near = await self.dao.near(await handle_of(self.dao, id), types, limit=limit)
+        near = await self.dao.near(await handle_of(self.dao, id_), types, limit=limit)
         return await self._texts([each.handle for each in near])
 
     async def path(self, source: str, target: str, types: Sequence[str] | None = None) -> list[str]:
         """The atoms on a shortest path, ends included; empty if there is none of up to eight links."""
-        ends = await resolve(self.dao, [parse_form(source), parse_form(target)])
-        found = await shortest_path(self.dao, *ends, types)
+        start, goal = await resolve(self.dao, [parse_form(source), parse_form(target)])
+        found = await shortest_path(self.dao, start, goal, types)
         return await self._texts(found.atoms)
 
-    async def similar(self, id: str, *, limit: int = 10) -> list[tuple[str, float]]:  # noqa: A002
+    async def similar(self, id_: str, *, limit: int = 10) -> list[tuple[str, float]]:
         """The atoms of its type that are most like it, with how much they are; see `similar_atoms`."""
-        alike = await similar_atoms(self.dao, await self._there(id), limit)
+        alike = await similar_atoms(self.dao, await self._there(id_), limit)
         names = await name_atoms(self.dao, [each for each, _ in alike.atoms])
         return [(names[each].text, how) for each, how in alike.atoms if each in names]
 
@@ -193,18 +196,21 @@ class Graph:
 
     async def _add(
         self,
-        given: Sequence[tuple[Form, Evidence, float | None]],
+        given: Sequence[tuple[Form, float | None, int | None, int | None]],
         values: Mapping[str, Content] | None = None,
         *,
         counting: bool = False,
     ) -> None:
         self._check_own()
         types = await self.dao.types()
-        forms = [form for form, _, _ in given]
+        forms = [form for form, *_ in given]
         handles = await expanded(self.dao, forms)
         atoms: list[NewAtom] = [
-            new_atom(form, types, evidence, weight, handles) for form, evidence, weight in given
+            new_atom(form, types, Evidence(pos or 0, neg or 0), weight, handles)
+            for form, weight, pos, neg in given
         ]
+        # Evidence that isn't given stays as it is: nothing is added to it.
+        counting = counting or all(pos is None and neg is None for _, _, pos, neg in given)
         async with self.dao.transaction() as inside:
             await inside.add(atoms, Sources.PEOPLE, counting=counting)
             if values:

@@ -71,6 +71,7 @@ class _Item:
 
     line: int
     atom: NewAtom
+    has_evidence: bool
     values: Mapping[str, Any]
 
 
@@ -86,7 +87,10 @@ async def import_file(
         items = _items(file, format_, types)
         while batch := await asyncio.to_thread(lambda: list(islice(items, AT_ONCE))):
             async with dao.transaction() as inside:
-                added += await inside.add([each.atom for each in batch], Sources.PEOPLE)
+                for told in (True, False):
+                    atoms = [each.atom for each in batch if each.has_evidence == told]
+                    # Evidence that isn't told stays as it is.
+                    added += await inside.add(atoms, Sources.PEOPLE, counting=not told)
                 await inside.set_values([value for each in batch for value in _values(each, types)])
             stored += len(batch)
             if on_progress is not None:
@@ -130,7 +134,8 @@ def _of_line(number: int, line: bytes, types: Mapping[str, AtomType]) -> _Item:
     if not isinstance(values, dict) or not all(_is_value(each) for each in values.values()):
         raise ImportRefused(number, "values are lists of numbers or texts, or objects with a list of atoms")
     evidence = Evidence(_tally(number, found, "pos"), _tally(number, found, "neg"))
-    return _Item(number, _made(number, _form_of(number, found), types, evidence, weight), values)
+    atom = _made(number, _form_of(number, found), types, evidence, weight)
+    return _Item(number, atom, bool({"pos", "neg"} & found.keys()), values)
 
 
 def _form_of(number: int, found: Mapping[str, Any]) -> Form:
@@ -311,7 +316,8 @@ class _GraphMlReader:
     def _add(self, form: Form) -> None:
         evidence = Evidence(self._tally("pos"), self._tally("neg"))
         weight = self._weight() if isinstance(form, LinkForm) else None
-        self._items.append(_Item(self._line, _made(self._line, form, self._types, evidence, weight), {}))
+        atom = _made(self._line, form, self._types, evidence, weight)
+        self._items.append(_Item(self._line, atom, bool({"pos", "neg"} & self._data.keys()), {}))
 
     def _node(self) -> Form:
         if "atom" in self._data:
