@@ -44,6 +44,7 @@ PANELS = {
         "report": "Write and show the weekly report.",
         "plan": "Show how the hunter divides today's quota, why, and what came of yesterday's.",
         "patterns": "List, explain, match, predict, copy and forget what the learner has learnt.",
+        "graph": "Look into the knowledge graph: neighbours, paths, queries, what is alike.",
         "keys": "Show today's API quota and YouTube's keys; add and revoke keys of the HTTP service.",
         "anomalies": "Show where host metrics or the agents' figures were odd, too high, or shifted.",
         "export": "Write samples, videos or channels to a file or a bucket, as Parquet or CSV.",

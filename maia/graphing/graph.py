@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 from uuid import UUID
 
-from atlas.adapters.graph import OWN, Atom, Evidence, NewAtom, Sources, Value
+from atlas.adapters.graph import OWN, Added, Atom, Evidence, NewAtom, Sources, Value
 from atlas.adapters.graph_matching import GraphMatchingDAO, Wanted
 from atlas.adapters.graph_views import GraphViewsDAO
 from atlas.composition import Atlas, current
@@ -114,9 +114,14 @@ class Graph:
         [handle] = await resolve(self.dao, [form])
         return (await name_atoms(self.dao, [handle]))[handle].text
 
-    async def add_all(self, ids: Iterable[str]) -> None:
-        """Add many atoms by their text forms, a thousand a statement: all of them, or none."""
-        await self._add([(parse_form(each), None, None, None) for each in ids])
+    async def add_all(
+        self, ids: Iterable[str], *, pos: int = 0, neg: int = 0, weight: float | None = None
+    ) -> Added:
+        """Add many atoms by their text forms, a thousand a statement: all of them, or none.
+
+        Observations are added to those that there are; a weight takes the place of the one that there is.
+        """
+        return await self._add([(parse_form(each), weight, pos, neg) for each in ids], counting=True)
 
     async def observe(self, id_: str, *, pos: int = 0, neg: int = 0) -> None:
         """Add observations for and against an atom to those that there are."""
@@ -200,7 +205,7 @@ class Graph:
         values: Mapping[str, Content] | None = None,
         *,
         counting: bool = False,
-    ) -> None:
+    ) -> Added:
         self._check_own()
         types = await self.dao.types()
         forms = [form for form, *_ in given]
@@ -212,10 +217,11 @@ class Graph:
         # Evidence that isn't given stays as it is: nothing is added to it.
         counting = counting or all(pos is None and neg is None for _, _, pos, neg in given)
         async with self.dao.transaction() as inside:
-            await inside.add(atoms, Sources.PEOPLE, counting=counting)
+            added = await inside.add(atoms, Sources.PEOPLE, counting=counting)
             if values:
                 [handle] = await resolve(inside, forms)
                 await inside.set_values([_value(handle, key, each) for key, each in values.items()])
+        return added
 
     async def _there(self, id_: str) -> UUID:
         handle = await handle_of(self.dao, id_)

@@ -1,0 +1,568 @@
+"""`maia graph`: looks into the knowledge graph: atoms, neighbours, paths, queries, and how much there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import typer
+
+from atlas.adapters.graph_matching import PROPERTIES
+from atlas.wording import counted
+from maia.commands import graph_changes, graph_files
+from maia.commands.graph_arguments import (
+    Atoms,
+    Hops,
+    LinkTypes,
+    OneAtom,
+    SpaceName,
+    in_space,
+    of_types,
+    percent_of,
+    refuse,
+)
+from maia.commands.tables import Column, print_table
+from maia.commands.terminal import AsJson, print_json, print_text
+
+if TYPE_CHECKING:
+    from atlas.composition import Atlas
+    from maia.views.graph import (
+        AtomDetails,
+        AtomPage,
+        AtomRef,
+        AtomView,
+        GraphStats,
+        Neighbourhood,
+        PathView,
+        QueryAnswer,
+        SimilarAtoms,
+    )
+
+_ABOUT: Final = """Look into the knowledge graph: what is connected, what is alike, and what gets attention.
+
+The graph has nodes, such as `tag:lo fi`, `video:dQw4w9WgXcQ`, `channel:UC…`, `topic:jazz` and
+`category:music`, and links between them, such as `tagged(video:dQw4w9WgXcQ, tag:lo fi)`. Both are atoms.
+Wherever an ATOM is asked for, write it like this, or the first characters of its handle; put it in quotes for
+the shell. A name with commas, parentheses or brackets in a link goes in double quotes: `tag:"rock, live"`.
+
+docs/graph.md explains the types of atoms and answers questions step by step.
+"""
+
+app = typer.Typer(rich_markup_mode="markdown", add_completion=False, no_args_is_help=True, help=_ABOUT)
+
+app.command()(graph_files.export)
+app.command("import")(graph_files.import_)
+app.command()(graph_changes.add)
+app.command()(graph_changes.remove)
+app.command()(graph_changes.update)
+
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many to show at most.")]
+NodeType = Annotated[
+    str | None,
+    typer.Option("--type", "-t", metavar="TYPE", help="Only atoms of this type.", show_default=False),
+]
+
+_ATOM: Final = Column("atom", 24, wraps=True)
+_CALLED: Final = Column("called", 12, wraps=True, rank=2)
+_TRUTH: Final = (Column("true", rank=3), Column("seen for, against", rank=5, right=True))
+
+
+@app.command()
+def get(atoms: Atoms, space: SpaceName = None, as_json: AsJson = False) -> None:
+    """Show atoms with their truth value, attention, values, and the links they are in.
+
+    For example:
+
+    - `maia graph get tag:music`
+    - `maia graph get 'tagged(video:dQw4w9WgXcQ, tag:music)' --json`
+    - `maia graph get 3f8a91` by the first characters of its handle
+    """
+
+    async def look(atlas: Atlas, space: int) -> list[AtomDetails]:
+        from maia.views.graph import get
+
+        return await get(atlas, atoms, space=space)
+
+    found = in_space(space, look)
+    if as_json:
+        _print_plain({"atoms": found})
+    elif not found:
+        refuse(f"none of {counted(len(atoms), 'atom')} is there: maia graph find lists what there is")
+    else:
+        for nth, each in enumerate(found):
+            if nth:
+                print_text()
+            _print_details(each)
+
+
+@app.command()
+def find(
+    text: Annotated[
+        str, typer.Argument(metavar="[TYPE:]TEXT", help="How names begin, perhaps after a type and a colon.")
+    ] = "",
+    type_: NodeType = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="ATOM", help="Go on after this node.", show_default=False)
+    ] = None,
+    limit: Limit = 30,
+    space: SpaceName = None,
+    as_json: AsJson = False,
+) -> None:
+    """List nodes by how their names begin.
+
+    For example:
+
+    - `maia graph find lo` lists the nodes of all types whose names begin with lo
+    - `maia graph find tag:lo -n 100`
+    - `maia graph find --type agent`
+
+    Names of videos and channels are their ids: maia top, maia video and maia channel know titles.
+    """
+
+    async def look(atlas: Atlas, space: int) -> AtomPage:
+        from maia.views.graph import find
+
+        return await find(atlas, text, type_=type_, after=after, limit=limit, space=space)
+
+    page = in_space(space, look)
+    if as_json:
+        _print_plain(page)
+    elif not page.atoms:
+        print_text("There is no such node.")
+    else:
+        _print_atoms(page.atoms)
+        _print_next(page)
+
+
+@app.command()
+def incoming(
+    atom: OneAtom,
+    types: LinkTypes = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="HANDLE", help="Go on after this link.", show_default=False)
+    ] = None,
+    limit: Limit = 30,
+    space: SpaceName = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the links that an atom is in: its incoming set.
+
+    For example:
+
+    - `maia graph incoming tag:music --type co_occurs`
+    - `maia graph incoming 'tagged(video:dQw4w9WgXcQ, tag:music)'` lists links about a link
+    """
+
+    async def look(atlas: Atlas, space: int) -> AtomPage:
+        from maia.views.graph import incoming
+
+        return await incoming(atlas, atom, types=types, after=after, limit=limit, space=space)
+
+    page = in_space(space, look)
+    if as_json:
+        _print_plain(page)
+    elif not page.atoms:
+        print_text(f"No link{of_types(types)} has this atom in its outgoing set.")
+    else:
+        _print_atoms(page.atoms)
+        _print_next(page)
+
+
+@app.command()
+def neighbours(
+    atom: OneAtom,
+    hops: Hops = 1,
+    types: LinkTypes = None,
+    limit: Limit = 20,
+    space: SpaceName = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the atoms that an atom is linked with, and with --hops 2 what these are linked with.
+
+    Direct neighbours come by the weight of their links. Those two links away come by closeness: each atom
+    between counts the more the fewer links it has, because sharing a rare tag says more than sharing music.
+
+    For example:
+
+    - `maia graph neighbours tag:jazz --type co_occurs`
+    - `maia graph neighbours video:dQw4w9WgXcQ --hops 2 -n 10`
+    """
+
+    async def look(atlas: Atlas, space: int) -> Neighbourhood:
+        from maia.views.graph import neighbours
+
+        return await neighbours(atlas, atom, hops=hops, types=types, limit=limit, space=space)
+
+    found = in_space(space, look)
+    if as_json:
+        _print_plain(found)
+    else:
+        _print_neighbours(found, hops, types)
+
+
+@app.command()
+def path(
+    start: Annotated[str, typer.Argument(metavar="ATOM", help="Where it begins.")],
+    goal: Annotated[str, typer.Argument(metavar="ATOM", help="Where it ends.")],
+    types: LinkTypes = None,
+    most: Annotated[
+        int, typer.Option("--most", min=1, max=20, help="How many links it may have at most.")
+    ] = 8,
+    space: SpaceName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how two atoms are connected: one of the shortest paths between them.
+
+    For example:
+
+    - `maia graph path video:dQw4w9WgXcQ topic:jazz`
+    - `maia graph path channel:UC1 channel:UC2 --type uploaded_by --type tagged`
+    """
+
+    async def look(atlas: Atlas, space: int) -> PathView:
+        from maia.views.graph import path
+
+        return await path(atlas, start, goal, types=types, most_links=most, space=space)
+
+    found = in_space(space, look)
+    if as_json:
+        _print_plain(found)
+    elif found.note is not None:
+        print_text(found.note)
+    else:
+        _print_path(found)
+
+
+@app.command()
+def similar(atom: OneAtom, limit: Limit = 10, space: SpaceName = None, as_json: AsJson = False) -> None:
+    """List the atoms of the same type that are most like an atom.
+
+    For example:
+
+    - `maia graph similar video:dQw4w9WgXcQ`
+    - `maia graph similar channel:UC-lHJZR3Gqxm24_Vd_AJ5Yw -n 5 --json`
+    """
+
+    async def look(atlas: Atlas, space: int) -> SimilarAtoms:
+        from maia.views.graph import similar
+
+        return await similar(atlas, atom, limit=limit, space=space)
+
+    found = in_space(space, look)
+    if as_json:
+        _print_plain(found)
+    elif not found.atoms:
+        print_text(f"Nothing is known to be like {called(found.of)}.")
+    else:
+        print_table(
+            (Column("likeness", right=True), _ATOM, _CALLED),
+            [(f"{each.likeness:.3f}", each.atom.atom, each.atom.shown) for each in found.atoms],
+        )
+        print_text(
+            "Likeness is the cosine of what they are linked with."
+            if found.by == "links"
+            else "No links `similar` are derived yet: likeness is the closeness over shared neighbours."
+        )
+
+
+@app.command()
+def query(
+    text: Annotated[
+        str,
+        typer.Argument(
+            metavar="QUERY",
+            help="Links with variables, and conditions, between commas; in quotes for the shell.",
+        ),
+    ],
+    show: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--show", "-s", metavar="VARIABLE", help="Only this one; may be repeated.", show_default=False
+        ),
+    ] = None,
+    order: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--order",
+            "-o",
+            metavar="VARIABLE.PROPERTY",
+            help=f"Sort by {', '.join(PROPERTIES)}, greatest first and names by alphabet, unless asc or desc "
+            "follows; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Limit = 30,
+    distinct: Annotated[bool, typer.Option("--distinct", help="Show equal rows once.")] = False,
+    tally: Annotated[
+        bool, typer.Option("--tally", help="Count equal rows, the most frequent first.")
+    ] = False,
+    count: Annotated[
+        bool, typer.Option("--count", help="Only count the matches; with --distinct, different ones.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Only show how PostgreSQL would find them.")
+    ] = False,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(min=1, help="Refuse plans that cost more. [default: 3,000,000]", show_default=False),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=3600,
+            metavar="SECONDS",
+            help="End it after this time. [default: 10]",
+            show_default=False,
+        ),
+    ] = None,
+    space: SpaceName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find atoms that match a pattern of links with variables.
+
+    A variable is `?name`, or `?name:video` for atoms of a type. Further conditions come after commas:
+
+    - `?l = tagged(?v, ?t)` binds the link itself; links may be nested
+    - `co_occurs(?a, ?b)[weight >= 2]` or `?v.sti > 1` bounds strength, confidence, count, weight, sti or lti
+    - `?a != ?b` or `?a != tag:music`
+    - `not tagged(?v, tag:live)`: there is no such link
+
+    For example:
+
+    - `maia graph query 'tagged(?video, tag:music), uploaded_by(?video, ?channel)'`
+    - `maia graph query 'tagged(?v, tag:music), tagged(?v, ?tag), ?tag != tag:music' --show tag --tally`
+    - `maia graph query '?l = co_occurs(tag:jazz, ?tag)[weight > 1]' --show tag --order '?l.weight'`
+    - `maia graph query 'uploaded_by(?v, ?channel), not tagged(?v, ?t)' --count`
+    """
+    mode = _mode(distinct=distinct, tally=tally, count=count)
+
+    async def look(atlas: Atlas, space: int) -> QueryAnswer:
+        from maia.views.graph import query
+
+        return await query(
+            atlas, text, show=show, mode=mode, order=order or (), limit=limit, explain=explain,
+            max_cost=max_cost, timeout_s=timeout, space=space,
+        )  # fmt: skip
+
+    answer = in_space(space, look)
+    if as_json:
+        _print_plain(answer)
+    else:
+        _print_answer(answer)
+
+
+@app.command()
+def stats(
+    attended: Annotated[
+        int, typer.Option("--attended", min=0, max=1_000, help="How many of the most attended atoms to show.")
+    ] = 5,
+    space: SpaceName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how much there is: atoms by type and source, evidence, attention, and size on disk.
+
+    For example:
+
+    - `maia graph stats`
+    - `maia graph stats --json | jq .bytes`
+    """
+
+    async def look(atlas: Atlas, space: int) -> tuple[GraphStats, list[AtomView]]:
+        from maia.views.graph import most_attended, stats
+
+        return await stats(atlas, space=space), await most_attended(atlas, limit=attended, space=space)
+
+    found, most = in_space(space, look)
+    if as_json:
+        from maia.views.words import plain
+
+        print_json(plain(found) | {"most_attended": plain(most)})
+    else:
+        _print_stats(found, most)
+
+
+# Printing
+
+
+def _print_plain(value: Any) -> None:
+    from maia.views.words import plain
+
+    print_json(plain(value))
+
+
+def _print_atoms(atoms: Sequence[AtomView]) -> None:
+    print_table(
+        (_ATOM, _CALLED, Column("weight", rank=4), *_TRUTH, Column("says", rank=6), Column("sti", rank=7)),
+        [
+            (
+                each.atom, each.shown, each.weight, percent_of(each), _evidence(each),
+                ", ".join(each.sources), each.sti or None,
+            )
+            for each in atoms
+        ],
+    )  # fmt: skip
+
+
+def _print_next(page: AtomPage) -> None:
+    if page.next is not None:
+        print_text(f"There are more: -n shows more, and --after '{page.next}' goes on here.")
+
+
+def _evidence(atom: AtomView) -> str | None:
+    if not atom.count:
+        return None
+    return f"{atom.positive:,.0f}, {atom.count - atom.positive:,.0f}"
+
+
+def called(atom: AtomRef) -> str:
+    """An atom by its text form, and by what people call it."""
+    return atom.atom if atom.shown is None else f"{atom.atom} ({atom.shown})"
+
+
+def _print_details(atom: AtomDetails) -> None:
+    print_text(called(atom))
+    rows: list[tuple[str, object]] = [("handle", atom.handle), ("type", atom.type)]
+    rows += [(f"end {nth}", called(each)) for nth, each in enumerate(atom.outgoing or (), 1)]
+    own = f" ({atom.own_pos:,} and {atom.own_neg:,} at this site)" if atom.count else ""
+    truth = f"strength {atom.strength:.2f}, confidence {atom.confidence:.3f}"
+    seen = f"{atom.positive:,.0f} for, {atom.count - atom.positive:,.0f} against{own}"
+    rows += [("truth value", truth), ("seen", seen)]
+    if atom.weight is not None:
+        rows.append(("weight", f"{atom.weight:.4g}"))
+    rows += [("said by", ", ".join(atom.sources)), ("last seen", atom.seen_at)]
+    if atom.attended_at is not None:
+        rows.append(("attention", f"sti {atom.sti:.2f}, lti {atom.lti:.2f}, vlti {atom.vlti}"))
+    rows += [(f"value {key}", _value(each)) for key, each in atom.values.items()]
+    rows += [(f"in {type_}", counted(links, "link")) for type_, links in atom.incoming.items()]
+    print_table(("", Column("", 30, wraps=True)), rows)
+
+
+def _value(value: Sequence[Any]) -> str:
+    shown = [
+        f"{each:.4g}" if isinstance(each, float) else str(getattr(each, "atom", each)) for each in value[:8]
+    ]
+    return ", ".join(shown) + (f" … ({len(value)} in all)" if len(value) > len(shown) else "")
+
+
+def _print_neighbours(found: Neighbourhood, hops: int, types: Sequence[str] | None) -> None:
+    near = [each for each in found.neighbours if each.hops == 1]
+    far = [each for each in found.neighbours if each.hops == 2]
+    if not near:
+        print_text(f"No link of two{of_types(types)} connects {called(found.of)} with anything.")
+        return
+    print_table(
+        (
+            _ATOM,
+            _CALLED,
+            Column("by", 10, wraps=True, rank=3),
+            Column("weight", rank=4),
+            Column("links", rank=5),
+        ),
+        [
+            (each.neighbour.atom, each.neighbour.shown, ", ".join(each.types), each.weight, each.paths)
+            for each in near
+        ],
+        title=f"Linked with {called(found.of)}",
+    )
+    if hops > 1:
+        print_table(
+            (
+                _ATOM,
+                _CALLED,
+                Column("closeness", rank=1),
+                Column("ways", rank=4),
+                Column("such as over", 10, wraps=True, rank=3),
+            ),
+            [
+                (
+                    each.neighbour.atom,
+                    each.neighbour.shown,
+                    each.closeness,
+                    each.paths,
+                    each.via and each.via.atom,
+                )
+                for each in far
+            ],
+            title="Two links away",
+        )
+    if found.sampled:
+        print_text("It has more links than are looked at, so some may be missing: --type narrows them.")
+
+
+def _print_path(found: PathView) -> None:
+    rows: list[tuple[object, ...]] = []
+    for nth, atom in enumerate(found.atoms):
+        rows.append((nth or None, atom.atom, atom.shown, found.links[nth - 1].type if nth else None))
+    print_table((Column("", right=True), _ATOM, _CALLED, Column("by", rank=1)), rows)
+    print_text(f"{counted(len(found.links), 'link')}; {counted(found.visited, 'atom')} looked at.")
+
+
+def _mode(
+    *, distinct: bool, tally: bool, count: bool
+) -> Literal["rows", "distinct", "tally", "count", "count_distinct"]:
+    if tally and (distinct or count):
+        raise typer.BadParameter("--tally already counts equal rows: leave out --distinct and --count")
+    if count:
+        return "count_distinct" if distinct else "count"
+    return "tally" if tally else "distinct" if distinct else "rows"
+
+
+def _print_answer(answer: QueryAnswer) -> None:
+    if answer.plan is not None:
+        print_text(f"{answer.sql}\n\n" + "\n".join(answer.plan))
+        print_text(f"\nIt would cost {answer.cost:,.0f}.")
+        return
+    if answer.missing:
+        print_text(f"Nothing matches: there is no {' and no '.join(answer.missing)}.")
+        return
+    if answer.total is not None:
+        print_text(counted(answer.total, "match", "matches"))
+        return
+    if not answer.rows:
+        print_text("Nothing matches.")
+        return
+    tallied = answer.rows[0].tally is not None
+    print_table(
+        (
+            *([Column("times", right=True)] if tallied else []),
+            *(Column(each, 16, wraps=True) for each in answer.variables),
+        ),
+        [(*([row.tally] if tallied else []), *map(called, row.atoms)) for row in answer.rows],
+    )
+    if answer.more:
+        print_text("There are more matches: -n shows more, --count counts them all.")
+
+
+def _print_stats(found: GraphStats, most: Sequence[AtomView]) -> None:
+    print_text(
+        f"{counted(found.nodes, 'node')} and {counted(found.links, 'link')} in the space {found.space}, "
+        f"{sum(found.bytes.values()) / 2**20:,.1f} MiB on disk."
+    )
+    if not found.types:
+        print_text("It is empty: maia graph update fills it from the videos, topics and patterns.")
+        return
+    print_text()
+    print_table(
+        (
+            "type", Column("", rank=3), "atoms", Column("facts", rank=4), Column("derived", rank=4),
+            Column("people", rank=4), Column("sites", rank=4), Column("seen", rank=2),
+            Column("last", rank=1),
+        ),
+        [
+            (
+                each.type, "links" if each.is_link else "nodes", each.atoms, each.by_source.get("facts"),
+                each.by_source.get("derived"), each.by_source.get("people"), each.by_source.get("sites"),
+                round(each.count), each.seen_at,
+            )
+            for each in found.types
+        ],
+    )  # fmt: skip
+    if found.gone:
+        print_text(f"{counted(found.gone, 'tombstone')} of atoms that are gone.")
+    if most and found.attended:
+        print_table(
+            (_ATOM, _CALLED, "sti", Column("lti", rank=1)),
+            [(each.atom, each.shown, each.sti, each.lti) for each in most],
+            title=f"{counted(found.attended, 'atom')} with attention; most now:",
+        )

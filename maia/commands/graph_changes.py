@@ -1,0 +1,79 @@
+"""The commands of `maia graph` that change it: people's own atoms, and bringing it up to date."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from atlas.wording import counted
+from maia.commands.graph_arguments import Atoms, in_space
+from maia.commands.terminal import AsJson, print_json, print_text
+
+if TYPE_CHECKING:
+    from atlas.adapters.graph import Added
+    from atlas.composition import Atlas
+
+
+def add(
+    atoms: Atoms,
+    pos: Annotated[
+        int, typer.Option("--for", min=0, metavar="N", help="Add so many observations for each.")
+    ] = 0,
+    neg: Annotated[int, typer.Option("--against", min=0, metavar="N", help="Add so many against each.")] = 0,
+    weight: Annotated[
+        float | None,
+        typer.Option(help="The weight of the links; what it means is up to you.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add nodes and links of your own, with the atoms that the links connect.
+
+    What you add stays until you remove it, whatever the videos say. What is there already only gains your
+    evidence. For concepts and links between them there are the types concept and related_to.
+
+    For example:
+
+    - `maia graph add 'concept:study music'`
+    - `maia graph add 'related_to(concept:study music, tag:lo fi)' --for 3 --weight 2`
+    """
+
+    async def work(atlas: Atlas, _: int) -> Added:
+        from maia.graphing.graph import Graph
+
+        return await Graph(atlas).add_all(atoms, pos=pos, neg=neg, weight=weight)
+
+    done = in_space(None, work)
+    if as_json:
+        print_json({"added": done.added, "changed": done.changed})
+    else:
+        print_text(f"{counted(done.added, 'atom')} added, {done.changed:,} changed")
+
+
+def remove(atoms: Atoms, as_json: AsJson = False) -> None:
+    """Take back nodes and links that people added, and with a node all links to it.
+
+    What the videos, topics and patterns say stays, and so does what other sites say.
+
+    For example:
+
+    - `maia graph remove 'concept:study music'`
+    - `maia graph remove 'related_to(concept:study music, tag:lo fi)'`
+    """
+
+    async def work(atlas: Atlas, _: int) -> int:
+        from maia.graphing.graph import Graph
+
+        return await Graph(atlas).remove(*atoms)
+
+    gone = in_space(None, work)
+    if as_json:
+        print_json({"removed": gone})
+    elif gone:
+        print_text(f"{counted(gone, 'atom')} removed, links included")
+    else:
+        print_text("Nothing is gone: either nobody had added these, or others say them, too.")
+
+
+def update() -> None:
+    """X."""
