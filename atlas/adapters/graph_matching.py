@@ -5,9 +5,10 @@ named statements: what it puts together are its own words and numbered parameter
 from outside is a parameter. Before the SELECT runs, PostgreSQL plans it; a plan that costs too much is
 refused, and a statement that takes too long is ended.
 
-A clause is read from one of its ends, through `incoming`, or from the link itself, through `atoms`. What is
-best depends on what the other clauses have bound by then, so the planner is asked: starting from the ends
-that are constants, each clause in turn is read from whatever makes the whole plan cheapest.
+A clause is read from one of its ends, through `incoming`, or, if only the link is known or nothing at all,
+through `atoms`. What is best depends on what the other clauses have bound by then, so the planner is asked:
+starting from the ends that are constants, each clause in turn is read from the end that makes the whole plan
+cheapest. Costs over `atoms` don't compare, because nothing is known there of how many links an end has.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ MOST_CONDITIONS: Final = 20
 MOST_ROWS: Final = 10_000
 MOST_SYMMETRIC: Final = 4
 """Symmetric links of more atoms are not matched: each order of their ends is a match of its own."""
-MAX_COST: Final = 3_000_000.0
+MAX_COST: Final = 1_000_000.0
 """PostgreSQL's units: about as many as rows that are looked at."""
 TIMEOUT_S: Final = 10.0
 
@@ -232,7 +233,7 @@ class GraphMatchingDAO(GraphDAO):
             for side in _sides_of(clause):
                 if best.cost < _CHEAP or tried >= _MOST_PLANS:
                     return best
-                if side == sides[nth]:
+                if side == sides[nth] or sides[nth] == _BY_LINK:
                     continue
                 changed = [*sides[:nth], side, *sides[nth + 1 :]]
                 other = await self._plan(transaction, template, wanted, types, changed)
@@ -277,7 +278,7 @@ def _boundness(clause: Clause, bound: set[Variable]) -> int:
 
 
 def _sides_of(clause: Clause) -> Iterable[int]:
-    return range(min(len(clause.outgoing), _MOST_SIDES) + 1)
+    return range(1, min(len(clause.outgoing), _MOST_SIDES) + 1)
 
 
 def _variables_of(clause: Clause) -> list[Variable]:

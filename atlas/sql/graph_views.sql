@@ -85,16 +85,15 @@ WITH first AS MATERIALIZED (
     SELECT other, count(*) AS paths, sum(1 / ln(1 + degree)) AS closeness,
         (array_agg(via ORDER BY degree, via))[1] AS via
     FROM second
-    WHERE other <> $2::uuid
+    WHERE other <> $2::uuid AND other <> ALL (ARRAY(SELECT first.other FROM first))
     GROUP BY other
 )
 SELECT n.other AS handle, 2 AS hops, n.paths, ARRAY[]::text[] AS types,
     NULL::real AS weight, NULL::uuid AS link, n.via, n.closeness, (SELECT count(*) FROM second) AS met
 FROM near AS n
-WHERE NOT EXISTS (SELECT FROM first WHERE first.other = n.other)
-    AND ($6::text IS NULL OR EXISTS (
-        SELECT FROM atoms AS a WHERE a.space = $1::smallint AND a.handle = n.other AND a.type = $6::text
-    ))
+WHERE $6::text IS NULL OR EXISTS (
+    SELECT FROM atoms AS a WHERE a.space = $1::smallint AND a.handle = n.other AND a.type = $6::text
+)
 ORDER BY n.closeness DESC, n.other
 LIMIT $4;
 

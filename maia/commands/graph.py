@@ -18,7 +18,6 @@ from maia.commands.graph_arguments import (
     SpaceName,
     in_space,
     of_types,
-    percent_of,
     refuse,
 )
 from maia.commands.tables import Column, print_table
@@ -50,12 +49,6 @@ docs/graph.md explains the types of atoms and answers questions step by step.
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False, no_args_is_help=True, help=_ABOUT)
 
-app.command()(graph_files.export)
-app.command("import")(graph_files.import_)
-app.command()(graph_changes.add)
-app.command()(graph_changes.remove)
-app.command()(graph_changes.update)
-
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many to show at most.")]
 NodeType = Annotated[
     str | None,
@@ -64,7 +57,6 @@ NodeType = Annotated[
 
 _ATOM: Final = Column("atom", 24, wraps=True)
 _CALLED: Final = Column("called", 12, wraps=True, rank=2)
-_TRUTH: Final = (Column("true", rank=3), Column("seen for, against", rank=5, right=True))
 
 
 @app.command()
@@ -87,7 +79,7 @@ def get(atoms: Atoms, space: SpaceName = None, as_json: AsJson = False) -> None:
     if as_json:
         _print_plain({"atoms": found})
     elif not found:
-        refuse(f"none of {counted(len(atoms), 'atom')} is there: maia graph find lists what there is")
+        refuse(f"there is no atom {' and no '.join(atoms)}: maia graph find lists what there is")
     else:
         for nth, each in enumerate(found):
             if nth:
@@ -254,7 +246,7 @@ def similar(atom: OneAtom, limit: Limit = 10, space: SpaceName = None, as_json: 
     elif not found.atoms:
         print_text(f"Nothing is known to be like {called(found.of)}.")
     else:
-        print_table(
+        _print_known(
             (Column("likeness", right=True), _ATOM, _CALLED),
             [(f"{each.likeness:.3f}", each.atom.atom, each.atom.shown) for each in found.atoms],
         )
@@ -304,7 +296,7 @@ def query(
     ] = False,
     max_cost: Annotated[
         float | None,
-        typer.Option(min=1, help="Refuse plans that cost more. [default: 3,000,000]", show_default=False),
+        typer.Option(min=1, help="Refuse plans that cost more. [default: 1,000,000]", show_default=False),
     ] = None,
     timeout: Annotated[
         float | None,
@@ -382,6 +374,13 @@ def stats(
         _print_stats(found, most)
 
 
+app.command()(graph_files.export)
+app.command("import")(graph_files.import_)
+app.command()(graph_changes.add)
+app.command()(graph_changes.remove)
+app.command()(graph_changes.update)
+
+
 # Printing
 
 
@@ -392,27 +391,38 @@ def _print_plain(value: Any) -> None:
 
 
 def _print_atoms(atoms: Sequence[AtomView]) -> None:
-    print_table(
-        (_ATOM, _CALLED, Column("weight", rank=4), *_TRUTH, Column("says", rank=6), Column("sti", rank=7)),
+    _print_known(
+        (
+            _ATOM, _CALLED, Column("weight", rank=4), Column("strength", rank=3),
+            Column("confidence", rank=3), Column("for", rank=5), Column("against", rank=6),
+            Column("said by", rank=7), Column("sti", rank=4),
+        ),
         [
-            (
-                each.atom, each.shown, each.weight, percent_of(each), _evidence(each),
-                ", ".join(each.sources), each.sti or None,
-            )
+            (each.atom, each.shown, each.weight, *_truth(each), ", ".join(each.sources), each.sti or None)
             for each in atoms
         ],
     )  # fmt: skip
 
 
+def _print_known(
+    columns: Sequence[Column], rows: Sequence[Sequence[object]], *, title: str | None = None
+) -> None:
+    """Print a table without the columns in which nothing is known."""
+    kept = [nth for nth in range(len(columns)) if any(row[nth] is not None for row in rows)]
+    print_table([columns[nth] for nth in kept], [[row[nth] for nth in kept] for row in rows], title=title)
+
+
+def _truth(atom: AtomView) -> tuple[object, ...]:
+    """Strength, confidence, and observations for and against an atom; nothing if there are none."""
+    if not atom.count:
+        return None, None, None, None
+    against = atom.count - atom.positive
+    return f"{atom.strength:.2f}", f"{atom.confidence:.3f}", round(atom.positive), round(against)
+
+
 def _print_next(page: AtomPage) -> None:
     if page.next is not None:
         print_text(f"There are more: -n shows more, and --after '{page.next}' goes on here.")
-
-
-def _evidence(atom: AtomView) -> str | None:
-    if not atom.count:
-        return None
-    return f"{atom.positive:,.0f}, {atom.count - atom.positive:,.0f}"
 
 
 def called(atom: AtomRef) -> str:
@@ -451,7 +461,7 @@ def _print_neighbours(found: Neighbourhood, hops: int, types: Sequence[str] | No
     if not near:
         print_text(f"No link of two{of_types(types)} connects {called(found.of)} with anything.")
         return
-    print_table(
+    _print_known(
         (
             _ATOM,
             _CALLED,
@@ -466,7 +476,7 @@ def _print_neighbours(found: Neighbourhood, hops: int, types: Sequence[str] | No
         title=f"Linked with {called(found.of)}",
     )
     if hops > 1:
-        print_table(
+        _print_known(
             (
                 _ATOM,
                 _CALLED,
@@ -494,7 +504,7 @@ def _print_path(found: PathView) -> None:
     rows: list[tuple[object, ...]] = []
     for nth, atom in enumerate(found.atoms):
         rows.append((nth or None, atom.atom, atom.shown, found.links[nth - 1].type if nth else None))
-    print_table((Column("", right=True), _ATOM, _CALLED, Column("by", rank=1)), rows)
+    _print_known((Column("", right=True), _ATOM, _CALLED, Column("by", rank=1)), rows)
     print_text(f"{counted(len(found.links), 'link')}; {counted(found.visited, 'atom')} looked at.")
 
 
@@ -543,11 +553,11 @@ def _print_stats(found: GraphStats, most: Sequence[AtomView]) -> None:
         print_text("It is empty: maia graph update fills it from the videos, topics and patterns.")
         return
     print_text()
-    print_table(
+    _print_known(
         (
-            "type", Column("", rank=3), "atoms", Column("facts", rank=4), Column("derived", rank=4),
-            Column("people", rank=4), Column("sites", rank=4), Column("seen", rank=2),
-            Column("last", rank=1),
+            Column("type"), Column("", rank=3), Column("atoms"), Column("facts", rank=4),
+            Column("derived", rank=4), Column("people", rank=4), Column("sites", rank=4),
+            Column("seen", rank=2), Column("last", rank=1),
         ),
         [
             (

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
-from maia.commands.terminal import percent, with_atlas
+from maia.commands.terminal import with_atlas
 
 if TYPE_CHECKING:
     from atlas.composition import Atlas
-    from maia.views.graph import AtomView
 
 OneAtom = Annotated[
     str, typer.Argument(metavar="ATOM", help="Such as tag:music, in quotes if it has spaces.")
@@ -58,11 +57,6 @@ def in_space(name: str | None, work: Callable[[Atlas, int], Awaitable[_T]]) -> _
 def of_types(types: Sequence[str] | None) -> str:
     """Of which types, in a sentence; nothing if of all."""
     return f" of the type {' or '.join(types)}" if types else ""
-
-
-def percent_of(atom: AtomView) -> str | None:
-    """How far an atom is true; None if nothing was observed."""
-    return percent(atom.strength) if atom.count else None
 
 
 def refuse(message: str) -> NoReturn:

@@ -71,15 +71,13 @@ def make(size: Size = STANDARD, seed: int = 0) -> GraphArrays:
     }
     every = np.arange(size.videos)
     found = draw.choice(size.videos, size.videos // 2, replace=False)
+    few = max(size.topics // size.communities, 1)
+    topic = (community[found] * few + draw.integers(few, size=len(found))) % size.topics
     links = {
         "tagged": ("video", "tag", tagged),
         "uploaded_by": ("video", "channel", np.stack([every, channel_of_video], axis=1)),
         "inherits": ("video", "category", np.stack([every, community % 15], axis=1)),
-        "found_by": (
-            "video",
-            "topic",
-            np.stack([found, community[found] * size.topics // size.communities], axis=1),
-        ),
+        "found_by": ("video", "topic", np.stack([found, topic], axis=1)),
     }
     return arrays_of(_loose(nodes, links))
 

@@ -1,0 +1,122 @@
+"""`maia graph` as people use it: what it prints, and with which exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atlas.adapters.graph import Attention, Evidence, GraphDAO, Link, Node, Sources, Value, node_handle
+from atlas.composition import Atlas
+from atlas.testing import SettingsFactory
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def maia(run_maia: Any) -> Any:
+    """Runs `maia graph`; what it prints must fit in 80 columns."""
+    narrow = partial(run_maia, "graph")
+
+    def run(*arguments: str, status: int = 0) -> str:
+        found, out, err = narrow(*arguments)
+        assert found == status, err
+        return out if status == 0 else err + out
+
+    return run
+
+
+@pytest.fixture
+def stored(settings_factory: SettingsFactory) -> None:
+    async def store() -> None:
+        async with Atlas.open(settings_factory()) as atlas:
+            dao = GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+            music, jazz = Node("tag", "music"), Node("tag", "jazz")
+            videos = [Node("video", f"v{nth}") for nth in range(4)]
+            links = [Link("tagged", (video, music), Evidence(1)) for video in videos]
+            links += [Link("tagged", (video, jazz), Evidence(1)) for video in videos[:2]]
+            links += [Link("uploaded_by", (videos[0], Node("channel", "one")), Evidence(1))]
+            links += [Link("co_occurs", (music, jazz), Evidence(2, 1), 1.5)]
+            await dao.add(links, Sources.FACTS)
+            await dao.set_values([Value(node_handle("tag", "jazz"), "shown", texts=["Jazz"])])
+            await dao.attend({node_handle("tag", "jazz"): Attention(7, 2)}, atlas.clock.now())
+
+    asyncio.run(store())
+
+
+@pytest.mark.usefixtures("stored")
+def test_looking(maia: Any) -> None:
+    told = maia("get", "tag:Jazz")
+    assert "tag:jazz (Jazz)" in told
+    assert "in tagged     2 links" in told
+    assert json.loads(maia("get", "tag:jazz", "--json"))["atoms"][0]["values"] == {"shown": ["Jazz"]}
+    assert "there is no atom tag:none" in maia("get", "tag:none", status=1)
+    assert maia("find", "v").count("video:v") == 4
+    page = maia("find", "video:", "-n", "2")
+    assert "--after 'video:v1' goes on here" in page
+    assert "video:v2" in maia("find", "video:", "--after", "video:v1")
+    assert "There is no such node." in maia("find", "zzz")
+    assert "co_occurs(" in maia("incoming", "tag:jazz", "--type", "co_occurs")
+    assert "No link of the type follows has" in maia("incoming", "tag:jazz", "--type", "follows")
+    near = maia("neighbours", "video:v0", "--hops", "2")
+    assert near.index("Linked with video:v0") < near.index("channel:one") < near.index("Two links away")
+    assert "v1" in near[near.index("Two links away") :]
+    way = maia("path", "channel:one", "video:v3", "--type", "uploaded_by", "--type", "tagged")
+    assert way.index("channel:one") < way.index("video:v0") < way.index("tag:music") < way.index("3 links; ")
+    assert "There is no path of at most 1 link." in maia("path", "channel:one", "tag:jazz", "--most", "1")
+    assert "over shared neighbours" in maia("similar", "video:v0")
+    stats = maia("stats")
+    assert "7 nodes and 8 links in the space own" in stats
+    assert "1 atom with attention" in stats
+    assert json.loads(maia("stats", "--json"))["most_attended"][0]["atom"] == "tag:jazz"
+    assert "there is no space mars; there are own" in maia("stats", "--space", "mars", status=1)
+
+
+@pytest.mark.usefixtures("stored")
+def test_queries(maia: Any) -> None:
+    told = maia("query", "tagged(?v, tag:music), tagged(?v, ?t), ?t != tag:music", "--show", "t", "--tally")
+    assert "tag:jazz (Jazz)" in told
+    assert maia("query", "tagged(?v, ?t)", "--count").strip() == "6 matches"
+    assert maia("query", "tagged(?v, ?t)", "-s", "v", "--count", "--distinct").strip() == "4 matches"
+    first = maia("query", "tagged(?v, tag:music)", "-o", "?v.name desc", "-n", "1")
+    assert "video:v3" in first
+    assert "There are more matches" in first
+    assert "Nothing matches: there is no tag:musik." in maia("query", "tagged(?v, tag:musik)")
+    assert "Nothing matches." in maia("query", "tagged(?v, tag:music), follows(?v, ?x)")
+    assert "It would cost" in maia("query", "tagged(?v, tag:music)", "--explain")
+    assert (
+        json.loads(maia("query", "uploaded_by(?v, ?c)", "--json"))["rows"][0]["atoms"][1]["atom"]
+        == "channel:one"
+    )
+    assert "there must be a comma" in maia("query", "tagged(?v tag:x)", status=2)
+    assert "leave out --distinct" in maia("query", "tagged(?v, ?t)", "--tally", "--count", status=2)
+    assert "is allowed" in maia("query", "tagged(?v, ?t)", "--max-cost", "1", status=1)
+    error = json.loads(maia("query", "tagged(", "--json", status=2).splitlines()[-1])
+    assert error["exit_status"] == 2
+
+
+@pytest.mark.usefixtures("stored")
+def test_changes_and_files(maia: Any, tmp_path: Path) -> None:
+    added = maia("add", "related_to(concept:study music, tag:jazz)", "--for", "3", "--weight", "2")
+    assert added.strip() == "2 atoms added, 1 changed"
+    assert "strength 1.00" in maia("get", "related_to(concept:study music, tag:jazz)")
+    assert "only links have a weight" in maia("add", "concept:x", "--weight", "1", status=1)
+    path = tmp_path / "part.jsonl"
+    assert "wrote 2 nodes and 1 link" in maia("export", str(path), "--type", "related_to")
+    assert maia("remove", "concept:study music").strip() == "2 atoms removed, links included"
+    assert "Nothing is gone" in maia("remove", "concept:study music")
+    assert maia("import", str(path)).strip() == "3 atoms read: 0 new, 2 changed"
+    whole = tmp_path / "graph.graphml"
+    assert json.loads(maia("export", str(whole), "--json"))["nodes"] == 8
+    assert json.loads(maia("import", str(whole), "--json")) == {"atoms": 17, "added": 0, "changed": 14}
+    maia("export", str(tmp_path / "g.parquet"), "--around", "tag:jazz", "--hops", "2")
+    assert {each.name for each in tmp_path.glob("g-*")} == {"g-nodes.parquet", "g-links.parquet"}
+    path.write_text('{"type": "tag", "name": "x"}\n{"type": "planet", "name": "x"}\n')
+    assert "line 2: planet is no type of nodes" in maia("import", str(path), status=1)
+    assert "there is no file" in maia("import", str(tmp_path / "none.jsonl"), status=2)
+    assert "ends in none of" in maia("export", str(tmp_path / "graph.txt"), status=2)
+    assert "takes lines of JSON or GraphML" in maia("export", "-", "--format", "parquet", status=2)
