@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         AtomPage,
         AtomRef,
         AtomView,
+        CommunitiesView,
         GraphStats,
         Neighbourhood,
         PathView,
@@ -255,6 +256,49 @@ def similar(atom: OneAtom, limit: Limit = 10, space: SpaceName = None, as_json: 
             if found.by == "links"
             else "No links `similar` are derived yet: likeness is the closeness over shared neighbours."
         )
+
+
+@app.command()
+def communities(
+    of: Annotated[
+        str | None,
+        typer.Option(
+            "--of",
+            metavar="ATOM",
+            help="Only the community of this atom, with more members.",
+            show_default=False,
+        ),
+    ] = None,
+    types: LinkTypes = None,
+    resolution: Annotated[
+        float, typer.Option(min=0.05, max=20, help="Higher gives more and smaller communities.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Another one may group a few atoms otherwise.")] = 0,
+    limit: Limit = 10,
+    space: SpaceName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Group videos, channels, topics and tags into communities of what is linked with each other.
+
+    This reads the whole graph, which takes some seconds for a million links. For example:
+
+    - `maia graph communities`
+    - `maia graph communities --resolution 3 -n 30`
+    - `maia graph communities --of tag:jazz`
+    """
+
+    async def look(atlas: Atlas, space: int) -> CommunitiesView:
+        from maia.views.graph import communities
+
+        return await communities(
+            atlas, of=of, types=types, limit=limit, resolution=resolution, seed=seed, space=space
+        )
+
+    found = in_space(space, look)
+    if as_json:
+        _print_plain(found)
+    else:
+        _print_communities(found)
 
 
 @app.command()
@@ -506,6 +550,34 @@ def _print_path(found: PathView) -> None:
         rows.append((nth or None, atom.atom, atom.shown, found.links[nth - 1].type if nth else None))
     _print_known((Column("", right=True), _ATOM, _CALLED, Column("by", rank=1)), rows)
     print_text(f"{counted(len(found.links), 'link')}; {counted(found.visited, 'atom')} looked at.")
+
+
+def _print_communities(found: CommunitiesView) -> None:
+    if not found.communities:
+        print_text("There is nothing that links of these types would group.")
+        return
+    print_table(
+        (
+            Column("atoms", right=True), Column("videos", rank=3, right=True),
+            Column("tags that tell of it", 24, wraps=True),
+            Column("such as", 20, wraps=True, rank=1),
+        ),
+        [
+            (
+                each.size, each.by_type.get("video"), ", ".join(map(_spoken, each.tags)),
+                ", ".join(map(_spoken, each.members)),
+            )
+            for each in found.communities
+        ],
+    )  # fmt: skip
+    print_text(
+        f"{counted(found.total, 'community', 'communities')} in all; modularity {found.modularity:.2f}."
+    )
+
+
+def _spoken(atom: AtomRef) -> str:
+    """What people call an atom, without its type."""
+    return atom.shown or atom.atom.partition(":")[2] or atom.atom
 
 
 def _mode(

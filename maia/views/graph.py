@@ -161,6 +161,28 @@ class SimilarAtoms:
 
 
 @dataclass(frozen=True, slots=True)
+class CommunityView:
+    """How many atoms of each type a community has, the tags that tell most of it, and some members."""
+
+    size: int
+    by_type: Mapping[str, int]
+    tags: tuple[AtomRef, ...]
+    members: tuple[AtomRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommunitiesView:
+    """Communities, the largest first, or that of an atom; `total` is how many there are in all.
+
+    `modularity` is by how much more of the links are within communities than chance would give them.
+    """
+
+    communities: tuple[CommunityView, ...]
+    total: int
+    modularity: float
+
+
+@dataclass(frozen=True, slots=True)
 class QueryRow:
     """An atom for each variable, and how often they were found, if that was asked for."""
 
@@ -379,6 +401,41 @@ async def similar(atlas: Atlas, text: str, *, limit: int = 10, space: int = OWN)
     names = await name_atoms(dao, [handle, *atoms])
     found = (SimilarAtom(_view(atoms[each], names), how) for each, how in alike.atoms if each in atoms)
     return SimilarAtoms(_ref(names[handle]), alike.by, tuple(found))
+
+
+async def communities(
+    atlas: Atlas,
+    *,
+    of: str | None = None,
+    types: Sequence[str] | None = None,
+    limit: int = 10,
+    resolution: float = 1.0,
+    seed: int = 0,
+    space: int = OWN,
+) -> CommunitiesView:
+    """Groups of videos, channels and topics that are linked over the same tags, or that of an atom.
+
+    This reads the whole graph. A higher resolution gives more and smaller communities.
+    """
+    from maia.graphing.grouping import LINKS, group
+
+    dao = _dao(atlas, space)
+    handle = None if of is None else await _there(dao, of)
+    wanted = await _link_types(dao, types) or LINKS
+    found = await group(
+        atlas, types=wanted, of=handle, limit=limit, resolution=resolution, seed=seed, space=space
+    )
+    shown = [each for one in found.communities for each in (*one.tags, *one.members)]
+    names = await name_atoms(dao, shown)
+
+    def refs(handles: Sequence[UUID]) -> tuple[AtomRef, ...]:
+        return tuple(_ref(names[each]) for each in handles if each in names)
+
+    views = (
+        CommunityView(each.size, each.by_type, refs(each.tags), refs(each.members))
+        for each in found.communities
+    )
+    return CommunitiesView(tuple(views), found.total, found.modularity)
 
 
 async def query(

@@ -8,11 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from atlas.adapters.graph import Attention, Evidence, GraphDAO, Link, Node, Sources, Value, node_handle
 from atlas.composition import Atlas
 from atlas.testing import SettingsFactory
+from tests.growth import store_video
 
 pytestmark = pytest.mark.integration
 
@@ -92,7 +94,7 @@ def test_queries(maia: Any) -> None:
         json.loads(maia("query", "uploaded_by(?v, ?c)", "--json"))["rows"][0]["atoms"][1]["atom"]
         == "channel:one"
     )
-    assert "at character 11" in maia("query", "tagged(?v tag:x)", status=2)
+    assert "tagged(?v tag:x)" in maia("query", "tagged(?v tag:x)", status=2)
     assert "leave out --distinct" in maia("query", "tagged(?v, ?t)", "--tally", "--count", status=2)
     assert "is allowed" in maia("query", "tagged(?v, ?t)", "--max-cost", "1", status=1)
     error = json.loads(maia("query", "tagged(", "--json", status=2).splitlines()[-1])
@@ -118,5 +120,41 @@ def test_changes_and_files(maia: Any, tmp_path: Path) -> None:
     path.write_text('{"type": "tag", "name": "x"}\n{"type": "planet", "name": "x"}\n')
     assert "line 2: planet is no type of nodes" in maia("import", str(path), status=1)
     assert "there is no file" in maia("import", str(tmp_path / "none.jsonl"), status=2)
-    assert "rename it, or give" in maia("export", str(tmp_path / "graph.txt"), status=2)
+    assert ".graphml" in maia("export", str(tmp_path / "graph.txt"), status=2)
     assert "takes lines of JSON or GraphML" in maia("export", "-", "--format", "parquet", status=2)
+
+
+@pytest.fixture
+def videos(database_url: str) -> None:
+    """Two groups of videos, each with tags of its own."""
+
+    async def store() -> None:
+        sql = await asyncpg.connect(database_url)
+        for nth in range(12):
+            group = nth % 2
+            tags = ["lo fi", "study"] if group else ["heavy metal", "guitar"]
+            await store_video(sql, f"v{nth}", channel=f"UC-{group}", title=f"Song {nth}", tags=tags)
+        await sql.close()
+
+    asyncio.run(store())
+
+
+@pytest.mark.usefixtures("videos")
+def test_update_feeds_the_graph_and_communities_are_those_of_the_tags(maia: Any) -> None:
+    assert "maia graph update fills it" in maia("stats")
+    assert "There is nothing that links of these types would group." in maia("communities")
+    told = maia("update")
+    assert "things read: " in told
+    assert "derived links" in told
+    assert "0 atoms added, 0 removed" in maia("update", "--no-derive")
+    assert json.loads(maia("update", "--rebuild", "--json"))["fed"]["added"] == 0
+    found = json.loads(maia("communities", "--json"))
+    assert found["total"] == 2
+    tags = [{each["atom"] for each in one["tags"]} for one in found["communities"]]
+    assert sorted(map(sorted, tags)) == [["tag:guitar", "tag:heavy metal"], ["tag:lo fi", "tag:study"]]
+    assert found["communities"][0]["by_type"] == {"channel": 1, "tag": 2, "video": 6}
+    shown = maia("communities", "--of", "tag:Lo Fi", "-n", "2")
+    assert "lo fi" in shown
+    assert "guitar" not in shown
+    assert "2 communities in all" in shown
+    assert "no atom tag:none" in maia("communities", "--of", "tag:none", status=1)
