@@ -97,6 +97,9 @@ def find(
     after: Annotated[
         str | None, typer.Option(metavar="ATOM", help="Go on after this node.", show_default=False)
     ] = None,
+    titled: Annotated[
+        bool, typer.Option("--titled", help="Find channels and videos by the words of their titles instead.")
+    ] = False,
     limit: Limit = 30,
     space: SpaceName = None,
     as_json: AsJson = False,
@@ -108,13 +111,18 @@ def find(
     - `maia graph find lo` lists the nodes of all types whose names begin with lo
     - `maia graph find tag:lo -n 100`
     - `maia graph find --type agent`
+    - `maia graph find --titled 'city garden'`
 
-    Names of videos and channels are their ids: maia top, maia video and maia channel know titles.
+    Names of videos and channels are their ids.
     """
+    if titled and (after is not None or not text.strip()):
+        raise typer.BadParameter("--titled needs words of a title, and doesn't go with --after")
 
     async def look(atlas: Atlas, space: int) -> AtomPage:
-        from maia.views.graph import find
+        from maia.views.graph import find, find_titled
 
+        if titled:
+            return await find_titled(atlas, text, type_=type_, limit=limit, space=space)
         return await find(atlas, text, type_=type_, after=after, limit=limit, space=space)
 
     page = in_space(space, look)

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from uuid import UUID
 
-from atlas.adapters.graph import AT_ONCE, OWN, Atom, Sources, Value
+from atlas.adapters.graph import AT_ONCE, OWN, Atom, Sources, Value, node_handle
 from atlas.wording import counted
 from maia.graphing.forms import NodeForm, canonical, parse_form
 from maia.graphing.naming import Named, NoSuchAtom, check_type, handle_of, name_atoms, resolve
@@ -36,6 +36,10 @@ SourceName = Literal["facts", "derived", "people", "sites"]
 
 MOST: Final = 10_000
 """So many atoms are shown at most."""
+_TITLE_FIELDS: Final[tuple[tuple[Literal["channel", "title"], str], ...]] = (
+    ("channel", "channel"),
+    ("title", "video"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +311,25 @@ async def find(
     found = await dao.by_name(types, prefix, after=begin, limit=limit + 1)
     views = await _views(dao, found[:limit])
     return AtomPage(tuple(views), views[-1].atom if len(found) > limit and views else None)
+
+
+async def find_titled(
+    atlas: Atlas, text: str, *, type_: str | None = None, limit: int = 100, space: int = OWN
+) -> AtomPage:
+    """Channels, then videos, that are in the graph and whose titles have all words of a text."""
+    from maia.views.search import search
+
+    dao = _dao(atlas, space)
+    if type_ not in (None, "channel", "video"):
+        raise NoSuchAtom(f"only channels and videos have titles, not {type_}")
+    found = [
+        match
+        for only, kind in _TITLE_FIELDS
+        if type_ in (None, kind)
+        for match in (await search(atlas, text, limit, only=only)).matches
+    ]
+    views = await _views(dao, [node_handle(each.kind, each.id) for each in found])
+    return AtomPage(tuple(views[:limit]), None)
 
 
 async def incoming(

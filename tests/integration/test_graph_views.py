@@ -122,6 +122,16 @@ async def test_find_and_incoming_go_on_where_the_last_page_ended(atlas: Atlas, s
     assert links == {f"tagged({video}, tag:music)" for video in VIDEOS}
 
 
+async def test_channels_and_videos_are_found_by_title(atlas: Atlas, small: GraphDAO, sql: Any) -> None:
+    await store_video(sql, "not-in-the-graph", title="A song, too")
+    assert [each.atom for each in (await graph.find_titled(atlas, "song")).atoms] == ["video:v0"]
+    both = await graph.find_titled(atlas, "UC-one")
+    assert [(each.atom, each.shown) for each in both.atoms] == [("channel:UC-one", "Channel UC-one")]
+    assert (await graph.find_titled(atlas, "UC-one", type_="video")).atoms == ()
+    with pytest.raises(NoSuchAtom, match="only channels and videos"):
+        await graph.find_titled(atlas, "x", type_="tag")
+
+
 async def test_neighbours_of_two_hops_rank_by_what_few_share(atlas: Atlas, small: GraphDAO) -> None:
     found = await graph.neighbours(atlas, "video:v0", hops=2)
     near = [each.neighbour.atom for each in found.neighbours if each.hops == 1]
