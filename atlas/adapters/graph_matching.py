@@ -67,20 +67,24 @@ Term: TypeAlias = Variable | UUID
 
 
 @dataclass(frozen=True, slots=True)
-class Clause:
-    """There is a link of a type with an outgoing set; the link itself is bound to a variable, too."""
-
-    link: Variable
-    type: str
-    outgoing: tuple[Term, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Typed:
     """A variable is an atom of one of some types."""
 
     variable: Variable
     types: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """There is a link of a type with an outgoing set; the link itself is bound to a variable, too.
+
+    `typed` is for links that must not be there: of which types the atoms are that variables there stand for.
+    """
+
+    link: Variable
+    type: str
+    outgoing: tuple[Term, ...]
+    typed: tuple[Typed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,6 +436,14 @@ class _Statement:
                 self._conditions.append(f"{local.setdefault(term, end)} = {end}")
             else:
                 self._conditions.append(f"{end} = {self._place(term)}")
+        for nth, typed in enumerate(clause.typed):
+            place = local.get(typed.variable) or self._place(typed.variable)
+            self._relations.append(f"atoms AS {alias}t{nth}")
+            self._conditions += [
+                f"{alias}t{nth}.space = {self._space}",
+                f"{alias}t{nth}.handle = {place}",
+                f"{alias}t{nth}.type = ANY ({self._parameter(list(typed.types), 'text[]')})",
+            ]
         inner = f"FROM {', '.join(self._relations)} WHERE {' AND '.join(self._conditions)}"
         self._relations, self._conditions = relations, conditions
         return f"NOT EXISTS (SELECT {inner})"
@@ -484,6 +496,7 @@ def _check(template: Template, wanted: Wanted, types: Mapping[str, AtomType]) ->
     """DataRefused if a query makes no sense: the generator relies on what is checked here."""
     every = [*template.clauses, *template.absent]
     conditions = len(template.typed) + len(template.different) + len(template.bounded)
+    conditions += sum(len(each.typed) for each in template.absent)
     variables = set(template.variables)
     for amount, most, noun in (
         (len(every), MOST_CLAUSES, "clauses"),
@@ -520,7 +533,7 @@ def _check_clause(clause: Clause, types: Mapping[str, AtomType]) -> None:
 def _check_names(
     template: Template, wanted: Wanted, types: Mapping[str, AtomType], variables: set[Variable]
 ) -> None:
-    for typed in template.typed:
+    for typed in (*template.typed, *(each for clause in template.absent for each in clause.typed)):
         if unknown := [each for each in typed.types if each not in types]:
             raise DataRefused(f"{unknown[0][:50]!r} is no type of atoms; there are {', '.join(types)}")
     used = [*(each.variable for each in template.bounded), *(each.variable for each in wanted.order)]

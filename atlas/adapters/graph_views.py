@@ -103,12 +103,21 @@ class GraphViewsDAO(GraphDAO):
         return [row["handle"] for row in rows]
 
     async def near(
-        self, handle: UUID, types: Sequence[str] | None = None, *, limit: int = 100, fan_out: int = FAN_OUT
+        self,
+        handle: UUID,
+        types: Sequence[str] | None = None,
+        *,
+        by_weight_alone: bool = False,
+        limit: int = 100,
+        fan_out: int = FAN_OUT,
     ) -> list[NearAtom]:
-        """The atoms at the other ends of an atom's links of two: by weight, then those with most links."""
+        """The atoms at the other ends of an atom's links of two, by weight times observations for the link.
+
+        A rare pair can have a great weight by chance, but not if it was met often.
+        """
         wanted = None if types is None else list(types)
         rows = await self._executor.fetch(
-            "graph_views.neighbours", self.space, handle, wanted, limit, fan_out
+            "graph_views.neighbours", self.space, handle, wanted, limit, fan_out, by_weight_alone
         )
         return [NearAtom(*row) for row in rows]
 

@@ -40,8 +40,8 @@ LIMIT $5;
 
 -- name: neighbours
 -- At most $4 atoms that the atom $2 of space $1 is linked with by links of two of the types $3 (NULL: all): those with the
--- greatest weight first, then those with the most links. Only $5 of its links are looked at; `met` says how many. Of the links
--- with each, there is the one with most evidence.
+-- greatest weight first, times the observations for the link unless $6, then those with the most links. Only $5 of its links are
+-- looked at; `met` says how many. Of the links with each, there is the one with most evidence.
 WITH met AS MATERIALIZED (
     SELECT i.other, i.link, i.type FROM incoming AS i
     WHERE i.space = $1::smallint AND i.target = $2::uuid AND i.other IS NOT NULL AND i.other <> $2::uuid
@@ -54,7 +54,7 @@ SELECT m.other AS handle, 1 AS hops, count(*) AS paths, array_agg(DISTINCT m.typ
 FROM met AS m
 JOIN atoms AS a ON a.space = $1::smallint AND a.handle = m.link
 GROUP BY m.other
-ORDER BY weight DESC NULLS LAST, paths DESC, m.other
+ORDER BY max(a.weight * CASE WHEN $6::boolean THEN 1 ELSE greatest(a.positive, 1) END) DESC NULLS LAST, paths DESC, m.other
 LIMIT $4;
 
 -- name: second_neighbours

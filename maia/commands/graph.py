@@ -180,8 +180,9 @@ def neighbours(
 ) -> None:
     """List the atoms that an atom is linked with, and with --hops 2 what these are linked with.
 
-    Direct neighbours come by the weight of their links. Those two links away come by closeness: each atom
-    between counts the more the fewer links it has, because sharing a rare tag says more than sharing music.
+    Direct neighbours come by the weight of their links times how often these were seen. Those two links away
+    come by closeness: each atom between counts the more the fewer links it has, because sharing a rare tag
+    says more than sharing music.
 
     For example:
 
@@ -515,18 +516,18 @@ def _print_neighbours(found: Neighbourhood, hops: int, types: Sequence[str] | No
         return
     _print_known(
         (
-            _ATOM,
-            _CALLED,
-            Column("by", 10, wraps=True, rank=3),
-            Column("weight", rank=4),
-            Column("links", rank=5),
+            _ATOM, _CALLED, Column("by", 10, wraps=True, rank=3), Column("weight", rank=4),
+            Column("seen", rank=4), Column("links", rank=5),
         ),
         [
-            (each.neighbour.atom, each.neighbour.shown, ", ".join(each.types), each.weight, each.paths)
+            (
+                each.neighbour.atom, each.neighbour.shown, ", ".join(each.types), each.weight,
+                None if each.link is None or not each.link.count else round(each.link.positive), each.paths,
+            )
             for each in near
         ],
         title=f"Linked with {called(found.of)}",
-    )
+    )  # fmt: skip
     if hops > 1:
         _print_known(
             (

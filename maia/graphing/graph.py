@@ -161,7 +161,7 @@ class Graph:
         *,
         limit: int = 1_000,
     ) -> list[str]:
-        """The atoms at the other ends of an atom's links of two, those of the heaviest links first."""
+        """The atoms at the other ends of an atom's links of two, the heaviest and surest links first."""
         near = await self.dao.near(await handle_of(self.dao, id_), types, limit=limit)
         return await self._texts([each.handle for each in near])
 

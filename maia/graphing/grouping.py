@@ -18,7 +18,9 @@ from maia.graph.communities import cluster, telling
 from maia.graphing.reading import read_arrays
 
 LINKS: Final = ("tagged", "uploaded_by", "found_by")
-"""What holds a community together. Categories and agents connect nearly everything, and are left out."""
+"""What holds a community together."""
+_LEFT_OUT: Final = ("agent", "category", "pattern")
+"""They connect nearly everything."""
 _TELLING: Final = "tag"
 
 
@@ -62,7 +64,8 @@ async def group(
 def _grouped(
     arrays: GraphArrays, types: Sequence[str], of: UUID | None, limit: int, resolution: float, seed: int
 ) -> Grouping:
-    graph = adjacency(arrays, links=types)
+    nodes = {arrays.types[code] for code in np.unique(arrays.type_of[np.diff(arrays.outgoing_starts) == 0])}
+    graph = adjacency(arrays, links=types, nodes=nodes.difference(_LEFT_OUT))
     found = cluster(graph, resolution=resolution, seed=seed)
     # What is linked with nothing is a community of its own, which nobody asks for.
     total = int((np.bincount(found.labels, minlength=1) > 1).sum())

@@ -26,7 +26,7 @@ class Likeness:
 
 async def similar_atoms(dao: GraphViewsDAO, handle: UUID, limit: int = 10) -> Likeness:
     """The atoms most like one that is there, of the same type."""
-    near = await dao.near(handle, [_SIMILAR], limit=limit, fan_out=_MOST_LINKS)
+    near = await dao.near(handle, [_SIMILAR], by_weight_alone=True, limit=limit, fan_out=_MOST_LINKS)
     if near:
         return Likeness("links", tuple((each.handle, each.weight or 0.0) for each in near))
     [atom] = await dao.get([handle])

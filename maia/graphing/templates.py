@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
@@ -347,7 +347,10 @@ class _Binder:
         for item in self._query.items:
             match item:
                 case ClauseForm(is_absent=True):
-                    self._absent.append(self._clause(item, self._variable_of(item)))
+                    before, self._typed = self._typed, []
+                    clause = self._clause(item, self._variable_of(item))
+                    self._absent.append(replace(clause, typed=tuple(self._typed)))
+                    self._typed = before
                 case ClauseForm():
                     self._add(item)
                 case VariableForm():

@@ -148,6 +148,10 @@ async def test_neighbours_of_two_hops_rank_by_what_few_share(atlas: Atlas, small
     assert (live.neighbour.atom, live.weight, live.types) == ("tag:live", 2.5, ("co_occurs",))
     assert live.link is not None
     assert (live.link.count, live.link.sources) == (6, ("derived",))
+    rare = Link("co_occurs", (MUSIC, Node("tag", "once")), Evidence(1), 9.0)
+    await small.add([rare], Sources.DERIVED)
+    near = (await graph.neighbours(atlas, "tag:music", types=["co_occurs"])).neighbours
+    assert [each.neighbour.atom for each in near] == ["tag:live", "tag:once"]
     with pytest.raises(NoSuchAtom, match="no type of links"):
         await graph.neighbours(atlas, "tag:music", types=["tag"])
 
@@ -251,7 +255,7 @@ async def test_similar_atoms_are_by_links_or_else_by_neighbours(atlas: Atlas, sm
     await small.add(
         [
             Link("similar", (VIDEOS[0], video), weight=weight)
-            for video, weight in zip(VIDEOS[3:], (0.5, 0.9, 0.7))
+            for video, weight in zip(VIDEOS[3:], (0.5, 0.9, 0.7), strict=True)
         ],
         Sources.DERIVED,
     )
@@ -278,6 +282,8 @@ async def test_queries_answer_with_what_people_call_atoms(atlas: Atlas, small: G
     tally = await graph.query(atlas, "tagged(?v, ?tag)", show=["tag"], mode="tally")
     assert (tally.rows[0].atoms[0].atom, tally.rows[0].tally) == ("tag:music", 6)
     assert (await graph.query(atlas, "tagged(?v, ?tag), not tagged(?v, tag:music)", mode="count")).total == 0
+    assert (await graph.query(atlas, "?v:video, not inherits(?v, ?c:category|tag)", mode="count")).total == 5
+    assert (await graph.query(atlas, "?v:video, not inherits(?v, ?t:tag)", mode="count")).total == 6
     heavy = await graph.query(atlas, "?l = co_occurs(?a, ?b)[weight >= 2, count < 9]", order=["?a.name"])
     assert [row.atoms[1].atom for row in heavy.rows] == ["tag:live", "tag:music"]
     inner = Link("tagged", (VIDEOS[0], MUSIC))
