@@ -215,6 +215,8 @@ def path(
 ) -> None:
     """Show how two atoms are connected: one of the shortest paths between them.
 
+    It doesn't lead over agents and categories, which connect nearly everything.
+
     For example:
 
     - `maia graph path video:dQw4w9WgXcQ topic:jazz`

@@ -26,7 +26,7 @@ from atlas.composition import Atlas, current
 from maia.graphing.forms import Form, FormError, LinkForm, parse_form
 from maia.graphing.likeness import similar_atoms
 from maia.graphing.naming import NoSuchAtom, expanded, handle_of, name_atoms, new_atom, resolve
-from maia.graphing.paths import shortest_path
+from maia.graphing.paths import hubs, shortest_path
 from maia.graphing.templates import parse_order, parse_query, shown_variables, template_of
 from maia.learning.truth import TruthValue
 
@@ -168,7 +168,7 @@ class Graph:
     async def path(self, source: str, target: str, types: Sequence[str] | None = None) -> list[str]:
         """The atoms on a shortest path, ends included; empty if there is none of up to eight links."""
         start, goal = await resolve(self.dao, [parse_form(source), parse_form(target)])
-        found = await shortest_path(self.dao, start, goal, types)
+        found = await shortest_path(self.dao, start, goal, types, avoid=await hubs(self.dao))
         return await self._texts(found.atoms)
 
     async def similar(self, id_: str, *, limit: int = 10) -> list[tuple[str, float]]:

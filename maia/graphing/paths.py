@@ -7,7 +7,7 @@ atoms at its rim goes on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -18,6 +18,8 @@ MOST_LINKS: Final = 8
 """Paths have at most so many links, unless more are allowed."""
 MOST_VISITED: Final = 300_000
 """After so many atoms, a search gives up."""
+_HUBS: Final = ("agent", "category")
+_MOST_HUBS: Final = 1_000
 _FAN_OUT: Final = 50_000
 _AT_ONCE: Final = 20_000
 
@@ -59,19 +61,24 @@ async def shortest_path(
     goal: UUID,
     types: Sequence[str] | None = None,
     *,
+    avoid: Collection[UUID] = (),
     most_links: int = MOST_LINKS,
     most_visited: int = MOST_VISITED,
 ) -> Path:
-    """One of the shortest paths over links of some types, the same one each time."""
+    """One of the shortest paths over links of some types, the same one each time.
+
+    It leads over none of the atoms to avoid, though it may begin and end there.
+    """
     if start == goal:
         return Path((start,), (), 1)
     here, there = _Side({start: None}, [start]), _Side({goal: None}, [goal])
+    shunned = set(avoid) - {start, goal}
     while here.rim and there.rim and here.links + there.links < most_links:
         visited = len(here.reached) + len(there.reached)
         if visited > most_visited:
             return Path((), (), visited, is_certain=False)
         side, other = (here, there) if len(here.rim) <= len(there.rim) else (there, here)
-        met = await _advance(dao, side, other, types)
+        met = await _advance(dao, side, other, types, shunned)
         if met is not None:
             atoms, links = here.way(met)
             further, last = there.way(met)
@@ -80,12 +87,19 @@ async def shortest_path(
     return Path((), (), len(here.reached) + len(there.reached))
 
 
-async def _advance(dao: GraphViewsDAO, side: _Side, other: _Side, types: Sequence[str] | None) -> UUID | None:
+async def hubs(dao: GraphViewsDAO) -> list[UUID]:
+    """Atoms over which nearly everything is connected, so that it says nothing: agents and categories."""
+    return await dao.by_name(_HUBS, "", limit=_MOST_HUBS)
+
+
+async def _advance(
+    dao: GraphViewsDAO, side: _Side, other: _Side, types: Sequence[str] | None, shunned: set[UUID]
+) -> UUID | None:
     """Go one link further from the rim; returns the first atom by handle that the other side has, too."""
     rim = []
     for start in range(0, len(side.rim), _AT_ONCE):
         for step in await dao.expand(side.rim[start : start + _AT_ONCE], types, fan_out=_FAN_OUT):
-            if step.handle not in side.reached:
+            if step.handle not in side.reached and step.handle not in shunned:
                 side.reached[step.handle] = step
                 rim.append(step.handle)
     side.rim, side.links = rim, side.links + 1

@@ -390,12 +390,16 @@ async def path(
     most_links: int | None = None,
     space: int = OWN,
 ) -> PathView:
-    """A shortest path between two atoms over links of two; NoSuchAtom if one of them isn't there."""
-    from maia.graphing.paths import MOST_LINKS, shortest_path
+    """A shortest path between two atoms over links of two, but not over agents and categories.
+
+    These connect nearly everything. NoSuchAtom if one of the two isn't there.
+    """
+    from maia.graphing.paths import MOST_LINKS, hubs, shortest_path
 
     dao, most = _dao(atlas, space), most_links or MOST_LINKS
     ends = await _there(dao, start), await _there(dao, goal)
-    found = await shortest_path(dao, *ends, await _link_types(dao, types), most_links=most)
+    wanted = await _link_types(dao, types)
+    found = await shortest_path(dao, *ends, wanted, avoid=await hubs(dao), most_links=most)
     links = {each.handle: each for each in await dao.get(found.links)}
     names = await name_atoms(dao, [*found.atoms, *found.links])
     note = None

@@ -187,6 +187,15 @@ async def test_the_shortest_path_is_found_over_links_that_are_allowed(atlas: Atl
     tagged = await graph.path(atlas, "video:v0", "video:v3", types=["tagged"])
     assert [each.atom for each in tagged.atoms] == ["video:v0", "tag:music", "video:v3"]
     assert [each.atom for each in (await graph.path(atlas, "tag:live", "tag:live")).atoms] == ["tag:live"]
+    # What nearly everything is linked with is only an end of a path.
+    await small.add(
+        [
+            Link("inherits", (VIDEOS[4], Node("category", "10"))),
+            Link("found_by", (VIDEOS[0], Node("agent", "a"))),
+        ]
+    )
+    around = await graph.path(atlas, "video:v4", "agent:a")
+    assert [each.atom for each in around.atoms] == ["video:v4", "tag:music", "video:v0", "agent:a"]
     short = await graph.path(atlas, "channel:UC-one", "tag:live", most_links=2)
     assert (short.atoms, short.note) == ((), "There is no path of at most 2 links.")
     none = await graph.path(atlas, "channel:UC-one", "concept:alone")
