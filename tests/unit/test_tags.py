@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from atlas.config import HunterSettings
 from atlas.errors import ConfigError
 from atlas.queries import topic_key
-from maia.hunter.tags import MAX_LENGTH, MIN_LENGTH, STOP_LIST, TagRules, cleaned
+from atlas.tags import MAX_LENGTH, STOP_LIST, cleaned
+from maia.hunter.tags import MIN_LENGTH, TagRules
 
 RULES = TagRules.of(HunterSettings())
 TOPICS = st.lists(
