@@ -1,0 +1,259 @@
+"""Feeding the graph: the outbox that says whose facts changed, the facts, and storing them as atoms.
+
+One transaction takes a page of the outbox, reads the facts of those, and stores them, all under the graph's
+lock. A writer that changes facts names them in the outbox in its own transaction. So whatever is committed is
+either in the graph or named in the outbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal, Self, TypeAlias
+from uuid import UUID
+
+from atlas.adapters.dao import DAO
+from atlas.adapters.graph import Sources
+
+Kind: TypeAlias = Literal["video", "topic", "pattern"]
+"""What has facts of its own. Everything else is there because links of these lead to it."""
+
+CARRIERS: Final = 5
+"""A tag is shown as most of so many videos spell it."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Entry:
+    """Something whose facts are to be taken over, by id, but a topic by its key."""
+
+    kind: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedState:
+    """How far the graph has been fed.
+
+    `after` is where an unfinished rebuild goes on; `changes` are the facts that changed since links were last
+    derived.
+    """
+
+    is_whole: bool
+    after: Entry
+    fed_at: datetime | None
+    derived_at: datetime | None
+    changes: int
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    """What the graph takes over of a video: `arms` met it, `topics` found it, which are keys."""
+
+    id: str
+    channel_id: str
+    category_id: int | None
+    tags: Sequence[str]
+    arms: Sequence[str]
+    topics: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PatternFacts:
+    """What may say what a pattern was learnt about."""
+
+    id: str
+    signature: Mapping[str, Any]
+    conditions: Sequence[Mapping[str, Any]]
+    action: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """A node to store."""
+
+    handle: UUID
+    type: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRow:
+    """A link of two to store."""
+
+    handle: UUID
+    type: str
+    first: UUID
+    second: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A tag, and the first few videos that carry it, by the handles of the links."""
+
+    tag: UUID
+    name: str
+    videos: Sequence[UUID]
+
+
+class GraphFeedDAO(DAO):
+    """Takes facts over into this site's graph."""
+
+    @asynccontextmanager
+    async def page(self) -> AsyncIterator[Self]:
+        """A transaction under the graph's lock, in which nobody else changes the graph."""
+        async with self.transaction() as dao:
+            await dao._executor.execute("graph.lock", True)
+            yield dao
+
+    # How far it has come
+
+    async def state(self) -> FeedState:
+        """How far the graph has been fed."""
+        row = await self._executor.fetchrow("graph_feeding.state")
+        assert row is not None
+        return FeedState(
+            row["is_whole"],
+            Entry(row["kind"], row["key"]),
+            row["fed_at"],
+            row["derived_at"],
+            row["changes"],
+        )
+
+    async def begin_rebuild(self) -> None:
+        """Let the next feeder read all facts again, from the start."""
+        await self._executor.execute("graph_feeding.begin_rebuild")
+
+    async def note_rebuilt(self, after: Entry, *, is_whole: bool = False) -> None:
+        """Note how far a rebuild has come."""
+        await self._executor.execute("graph_feeding.note_rebuilt", after.kind, after.key, is_whole)
+
+    async def note_fed(self, changes: int) -> None:
+        """Note that facts were taken over now, and how many of them changed the graph."""
+        await self._executor.execute("graph_feeding.note_fed", self._clock.now(), changes)
+
+    async def note_derived(self, changes: int) -> None:
+        """Note that links were derived now, from facts that include so many changes."""
+        await self._executor.execute("graph_feeding.note_derived", self._clock.now(), changes)
+
+    async def count_facts(self) -> int:
+        """How many videos, topics and patterns there are."""
+        count: int = await self._executor.fetchval("graph_feeding.count_facts")
+        return count
+
+    async def waiting(self) -> int:
+        """How many entries the outbox has."""
+        count: int = await self._executor.fetchval("graph_feeding.waiting")
+        return count
+
+    # What there is
+
+    async def take(self, start: Entry, limit: int) -> list[Entry]:
+        """Take entries out of the outbox, from one on, in their order."""
+        rows = await self._executor.fetch("graph_feeding.take", start.kind, start.key, limit)
+        return [Entry(*row) for row in rows]
+
+    async def names(self, kind: Kind, after: str, limit: int) -> list[str]:
+        """The names of all things of a kind, stored or only in the graph, after one of them."""
+        rows = await self._executor.fetch(f"graph_feeding.{kind}_names", after, limit)
+        return [row["name"] for row in rows]
+
+    async def nodes(self, type_: str, after: str, limit: int) -> list[str]:
+        """The names, after one of them, of nodes of a type."""
+        rows = await self._executor.fetch("graph_feeding.node_names", type_, after, limit)
+        return [row["name"] for row in rows]
+
+    async def videos(self, ids: Sequence[str]) -> list[VideoFacts]:
+        """The facts of those of the videos that are stored."""
+        return [VideoFacts(*row) for row in await self._executor.fetch("graph_feeding.videos", list(ids))]
+
+    async def topics(self, keys: Sequence[str]) -> set[str]:
+        """Those of the keys of which there are topics."""
+        return {row["key"] for row in await self._executor.fetch("graph_feeding.topics", list(keys))}
+
+    async def patterns(self, ids: Sequence[str] | None = None) -> list[PatternFacts]:
+        """The facts of those of the patterns that are known, of all by default."""
+        rows = await self._executor.fetch("graph_feeding.patterns", None if ids is None else list(ids))
+        return [PatternFacts(*row) for row in rows]
+
+    async def there(self, nodes: Sequence[UUID]) -> set[UUID]:
+        """Those of the nodes that are there by facts."""
+        return {row["handle"] for row in await self._executor.fetch("graph_feeding.there", list(nodes))}
+
+    # Storing
+
+    async def add_nodes(self, nodes: Sequence[NodeRow]) -> set[UUID]:
+        """Let the facts say that nodes are there; returns those of which they did not before."""
+        rows = await self._executor.fetch(
+            "graph_feeding.add_nodes",
+            self._clock.now(),
+            [each.handle for each in nodes],
+            [each.type for each in nodes],
+            [each.name for each in nodes],
+        )
+        return {row["handle"] for row in rows}
+
+    async def add_links(self, links: Sequence[LinkRow]) -> int:
+        """Let the facts say that links are there, whose ends must be; returns how many changed."""
+        changed: int = await self._executor.fetchval(
+            "graph_feeding.add_links",
+            self._clock.now(),
+            [each.handle for each in links],
+            [each.type for each in links],
+            [each.first for each in links],
+            [each.second for each in links],
+        )
+        return changed
+
+    async def drop_others(
+        self, subjects: Sequence[UUID], types: Sequence[str], links: Sequence[LinkRow]
+    ) -> tuple[int, set[UUID]]:
+        """Take back the facts' links of some types that begin at the subjects, without these links.
+
+        Ends that nothing supports any more go, too. Returns how many links were dropped, and all their ends.
+        """
+        wanted = [each.handle for each in links]
+        rows = await self._executor.fetch("graph_feeding.former_links", list(subjects), list(types), wanted)
+        if not rows:
+            return 0, set()
+        now, ends = self._clock.now(), {row["other"] for row in rows}
+        await self._executor.execute("graph_feeding.drop_links", [row["link"] for row in rows], now)
+        await self.drop_unsupported(sorted(ends))
+        return len(rows), ends
+
+    async def drop_unsupported(self, nodes: Sequence[UUID]) -> int:
+        """Take back those of the nodes that no link of facts leads to; returns how many atoms went."""
+        gone: int = await self._executor.fetchval(
+            "graph_feeding.drop_unsupported", list(nodes), self._clock.now()
+        )
+        return gone
+
+    async def withdraw(self, nodes: Sequence[UUID], sources: Sources = Sources.FACTS) -> int:
+        """Take nodes with their links out of the facts, and out of what other sources say, too.
+
+        Nodes that only they led to go as well. Returns how many atoms went.
+        """
+        gone: int = await self._executor.fetchval(
+            "graph_feeding.withdraw", list(nodes), int(sources), self._clock.now()
+        )
+        return gone
+
+    # How tags are shown
+
+    async def carriers(self, tags: Sequence[UUID]) -> list[Carried]:
+        """Those of the tags that are there by facts, with the first few videos that carry them."""
+        rows = await self._executor.fetch("graph_feeding.carriers", list(tags), CARRIERS)
+        return [Carried(*row) for row in rows]
+
+    async def tags_of(self, videos: Sequence[UUID]) -> dict[UUID, Sequence[str]]:
+        """The tags of videos in their uploaders' spelling."""
+        rows = await self._executor.fetch("graph_feeding.tags_of", list(videos))
+        return {row["handle"]: row["tags"] for row in rows}
+
+    async def show(self, spellings: Mapping[UUID, str | None]) -> int:
+        """Set how tags are shown, None for those shown as they are called; returns how many changed."""
+        changed: int = await self._executor.fetchval(
+            "graph_feeding.show", list(spellings), list(spellings.values())
+        )
+        return changed

@@ -1,0 +1,202 @@
+-- Feeding the knowledge graph with the facts of videos, topics and patterns. All of it runs under the graph's lock, in space 0.
+
+-- name: state
+-- Whether the graph and the outbox hold all facts, how far a rebuild has come, when links were last derived, and how many facts
+-- have changed since.
+SELECT is_whole, kind, key, fed_at, derived_at, changes FROM graph_state;
+
+-- name: begin_rebuild
+-- Let a rebuild begin from the start.
+UPDATE graph_state SET is_whole = false, kind = '', key = '';
+
+-- name: note_rebuilt
+-- The rebuild has come past the kind $1 and key $2, or to the end if $3.
+UPDATE graph_state SET kind = $1, key = $2, is_whole = $3;
+
+-- name: note_fed
+-- Facts were taken over at $1, of which $2 changed.
+UPDATE graph_state SET fed_at = $1, changes = changes + $2;
+
+-- name: note_derived
+-- Links were derived at $1, when $2 of the changes of facts had been made.
+UPDATE graph_state SET derived_at = $1, changes = greatest(changes - $2, 0);
+
+-- name: waiting
+-- How many entries the outbox has.
+SELECT count(*) FROM graph_outbox;
+
+-- name: count_facts
+-- How many videos, topics and patterns there are.
+SELECT (SELECT count(*) FROM videos) + (SELECT topics FROM queue_state)
+    + (SELECT count(*) FROM patterns WHERE forgotten_at IS NULL);
+
+-- name: take
+-- Take at most $3 entries of the outbox, from kind $1 and key $2 on. Those that other transactions have locked stay: these have
+-- changed something that can't be seen yet.
+WITH taken AS (
+    DELETE FROM graph_outbox
+    WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM graph_outbox
+        WHERE (kind, key) >= ($1, $2)
+        ORDER BY kind, key LIMIT $3
+        FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING kind, key
+)
+SELECT DISTINCT kind, key FROM taken ORDER BY kind, key;
+
+-- name: video_names
+-- At most $2 ids, after $1, of videos that are stored or in the graph.
+SELECT id AS name FROM (
+    (SELECT id FROM videos WHERE id > $1 ORDER BY id LIMIT $2)
+    UNION
+    (SELECT name FROM atoms WHERE space = 0 AND type = 'video' AND sources > 0 AND name > $1 ORDER BY name LIMIT $2)
+) AS either (id)
+ORDER BY id COLLATE "C" LIMIT $2;
+
+-- name: topic_names
+-- At most $2 keys, after $1, of topics that are queued or in the graph.
+SELECT key AS name FROM (
+    (SELECT DISTINCT key::text FROM search_queue WHERE key > $1 ORDER BY key LIMIT $2)
+    UNION
+    (SELECT name FROM atoms WHERE space = 0 AND type = 'topic' AND sources > 0 AND name > $1 ORDER BY name LIMIT $2)
+) AS either (key)
+ORDER BY key COLLATE "C" LIMIT $2;
+
+-- name: pattern_names
+-- At most $2 ids, after $1, of patterns that are known or in the graph.
+SELECT id AS name FROM (
+    (SELECT id FROM patterns WHERE forgotten_at IS NULL AND id > $1 ORDER BY id LIMIT $2)
+    UNION
+    (SELECT name FROM atoms WHERE space = 0 AND type = 'pattern' AND sources > 0 AND name > $1 ORDER BY name LIMIT $2)
+) AS either (id)
+ORDER BY id COLLATE "C" LIMIT $2;
+
+-- name: node_names
+-- At most $3 nodes of type $1, after the name $2.
+SELECT name FROM atoms
+WHERE space = 0 AND type = $1 AND sources > 0 AND name > $2 ORDER BY name LIMIT $3;
+
+-- name: videos
+-- What is known of the videos $1.
+SELECT v.id, v.channel_id, v.category_id, v.tags, coalesce(met.arms, '{}') AS arms,
+    ARRAY(
+        SELECT DISTINCT q.key::text FROM search_queue AS q WHERE q.id = ANY (array_append(met.topics, v.discovered_by)) ORDER BY 1
+    ) AS topics
+FROM videos AS v
+LEFT JOIN LATERAL (
+    SELECT array_agg(DISTINCT s.arm ORDER BY s.arm) AS arms, array_agg(DISTINCT t.topic) FILTER (WHERE t.topic IS NOT NULL) AS topics
+    FROM video_sources AS s
+    LEFT JOIN LATERAL unnest(s.topics) AS t (topic) ON true
+    WHERE s.video_id = v.id
+) AS met ON true
+WHERE v.id = ANY ($1::text[]);
+
+-- name: topics
+-- Those of the keys $1 of which there are topics.
+SELECT DISTINCT key::text FROM search_queue WHERE key = ANY ($1::text[]);
+
+-- name: patterns
+-- Those of the patterns $1 (NULL: all) that are not forgotten.
+SELECT id, signature, conditions, action FROM patterns
+WHERE forgotten_at IS NULL AND ($1::text[] IS NULL OR id = ANY ($1::text[])) ORDER BY id;
+
+-- name: add_nodes
+-- Let the facts say, as of $1, that the nodes $2 of types $3 and names $4 are there; returns those of which they did not before.
+INSERT INTO atoms AS a (space, handle, type, name, sources, seen_at, version)
+SELECT 0, new.handle, new.type, new.name, 1, $1::timestamptz, (extract(epoch FROM $1::timestamptz) * 1000000)::bigint
+FROM unnest($2::uuid[], $3::text[], $4::text[]) AS new (handle, type, name)
+LEFT JOIN atoms AS known ON known.space = 0 AND known.handle = new.handle
+WHERE known.handle IS NULL OR known.sources & 1 = 0
+ORDER BY new.handle
+ON CONFLICT (space, handle) DO UPDATE
+SET type = excluded.type, name = excluded.name, gone_at = NULL, sources = a.sources | 1,
+    seen_at = greatest(a.seen_at, excluded.seen_at),
+    version = greatest(a.version + 1, excluded.version), changed = pg_current_xact_id()
+RETURNING handle;
+
+-- name: add_links
+-- Let the facts say, as of $1, that the links $2 of types $3 from $4 to $5 are there: one observation each, unless people observed
+-- it. Returns how many changed.
+WITH stored AS (
+    INSERT INTO atoms AS a (space, handle, type, outgoing, pos, positive, count, sources, seen_at, version)
+    SELECT 0, new.handle, new.type, ARRAY[new.first, new.second], 1, 1, 1, 1, $1::timestamptz,
+        (extract(epoch FROM $1::timestamptz) * 1000000)::bigint
+    FROM unnest($2::uuid[], $3::text[], $4::uuid[], $5::uuid[]) AS new (handle, type, first, second)
+    LEFT JOIN atoms AS known ON known.space = 0 AND known.handle = new.handle
+    WHERE known.handle IS NULL OR known.sources & 1 = 0 OR known.sources & 4 = 0 AND (known.pos, known.neg) <> (1, 0)
+    ORDER BY new.handle
+    ON CONFLICT (space, handle) DO UPDATE
+    SET type = excluded.type, outgoing = excluded.outgoing, gone_at = NULL, sources = a.sources | 1,
+        pos = CASE WHEN a.sources & 4 = 0 THEN 1 ELSE a.pos END,
+        neg = CASE WHEN a.sources & 4 = 0 THEN 0 ELSE a.neg END,
+        positive = CASE WHEN a.sources & 12 = 0 THEN 1 ELSE a.positive END,
+        count = CASE WHEN a.sources & 12 = 0 THEN 1 ELSE a.count END,
+        seen_at = greatest(a.seen_at, excluded.seen_at),
+        version = greatest(a.version + 1, excluded.version), changed = pg_current_xact_id()
+    RETURNING handle, type, outgoing
+), used AS (
+    INSERT INTO incoming (space, target, type, position, link, other)
+    SELECT 0, stored.outgoing[ends.position], stored.type, ends.position, stored.handle, stored.outgoing[3 - ends.position]
+    FROM stored CROSS JOIN (VALUES (1), (2)) AS ends (position)
+    ORDER BY 2, 3, 4, 5
+    ON CONFLICT DO NOTHING
+)
+SELECT count(*) FROM stored;
+
+-- name: former_links
+-- The links of facts that begin at the atoms $1, of the types $2, without the links $3, and where they end.
+SELECT i.link, i.other
+FROM unnest($1::uuid[]) AS subject (handle)
+JOIN incoming AS i ON i.space = 0 AND i.target = subject.handle AND i.type = ANY ($2::text[]) AND i.position = 1
+JOIN atoms AS l ON l.space = 0 AND l.handle = i.link AND l.sources & 1 = 1
+LEFT JOIN unnest($3::uuid[]) AS wanted (link) ON wanted.link = i.link
+WHERE wanted.link IS NULL;
+
+-- name: drop_links
+-- Take back from the facts that the links $1 are there, as of $2.
+SELECT count(*) FROM remove_atoms(0::smallint, $1::uuid[], 1, $2::timestamptz);
+
+-- name: drop_unsupported
+-- Take back from the facts those of the atoms $1 that no link of facts supports, as of $2.
+SELECT count(*) FROM withdraw_unsupported($1::uuid[], $2::timestamptz);
+
+-- name: withdraw
+-- Take the atoms $1 and their links out of the facts, and what the sources $2 say of them, as of $3.
+SELECT count(*) FROM withdraw_atoms($1::uuid[], $2, $3::timestamptz);
+
+-- name: there
+-- Those of the nodes $1 that are there by facts.
+SELECT handle FROM atoms WHERE space = 0 AND handle = ANY ($1::uuid[]) AND sources & 1 = 1;
+
+-- name: carriers
+-- Those of the tags $1 that are there by facts, with the first $2 videos that carry each, by the handles of the links.
+SELECT a.handle, a.name, ARRAY(
+    SELECT i.other FROM incoming AS i
+    WHERE i.space = 0 AND i.target = a.handle AND i.type = 'tagged' AND i.position = 2
+    ORDER BY i.link LIMIT $2
+) AS videos
+FROM atoms AS a
+WHERE a.space = 0 AND a.handle = ANY ($1::uuid[]) AND a.type = 'tag' AND a.sources & 1 = 1;
+
+-- name: tags_of
+-- The tags, as uploaders wrote them, of the videos with the handles $1.
+SELECT a.handle, v.tags FROM atoms AS a JOIN videos AS v ON v.id = a.name
+WHERE a.space = 0 AND a.handle = ANY ($1::uuid[]) AND a.sources > 0 AND a.type = 'video';
+
+-- name: show
+-- Give the tags $1 the spellings $2, or none where that is NULL; returns how many changed.
+WITH wanted AS MATERIALIZED (
+    SELECT tag.handle, tag.spelling FROM unnest($1::uuid[], $2::text[]) AS tag (handle, spelling)
+), dropped AS (
+    DELETE FROM atom_values AS v USING wanted AS w
+    WHERE v.space = 0 AND v.handle = w.handle AND v.key = 'shown' AND w.spelling IS NULL
+    RETURNING 1
+), stored AS (
+    INSERT INTO atom_values AS v (space, handle, key, texts)
+    SELECT 0, w.handle, 'shown', ARRAY[w.spelling] FROM wanted AS w WHERE w.spelling IS NOT NULL ORDER BY w.handle
+    ON CONFLICT (space, handle, key) DO UPDATE SET texts = excluded.texts, floats = NULL, handles = NULL
+    WHERE v.texts IS DISTINCT FROM excluded.texts
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM dropped) + (SELECT count(*) FROM stored);

@@ -1,0 +1,317 @@
+"""Feeding the graph with facts: what the outbox names, page by page, or everything.
+
+Facts are a function of the stored videos, topics and patterns. What a page names is read anew and compared
+with the graph, so that a page may be taken twice, and in any order. A rebuild does the same with all names
+that are stored or in the graph, so that it ends with the same graph, whatever was there before.
+
+Only one feeder works at a time. A page is one transaction that also deletes its entries from the outbox, so
+that a feeder may end anywhere; a rebuild goes on where the last one ended. What people and other sites say
+stays as it is, but for videos and channels that were erased.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+from uuid import UUID
+
+from atlas.adapters.graph import Sources, node_handle
+from atlas.adapters.graph_feeding import Entry, GraphFeedDAO, Kind, NodeRow, VideoFacts
+from atlas.composition import Atlas
+from atlas.conflicts import retry_conflicts
+from atlas.tags import spellings
+from maia.graphing.facts import (
+    PATTERN_LINKS,
+    TOPIC_LINKS,
+    VIDEO_LINKS,
+    Atoms,
+    add_video,
+    named_by,
+    shown_spelling,
+)
+
+LOCK: Final = "graph feeder"
+PAGE: Final = 500
+"""Entries that one transaction takes. It keeps the graph locked for about half a second."""
+_LED_TO: Final = ("agent", "category", "channel", "tag")
+"""The types of nodes that are there because links of facts lead to them."""
+_KINDS: Final[tuple[Kind, ...]] = ("pattern", "topic", "video")
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """What a feeder did: the things that it looked at, and how many atoms were added and removed.
+
+    `is_alone` is false if another feeder was at work, so that nothing was done.
+    """
+
+    read: int = 0
+    added: int = 0
+    removed: int = 0
+    rebuilt: bool = False
+    is_alone: bool = True
+
+    @property
+    def changed(self) -> int:
+        return self.added + self.removed
+
+
+OnFed: TypeAlias = Callable[[int, int], None]
+"""Is told after each page how many things were read, and about how many there are in all."""
+
+
+def _ignore(read: int, total: int) -> None:
+    """Tell nobody."""
+
+
+async def feed(atlas: Atlas, on_progress: OnFed = _ignore, *, page: int = PAGE) -> Fed:
+    """Take over what changed; everything, if the graph isn't whole because it never was or lost changes."""
+    async with atlas.db.only_one(LOCK) as is_only:
+        if not is_only:
+            return Fed(is_alone=False)
+        feeder = _Feeder(_dao(atlas), on_progress, page)
+        if not (await feeder.dao.state()).is_whole:
+            await feeder.rebuild()
+        return await feeder.feed()
+
+
+async def rebuild(atlas: Atlas, on_progress: OnFed = _ignore, *, page: int = PAGE) -> Fed:
+    """Take over all facts from the start, and remove those that are no more."""
+    async with atlas.db.only_one(LOCK) as is_only:
+        if not is_only:
+            return Fed(is_alone=False)
+        feeder = _Feeder(_dao(atlas), on_progress, page)
+        await feeder.dao.begin_rebuild()
+        await feeder.rebuild()
+        return await feeder.feed()
+
+
+def _dao(atlas: Atlas) -> GraphFeedDAO:
+    return GraphFeedDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+
+
+@dataclass(slots=True)
+class _Subjects:
+    """The things whose facts a page takes over."""
+
+    videos: list[str] = field(default_factory=list)
+    topics: list[str] = field(default_factory=list)
+    patterns: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> _Subjects:
+        made = cls()
+        lists = {"video": made.videos, "topic": made.topics, "pattern": made.patterns}
+        for entry in entries:
+            lists[entry.kind].append(entry.key)
+        return made
+
+
+class _Feeder:
+    """Takes over facts, with counts of what it did so far."""
+
+    def __init__(self, dao: GraphFeedDAO, on_progress: OnFed, page: int) -> None:
+        self.dao, self.on_progress, self.page_size = dao, on_progress, page
+        self.read = self.added = self.removed = self.total = 0
+        self.has_rebuilt = False
+        self._named: dict[str, set[tuple[str, str]]] | None = None
+        """What each pattern names, whether it is there or not."""
+
+    # The outbox
+
+    async def feed(self) -> Fed:
+        self.total = self.read + await self.dao.waiting()
+        start, is_last = Entry(), False
+        while not is_last:
+            async for attempt in retry_conflicts():
+                with attempt:
+                    start, is_last, counts = await self._feed_page(start)
+            self._count(counts)
+        return Fed(self.read, self.added, self.removed, self.has_rebuilt)
+
+    async def _feed_page(self, start: Entry) -> tuple[Entry, bool, Fed]:
+        """The last entry of the page, whether there are no more, and what was done."""
+        async with self.dao.page() as dao:
+            entries = await dao.take(start, self.page_size)
+            counts = await _Page(self, dao).store(_Subjects.of(entries)) if entries else Fed()
+            await dao.note_fed(counts.changed)
+        return (entries[-1] if entries else start), not entries, counts
+
+    # Everything
+
+    async def rebuild(self) -> None:
+        self.has_rebuilt, self.total = True, await self.dao.count_facts()
+        state = await self.dao.state()
+        reached = state.after
+        for kind in _KINDS:
+            if reached.kind <= kind:
+                await self._rebuild(kind, reached.key if reached.kind == kind else "")
+        for type_ in _LED_TO:
+            await self._tidy(type_)
+        await self.dao.note_rebuilt(Entry(), is_whole=True)
+
+    async def _rebuild(self, kind: Kind, after: str) -> None:
+        names = [after]
+        while names:
+            names = await self.dao.names(kind, names[-1], self.page_size)
+            if names:
+                async for attempt in retry_conflicts():
+                    with attempt:
+                        counts = await self._rebuild_page(kind, names)
+                self._count(counts)
+
+    async def _rebuild_page(self, kind: Kind, names: Sequence[str]) -> Fed:
+        async with self.dao.page() as dao:
+            subjects = _Subjects.of(Entry(kind, name) for name in names)
+            counts = await _Page(self, dao, shows_tags=False).store(subjects)
+            await dao.note_rebuilt(Entry(kind, names[-1]))
+            await dao.note_fed(counts.changed)
+        return counts
+
+    async def _tidy(self, type_: str) -> None:
+        """Drop nodes of a type that nothing leads to any more, and see how tags are shown."""
+        names = [""]
+        while names:
+            names = await self.dao.nodes(type_, names[-1], self.page_size)
+            nodes = {node_handle(type_, name): name for name in names}
+            async for attempt in retry_conflicts():
+                with attempt:
+                    async with self.dao.page() as dao:
+                        gone = await dao.drop_unsupported(list(nodes))
+                        if type_ == "tag":
+                            await _show(dao, nodes, {})
+            self._count(Fed(removed=gone))
+
+    # What patterns name
+
+    async def named(self, dao: GraphFeedDAO) -> dict[str, set[tuple[str, str]]]:
+        """What each known pattern names."""
+        if self._named is None:
+            self._named = {each.id: named_by(each) for each in await dao.patterns()}
+        return self._named
+
+    def _count(self, counts: Fed) -> None:
+        self.read += counts.read
+        self.added += counts.added
+        self.removed += counts.removed
+        self.on_progress(self.read, max(self.total, self.read))
+
+
+class _Page:
+    """Takes over the facts of one page, in a transaction of its own."""
+
+    def __init__(self, feeder: _Feeder, dao: GraphFeedDAO, *, shows_tags: bool = True) -> None:
+        self.feeder, self.dao, self.shows_tags = feeder, dao, shows_tags
+        self.added = self.removed = 0
+
+    async def store(self, subjects: _Subjects) -> Fed:
+        videos = await self.dao.videos(subjects.videos)
+        # Hashing the names of ten thousand links takes longer than an event loop may stand still.
+        atoms, carried = await asyncio.to_thread(_video_atoms, videos)
+        topics = await self._add_topics(atoms, subjects.topics)
+        patterns = await self._add_patterns(atoms, subjects.patterns)
+        appeared = await self.dao.add_nodes([*atoms.nodes.values()])
+        self.added += len(appeared) + await self.dao.add_links([*atoms.links.values()])
+        await self._remove_gone(subjects, {each.id for each in videos}, topics, patterns)
+        dropped, ends = await self.dao.drop_others([*carried], VIDEO_LINKS, [*atoms.links.values()])
+        self.removed += dropped
+        await self._connect([atoms.nodes[handle] for handle in appeared], topics, patterns)
+        if self.shows_tags:
+            tags = {each.handle for each in atoms.nodes.values() if each.type == "tag"}
+            await _show(self.dao, tags, carried, ends)
+        read = len(subjects.videos) + len(subjects.topics) + len(subjects.patterns)
+        return Fed(read, self.added, self.removed)
+
+    async def _add_topics(self, atoms: Atoms, keys: Sequence[str]) -> set[str]:
+        topics = await self.dao.topics(keys) if keys else set()
+        for key in topics:
+            atoms.node("topic", key)
+        return topics
+
+    async def _add_patterns(self, atoms: Atoms, ids: Sequence[str]) -> set[str]:
+        patterns = await self.dao.patterns(ids) if ids else []
+        named = await self.feeder.named(self.dao)
+        for pattern in patterns:
+            named[pattern.id] = named_by(pattern)
+            atoms.node("pattern", pattern.id)
+            for type_, name in named[pattern.id]:
+                # Agents are there because patterns tell of them; all else must be there already.
+                if type_ == "agent":
+                    atoms.node(type_, name)
+        return {each.id for each in patterns}
+
+    async def _remove_gone(
+        self, subjects: _Subjects, videos: set[str], topics: set[str], patterns: set[str]
+    ) -> None:
+        erased = [node_handle("video", id_) for id_ in subjects.videos if id_ not in videos]
+        gone = [node_handle("topic", key) for key in subjects.topics if key not in topics]
+        gone += [node_handle("pattern", id_) for id_ in subjects.patterns if id_ not in patterns]
+        if erased:
+            everybody = Sources.FACTS | Sources.DERIVED | Sources.PEOPLE | Sources.SITES
+            self.removed += await self.dao.withdraw(erased, everybody)
+        if gone:
+            self.removed += await self.dao.withdraw(gone)
+
+    async def _connect(self, appeared: Sequence[NodeRow], topics: set[str], patterns: set[str]) -> None:
+        """Link topics with tags of their name, and patterns with what they name, where that is there."""
+        keys = topics | {each.name for each in appeared if each.type in ("tag", "topic")}
+        named, new = await self.feeder.named(self.dao), {(each.type, each.name) for each in appeared}
+        ids = patterns | {id_ for id_, things in named.items() if not things.isdisjoint(new)}
+        atoms = Atoms()
+        for key in sorted(keys):
+            atoms.link("inherits", node_handle("topic", key), node_handle("tag", key))
+        for id_ in sorted(ids):
+            for thing in sorted(named[id_]):
+                atoms.link("evidence_for", node_handle("pattern", id_), node_handle(*thing))
+        ends = {end for link in atoms.links.values() for end in (link.first, link.second)}
+        there = await self.dao.there(sorted(ends)) if ends else set()
+        links = [link for link in atoms.links.values() if {link.first, link.second} <= there]
+        if links:
+            self.added += await self.dao.add_links(links)
+        for types, subjects in (
+            (TOPIC_LINKS, [node_handle("topic", key) for key in topics]),
+            (PATTERN_LINKS, [node_handle("pattern", id_) for id_ in patterns]),
+        ):
+            if subjects:
+                dropped, _ = await self.dao.drop_others(subjects, types, links)
+                self.removed += dropped
+
+
+def _video_atoms(videos: Sequence[VideoFacts]) -> tuple[Atoms, dict[UUID, dict[str, str]]]:
+    """The atoms of videos, and by each video's handle its tags as it spells them."""
+    atoms = Atoms()
+    carried = {node_handle("video", video.id): add_video(atoms, video) for video in videos}
+    return atoms, carried
+
+
+async def _show(
+    dao: GraphFeedDAO,
+    tags: Iterable[UUID],
+    carried: Mapping[UUID, Mapping[str, str]],
+    lost: Collection[UUID] | None = None,
+) -> None:
+    """Show tags as most of their first carriers spell them.
+
+    `carried` are spellings that are known already. If `lost` is given, only tags are looked at that lost a
+    carrier, or that have one of these videos among the first.
+    """
+    carriers = await dao.carriers(sorted({*tags, *(lost or ())}))
+    if lost is not None:
+        carriers = [
+            each for each in carriers if each.tag in lost or not carried.keys().isdisjoint(each.videos)
+        ]
+    others = {video for each in carriers for video in each.videos if video not in carried}
+    spelled = dict(carried)
+    for video, raw in (await dao.tags_of(sorted(others))).items() if others else ():
+        spelled[video] = spellings(raw)
+    await dao.show(
+        {
+            each.tag: shown_spelling(
+                each.name,
+                [spelled[video][each.name] for video in each.videos if each.name in spelled.get(video, {})],
+            )
+            for each in carriers
+        }
+    )
