@@ -15,7 +15,6 @@ from typing import Any, Final, Literal, Self, TypeAlias
 from uuid import UUID
 
 from atlas.adapters.dao import DAO
-from atlas.adapters.graph import Sources
 
 Kind: TypeAlias = Literal["video", "topic", "pattern"]
 """What has facts of its own. Everything else is there because links of these lead to it."""
@@ -213,8 +212,13 @@ class GraphFeedDAO(DAO):
 
         Ends that nothing supports any more go, too. Returns how many links were dropped, and all their ends.
         """
-        wanted = [each.handle for each in links]
-        rows = await self._executor.fetch("graph_feeding.former_links", list(subjects), list(types), wanted)
+        rows = await self._executor.fetch(
+            "graph_feeding.former_links",
+            list(subjects),
+            list(types),
+            [each.handle for each in links],
+            [each.second for each in links],
+        )
         if not rows:
             return 0, set()
         now, ends = self._clock.now(), {row["other"] for row in rows}
@@ -229,14 +233,12 @@ class GraphFeedDAO(DAO):
         )
         return gone
 
-    async def withdraw(self, nodes: Sequence[UUID], sources: Sources = Sources.FACTS) -> int:
-        """Take nodes with their links out of the facts, and out of what other sources say, too.
+    async def withdraw(self, nodes: Sequence[UUID]) -> int:
+        """Take nodes with their links out of the facts; nodes that only they led to go as well.
 
-        Nodes that only they led to go as well. Returns how many atoms went.
+        Returns how many atoms went.
         """
-        gone: int = await self._executor.fetchval(
-            "graph_feeding.withdraw", list(nodes), int(sources), self._clock.now()
-        )
+        gone: int = await self._executor.fetchval("graph_feeding.withdraw", list(nodes), self._clock.now())
         return gone
 
     # How tags are shown
@@ -253,7 +255,11 @@ class GraphFeedDAO(DAO):
 
     async def show(self, spellings: Mapping[UUID, str | None]) -> int:
         """Set how tags are shown, None for those shown as they are called; returns how many changed."""
+        shown = {tag: spelling for tag, spelling in spellings.items() if spelling is not None}
         changed: int = await self._executor.fetchval(
-            "graph_feeding.show", list(spellings), list(spellings.values())
+            "graph_feeding.show",
+            list(shown),
+            list(shown.values()),
+            [tag for tag in spellings if tag not in shown],
         )
         return changed

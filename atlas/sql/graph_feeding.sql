@@ -145,13 +145,18 @@ WITH stored AS (
 SELECT count(*) FROM stored;
 
 -- name: former_links
--- The links of facts that begin at the atoms $1, of the types $2, without the links $3, and where they end.
+-- The links of facts that begin at the atoms $1, of the types $2, and where they end, without the links $3 that end at $4.
 SELECT i.link, i.other
 FROM unnest($1::uuid[]) AS subject (handle)
-JOIN incoming AS i ON i.space = 0 AND i.target = subject.handle AND i.type = ANY ($2::text[]) AND i.position = 1
-JOIN atoms AS l ON l.space = 0 AND l.handle = i.link AND l.sources & 1 = 1
-LEFT JOIN unnest($3::uuid[]) AS wanted (link) ON wanted.link = i.link
-WHERE wanted.link IS NULL;
+CROSS JOIN LATERAL (
+    SELECT i.link, i.other
+    FROM incoming AS i
+    JOIN atoms AS l ON l.space = 0 AND l.handle = i.link AND l.sources & 1 = 1
+    WHERE i.space = 0 AND i.target = subject.handle AND i.type = ANY ($2::text[]) AND i.position = 1
+    OFFSET 0
+) AS i
+EXCEPT
+SELECT wanted.link, wanted.other FROM unnest($3::uuid[], $4::uuid[]) AS wanted (link, other);
 
 -- name: drop_links
 -- Take back from the facts that the links $1 are there, as of $2.
@@ -162,8 +167,8 @@ SELECT count(*) FROM remove_atoms(0::smallint, $1::uuid[], 1, $2::timestamptz);
 SELECT count(*) FROM withdraw_unsupported($1::uuid[], $2::timestamptz);
 
 -- name: withdraw
--- Take the atoms $1 and their links out of the facts, and what the sources $2 say of them, as of $3.
-SELECT count(*) FROM withdraw_atoms($1::uuid[], $2, $3::timestamptz);
+-- Take the atoms $1 and their links out of the facts, as of $2.
+SELECT count(*) FROM withdraw_atoms($1::uuid[], 3, $2::timestamptz);
 
 -- name: there
 -- Those of the nodes $1 that are there by facts.
@@ -185,16 +190,13 @@ SELECT a.handle, v.tags FROM atoms AS a JOIN videos AS v ON v.id = a.name
 WHERE a.space = 0 AND a.handle = ANY ($1::uuid[]) AND a.sources > 0 AND a.type = 'video';
 
 -- name: show
--- Give the tags $1 the spellings $2, or none where that is NULL; returns how many changed.
-WITH wanted AS MATERIALIZED (
-    SELECT tag.handle, tag.spelling FROM unnest($1::uuid[], $2::text[]) AS tag (handle, spelling)
-), dropped AS (
-    DELETE FROM atom_values AS v USING wanted AS w
-    WHERE v.space = 0 AND v.handle = w.handle AND v.key = 'shown' AND w.spelling IS NULL
-    RETURNING 1
+-- Show the tags $1 with the spellings $2, and the tags $3 as they are called; returns how many changed.
+WITH dropped AS (
+    DELETE FROM atom_values WHERE space = 0 AND handle = ANY ($3::uuid[]) AND key = 'shown' RETURNING 1
 ), stored AS (
     INSERT INTO atom_values AS v (space, handle, key, texts)
-    SELECT 0, w.handle, 'shown', ARRAY[w.spelling] FROM wanted AS w WHERE w.spelling IS NOT NULL ORDER BY w.handle
+    SELECT 0, tag.handle, 'shown', ARRAY[tag.spelling] FROM unnest($1::uuid[], $2::text[]) AS tag (handle, spelling)
+    ORDER BY tag.handle
     ON CONFLICT (space, handle, key) DO UPDATE SET texts = excluded.texts, floats = NULL, handles = NULL
     WHERE v.texts IS DISTINCT FROM excluded.texts
     RETURNING 1

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 from uuid import UUID
 
-from atlas.adapters.graph import Sources, node_handle
+from atlas.adapters.graph import node_handle
 from atlas.adapters.graph_feeding import Entry, GraphFeedDAO, Kind, NodeRow, VideoFacts
 from atlas.composition import Atlas
 from atlas.conflicts import retry_conflicts
@@ -245,12 +245,9 @@ class _Page:
     async def _remove_gone(
         self, subjects: _Subjects, videos: set[str], topics: set[str], patterns: set[str]
     ) -> None:
-        erased = [node_handle("video", id_) for id_ in subjects.videos if id_ not in videos]
-        gone = [node_handle("topic", key) for key in subjects.topics if key not in topics]
+        gone = [node_handle("video", id_) for id_ in subjects.videos if id_ not in videos]
+        gone += [node_handle("topic", key) for key in subjects.topics if key not in topics]
         gone += [node_handle("pattern", id_) for id_ in subjects.patterns if id_ not in patterns]
-        if erased:
-            everybody = Sources.FACTS | Sources.DERIVED | Sources.PEOPLE | Sources.SITES
-            self.removed += await self.dao.withdraw(erased, everybody)
         if gone:
             self.removed += await self.dao.withdraw(gone)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import random
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from atlas.adapters.graph import GraphDAO, Link, Node, Sources, node_handle
+from atlas.adapters.graph import Evidence, GraphDAO, Link, Node, Sources, node_handle
 from atlas.composition import Atlas
 from atlas.testing import NOON
 from maia.graphing.feeding import feed, rebuild
@@ -93,3 +96,150 @@ async def test_feeding_takes_over_what_is_named_once(filled: Atlas, sql: Any) ->
     again = await rebuild(filled)
     assert (again.changed, again.rebuilt) == (0, True)
     assert await graph_of(sql) == before
+
+
+class Crash(Exception):
+    """Ends a feeder between two pages."""
+
+
+class History:
+    """Random changes of a small world, with feeders that end anywhere."""
+
+    def __init__(self, atlas: Atlas, sql: Any, chance: random.Random) -> None:
+        self.atlas, self.sql, self.chance = atlas, sql, chance
+        self.dao = GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+
+    async def step(self) -> None:
+        acts = [
+            self.store, self.store, self.retag, self.move, self.meet, self.lose, self.erase, self.queue, self.trim,
+            self.learn, self.forget, self.people, self.feed,
+        ]  # fmt: skip
+        await self.chance.choice(acts)()
+
+    def _tags(self) -> list[str]:
+        return self.chance.sample(
+            ["Jazz", "jazz", "JAZZ", "#Lo Fi", "lo fi", "Rock", "video", "x"], self.chance.randint(0, 4)
+        )
+
+    def _video(self) -> str:
+        return f"v{self.chance.randint(1, 6)}"
+
+    async def store(self) -> None:
+        channel = f"UC{self.chance.randint(1, 3)}"
+        await self.sql.execute(
+            "INSERT INTO channels VALUES ($1, NULL, $2, $2) ON CONFLICT DO NOTHING", channel, NOON
+        )
+        await self.sql.execute(
+            "INSERT INTO videos AS v (id, channel_id, discovered_at, refreshed_at, category_id, tags) "
+            "VALUES ($1, $2, $3, $3, $4, $5) ON CONFLICT (id) DO UPDATE SET tags = excluded.tags",
+            self._video(), channel, NOON, self.chance.choice([None, 1, 10]), self._tags(),
+        )  # fmt: skip
+
+    async def retag(self) -> None:
+        await self.sql.execute("UPDATE videos SET tags = $2 WHERE id = $1", self._video(), self._tags())
+
+    async def move(self) -> None:
+        await self.sql.execute(
+            "UPDATE videos SET channel_id = (SELECT max(id) FROM channels), category_id = $2 WHERE id = $1",
+            self._video(), self.chance.choice([None, 1, 10]),
+        )  # fmt: skip
+
+    async def meet(self) -> None:
+        await self.sql.execute(
+            "INSERT INTO video_sources (video_id, arm, met_at, topics, is_first) "
+            "SELECT id, $2, $3, ARRAY(SELECT id FROM search_queue LIMIT 1), false FROM videos WHERE id = $1 "
+            "ON CONFLICT DO NOTHING",
+            self._video(), self.chance.choice(["charts", "related"]), NOON,
+        )  # fmt: skip
+
+    async def lose(self) -> None:
+        await self.sql.execute("DELETE FROM video_sources WHERE video_id = $1", self._video())
+
+    async def erase(self) -> None:
+        await self.sql.execute("DELETE FROM videos WHERE id = $1", self._video())
+        await self.sql.execute(
+            "DELETE FROM channels AS c WHERE NOT EXISTS (SELECT FROM videos WHERE channel_id = c.id)"
+        )
+
+    async def queue(self) -> None:
+        parameters = self.chance.choice(["{}", '{"language": "en"}'])
+        await self.sql.execute(
+            "INSERT INTO search_queue (query, key, parameters, origin, priority, created_at) "
+            "VALUES ($1::text, $1::text, $2::jsonb, 'tag', 0, $3) ON CONFLICT DO NOTHING",
+            self.chance.choice(["jazz", "lo fi", "polka"]), parameters, NOON,
+        )  # fmt: skip
+
+    async def trim(self) -> None:
+        await self.sql.execute(
+            "DELETE FROM search_queue WHERE key = $1 AND parameters = $2::jsonb",
+            self.chance.choice(["jazz", "lo fi", "polka"]), self.chance.choice(["{}", '{"language": "en"}']),
+        )  # fmt: skip
+
+    async def learn(self) -> None:
+        field, value = self.chance.choice(
+            [("tag", "jazz"), ("topic", "lo fi"), ("category", "Music"), ("arm", "charts")]
+        )
+        await self.sql.execute(
+            f"{PATTERN.rstrip()} ON CONFLICT (id) DO UPDATE SET conditions = excluded.conditions, forgotten_at = NULL, "
+            "forgotten_by = NULL",
+            str(self.chance.randint(1, 2)).zfill(32), "{}",
+            json.dumps([{"field": field, "operator": "=", "value": value}]), NOON,
+        )  # fmt: skip
+
+    async def forget(self) -> None:
+        act = self.chance.choice(
+            ["UPDATE patterns SET forgotten_at = now(), forgotten_by = 'learner'", "DELETE FROM patterns"]
+        )
+        await self.sql.execute(f"{act} WHERE id = $1", str(self.chance.randint(1, 2)).zfill(32))
+
+    async def people(self) -> None:
+        video, tag = Node("video", self._video()), Node("tag", self.chance.choice(["jazz", "rock", "polka"]))
+        told = self.chance.choice(
+            [
+                Link("tagged", (video, tag), Evidence(3, 1)),
+                Link("related_to", (tag, Node("concept", "craze"))),
+            ]
+        )
+        await self.dao.add([told], Sources.PEOPLE)
+
+    async def feed(self) -> None:
+        left = self.chance.randint(0, 6)
+
+        def crash(read: int, total: int) -> None:
+            if read > left:
+                raise Crash
+
+        with suppress(Crash):
+            await self.chance.choice([feed, feed, rebuild])(self.atlas, crash, page=self.chance.randint(1, 3))
+
+
+async def _same_from_nothing(atlas: Atlas, sql: Any) -> None:
+    """A rebuild of an empty graph, to which people added what they did, brings the same."""
+    found = await graph_of(sql)
+    people = await sql.fetch("SELECT * FROM atoms WHERE space = 0 AND sources & 4 <> 0")
+    for table in ("incoming", "atom_values", "atoms"):
+        await sql.execute(f"DELETE FROM {table}")
+    dao = GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    names = {row["handle"]: Node(row["type"], row["name"]) for row in people if row["name"] is not None}
+    told = [
+        Link(row["type"], tuple(names[each] for each in row["outgoing"]), Evidence(row["pos"], row["neg"]))
+        for row in people
+        if row["outgoing"] is not None
+    ]
+    await dao.add([*names.values(), *told], Sources.PEOPLE)
+    await rebuild(atlas, page=4)
+    assert await graph_of(sql) == found
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_any_history_ends_with_the_graph_that_a_rebuild_makes(
+    atlas: Atlas, sql: Any, seed: int
+) -> None:
+    for part in range(5):
+        history = History(atlas, sql, random.Random(seed * 100 + part))
+        for _ in range(history.chance.randint(10, 40)):
+            await history.step()
+        await feed(atlas, page=3)
+        again = await rebuild(atlas, page=2)
+        assert again.changed == 0
+        await _same_from_nothing(atlas, sql)
