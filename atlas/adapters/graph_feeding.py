@@ -96,6 +96,19 @@ class Carried:
     videos: Sequence[UUID]
 
 
+@dataclass(frozen=True, slots=True)
+class DerivedLink:
+    """A link of two to store that was derived from the facts, with observations for and against it."""
+
+    handle: UUID
+    type: str
+    first: UUID
+    second: UUID
+    pos: int
+    neg: int
+    weight: float
+
+
 class GraphFeedDAO(DAO):
     """Takes facts over into this site's graph."""
 
@@ -239,6 +252,30 @@ class GraphFeedDAO(DAO):
         Returns how many atoms went.
         """
         gone: int = await self._executor.fetchval("graph_feeding.withdraw", list(nodes), self._clock.now())
+        return gone
+
+    async def add_derived(self, links: Sequence[DerivedLink]) -> int:
+        """Store links that were derived, where their ends are still there; returns how many were written."""
+        async with self._atomic() as executor:
+            await executor.execute("graph.lock", False)
+            written: int = await executor.fetchval(
+                "graph_feeding.add_derived",
+                self._clock.now(),
+                [each.handle for each in links],
+                [each.type for each in links],
+                [each.first for each in links],
+                [each.second for each in links],
+                [each.pos for each in links],
+                [each.neg for each in links],
+                [each.weight for each in links],
+            )
+        return written
+
+    async def drop_derived(self, links: Sequence[UUID]) -> int:
+        """Take back links that were derived; returns how many atoms went."""
+        gone: int = await self._executor.fetchval(
+            "graph_feeding.drop_derived", list(links), self._clock.now()
+        )
         return gone
 
     # How tags are shown

@@ -144,6 +144,41 @@ WITH stored AS (
 )
 SELECT count(*) FROM stored;
 
+-- name: add_derived
+-- Store, as of $1, the derived links $2 of types $3 from $4 to $5, observed $6 times for and $7 against, of weights $8, where the
+-- facts say that both ends are there. What people observed stays. Returns how many were written.
+WITH stored AS (
+    INSERT INTO atoms AS a (space, handle, type, outgoing, pos, neg, positive, count, weight, sources, seen_at, version)
+    SELECT 0, new.handle, new.type, ARRAY[new.first, new.second], new.pos, new.neg, new.pos, new.pos::float8 + new.neg, new.weight,
+        2, $1::timestamptz, (extract(epoch FROM $1::timestamptz) * 1000000)::bigint
+    FROM unnest($2::uuid[], $3::text[], $4::uuid[], $5::uuid[], $6::bigint[], $7::bigint[], $8::real[])
+        AS new (handle, type, first, second, pos, neg, weight)
+    JOIN atoms AS f ON f.space = 0 AND f.handle = new.first AND f.sources & 1 = 1
+    JOIN atoms AS s ON s.space = 0 AND s.handle = new.second AND s.sources & 1 = 1
+    ORDER BY new.handle
+    ON CONFLICT (space, handle) DO UPDATE
+    SET type = excluded.type, outgoing = excluded.outgoing, gone_at = NULL, sources = a.sources | 2,
+        pos = CASE WHEN a.sources & 4 = 0 THEN excluded.pos ELSE a.pos END,
+        neg = CASE WHEN a.sources & 4 = 0 THEN excluded.neg ELSE a.neg END,
+        weight = CASE WHEN a.sources & 4 = 0 THEN excluded.weight ELSE coalesce(a.weight, excluded.weight) END,
+        positive = CASE WHEN a.sources & 12 = 0 THEN excluded.positive ELSE a.positive END,
+        count = CASE WHEN a.sources & 12 = 0 THEN excluded.count ELSE a.count END,
+        seen_at = greatest(a.seen_at, excluded.seen_at),
+        version = greatest(a.version + 1, excluded.version), changed = pg_current_xact_id()
+    RETURNING handle, type, outgoing
+), used AS (
+    INSERT INTO incoming (space, target, type, position, link, other)
+    SELECT 0, stored.outgoing[ends.position], stored.type, ends.position, stored.handle, stored.outgoing[3 - ends.position]
+    FROM stored CROSS JOIN (VALUES (1), (2)) AS ends (position)
+    ORDER BY 2, 3, 4, 5
+    ON CONFLICT DO NOTHING
+)
+SELECT count(*) FROM stored;
+
+-- name: drop_derived
+-- Take back, as of $2, that the derived links $1 are there.
+SELECT count(*) FROM remove_atoms(0::smallint, $1::uuid[], 2, $2::timestamptz);
+
 -- name: former_links
 -- The links of facts that begin at the atoms $1, of the types $2, and where they end, without the links $3 that end at $4.
 SELECT i.link, i.other

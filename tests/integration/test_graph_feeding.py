@@ -13,6 +13,7 @@ from atlas.adapters.graph import Evidence, GraphDAO, Link, Node, Sources, node_h
 from atlas.composition import Atlas
 from atlas.testing import NOON
 from maia.graphing.feeding import feed, rebuild
+from tests.graph_facts import PATTERN, SOURCE, TOPIC, VIDEO, links
 
 pytestmark = pytest.mark.integration
 
@@ -24,27 +25,6 @@ SELECT a.handle, a.type, a.name, a.outgoing, a.pos, a.neg, a.positive, a.count, 
      WHERE v.space = 0 AND v.handle = a.handle)::text AS values
 FROM atoms AS a WHERE a.space = 0 AND a.sources > 0 ORDER BY a.handle
 """
-TEXT = """
-WITH named AS (SELECT handle, type || ':' || name AS text FROM atoms WHERE space = 0 AND name IS NOT NULL)
-SELECT a.type || '(' || string_agg(n.text, ', ' ORDER BY e.position) || ')'
-FROM atoms AS a CROSS JOIN LATERAL unnest(a.outgoing) WITH ORDINALITY AS e (handle, position)
-JOIN named AS n ON n.handle = e.handle
-WHERE a.space = 0 GROUP BY a.handle, a.type
-"""
-VIDEO = """
-INSERT INTO videos (id, channel_id, discovered_at, refreshed_at, category_id, tags, discovered_by)
-VALUES ($1, $2, $3, $3, $4, $5, (SELECT id FROM search_queue WHERE key = $6))
-"""
-TOPIC = "INSERT INTO search_queue (query, key, origin, priority, created_at) VALUES ($1::text, $1::text, 'tag', 0, $2)"
-SOURCE = "INSERT INTO video_sources (video_id, arm, met_at, topics, is_first) VALUES ($1, $2, $3, $4, false)"
-PATTERN = """
-INSERT INTO patterns (id, type, signature, statement, conditions, data, created_at, updated_at, attended_at)
-VALUES ($1, 'tool_usage', $2::jsonb, 'text', $3::jsonb, '{}', $4, $4, $4)
-"""
-
-
-async def links(sql: Any) -> set[str]:
-    return {row[0] for row in await sql.fetch(TEXT)}
 
 
 async def graph_of(sql: Any) -> list[Any]:
@@ -87,7 +67,7 @@ FACTS = {
 async def test_feeding_takes_over_what_is_named_once(filled: Atlas, sql: Any) -> None:
     fed = await feed(filled)
     assert (fed.read, fed.rebuilt) == (6, False)
-    assert await links(sql) == FACTS
+    assert (await links(sql, Sources.FACTS)).keys() == FACTS
     assert await sql.fetchval("SELECT count(*) FROM graph_outbox") == 0
     dao = GraphDAO(filled.db, clock=filled.clock, settings=filled.settings)
     shown = await dao.values([node_handle("tag", "jazz"), node_handle("tag", "lo fi")])
