@@ -122,6 +122,21 @@ DELETE FROM events WHERE kind = ANY ($2::text[]) AND payload ->> 'video_id' = AN
 -- Delete what is known of alerts about the videos $1.
 DELETE FROM alerts WHERE key LIKE 'breakout %' AND split_part(key, ' ', 2) = ANY ($1::text[]);
 
+-- name: stale_changes
+-- How many changes of the pages $3 to $4 (exclusive) nobody has taken over into the graph since $1, and since when the oldest wait;
+-- only those before $2.
+SELECT count(*) AS rows, min(at) AS oldest
+FROM graph_outbox
+WHERE ctid >= format('(%s,0)', $3::bigint)::tid AND ctid < format('(%s,0)', $4::bigint)::tid
+    AND at < least($1::timestamptz, $2::timestamptz);
+
+-- name: drop_changes
+-- Delete those changes. The graph lacks them from now on, so that it must be rebuilt.
+WITH lacking AS (UPDATE graph_state SET is_whole = false, kind = '', key = '')
+DELETE FROM graph_outbox
+WHERE ctid >= format('(%s,0)', $3::bigint)::tid AND ctid < format('(%s,0)', $4::bigint)::tid
+    AND at < least($1::timestamptz, $2::timestamptz);
+
 -- name: stale_metadata
 -- How many live videos of the pages $3 to $4 (exclusive) are still sampled, but have metadata that were last refreshed before $1,
 -- and since when the oldest are; only those refreshed before $2.

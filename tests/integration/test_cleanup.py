@@ -19,6 +19,7 @@ from atlas.db import sql_of
 from atlas.errors import VaultError
 from atlas.stores import FileStore
 from atlas.testing import NOON, SettingsFactory
+from maia.graphing.feeding import feed
 from maia.maintainer.actions import ActionState
 from maia.maintainer.cleanup import clean_up
 from maia.maintainer.duties import DutyContext, DutyReport
@@ -141,7 +142,13 @@ async def test_what_is_young_stays(aged: Atlas, sql: Any) -> None:
 
 
 async def test_an_erased_video_is_named_nowhere(aged: Atlas, sql: Any) -> None:
+    await sql.execute("UPDATE videos SET tags = ARRAY['tag of ' || id, 'all']")
+    await feed(aged)
     await cleaned(aged)
+    names = {row[0] for row in await sql.fetch("SELECT name FROM atoms WHERE sources > 0")}
+    assert {FRESH, SAMPLED, CLAIMED, "all", f"tag of {FRESH}", "UC-one"} <= names
+    # That one is still sampled, but its metadata are too old to be kept.
+    assert f"tag of {SAMPLED}" not in names
     tables = await sql.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     for erased in (GONE, STALE):
         for (table,) in tables:

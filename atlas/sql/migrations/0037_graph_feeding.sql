@@ -111,8 +111,21 @@ CREATE TRIGGER graph_hears_of_new_videos AFTER INSERT ON videos
 REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION tell_graph_of_new_videos();
 
 CREATE FUNCTION tell_graph_of_video() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    links uuid[];
+    ends uuid[];
 BEGIN
     PERFORM tell_graph('video', ARRAY[NEW.id]);
+    -- A category only goes when metadata are cleared because of their age: then the graph must not keep them either.
+    IF NEW.category_id IS NULL AND OLD.category_id IS NOT NULL THEN
+        PERFORM lock_graph(true);
+        SELECT array_agg(i.link), array_agg(i.other) INTO links, ends
+        FROM incoming AS i
+        JOIN atoms AS l ON l.space = 0 AND l.handle = i.link AND l.sources & 1 = 1
+        WHERE i.space = 0 AND i.target = node_handle('video', NEW.id) AND i.type IN ('inherits', 'tagged') AND i.position = 1;
+        PERFORM remove_atoms(0::smallint, links, 1, clock_timestamp());
+        PERFORM withdraw_unsupported(ends, clock_timestamp());
+    END IF;
     RETURN NULL;
 END $$;
 
