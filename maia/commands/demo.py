@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -70,6 +70,8 @@ class Harvest:
     ledger: list[LedgerLine]
     sources: list[ArmYield]
     """What each source and form of search cost and found."""
+    atoms: Mapping[str, int]
+    """How many atoms of each type the graph has."""
 
 
 @app.command()
@@ -249,12 +251,17 @@ async def _pass_an_hour(atlas: Atlas, hour: int, before: dict[str, Any]) -> dict
 
 async def _harvest(atlas: Atlas, hunted: dict[str, Any], tracking: dict[str, Any]) -> Harvest:
     from atlas.adapters.discovery import DiscoveryDAO
+    from atlas.adapters.graph import GraphDAO
     from atlas.adapters.maia import MaiaDAO
     from atlas.keyring import KeyRing
     from maia.discovery.judging import judge
+    from maia.graphing.deriving import derive
+    from maia.graphing.feeding import feed
     from maia.views.leaderboard import leaderboard
 
     await judge(atlas)
+    await feed(atlas)
+    await derive(atlas)
     dao = MaiaDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
     rings = [KeyRing(name, atlas=atlas) for name in ("hunting", "tracking")]
     breakouts = await atlas.events.latest(TOP, kinds=["tracker.breakout"])
@@ -268,6 +275,7 @@ async def _harvest(atlas: Atlas, hunted: dict[str, Any], tracking: dict[str, Any
         leaderboard=await leaderboard(atlas, "velocity", TOP),
         ledger=[line for ring in rings for line in await ring.ledger()],
         sources=await DiscoveryDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).totals_by_arm(),
+        atoms=await GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).count_by_type(),
     )
 
 
@@ -326,7 +334,8 @@ def _report(harvest: Harvest) -> None:
         f"\nFound {counted(found.videos, 'video')} of {counted(found.channels, 'channel')} and took "
         f"{counted(tracked.get('samples', 0), 'sample')} of them: "
         f"{counted(tracked.get('breakouts', 0), 'breakout')}. "
-        f"The search queue has {counted(found.topics, 'topic')}."
+        f"The search queue has {counted(found.topics, 'topic')}, and the graph "
+        f"{counted(sum(harvest.atoms.values()), 'atom')}, {counted(harvest.atoms.get('tag', 0), 'tag')} among them."
     )
     if hunted["detail"]:
         print_text(hunted["detail"])

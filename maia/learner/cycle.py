@@ -26,6 +26,8 @@ from maia.cycle.cycle import Cycle, OnProgress
 from maia.cycle.outcome import CycleStatistics, Progress
 from maia.cycle.steps import StepRunner, plain
 from maia.graphing import saving
+from maia.graphing.deriving import derive, is_due
+from maia.graphing.feeding import feed
 from maia.graphing.present import present_arrays
 from maia.learner import archive
 from maia.learner.advising import make_suggestions
@@ -80,6 +82,10 @@ class LearnerStatistics(CycleStatistics):
     """Commits and snapshots that failed; the next cycle tries again."""
     suggestions: int = 0
     """How many suggestions hold after the last cycle."""
+    graph_changes: int = 0
+    """Atoms that the graph gained or lost by facts."""
+    derived_links: int = 0
+    """Links that were derived, or held no longer."""
 
     def then(self, later: LearnerStatistics) -> LearnerStatistics:
         """Counts are added up, but patterns and suggestions are those after the later cycle."""
@@ -136,6 +142,8 @@ class Learner(Agent[LearnerStatistics]):
             f"{counted(statistics['forecasts'], 'forecast')}, "
             f"{counted(statistics['checked_forecasts'], 'earlier one')} checked"
         )
+        if changes := statistics["graph_changes"] + statistics["derived_links"]:
+            text += f"; {counted(changes, 'change')} of the graph"
         if failed := statistics["failed_copies"]:
             text += (
                 f"; {counted(failed, 'commit or snapshot', 'commits or snapshots')} failed (the log says why)"
@@ -166,6 +174,7 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         self.read: Counter[Reads] = Counter()
         self.new = self.changed = self.forgotten = self.known = self.alarms = 0
         self.forecasts = self.checked = self.suggestions = 0
+        self.graph_changes = self.derived_links = 0
         self.commits = self.snapshots = self.failed_copies = 0
         self._copies: list[tuple[str, Mapping[str, Any]]] = []
         """The events about copies."""
@@ -191,6 +200,8 @@ class LearnerCycle(Cycle[LearnerStatistics]):
                 # Also where none are wanted: those that were made before are withdrawn.
                 await self.step("advise", "suggestions", self._advise)
                 self.claimed = max(self.claimed, 1)
+            if self.atlas.settings.graph.enabled:
+                await self.step("feed", "graph", self._feed_graph)
             keeping = await self._to_keep(has_learnt=has_learnt)
             for what, keep in keeping.items():
                 await self.step("keep", what, partial(self._keep, what, keep))
@@ -269,6 +280,14 @@ class LearnerCycle(Cycle[LearnerStatistics]):
     async def _advise(self) -> None:
         self.suggestions = await make_suggestions(self.atlas)
 
+    async def _feed_graph(self) -> None:
+        """Take over what changed, and now and then derive from it what goes together."""
+        fed = await feed(self.atlas, partial(self._report_progress, "the graph"))
+        self.graph_changes += fed.changed
+        if await is_due(self.atlas):
+            derived = await derive(self.atlas, self._report_progress)
+            self.derived_links += derived.written + derived.removed
+
     async def _to_keep(self, *, has_learnt: bool) -> dict[str, Callable[[], Awaitable[None]]]:
         """The copies of the patterns and of the graph that are to be made now, by what they are."""
         wanted: dict[str, Callable[[], Awaitable[None]]] = {}
@@ -343,6 +362,8 @@ class LearnerCycle(Cycle[LearnerStatistics]):
             snapshots=self.snapshots,
             failed_copies=self.failed_copies,
             suggestions=self.suggestions,
+            graph_changes=self.graph_changes,
+            derived_links=self.derived_links,
         )
 
     def _summary(self, statistics: LearnerStatistics) -> str:
