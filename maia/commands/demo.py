@@ -335,7 +335,7 @@ def _report(harvest: Harvest) -> None:
         f"{counted(tracked.get('samples', 0), 'sample')} of them: "
         f"{counted(tracked.get('breakouts', 0), 'breakout')}. "
         f"The search queue has {counted(found.topics, 'topic')}, and the graph "
-        f"{counted(sum(harvest.atoms.values()), 'atom')}, {counted(harvest.atoms.get('tag', 0), 'tag')} among them."
+        f"{counted(sum(harvest.atoms.values()), 'atom')}."
     )
     if hunted["detail"]:
         print_text(hunted["detail"])

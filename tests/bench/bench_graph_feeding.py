@@ -1,4 +1,4 @@
-"""Feeding the graph: what its triggers cost whoever stores videos, and how long feeding, rebuilding and erasing take.
+"""Feeding the graph: what its triggers cost those who store videos, and how long feeding and erasing take.
 
 Times are of the CPU, of this process and its one database connection, as neighbours disturb the clock on the
 wall. Storing is measured with the triggers on and off in turns, and the best of each counts.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import random
+import resource
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -18,6 +20,7 @@ from atlas.adapters.maia import MaiaDAO
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.testing import NOON
+from maia.graphing.deriving import derive
 from maia.graphing.feeding import feed, rebuild
 from tests.bench.bench_ingest import Clip, clips, refreshed
 from tests.bench.figures import Figure
@@ -64,8 +67,6 @@ class Meter:
 
 def tagged(videos: Sequence[Clip], seed: int = 2) -> list[Clip]:
     """The same videos with 20 tags each out of a vocabulary in which few are frequent."""
-    from dataclasses import replace
-
     rng = random.Random(seed)
     vocabulary = len(videos) * 2
 
@@ -114,6 +115,18 @@ async def measured(server: Bed, count: int) -> AsyncIterator[Figure]:
         await sql.execute("VACUUM ANALYZE atoms, incoming")
         spent = await meter.cpu_s(lambda: rebuild(atlas))
         yield Figure("CPU of a video rebuilt, nothing changed", spent * 1e6 / count, "µs")
+        for what in ("derived for the first time", "derived, nothing changed"):
+            spent = await meter.cpu_s(lambda: derive(atlas))
+            yield Figure(f"CPU of a video's links {what}", spent * 1e6 / count, "µs")
+            await sql.execute("VACUUM ANALYZE atoms, incoming")
+        for type_, atoms in await sql.fetch(
+            "SELECT type, count(*) FROM atoms GROUP BY type ORDER BY 2 DESC LIMIT 3"
+        ):
+            yield Figure(f"atoms {type_}", atoms, "")
+        size = await sql.fetchval("SELECT pg_database_size(current_database())")
+        yield Figure("database", size / 2**20, "MiB")
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        yield Figure("peak memory of this process", peak, "MiB")
         ids = await sql.fetch("SELECT id FROM videos LIMIT $1", ERASED)
         erase = "DELETE FROM videos WHERE id = ANY ($1::text[])"
         spent = await meter.cpu_s(lambda: sql.execute(erase, [row[0] for row in ids]))

@@ -1,4 +1,4 @@
-"""Deriving links from the facts of the graph: what holds is written once, and goes when it holds no longer."""
+"""Deriving links from the facts of the graph: what holds is written once, and goes when it doesn't."""
 
 from __future__ import annotations
 

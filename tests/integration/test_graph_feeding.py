@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
+import asyncpg
 import pytest
 
 from atlas.adapters.graph import Evidence, GraphDAO, Link, Node, Sources, node_handle
+from atlas.adapters.graph_feeding import Entry, GraphFeedDAO
+from atlas.adapters.retention import RULES, RetentionDAO
 from atlas.composition import Atlas
 from atlas.testing import NOON
-from maia.graphing.feeding import feed, rebuild
+from maia.graphing.feeding import LOCK, feed, rebuild
 from tests.graph_facts import PATTERN, SOURCE, TOPIC, VIDEO, links
 
 pytestmark = pytest.mark.integration
 
+LEARNT = "1".zfill(32)
 GRAPH = """
 SELECT a.handle, a.type, a.name, a.outgoing, a.pos, a.neg, a.positive, a.count, a.weight, a.sources,
     (SELECT array_agg((i.position, i.target, i.other, i.type) ORDER BY i.position) FROM incoming AS i
@@ -43,24 +48,23 @@ async def filled(atlas: Atlas, sql: Any) -> Atlas:
     await sql.execute(VIDEO, "v2", "UC1", NOON, 10, ["lo fi", "JAZZ"], None)
     await sql.execute(VIDEO, "v3", "UC2", NOON, None, ["JAZZ", "Ｊａｚｚ"], None)
     await sql.execute(SOURCE, "v1", "related", NOON, [])
-    await sql.execute(
-        PATTERN, "0" * 31 + "1", '{"agent": "hunter", "field": "arm", "tool": "charts"}',
-        '[{"field": "tag_1", "operator": "=", "value": "Jazz"}, {"field": "channel_id", "operator": "=", "value": "UC9"},'
-        ' {"field": "category", "operator": "=", "value": "Music"}, {"field": "topic", "operator": "!=", "value": "lo fi"}]',
-        NOON,
-    )  # fmt: skip
+    conditions = [
+        ("tag_1", "=", "Jazz"), ("channel_id", "=", "UC9"), ("category", "=", "Music"), ("topic", "!=", "lo fi"),
+    ]  # fmt: skip
+    named = [{"field": name, "operator": sign, "value": value} for name, sign, value in conditions]
+    signature = {"agent": "hunter", "field": "arm", "tool": "charts"}
+    await sql.execute(PATTERN, LEARNT, json.dumps(signature), json.dumps(named), NOON)
     return atlas
 
 
 FACTS = {
-    "tagged(video:v1, tag:lo fi)", "tagged(video:v1, tag:jazz)", "tagged(video:v2, tag:lo fi)", "tagged(video:v2, tag:jazz)",
-    "tagged(video:v3, tag:jazz)", "uploaded_by(video:v1, channel:UC1)", "uploaded_by(video:v2, channel:UC1)",
-    "uploaded_by(video:v3, channel:UC2)", "inherits(video:v1, category:10)", "inherits(video:v2, category:10)",
-    "found_by(video:v1, topic:lo fi)", "found_by(video:v1, agent:hunter:related)", "inherits(topic:lo fi, tag:lo fi)",
-    "evidence_for(pattern:00000000000000000000000000000001, agent:hunter)",
-    "evidence_for(pattern:00000000000000000000000000000001, agent:hunter:charts)",
-    "evidence_for(pattern:00000000000000000000000000000001, tag:jazz)",
-    "evidence_for(pattern:00000000000000000000000000000001, category:10)",
+    "tagged(video:v1, tag:lo fi)", "tagged(video:v1, tag:jazz)", "tagged(video:v2, tag:lo fi)",
+    "tagged(video:v2, tag:jazz)", "tagged(video:v3, tag:jazz)", "uploaded_by(video:v1, channel:UC1)",
+    "uploaded_by(video:v2, channel:UC1)", "uploaded_by(video:v3, channel:UC2)",
+    "inherits(video:v1, category:10)", "inherits(video:v2, category:10)", "found_by(video:v1, topic:lo fi)",
+    "found_by(video:v1, agent:hunter:related)", "inherits(topic:lo fi, tag:lo fi)",
+    f"evidence_for(pattern:{LEARNT}, agent:hunter)", f"evidence_for(pattern:{LEARNT}, agent:hunter:charts)",
+    f"evidence_for(pattern:{LEARNT}, tag:jazz)", f"evidence_for(pattern:{LEARNT}, category:10)",
 }  # fmt: skip
 
 
@@ -91,8 +95,8 @@ class History:
 
     async def step(self) -> None:
         acts = [
-            self.store, self.store, self.retag, self.move, self.meet, self.lose, self.erase, self.queue, self.trim,
-            self.learn, self.forget, self.people, self.feed,
+            self.store, self.store, self.retag, self.move, self.meet, self.lose, self.erase, self.queue,
+            self.trim, self.learn, self.forget, self.people, self.feed,
         ]  # fmt: skip
         await self.chance.choice(acts)()
 
@@ -160,8 +164,8 @@ class History:
             [("tag", "jazz"), ("topic", "lo fi"), ("category", "Music"), ("arm", "charts")]
         )
         await self.sql.execute(
-            f"{PATTERN.rstrip()} ON CONFLICT (id) DO UPDATE SET conditions = excluded.conditions, forgotten_at = NULL, "
-            "forgotten_by = NULL",
+            f"{PATTERN.rstrip()} ON CONFLICT (id) DO UPDATE "
+            "SET conditions = excluded.conditions, forgotten_at = NULL, forgotten_by = NULL",
             str(self.chance.randint(1, 2)).zfill(32), "{}",
             json.dumps([{"field": field, "operator": "=", "value": value}]), NOON,
         )  # fmt: skip
@@ -211,11 +215,11 @@ async def _same_from_nothing(atlas: Atlas, sql: Any) -> None:
     assert await graph_of(sql) == found
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 async def test_any_history_ends_with_the_graph_that_a_rebuild_makes(
     atlas: Atlas, sql: Any, seed: int
 ) -> None:
-    for part in range(5):
+    for part in range(4):
         history = History(atlas, sql, random.Random(seed * 100 + part))
         for _ in range(history.chance.randint(10, 40)):
             await history.step()
@@ -223,3 +227,115 @@ async def test_any_history_ends_with_the_graph_that_a_rebuild_makes(
         again = await rebuild(atlas, page=2)
         assert again.changed == 0
         await _same_from_nothing(atlas, sql)
+
+
+@pytest.fixture
+async def other(database_url: str) -> AsyncIterator[Any]:
+    """Another connection, to be in the middle of a transaction."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+async def tagged(sql: Any, video: str) -> set[str]:
+    """The tags that a video has in the graph."""
+    start = f"tagged(video:{video}, tag:"
+    return {
+        text.removeprefix(start)[:-1] for text in await links(sql, Sources.FACTS) if text.startswith(start)
+    }
+
+
+async def entries(sql: Any) -> list[tuple[str, str]]:
+    return [tuple(row) for row in await sql.fetch("SELECT kind, key FROM graph_outbox ORDER BY 1, 2")]
+
+
+async def test_what_commits_after_the_feeder_looked_isnt_missed(filled: Atlas, sql: Any, other: Any) -> None:
+    retag = "UPDATE videos SET tags = $2 WHERE id = $1"
+    async with other.transaction():
+        # One has an entry already, which the feeder must leave; the other one has none that others can see.
+        await other.execute(retag, "v1", ["late"])
+        await other.execute(VIDEO, "v9", "UC1", NOON, None, ["late"], None)
+        await feed(filled)
+        assert await tagged(sql, "v1") == await tagged(sql, "v9") == set()
+    await feed(filled)
+    assert await tagged(sql, "v1") == await tagged(sql, "v9") == {"late"}
+    dao = GraphFeedDAO(filled.db, clock=filled.clock, settings=filled.settings)
+    await sql.execute(retag, "v1", ["taken"])
+    async with dao.page() as page:
+        assert await page.take(Entry(), 10) == [Entry("video", "v1")]
+        # The writer waits for nobody, and names it again.
+        await other.execute(retag, "v1", ["meanwhile"])
+    await feed(filled)
+    assert await tagged(sql, "v1") == {"meanwhile"}
+
+
+async def test_the_outbox_names_what_changed_once(filled: Atlas, sql: Any) -> None:
+    await feed(filled)
+    await sql.execute("UPDATE videos SET tags = tags, category_id = category_id, channel_id = channel_id")
+    await sql.execute("UPDATE patterns SET conditions = conditions, sti = 1")
+    assert await entries(sql) == []
+    for nth in range(3):
+        await sql.execute("UPDATE videos SET tags = ARRAY[$1] WHERE id = 'v1'", f"tag {nth}")
+        await sql.execute("INSERT INTO video_sources VALUES ('v1', $1, now(), '{}', false)", f"arm {nth}")
+    assert await entries(sql) == [("video", "v1")]
+    await sql.execute("DELETE FROM videos WHERE id = 'v1'")
+    assert await entries(sql) == []
+
+
+async def test_erasing_takes_along_what_led_nowhere_else(filled: Atlas, sql: Any) -> None:
+    await feed(filled)
+    dao = GraphDAO(filled.db, clock=filled.clock, settings=filled.settings)
+    await dao.add([Link("related_to", (Node("concept", "mine"), Node("video", "v3")))])
+    await sql.execute("UPDATE videos SET tags = '{jazz,only}' WHERE id = 'v3'")
+    await feed(filled)
+    await sql.execute("DELETE FROM videos WHERE id = 'v3'")
+    await sql.execute("DELETE FROM channels WHERE id = 'UC2'")
+    left = await sql.fetch("SELECT type, name FROM atoms WHERE sources > 0 AND name IS NOT NULL")
+    names = {f"{type_}:{name}" for type_, name in left}
+    assert {"tag:jazz", "concept:mine", "video:v1"} <= names
+    assert names.isdisjoint({"video:v3", "tag:only", "channel:UC2"})
+    assert (
+        await sql.fetchval(
+            "SELECT count(*) FROM atoms WHERE sources = 0 AND (name, outgoing) IS DISTINCT FROM (NULL, NULL)"
+        )
+        == 0
+    )
+    gone = node_handle("video", "v3")
+    assert (
+        await sql.fetchval("SELECT count(*) FROM incoming WHERE target = $1 OR other = $1 OR link = $1", gone)
+        == 0
+    )
+    assert (await rebuild(filled)).changed == 0
+
+
+async def test_hunters_do_not_wait_for_the_graph(filled: Atlas, sql: Any, other: Any) -> None:
+    await feed(filled)
+    async with other.transaction():
+        await other.execute("SELECT lock_graph(true)")
+        await sql.execute("SET lock_timeout = '100ms'")
+        await sql.execute("DELETE FROM search_queue WHERE key = 'nobody'")
+        await sql.execute("UPDATE patterns SET forgotten_at = now(), forgotten_by = 'operator'")
+        await sql.execute("UPDATE videos SET tags = '{}' WHERE id = 'v1'")
+    assert len(await entries(sql)) == 3
+    await feed(filled)
+    assert not any(text.startswith("evidence_for") for text in await links(sql, Sources.FACTS))
+    nodes = {
+        row[0]
+        for row in await sql.fetch("SELECT name FROM atoms WHERE type IN ('topic', 'agent') AND sources > 0")
+    }
+    assert nodes == {"lo fi", "hunter:related"}
+
+
+async def test_only_one_feeds_and_a_lost_change_asks_for_a_rebuild(filled: Atlas, sql: Any) -> None:
+    async with filled.db.only_one(LOCK):
+        assert not (await feed(filled)).is_alone
+        assert not (await rebuild(filled)).is_alone
+    await sql.execute("UPDATE graph_outbox SET at = at - interval '1 year'")
+    dao = RetentionDAO(filled.db, clock=filled.clock, settings=filled.settings)
+    found = await dao.find(next(rule for rule in RULES if rule.table == "graph_outbox"))
+    assert found is not None
+    assert [rows async for rows in dao.remove(found)] == [6]
+    fed = await feed(filled)
+    assert fed.rebuilt
+    assert (await links(sql, Sources.FACTS)).keys() == FACTS
+    assert not (await feed(filled)).rebuilt
