@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -16,7 +17,9 @@ from atlas.adapters.graph_feeding import Entry, GraphFeedDAO
 from atlas.adapters.retention import RULES, RetentionDAO
 from atlas.composition import Atlas
 from atlas.testing import NOON
+from maia.cycle.agent import run
 from maia.graphing.feeding import LOCK, feed, rebuild
+from maia.learner.cycle import Learner
 from tests.graph_facts import PATTERN, SOURCE, TOPIC, VIDEO, links
 
 pytestmark = pytest.mark.integration
@@ -49,7 +52,8 @@ async def filled(atlas: Atlas, sql: Any) -> Atlas:
     await sql.execute(VIDEO, "v3", "UC2", NOON, None, ["JAZZ", "Ｊａｚｚ"], None)
     await sql.execute(SOURCE, "v1", "related", NOON, [])
     conditions = [
-        ("tag_1", "=", "Jazz"), ("channel_id", "=", "UC9"), ("category", "=", "Music"), ("topic", "!=", "lo fi"),
+        ("tag_1", "=", "Jazz"), ("channel_id", "=", "UC9"), ("category", "=", "Music"),
+        ("topic", "!=", "lo fi"),
     ]  # fmt: skip
     named = [{"field": name, "operator": sign, "value": value} for name, sign, value in conditions]
     signature = {"agent": "hunter", "field": "arm", "tool": "charts"}
@@ -339,3 +343,17 @@ async def test_only_one_feeds_and_a_lost_change_asks_for_a_rebuild(filled: Atlas
     assert fed.rebuilt
     assert (await links(sql, Sources.FACTS)).keys() == FACTS
     assert not (await feed(filled)).rebuilt
+
+
+async def test_the_learner_feeds_the_graph_unless_it_is_off(filled: Atlas, sql: Any) -> None:
+    for id_ in ("v7", "v8"):
+        await sql.execute(VIDEO, id_, "UC1", NOON, 10, ["ska", "dub"], None)
+    off = filled.settings.graph.model_copy(update={"enabled": False})
+    without = filled.settings.model_copy(update={"graph": off})
+    fed = await run(Learner, replace(filled, settings=without), batch_size=1000)
+    assert (fed["graph_changes"], len(await entries(sql))) == (0, 8)
+    fed = await run(Learner, filled, batch_size=1000)
+    assert fed["graph_changes"] == await sql.fetchval("SELECT count(*) FROM atoms WHERE sources & 1 = 1")
+    assert fed["derived_links"] == await sql.fetchval("SELECT count(*) FROM atoms WHERE sources = 2") > 0
+    assert f"{fed['graph_changes'] + fed['derived_links']} changes of the graph" in Learner.summary(fed)
+    assert (await run(Learner, filled, batch_size=1000))["graph_changes"] == 0
