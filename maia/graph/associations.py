@@ -16,8 +16,6 @@ from scipy import sparse
 
 from maia.graph.arrays import Float64s, GraphArrays, Int64s
 
-FACTS: Final = 1
-"""The bit of `sources` that says that an atom is there by facts."""
 _BLOCK: Final = 4_000_000
 """Products of one block at most, unless one column alone has more; each takes some 16 bytes."""
 
@@ -59,9 +57,9 @@ class Associations:
 
 
 def incidence(arrays: GraphArrays, link: str, first: str, second: str) -> Incidence:
-    """The links of a type, from atoms of one type to atoms of another, that are there by facts."""
+    """The links of a type from atoms of one type to atoms of another."""
     links = arrays.of_type(link)
-    links = links[(arrays.sources[links] & FACTS > 0) & (np.diff(arrays.outgoing_starts)[links] == 2)]
+    links = links[np.diff(arrays.outgoing_starts)[links] == 2]
     ends = arrays.outgoing_starts[links]
     heads, tails = arrays.outgoing[ends].astype(np.int64), arrays.outgoing[ends + 1].astype(np.int64)
     of_first, of_second = arrays.of_type(first), arrays.of_type(second)

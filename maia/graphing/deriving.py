@@ -25,6 +25,7 @@ from atlas.config import GraphSettings
 from atlas.conflicts import retry_conflicts
 from maia.graph.arrays import NO_ATOM, GraphArrays, UInt64s, places_of
 from maia.graph.associations import Associations, Incidence, associations, co_occurrences, incidence, shares
+from maia.graph.facts import facts_of
 from maia.graphing.reading import read_arrays
 
 LOCK: Final = "graph deriver"
@@ -111,23 +112,24 @@ class _Plan:
 
 def _plan(arrays: GraphArrays, graph: GraphSettings) -> _Plan:
     links, gone, holding = list[DerivedLink](), list[UUID](), 0
-    for type_, firsts, found in _found(arrays, graph):
-        handles = _handles(arrays, type_, found)
+    facts = facts_of(arrays)
+    for type_, firsts, found in _found(facts, graph):
+        handles = _handles(facts, type_, found)
         holding += len(found)
-        links += _differing(arrays, type_, found, handles)
+        links += _differing(arrays, facts, type_, found, handles)
         gone += _former(arrays, type_, firsts, handles)
     return _Plan(links, gone, holding)
 
 
-def _found(arrays: GraphArrays, graph: GraphSettings) -> Iterator[tuple[str, str, Associations]]:
+def _found(facts: GraphArrays, graph: GraphSettings) -> Iterator[tuple[str, str, Associations]]:
     """Each type of links, the type of atoms that they begin at, and which of them hold."""
     most = graph.links_per_atom
-    tagged = incidence(arrays, "tagged", "video", "tag")
+    tagged = incidence(facts, "tagged", "video", "tag")
     yield "co_occurs", "tag", co_occurrences(tagged, least=_LEAST, most=most)
-    found = incidence(arrays, "found_by", "video", "topic")
-    carried = _carried_topics(tagged, incidence(arrays, "inherits", "topic", "tag"))
+    found = incidence(facts, "found_by", "video", "topic")
+    carried = _carried_topics(tagged, incidence(facts, "inherits", "topic", "tag"))
     yield "follows", "topic", associations(found, carried, least=_LEAST, most=most)
-    categories = incidence(arrays, "inherits", "video", "category")
+    categories = incidence(facts, "inherits", "video", "category")
     about = shares(found, categories, least=_LEAST, most=_MOST_CATEGORIES, share=_SHARE)
     yield "inherits", "topic", about
 
@@ -139,9 +141,9 @@ def _carried_topics(tagged: Incidence, named: Incidence) -> Incidence:
     return Incidence(sparse.csr_array(tagged.matrix[:, columns]), tagged.firsts, named.firsts[topics])
 
 
-def _handles(arrays: GraphArrays, type_: str, found: Associations) -> UInt64s:
+def _handles(facts: GraphArrays, type_: str, found: Associations) -> UInt64s:
     """The handles of links, two columns each."""
-    ends = np.ascontiguousarray(arrays.handles.astype(">u8"))
+    ends = np.ascontiguousarray(facts.handles.astype(">u8"))
     start = b"l" + type_.encode() + b"\0"
     digests = [
         sha256(start + first.tobytes() + second.tobytes()).digest()[:16]
@@ -151,7 +153,7 @@ def _handles(arrays: GraphArrays, type_: str, found: Associations) -> UInt64s:
 
 
 def _differing(
-    arrays: GraphArrays, type_: str, found: Associations, handles: UInt64s
+    arrays: GraphArrays, facts: GraphArrays, type_: str, found: Associations, handles: UInt64s
 ) -> Iterator[DerivedLink]:
     """The links that the graph doesn't have so. What people observed of one stays as it is."""
     places = places_of(arrays.handles, handles)
@@ -165,8 +167,8 @@ def _differing(
     stands = (places != NO_ATOM) & (sources & _DERIVED > 0) & (same | (sources & _PEOPLE > 0))
     for nth in np.flatnonzero(~stands).tolist():
         yield DerivedLink(
-            _uuid(handles, nth), type_, arrays.handle(int(found.firsts[nth])),
-            arrays.handle(int(found.seconds[nth])), int(found.pos[nth]), int(found.neg[nth]),
+            _uuid(handles, nth), type_, facts.handle(int(found.firsts[nth])),
+            facts.handle(int(found.seconds[nth])), int(found.pos[nth]), int(found.neg[nth]),
             float(weight[nth]),
         )  # fmt: skip
 

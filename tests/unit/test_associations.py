@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from maia.graph import associations as module
-from maia.graph.associations import Incidence, associations, co_occurrences, shares
+from maia.graph.associations import Incidence, associations, co_occurrences, incidence, shares
+from maia.graph.building import LooseAtoms, arrays_of
+from maia.graph.facts import facts_of
 
 ROWS = st.lists(st.sets(st.integers(0, 6), max_size=5), min_size=1, max_size=12)
 
@@ -65,3 +67,29 @@ def test_shares_leave_out_rows_of_which_nothing_is_known() -> None:
     assert (found.firsts.tolist(), found.seconds.tolist()) == ([0, 10], [20, 30])
     assert (found.pos.tolist(), found.neg.tolist()) == ([2, 1], [1, 0])
     assert len(shares(left, right, least=3, most=1, share=0.5)) == 0
+
+
+def test_facts_are_a_graph_of_their_own() -> None:
+    ends = np.array([[[0, 3], [0, 1]], [[0, 3], [0, 2]]], np.uint64)
+    numbers = np.arange(5)
+    arrays = arrays_of(
+        LooseAtoms(
+            handles=np.array([[0, 3], [0, 1], [0, 2], [0, 9], [0, 8]], np.uint64),
+            types=("tag", "tagged", "video"),
+            type_of=np.array([2, 0, 0, 1, 1], np.int16), linked=np.array([3, 4]), ends=ends, wide=(),
+            named=[(0, "v"), (1, "gone"), (2, "ä")], positive=numbers * 1.0, count=numbers * 1.0, pos=numbers,
+            neg=numbers, sources=np.array([1, 4, 3, 4, 1], np.uint8), weight=np.zeros(5, np.float32),
+            seen_us=numbers,
+        )
+    )  # fmt: skip
+    facts = facts_of(arrays)
+    assert [facts.names[place] for place in range(3)] == ["ä", "v", ""]
+    assert facts.pos.tolist() == [2, 0, 4]
+    [link] = facts.of_type("tagged").tolist()
+    assert facts.outgoing[facts.outgoing_starts[link] :].tolist() == [1, 0]
+    found = incidence(facts, "tagged", "video", "tag")
+    assert (found.matrix.toarray().tolist(), found.firsts.tolist(), found.seconds.tolist()) == (
+        [[1]],
+        [1],
+        [0],
+    )
