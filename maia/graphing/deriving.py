@@ -23,7 +23,7 @@ from atlas.adapters.graph_feeding import DerivedLink, GraphFeedDAO
 from atlas.composition import Atlas
 from atlas.config import GraphSettings
 from atlas.conflicts import retry_conflicts
-from maia.graph.arrays import NO_ATOM, GraphArrays, UInt64s, places_of
+from maia.graph.arrays import NO_ATOM, GraphArrays, Int64s, UInt64s, places_of
 from maia.graph.associations import Associations, Incidence, associations, co_occurrences, incidence, shares
 from maia.graph.facts import facts_of
 from maia.graphing.reading import read_arrays
@@ -36,7 +36,7 @@ _MOST_CATEGORIES: Final = 3
 _SHARE: Final = 0.2
 """A topic is of a category that at least this share of its videos have."""
 _PEOPLE, _DERIVED = int(Sources.PEOPLE), int(Sources.DERIVED)
-_Item = TypeVar("_Item")
+_Items = TypeVar("_Items", Int64s, UInt64s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +79,12 @@ async def derive(atlas: Atlas, on_progress: OnDerived = _ignore) -> Derived:
         on_progress("reading the graph", 0, 1)
         arrays = await read_arrays(atlas)
         on_progress("deriving links", 0, 1)
-        plan = await asyncio.to_thread(_plan, arrays, graph)
-        written = removed = 0
-        for links in _batches(plan.links):
-            async for attempt in retry_conflicts():
-                with attempt:
-                    stored = await dao.add_derived(links)
-            written += stored
-            on_progress("writing links", written, len(plan.links))
-        for handles in _batches(plan.gone):
-            async for attempt in retry_conflicts():
-                with attempt:
-                    dropped = await dao.drop_derived(handles)
-            removed += dropped
-            on_progress("removing links", removed, len(plan.gone))
+        parts = await asyncio.to_thread(_parts, arrays, graph)
+        del arrays
+        written = await _write(dao, parts, on_progress)
+        removed = await _remove(dao, parts, on_progress)
         await dao.note_derived(changes)
-        return Derived(plan.holding, written, removed)
+        return Derived(sum(len(part.found) for part in parts), written, removed)
 
 
 def _dao(atlas: Atlas) -> GraphFeedDAO:
@@ -102,23 +92,60 @@ def _dao(atlas: Atlas) -> GraphFeedDAO:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """The links to write, those to take back, and how many hold in all."""
+class _Part:
+    """The links of one type that hold, with their own handles and their ends', which of them are to be
+    written, and which others are to be taken back. Handles have two columns.
+    """
 
-    links: Sequence[DerivedLink]
-    gone: Sequence[UUID]
-    holding: int
+    type: str
+    found: Associations
+    handles: UInt64s
+    ends: UInt64s
+    """The handles of all atoms that are there by facts, by their places in `found`."""
+    differing: Int64s
+    former: UInt64s
+
+    def link(self, nth: int) -> DerivedLink:
+        first, second = (_uuid(self.ends[each[nth]]) for each in (self.found.firsts, self.found.seconds))
+        pos, neg = int(self.found.pos[nth]), int(self.found.neg[nth])
+        weight = float(self.found.weight[nth])
+        return DerivedLink(_uuid(self.handles[nth]), self.type, first, second, pos, neg, weight)
 
 
-def _plan(arrays: GraphArrays, graph: GraphSettings) -> _Plan:
-    links, gone, holding = list[DerivedLink](), list[UUID](), 0
+async def _write(dao: GraphFeedDAO, parts: Sequence[_Part], on_progress: OnDerived) -> int:
+    written, total = 0, sum(len(part.differing) for part in parts)
+    for part in parts:
+        for some in _batches(part.differing):
+            links = [part.link(nth) for nth in some.tolist()]
+            async for attempt in retry_conflicts():
+                with attempt:
+                    stored = await dao.add_derived(links)
+            written += stored
+            on_progress("writing links", written, total)
+    return written
+
+
+async def _remove(dao: GraphFeedDAO, parts: Sequence[_Part], on_progress: OnDerived) -> int:
+    removed, total = 0, sum(len(part.former) for part in parts)
+    for part in parts:
+        for some in _batches(part.former):
+            async for attempt in retry_conflicts():
+                with attempt:
+                    dropped = await dao.drop_derived([_uuid(each) for each in some])
+            removed += dropped
+            on_progress("removing links", removed, total)
+    return removed
+
+
+def _parts(arrays: GraphArrays, graph: GraphSettings) -> list[_Part]:
     facts = facts_of(arrays)
+    parts = []
     for type_, firsts, found in _found(facts, graph):
         handles = _handles(facts, type_, found)
-        holding += len(found)
-        links += _differing(arrays, facts, type_, found, handles)
-        gone += _former(arrays, type_, firsts, handles)
-    return _Plan(links, gone, holding)
+        places = places_of(arrays.handles, handles)
+        former = arrays.handles[_former(arrays, type_, firsts, places)]
+        parts.append(_Part(type_, found, handles, facts.handles, _differing(arrays, found, places), former))
+    return parts
 
 
 def _found(facts: GraphArrays, graph: GraphSettings) -> Iterator[tuple[str, str, Associations]]:
@@ -152,42 +179,34 @@ def _handles(facts: GraphArrays, type_: str, found: Associations) -> UInt64s:
     return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64).reshape(-1, 2)
 
 
-def _differing(
-    arrays: GraphArrays, facts: GraphArrays, type_: str, found: Associations, handles: UInt64s
-) -> Iterator[DerivedLink]:
-    """The links that the graph doesn't have so. What people observed of one stays as it is."""
-    places = places_of(arrays.handles, handles)
-    weight = found.weight.astype(np.float32)
+def _differing(arrays: GraphArrays, found: Associations, places: Int64s) -> Int64s:
+    """Which links the graph, where they are at `places`, doesn't have so.
+
+    What people observed of one stays as it is.
+    """
     same = (
         (arrays.pos[places] == found.pos)
         & (arrays.neg[places] == found.neg)
-        & (arrays.weight[places] == weight)
+        & (arrays.weight[places] == found.weight.astype(np.float32))
     )
     sources = arrays.sources[places]
     stands = (places != NO_ATOM) & (sources & _DERIVED > 0) & (same | (sources & _PEOPLE > 0))
-    for nth in np.flatnonzero(~stands).tolist():
-        yield DerivedLink(
-            _uuid(handles, nth), type_, facts.handle(int(found.firsts[nth])),
-            facts.handle(int(found.seconds[nth])), int(found.pos[nth]), int(found.neg[nth]),
-            float(weight[nth]),
-        )  # fmt: skip
+    return np.flatnonzero(~stands)
 
 
-def _former(arrays: GraphArrays, type_: str, firsts: str, handles: UInt64s) -> list[UUID]:
-    """The derived links of a type, from atoms of type `firsts`, that hold no longer."""
+def _former(arrays: GraphArrays, type_: str, firsts: str, places: Int64s) -> Int64s:
+    """Where the derived links of a type are, from atoms of type `firsts`, that hold no longer."""
     links = arrays.of_type(type_)
     links = links[arrays.sources[links] & _DERIVED > 0]
     heads = arrays.outgoing[arrays.outgoing_starts[links]]
-    links = links[np.isin(heads, arrays.of_type(firsts))]
-    holding = places_of(arrays.handles, handles)
-    return [arrays.handle(place) for place in np.setdiff1d(links, holding).tolist()]
+    return np.setdiff1d(links[np.isin(heads, arrays.of_type(firsts))], places)
 
 
-def _uuid(handles: UInt64s, nth: int) -> UUID:
-    high, low = handles[nth].tolist()
+def _uuid(handle: UInt64s) -> UUID:
+    high, low = handle.tolist()
     return UUID(int=high << 64 | low)
 
 
-def _batches(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+def _batches(items: _Items) -> Iterator[_Items]:
     for start in range(0, len(items), AT_ONCE):
         yield items[start : start + AT_ONCE]
