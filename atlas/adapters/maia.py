@@ -10,8 +10,8 @@ of their keys, or with SKIP LOCKED. Who holds the snowball lock waits for no row
 store a page of results with `ingest_video_metadata`, then `meet_videos`, then what was asked, then
 `add_to_search_queue`, then `update_search_state`, and only one page per transaction.
 
-Deleting or clearing videos, or deleting channels, takes the graph's lock last. Whoever holds that waits for none
-of these rows, but for those of the queue: so a hunter that deletes topics only tries to get it.
+Deleting or clearing videos, or deleting channels, takes the graph's lock last. Whoever holds that waits for
+none of these rows, but for those of the queue: so a hunter that deletes topics only tries to get it.
 
 Where this can't be kept (a tracker locks videos that are gone after those whose metadata it stores; a video
 that is deleted takes rows of other tables along), PostgreSQL ends one of the two: so whoever has a
