@@ -215,7 +215,10 @@ class _Page:
         appeared = await self.dao.add_nodes([*atoms.nodes.values()])
         self.added += len(appeared) + await self.dao.add_links([*atoms.links.values()])
         await self._remove_gone(subjects, {each.id for each in videos}, topics, patterns)
-        dropped, ends = await self.dao.drop_others([*carried], VIDEO_LINKS, [*atoms.links.values()])
+        # What is new has no former links.
+        known = [video for video in carried if video not in appeared]
+        links = [link for link in atoms.links.values() if link.first not in appeared]
+        dropped, ends = await self.dao.drop_others(known, VIDEO_LINKS, links)
         self.removed += dropped
         await self._connect([atoms.nodes[handle] for handle in appeared], topics, patterns)
         if self.shows_tags:
