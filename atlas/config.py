@@ -524,27 +524,6 @@ class LearnerSettings(Group):
     git: GitSettings = Field(default=GitSettings(), description="Patterns in Git.")
 
 
-class GraphSettings(Group):
-    """The knowledge graph: whether it follows what the agents find, and what is derived from that."""
-
-    enabled: bool = Field(default=True, description="Let the learner feed the graph.")
-    derive_interval_h: float = Field(
-        default=6, ge=0, le=8760, description="Least hours between two times that links are derived."
-    )
-    derive_after: int = Field(
-        default=100, ge=1, description="Facts that must have changed before links are derived again."
-    )
-    links_per_atom: int = Field(
-        default=20, ge=1, le=1000, description="Most derived links of a type that an atom begins."
-    )
-    outbox_days: float = Field(
-        default=30,
-        ge=1,
-        le=3650,
-        description="Days after which changes that nobody took over are dropped: then the graph is rebuilt.",
-    )
-
-
 class PrivacySettings(Group):
     """Pseudonyms for what could identify people or machines in contexts that the learner stores."""
 
@@ -794,7 +773,6 @@ class Settings(BaseSettings):
     )
     tracker: TrackerSettings = Field(default=TrackerSettings(), description="The tracker.")
     learner: LearnerSettings = Field(default=LearnerSettings(), description="The learner.")
-    graph: GraphSettings = Field(default=GraphSettings(), description="The knowledge graph.")
     maintainer: MaintainerSettings = Field(default=MaintainerSettings(), description="The maintainer.")
     api: ApiSettings = Field(default=ApiSettings(), description="The HTTP service.")
     federation: FederationSettings = Field(

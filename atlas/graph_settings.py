@@ -8,8 +8,24 @@ from atlas.setting_types import Group
 
 
 class GraphSettings(Group):
-    """The knowledge graph: its copies."""
+    """The knowledge graph: what it takes over, what is derived from that, and its copies."""
 
+    enabled: bool = Field(default=True, description="Let the learner feed the graph.")
+    derive_interval_h: float = Field(
+        default=6, ge=0, le=8760, description="Least hours between two times that links are derived."
+    )
+    derive_after: int = Field(
+        default=100, ge=1, description="Facts that must have changed before links are derived again."
+    )
+    links_per_atom: int = Field(
+        default=20, ge=1, le=1000, description="Most derived links of a type that an atom begins."
+    )
+    outbox_days: float = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        description="Days after which changes that nobody took over are dropped: then the graph is rebuilt.",
+    )
     snapshot_interval_h: float = Field(
         default=24,
         ge=0,

@@ -21,12 +21,12 @@ from scipy import sparse
 from atlas.adapters.graph import Sources
 from atlas.adapters.graph_feeding import DerivedLink, GraphFeedDAO
 from atlas.composition import Atlas
-from atlas.config import GraphSettings
 from atlas.conflicts import retry_conflicts
+from atlas.graph_settings import GraphSettings
 from maia.graph.arrays import NO_ATOM, GraphArrays, Int64s, UInt64s, places_of
 from maia.graph.associations import Associations, Incidence, associations, co_occurrences, incidence, shares
 from maia.graph.facts import facts_of
-from maia.graphing.reading import read_arrays
+from maia.graphing.present import present_arrays
 
 LOCK: Final = "graph deriver"
 AT_ONCE: Final = 2_000
@@ -77,7 +77,7 @@ async def derive(atlas: Atlas, on_progress: OnDerived = _ignore) -> Derived:
         dao, graph = _dao(atlas), atlas.settings.graph
         changes = (await dao.state()).changes
         on_progress("reading the graph", 0, 1)
-        arrays = await read_arrays(atlas)
+        arrays = await present_arrays(atlas)
         on_progress("deriving links", 0, 1)
         parts = await asyncio.to_thread(_parts, arrays, graph)
         del arrays
