@@ -20,6 +20,12 @@ class GraphSettings(Group):
     links_per_atom: int = Field(
         default=20, ge=1, le=1000, description="Most derived links of a type that an atom begins."
     )
+    similar_per_atom: int = Field(
+        default=10,
+        ge=1,
+        le=100,
+        description="Most links to the atoms of its type that are most like an atom.",
+    )
     outbox_days: float = Field(
         default=30,
         ge=1,

@@ -30,7 +30,7 @@ async def links(sql: Any, sources: int) -> dict[str, tuple[int, int, float | Non
     """The links that some sources say are there, as text, with evidence and weight."""
     rows = await sql.fetch(_LINKS, sources)
     return {
-        row["sorted" if row["text"].startswith("co_occurs") else "text"]: (
+        row["sorted" if row["text"].startswith(("co_occurs", "similar")) else "text"]: (
             row["pos"],
             row["neg"],
             row["weight"],

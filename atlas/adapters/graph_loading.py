@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atlas.adapters.dao import DAO
+from atlas.adapters.graph import OWN
 from atlas.adapters.graph_columns import UUID_FORM, GraphColumns, row_form
 
 _COPY_START: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -59,7 +60,8 @@ class GraphLoadingDAO(DAO):
     async def load(self, space: int, columns: GraphColumns) -> None:
         """Put these atoms in place of all that a space has, in one transaction, without values.
 
-        What other sites observed is left out: they say it again.
+        What other sites observed is left out: they say it again. If it is this site's own, the next feeder
+        compares it with all facts.
         """
         now_us = int(self._clock.now().timestamp() * 1_000_000)
         async with self._executor.transaction() as executor:
@@ -71,6 +73,8 @@ class GraphLoadingDAO(DAO):
             for batch in _batches(space, columns, now_us):
                 for part in batch.parts():
                     await executor.copy_in(part.table, part.columns, _stream(part))
+            if space == OWN:
+                await executor.execute("graph_feeding.begin_rebuild")
 
 
 def _batches(space: int, columns: GraphColumns, now_us: int) -> Iterator[_Batch]:

@@ -1,4 +1,4 @@
-"""Deriving links from the facts: tags that go together, what follows from topics, and what topics are about.
+"""Deriving links from the facts: what goes together, what follows from topics and is of them, what is alike.
 
 Everything is computed anew from the arrays of the graph, as each of these weights depends on how many videos
 there are in all. Only what differs from the graph is written, in batches that each end by themselves. A
@@ -26,6 +26,7 @@ from atlas.graph_settings import GraphSettings
 from maia.graph.arrays import NO_ATOM, GraphArrays, Int64s, UInt64s, places_of
 from maia.graph.associations import Associations, Incidence, associations, co_occurrences, incidence, shares
 from maia.graph.facts import facts_of
+from maia.graph.likeness import LIKE, likenesses
 from maia.graphing.present import present_arrays
 
 LOCK: Final = "graph deriver"
@@ -148,17 +149,18 @@ def _parts(arrays: GraphArrays, graph: GraphSettings) -> list[_Part]:
     return parts
 
 
-def _found(facts: GraphArrays, graph: GraphSettings) -> Iterator[tuple[str, str, Associations]]:
-    """Each type of links, the type of atoms that they begin at, and which of them hold."""
+def _found(facts: GraphArrays, graph: GraphSettings) -> Iterator[tuple[str, tuple[str, ...], Associations]]:
+    """Each type of links, the types of atoms that they begin at, and which of them hold."""
     most = graph.links_per_atom
     tagged = incidence(facts, "tagged", "video", "tag")
-    yield "co_occurs", "tag", co_occurrences(tagged, least=_LEAST, most=most)
+    yield "co_occurs", ("tag",), co_occurrences(tagged, least=_LEAST, most=most)
     found = incidence(facts, "found_by", "video", "topic")
     carried = _carried_topics(tagged, incidence(facts, "inherits", "topic", "tag"))
-    yield "follows", "topic", associations(found, carried, least=_LEAST, most=most)
+    yield "follows", ("topic",), associations(found, carried, least=_LEAST, most=most)
     categories = incidence(facts, "inherits", "video", "category")
     about = shares(found, categories, least=_LEAST, most=_MOST_CATEGORIES, share=_SHARE)
-    yield "inherits", "topic", about
+    yield "inherits", ("topic",), about
+    yield "similar", LIKE, likenesses(facts, most=graph.similar_per_atom)
 
 
 def _carried_topics(tagged: Incidence, named: Incidence) -> Incidence:
@@ -194,12 +196,12 @@ def _differing(arrays: GraphArrays, found: Associations, places: Int64s) -> Int6
     return np.flatnonzero(~stands)
 
 
-def _former(arrays: GraphArrays, type_: str, firsts: str, places: Int64s) -> Int64s:
-    """Where the derived links of a type are, from atoms of type `firsts`, that hold no longer."""
+def _former(arrays: GraphArrays, type_: str, firsts: tuple[str, ...], places: Int64s) -> Int64s:
+    """Where the derived links of a type are, from atoms of the types `firsts`, that hold no longer."""
     links = arrays.of_type(type_)
     links = links[arrays.sources[links] & _DERIVED > 0]
     heads = arrays.outgoing[arrays.outgoing_starts[links]]
-    return np.setdiff1d(links[np.isin(heads, arrays.of_type(firsts))], places)
+    return np.setdiff1d(links[np.isin(heads, arrays.of_type(*firsts))], places)
 
 
 def _uuid(handle: UInt64s) -> UUID:
