@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maia.graph.arrays import GraphArrays, Int64s, Texts
 
@@ -15,7 +16,11 @@ FACTS: Final = 1
 
 def facts_of(arrays: GraphArrays) -> GraphArrays:
     """The same graph with only the atoms that are there by facts, all ends of which are."""
-    kept = arrays.sources & FACTS > 0
+    return part_of(arrays, arrays.sources & FACTS > 0)
+
+
+def part_of(arrays: GraphArrays, kept: NDArray[np.bool_]) -> GraphArrays:
+    """The graph of the atoms that a mask names, with which all ends of its links must be."""
     place = np.cumsum(kept) - 1
     lengths = np.diff(arrays.outgoing_starts)
     outgoing = arrays.outgoing[np.repeat(kept, lengths)]

@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from atlas.adapters.graph import Evidence, GraphDAO, Link, Node, Sources
 from atlas.composition import Atlas
 from atlas.testing import NOON
+from maia.graph import likeness
+from maia.graph.facts import facts_of
+from maia.graph.likeness import likenesses
 from maia.graphing.deriving import derive, is_due
 from maia.graphing.feeding import feed
+from maia.graphing.reading import read_arrays
 from tests.graph_facts import SOURCE, TOPIC, VIDEO, links
 
 pytestmark = pytest.mark.integration
@@ -66,3 +71,17 @@ async def test_what_holds_is_written_once_and_goes_when_it_holds_no_longer(fed: 
     assert await sql.fetchval("SELECT sources FROM atoms WHERE type = 'co_occurs'") == Sources.PEOPLE
     await sql.execute("DELETE FROM videos")
     assert await derived(sql) == await derived(sql, alike=True) == {}
+
+
+async def test_of_many_atoms_those_with_most_links_are_compared(
+    fed: Atlas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = facts_of(await read_arrays(fed))
+    everything = likenesses(facts, most=10)
+    monkeypatch.setattr(likeness, "MOST_EMBEDDED", 5)
+    monkeypatch.setattr(likeness, "MOST_COMPARED", 3)
+    fewer = likenesses(facts, most=10)
+    videos = {facts.names[place] for place in np.intersect1d(facts.of_type("video"), fewer.firsts)}
+    # These have two tags each.
+    assert videos <= {"v0", "v1", "v2"}
+    assert 0 < len(fewer) < len(everything)
