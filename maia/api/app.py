@@ -80,6 +80,7 @@ def routers() -> Sequence[APIRouter]:
         discovery,
         events,
         federation,
+        graph,
         health,
         learning,
         metrics,
@@ -91,8 +92,8 @@ def routers() -> Sequence[APIRouter]:
     )
 
     return (
-        acting.router, discovery.router, events.router, federation.router, health.router, learning.router,
-        metrics.router, observe.router, pages.router, patterns.router, sockets.router, videos.router,
+        acting.router, discovery.router, events.router, federation.router, graph.router, health.router,
+        learning.router, metrics.router, observe.router, pages.router, patterns.router, sockets.router, videos.router,
     )  # fmt: skip
 
 

@@ -30,8 +30,11 @@ def cursor_after(listed: object, *values: object) -> str:
     return text.decode().rstrip("=")
 
 
-def values_of(cursor: str, listed: object, *kinds: type) -> list[Any]:
-    """The values in a cursor, of these types; Problem 422 if it isn't of the same list."""
+def values_of(cursor: str, listed: object, *kinds: type, longest: int = _LONGEST_TEXT) -> list[Any]:
+    """The values in a cursor, of these types; Problem 422 if it isn't of the same list.
+
+    Texts in it are at most `longest` characters long.
+    """
     try:
         found = orjson.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (NotBase64, ValueError):
@@ -39,17 +42,17 @@ def values_of(cursor: str, listed: object, *kinds: type) -> list[Any]:
     if not isinstance(found, list) or len(found) != len(kinds) + 1 or found[0] != _digest(listed):
         raise _unknown()
     values: list[Any] = found[1:]
-    if not all(map(_fits, values, kinds)):
+    if not all(_fits(value, kind, longest) for value, kind in zip(values, kinds, strict=True)):
         raise _unknown()
     return values
 
 
-def _fits(value: object, kind: type) -> bool:
+def _fits(value: object, kind: type, longest: int) -> bool:
     if type(value) is not kind:
         return False
     if isinstance(value, int):
         return abs(value) < 2**63
-    return not isinstance(value, str) or len(value) <= _LONGEST_TEXT
+    return not isinstance(value, str) or len(value) <= longest
 
 
 def _unknown() -> Problem:

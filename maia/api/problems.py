@@ -17,6 +17,8 @@ from starlette.responses import Response
 from atlas import errors
 from atlas.errors import AtlasError
 from atlas.wording import counted
+from maia.graphing.forms import FormError
+from maia.graphing.naming import NoSuchAtom
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -28,7 +30,7 @@ TOLD_EVERY_S: Final = 10.0
 _LONGEST_DETAIL: Final = 1_000
 _LONGEST_REASON: Final = 300
 
-_STATUS_OF: Final[Sequence[tuple[type[AtlasError], HTTPStatus, bool]]] = (
+_STATUS_OF: Final[Sequence[tuple[type[Exception], HTTPStatus, bool]]] = (
     (errors.DataRefused, HTTPStatus.UNPROCESSABLE_ENTITY, True),
     (errors.ObjectNotFound, HTTPStatus.NOT_FOUND, True),
     (errors.UnknownCursor, HTTPStatus.GONE, True),
@@ -37,6 +39,8 @@ _STATUS_OF: Final[Sequence[tuple[type[AtlasError], HTTPStatus, bool]]] = (
     (errors.DatabaseUnavailable, HTTPStatus.SERVICE_UNAVAILABLE, False),
     (errors.CannotStore, HTTPStatus.INSUFFICIENT_STORAGE, False),
     (errors.VaultError, HTTPStatus.SERVICE_UNAVAILABLE, False),
+    (FormError, HTTPStatus.UNPROCESSABLE_ENTITY, True),
+    (NoSuchAtom, HTTPStatus.NOT_FOUND, True),
 )
 """The status of our errors, and whether their text is for those who call; the rest is for who operates us."""
 
@@ -104,9 +108,9 @@ class Failures:
 
     def __init__(self, every_s: float = TOLD_EVERY_S) -> None:
         self._every_s = every_s
-        self._failed: Counter[type[AtlasError]] = Counter()
+        self._failed: Counter[type[Exception]] = Counter()
 
-    def note(self, error: AtlasError) -> None:
+    def note(self, error: Exception) -> None:
         """Take note of a failed request."""
         kind = type(error)
         self._failed[kind] += 1
@@ -114,10 +118,10 @@ class Failures:
             logger.warning("a request failed: %s", error)
             self._look_later(kind, str(error), told=1)
 
-    def _look_later(self, kind: type[AtlasError], reason: str, told: int) -> None:
+    def _look_later(self, kind: type[Exception], reason: str, told: int) -> None:
         asyncio.get_running_loop().call_later(self._every_s, self._tell, kind, reason, told)
 
-    def _tell(self, kind: type[AtlasError], reason: str, told: int) -> None:
+    def _tell(self, kind: type[Exception], reason: str, told: int) -> None:
         failed = self._failed[kind]
         if failed == told:
             del self._failed[kind]

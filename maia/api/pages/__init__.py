@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from maia.api.pages import (
     assets,
     channel,
+    graph,
     health,
     login,
     patterns,
@@ -19,5 +20,5 @@ from maia.api.pages import (
 )
 
 router = APIRouter(include_in_schema=False)
-for _each in (assets, channel, health, login, patterns, quota, rising, search, topics, upkeep, video):
+for _each in (assets, channel, graph, health, login, patterns, quota, rising, search, topics, upkeep, video):
     router.include_router(_each.router)

@@ -34,6 +34,7 @@ NAVIGATION: Final = (
     ("/", "Rising"),
     ("/topics", "Topics"),
     ("/learnt", "Patterns"),
+    ("/graph", "Graph"),
     ("/quota", "Quota and agents"),
     ("/health", "Health"),
 )
