@@ -81,6 +81,7 @@ def routers() -> Sequence[APIRouter]:
         events,
         federation,
         graph,
+        graph_acts,
         health,
         learning,
         metrics,
@@ -92,8 +93,9 @@ def routers() -> Sequence[APIRouter]:
     )
 
     return (
-        acting.router, discovery.router, events.router, federation.router, graph.router, health.router,
-        learning.router, metrics.router, observe.router, pages.router, patterns.router, sockets.router, videos.router,
+        acting.router, discovery.router, events.router, federation.router, graph.router,
+        graph_acts.router, health.router, learning.router, metrics.router, observe.router, pages.router,
+        patterns.router, sockets.router, videos.router,
     )  # fmt: skip
 
 

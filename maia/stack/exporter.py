@@ -19,6 +19,7 @@ from prometheus_client.exposition import generate_latest
 
 from atlas.adapters.discovery import DiscoveryDAO
 from atlas.adapters.federation import FederationDAO
+from atlas.adapters.graph_metrics import GraphMetricsDAO, TypeCount
 from atlas.adapters.health import HealthDAO
 from atlas.adapters.maia import MaiaDAO
 from atlas.adapters.metrics import LedgerEntry, MetricsDAO, Total
@@ -85,11 +86,12 @@ class Exporter:
         self._health = HealthDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         self._patterns = PatternsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         self._federation = FederationDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+        self._graph = GraphMetricsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         self._metrics = MetricsDAO(atlas.db, atlas.events)
         self._maia = MaiaDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         self._yields = DiscoveryDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         self._turn = asyncio.Lock()
-        self._counts: tuple[float, Mapping[str, float]] | None = None
+        self._counts: tuple[float, Mapping[str, list[LabelledValue]]] | None = None
         self._process = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._process)
 
@@ -121,8 +123,8 @@ class Exporter:
         samples |= await self._database()
         samples |= await self._judged()
         samples |= await self._exchanged()
-        for name, count in tables.items():
-            samples[name] = [((), count)]
+        samples |= await self._graph_age()
+        samples |= tables
         samples["pleiades_up"] = [((), 1.0)]
         return samples
 
@@ -225,15 +227,36 @@ class Exporter:
             },
         }
 
-    async def _tables(self) -> Mapping[str, float]:
+    async def _graph_age(self) -> dict[str, list[LabelledValue]]:
+        """Nothing while the graph is empty."""
+        changed_at = await self._graph.last_change()
+        if changed_at is None:
+            return {}
+        age_s = (self._atlas.clock.now() - changed_at).total_seconds()
+        return {"pleiades_graph_age_seconds": [((), max(age_s, 0.0))]}
+
+    async def _tables(self) -> Mapping[str, list[LabelledValue]]:
         """Row counts of the large tables. It also counts expired claims, which is as slow."""
         if self._counts is None or time.monotonic() - self._counts[0] > COUNTS_KEPT_S:
             await self._metrics.count_lapses()
             found = await self._maia.discoveries()
-            counts = {"pleiades_videos": float(found.videos), "pleiades_channels": float(found.channels)}
-            counts["pleiades_patterns"] = float(await self._patterns.count_known())
+            counts: dict[str, list[LabelledValue]] = {
+                "pleiades_videos": [((), float(found.videos))],
+                "pleiades_channels": [((), float(found.channels))],
+                "pleiades_patterns": [((), float(await self._patterns.count_known()))],
+            }
+            counts |= _atoms(await self._graph.counts())
             self._counts = (time.monotonic(), counts)
         return self._counts[1]
+
+
+def _atoms(counts: Iterable[TypeCount]) -> dict[str, list[LabelledValue]]:
+    """The atoms of the knowledge graph by type: nodes and links."""
+    found: dict[str, list[LabelledValue]] = {"pleiades_graph_atoms": [], "pleiades_graph_links": []}
+    for each in counts:
+        name = "pleiades_graph_links" if each.is_link else "pleiades_graph_atoms"
+        found[name].append(((each.type,), float(each.atoms)))
+    return found
 
 
 def _accounts(

@@ -60,6 +60,11 @@ FAMILIES = (
     ),
     Family("pleiades_videos", "gauge", (), "Stored videos."),
     Family("pleiades_channels", "gauge", (), "Stored channels."),
+    Family("pleiades_graph_atoms", "gauge", ("type",), "Nodes of the knowledge graph."),
+    Family("pleiades_graph_links", "gauge", ("type",), "Links of the knowledge graph."),
+    Family(
+        "pleiades_graph_age_seconds", "gauge", (), "Time since anything was last added to the graph or removed."
+    ),
     Family("pleiades_videos_found_total", "counter", ("agent",), "Videos found for the first time."),
     Family("pleiades_samples_total", "counter", ("agent",), "Stored samples of videos' counts."),
     Family("pleiades_breakouts_total", "counter", (), "Detected breakouts."),
