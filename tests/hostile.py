@@ -180,7 +180,7 @@ PAGES = {
     "/": ("by", "window", "category", "channel", "tag", "region", "age_min", "velocity_min", "limit", "zone"),
     "/videos/risen": ("window",), "/channels/UC-one": ("window", "limit"), "/compare": ("id", "add", "scale"),
     "/topics": ("status", "limit", "done", "table"), "/learnt": ("type", "min_confidence", "offset"),
-    "/search": ("q",), "/quota": ("as",), "/login": ("next",),
+    "/graph": ("q", "type"), "/search": ("q",), "/quota": ("as",), "/login": ("next",),
 }  # fmt: skip
 """The parameters of each page."""
 
@@ -188,7 +188,7 @@ PAGES = {
 async def ask_pages(service: Served, values: Collection[str]) -> None:
     """Give each parameter of the pages each value, and look for pages that are named so."""
     forms = [f"{page}?{name}=" for page, names in PAGES.items() for name in names]
-    forms += ["/videos/", "/channels/", "/learnt/", "/static/x/"]
+    forms += ["/videos/", "/channels/", "/learnt/", "/graph/", "/static/x/"]
     for target in (f"{form}{value}" for form in forms for value in values):
         answer = await sent(service, request(target, "Accept: text/html"))
         assert (answer.status or 500) < 500, target

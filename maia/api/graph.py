@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
@@ -16,6 +16,7 @@ from maia.api.answers import AsFormat, Body, Format, Table, as_json, documented,
 from maia.api.context import READ, service_of
 from maia.api.paging import cursor_after, values_of
 from maia.api.problems import described
+from maia.graphing.naming import NoSuchAtom
 from maia.views import graph as views
 from maia.views.graph import AtomDetails, AtomView, GraphStats, Neighbourhood
 
@@ -44,6 +45,7 @@ AtomId = Annotated[
         max_length=LONGEST_ATOM,
         description="The atom: `type:name` of a node, `type(atom, atom)` of a link, or its handle, of which "
         "the first characters will do if no other begins so. Percent-encoded, also its slashes.",
+        examples=["tag:music"],
     ),
 ]
 SpaceName = Annotated[
@@ -128,9 +130,7 @@ async def atoms(
     async def make() -> Body:
         number = await views.space_named(service.atlas, space)
         after = None if cursor is None else _place_of(cursor, scope)
-        page = await views.find(
-            service.atlas, prefix, type_=type_, after=after, limit=limit, space=number
-        )
+        page = await views.find(service.atlas, prefix, type_=type_, after=after, limit=limit, space=number)
         return _page(request, scope, space, page, form)
 
     return await kept(request, "atoms", make)
@@ -157,9 +157,7 @@ async def incoming(
     async def make() -> Body:
         number = await views.space_named(service.atlas, space)
         after = None if cursor is None else _place_of(cursor, scope)
-        page = await views.incoming(
-            service.atlas, atom, types=types, after=after, limit=limit, space=number
-        )
+        page = await views.incoming(service.atlas, atom, types=types, after=after, limit=limit, space=number)
         return _page(request, scope, space, page, form)
 
     return await kept(request, "incoming", make)
@@ -186,9 +184,7 @@ async def neighbours(
 
     async def make() -> Body:
         number = await views.space_named(service.atlas, space)
-        found = await views.neighbours(
-            service.atlas, atom, hops=hops, types=types, limit=limit, space=number
-        )
+        found = await views.neighbours(service.atlas, atom, hops=hops, types=types, limit=limit, space=number)
         return listed(found, found.neighbours, _NEIGHBOURS, form, request.url)
 
     return await kept(request, "neighbours", make)
@@ -244,9 +240,7 @@ async def attention(
     response_model=GraphStats,
     responses=documented(examples.STATS, csv=True) | NO_SPACE,
 )
-async def statistics(
-    request: Request, space: SpaceName = "own", form: AsFormat = Format.JSON
-) -> Response:
+async def statistics(request: Request, space: SpaceName = "own", form: AsFormat = Format.JSON) -> Response:
     found = await stats(service_of(request), space)
     return listed(found, found.types, _TYPES, form, request.url).response()
 
@@ -264,11 +258,9 @@ async def stats(service: Service, space: str = "own") -> GraphStats:
 
 async def one(service: Service, atom: str, space: str = "own") -> AtomDetails:
     """An atom; NoSuchAtom if it isn't there."""
-    found = await views.get(
-        service.atlas, [atom], space=await views.space_named(service.atlas, space)
-    )
+    found = await views.get(service.atlas, [atom], space=await views.space_named(service.atlas, space))
     if not found:
-        raise views.NoSuchAtom(
+        raise NoSuchAtom(
             f"there is no atom {atom[:200]}: GET /api/v1/graph/atoms finds those whose names begin alike"
         )
     return found[0]
@@ -286,9 +278,7 @@ def _place_of(cursor: str, scope: object) -> str:
     return place
 
 
-def _page(
-    request: Request, scope: object, space: str, page: views.AtomPage, form: Format
-) -> Body:
+def _page(request: Request, scope: object, space: str, page: views.AtomPage, form: Format) -> Body:
     following = None if page.next is None else cursor_after(scope, page.next)
     view = Atoms(space, page.atoms, following)
     return listed(view, page.atoms, _ATOMS, form, request.url, following)

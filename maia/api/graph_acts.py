@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Final
+from typing import Final
 from uuid import UUID
 
 from fastapi import APIRouter
@@ -65,7 +65,7 @@ class NewAtoms(_Strict):
 
 
 class AtomsAdded(BaseModel):
-    """How many atoms are new, with those in outgoing sets, how many changed, and the handles of those given."""
+    """How many atoms are new, with those in outgoing sets, how many changed, and the handles of all."""
 
     added: int = Field(examples=[3])
     changed: int = Field(examples=[0])
@@ -112,7 +112,7 @@ async def take_back(request: Request, atom: AtomId) -> AtomTakenBack:
             "changed; it goes when they no longer say so",
         )
     gone = await _dao(request).remove([UUID(found.handle)], Sources.PEOPLE)
-    still = [each for each in found.sources if each != "people"]
+    still: list[str] = [each for each in found.sources if each != "people"]
     return AtomTakenBack(handle=found.handle, still=still, gone=len(gone))
 
 

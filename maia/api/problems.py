@@ -15,7 +15,6 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from atlas import errors
-from atlas.errors import AtlasError
 from atlas.wording import counted
 from maia.graphing.forms import FormError
 from maia.graphing.naming import NoSuchAtom

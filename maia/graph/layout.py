@@ -81,11 +81,12 @@ def separated(at: Floats, sizes: Floats, frame: Frame) -> Floats:
     room = (sizes[:, None] + sizes[None, :]) / 2 + frame.gap
     # What lies in the same place is parted by its order.
     order = np.sign(np.arange(len(at))[:, None] - np.arange(len(at))[None, :]).astype(np.float64)
+    own = np.arange(len(at))
     for _ in range(_SPREADING_ROUNDS):
         apart = at[:, None] - at[None, :]
         overlap = room - np.abs(apart)
-        covers = (overlap > _NEARLY_ZERO).all(axis=2)
-        np.fill_diagonal(covers, val=False)
+        covers: NDArray[np.bool_] = np.all(overlap > _NEARLY_ZERO, axis=2)
+        covers[own, own] = False
         if not covers.any():
             break
         sideways = overlap[..., 0] < overlap[..., 1]
@@ -120,7 +121,8 @@ def _framed(shape: Floats, sizes: Floats, frame: Frame) -> Floats:
     scale = np.maximum(room, 1.0) / np.maximum(high - low, _NEARLY_ZERO)
     scale = np.minimum(scale, min(scale.min() * _MOST_STRETCH, _LONGEST_LINK))
     middle = np.array([frame.width, frame.height]) / 2
-    return (turned - (low + high) / 2) * scale + middle
+    framed: Floats = (turned - (low + high) / 2) * scale + middle
+    return framed
 
 
 def _turned(shape: Floats, *, is_wide: bool) -> Floats:
@@ -129,7 +131,8 @@ def _turned(shape: Floats, *, is_wide: bool) -> Floats:
     # The sign of an axis is arbitrary: its larger part points to the right, or down.
     largest = np.abs(axes).argmax(axis=0)
     axes = axes * np.where(axes[largest, np.arange(2)] < 0, -1.0, 1.0)
-    return shape @ (axes[:, ::-1] if is_wide else axes)
+    turned: Floats = shape @ (axes[:, ::-1] if is_wide else axes)
+    return turned
 
 
 def _within(at: Floats, sizes: Floats, frame: Frame) -> Floats:

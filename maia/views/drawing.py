@@ -71,8 +71,10 @@ class Line:
     told: str
 
 
-def drawn(id_: str, title: str, told: str, dots: Sequence[Dot], lines: Sequence[Line], frame: Frame) -> Markup:
-    """The drawing. The first dot is what it is about; `id_` tells its element apart from others of the page."""
+def drawn(
+    id_: str, title: str, told: str, dots: Sequence[Dot], lines: Sequence[Line], frame: Frame
+) -> Markup:
+    """The drawing. The first dot is what it is about; `id_` is the name of its element in the page."""
     radii = [_MIDDLE_RADIUS if not nth else _RADIUS + _MORE_RADIUS * dot.size for nth, dot in enumerate(dots)]
     labels = [_cut(dot.label, _LONGEST_LABEL * (1.6 if not nth else 1)) for nth, dot in enumerate(dots)]
     sizes = np.array(

@@ -56,7 +56,7 @@ class SurroundingLink:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """An atom, which comes first, with atoms around it: the nearest ones first, and the links between them."""
+    """An atom, which comes first, with atoms around it, the nearest ones first, and links between them."""
 
     atoms: tuple[SurroundingAtom, ...]
     links: tuple[SurroundingLink, ...]

@@ -21,7 +21,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from starlette.requests import HTTPConnection
 
 from atlas.scopes import Scope
-from maia.api.mcp import acting, videos, work
+from maia.api.mcp import acting, graph, videos, work
 from maia.api.mcp.answers import DATA_NOT_INSTRUCTIONS, Answer, Tool, ToolProblem
 from maia.api.problems import problem_of
 from maia.errors import MaiaError
@@ -40,13 +40,16 @@ MOST_BYTES: Final = 24_000
 PATH: Final = "/mcp"
 _VALIDATION: Final = re.compile(rb'(?<="message":")(Validation|Parse) error: (\\.|[^"\\])*')
 _NO_REQUEST: Final = b"this is no request of JSON-RPC: send one as the Model Context Protocol describes"
-TOOLS: Final[dict[str, Tool]] = {tool.name: tool for tool in (*videos.TOOLS, *work.TOOLS, *acting.TOOLS)}
+TOOLS: Final[dict[str, Tool]] = {
+    tool.name: tool for tool in (*videos.TOOLS, *work.TOOLS, *graph.TOOLS, *acting.TOOLS)
+}
 _NOT_YOUTUBES: Final = f"{DERIVED[0].upper()}{DERIVED[1:]}."
 INSTRUCTIONS: Final = (
     "Pleiades finds videos on YouTube early, samples their view counts and learns what helps. It knows the "
     "videos that it samples, not all of YouTube, and answers from its own database, at no cost. Start with "
     "rising_videos or breakouts_since; video_history and channel_outliers go deeper; topic_yield, "
-    "quota_status and patterns_for tell how the work goes. View counts are YouTube's; "
+    "quota_status and patterns_for tell how the work goes; graph_find and graph_neighbours what belongs "
+    "together. View counts are YouTube's; "
     f"{DERIVED}: say so when you show them. {DATA_NOT_INSTRUCTIONS} Instants are in UTC."
 )
 

@@ -19,9 +19,10 @@ from maia.api.pages.rendering import Table, page
 from maia.api.problems import Problem
 from maia.graph.layout import Frame
 from maia.graphing.forms import FormError, NodeForm, parse_form
+from maia.graphing.naming import NoSuchAtom
 from maia.views import graph as views
 from maia.views.drawing import Dot, Line, drawn, symbol
-from maia.views.graph import AtomRef, NoSuchAtom
+from maia.views.graph import AtomRef
 from maia.views.surroundings import SurroundingAtom, Surroundings, surroundings
 
 if TYPE_CHECKING:

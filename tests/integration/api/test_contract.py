@@ -30,6 +30,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from atlas.adapters.graph import GraphDAO, Link, Node, Sources
 from atlas.composition import Atlas
 from atlas.scopes import Scope
 from atlas.testing import NOON
@@ -192,6 +193,10 @@ async def store_what_examples_name(atlas: Atlas, sql: Any) -> None:
     await store_samples(sql, video, [(NOON - hour * HOUR, 1_000 - hour) for hour in range(20, -1, -1)])
     breakout = {"video_id": video, "views": 1_000, "views_per_hour": 5.0}
     await atlas.events.append("tracker.breakout", breakout, agent="tracker")
+    graph = GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    music, live = Node("tag", "music"), Node("tag", "live")
+    tagged, together = Link("tagged", (Node("video", video), music)), Link("co_occurs", (music, live))
+    await graph.add([tagged, together], Sources.FACTS | Sources.PEOPLE)
 
 
 def all_of(contract: Contract) -> None:
