@@ -49,6 +49,8 @@ class Service:
     federation: Federation
     catching_up: asyncio.Semaphore
     """Held while a client that was away reads from the database."""
+    graph_work: asyncio.Semaphore
+    """Held while a query or an export of the graph reads from the database."""
     answers: Kept = field(default_factory=Kept)
 
 

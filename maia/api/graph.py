@@ -18,7 +18,7 @@ from maia.api.paging import cursor_after, values_of
 from maia.api.problems import described
 from maia.graphing.naming import NoSuchAtom
 from maia.views import graph as views
-from maia.views.graph import AtomDetails, AtomView, GraphStats, Neighbourhood
+from maia.views.graph import AtomDetails, AtomView, GraphStats, Neighbourhood, PathView, SimilarAtoms
 
 if TYPE_CHECKING:
     from maia.api.context import Service
@@ -69,6 +69,8 @@ Cursor = Annotated[
         description="Where the page begins: `next` of the page before, with the same filters.",
     ),
 ]
+_END: Final = "An atom, as in the other paths: `type:name`, `type(atom, atom)`, or its handle."
+_MOST_STEPS: Final = 6
 NO_SPACE: Final = described(404, "There is no such space or type.")
 NO_ATOM: Final = described(404, "There is no such atom, space or type.")
 
@@ -103,6 +105,7 @@ _NEIGHBOURS: Final = Table(
         "weight", "closeness", "via.atom", "neighbour.strength", "neighbour.confidence", "neighbour.sti",
     ),
 )  # fmt: skip
+_SIMILAR: Final = Table("similar", (*(f"atom.{column}" for column in _COLUMNS), "likeness"))
 _TYPES: Final = Table("types", ("type", "is_link", "what", "atoms", "positive", "count", "seen_at"))
 
 
@@ -188,6 +191,61 @@ async def neighbours(
         return listed(found, found.neighbours, _NEIGHBOURS, form, request.url)
 
     return await kept(request, "neighbours", make)
+
+
+@router.get(
+    "/atoms/{id:path}/similar",
+    summary="The atoms most like an atom",
+    description="Of its type, the likest first: by links `similar`, whose weight is a cosine, or until there "
+    "are any by neighbours that few others have.",
+    response_model=SimilarAtoms,
+    responses=documented(examples.SIMILAR, csv=True) | NO_ATOM,
+)
+async def similar(
+    request: Request,
+    atom: AtomId,
+    limit: Annotated[int, Query(ge=1, le=100, description="How many atoms.")] = 10,
+    space: SpaceName = "own",
+    form: AsFormat = Format.JSON,
+) -> Response:
+    service = service_of(request)
+
+    async def make() -> Body:
+        number = await views.space_named(service.atlas, space)
+        found = await views.similar(service.atlas, atom, limit=limit, space=number)
+        return listed(found, found.atoms, _SIMILAR, form, request.url)
+
+    return await kept(request, "similar", make)
+
+
+@router.get(
+    "/path",
+    summary="A shortest path between two atoms",
+    description="Over links of two. Where there is none of that length, or the search gave up, `note` says so.",
+    response_model=PathView,
+    responses=documented(examples.PATH) | NO_ATOM,
+)
+async def path(
+    request: Request,
+    start: Annotated[
+        str,
+        Query(alias="from", min_length=1, max_length=LONGEST_ATOM, examples=["tag:music"], description=_END),
+    ],
+    goal: Annotated[
+        str, Query(alias="to", min_length=1, max_length=LONGEST_ATOM, examples=["tag:live"], description=_END)
+    ],
+    types: LinkTypes = None,
+    most_links: Annotated[int, Query(ge=1, le=_MOST_STEPS, description="How long it may be.")] = _MOST_STEPS,
+    space: SpaceName = "own",
+) -> Response:
+    service = service_of(request)
+
+    async def make() -> Body:
+        number = await views.space_named(service.atlas, space)
+        found = await views.path(service.atlas, start, goal, types=types, most_links=most_links, space=number)
+        return Body(as_json(found))
+
+    return await kept(request, "path", make)
 
 
 @router.get(

@@ -62,6 +62,17 @@ NEIGHBOURS: Final[dict[str, Any]] = {
     ],
     "sampled": False,
 }  # fmt: skip
+SIMILAR: Final[dict[str, Any]] = {
+    "of": _MUSIC_REF, "by": "links", "atoms": [{"atom": _LIVE_ATOM, "likeness": 0.83}],
+}  # fmt: skip
+PATH: Final[dict[str, Any]] = {
+    "atoms": [_MUSIC_REF, _LIVE_REF], "links": [_TOGETHER_ATOM], "visited": 12, "note": None,
+}  # fmt: skip
+QUERY: Final[dict[str, Any]] = {
+    "query": "tagged(?video, tag:music)", "variables": ["?video"],
+    "rows": [{"atoms": [_VIDEO_REF | _UNKNOWN], "tally": None}],
+    "total": None, "more": False, "cost": 42.5, "missing": [], "plan": None, "sql": None,
+}  # fmt: skip
 STATS: Final[dict[str, Any]] = {
     "now": _NOON, "space": "own", "nodes": 2, "links": 1,
     "types": [
