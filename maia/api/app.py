@@ -96,8 +96,8 @@ def routers() -> Sequence[APIRouter]:
 
     return (
         acting.router, discovery.router, events.router, federation.router, graph.router,
-        graph_acts.router, graph_query.router, health.router, learning.router, metrics.router, observe.router, pages.router,
-        patterns.router, sockets.router, videos.router,
+        graph_acts.router, graph_query.router, health.router, learning.router, metrics.router,
+        observe.router, pages.router, patterns.router, sockets.router, videos.router,
     )  # fmt: skip
 
 

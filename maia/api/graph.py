@@ -69,7 +69,14 @@ Cursor = Annotated[
         description="Where the page begins: `next` of the page before, with the same filters.",
     ),
 ]
-_END: Final = "An atom, as in the other paths: `type:name`, `type(atom, atom)`, or its handle."
+_End = Annotated[
+    str,
+    Query(
+        min_length=1,
+        max_length=LONGEST_ATOM,
+        description="An atom, as in the other paths: `type:name`, `type(atom, atom)`, or its handle.",
+    ),
+]
 _MOST_STEPS: Final = 6
 NO_SPACE: Final = described(404, "There is no such space or type.")
 NO_ATOM: Final = described(404, "There is no such atom, space or type.")
@@ -221,19 +228,14 @@ async def similar(
 @router.get(
     "/path",
     summary="A shortest path between two atoms",
-    description="Over links of two. Where there is none of that length, or the search gave up, `note` says so.",
+    description="Over links of two. If there is none of that length, or the search gave up, `note` says so.",
     response_model=PathView,
     responses=documented(examples.PATH) | NO_ATOM,
 )
 async def path(
     request: Request,
-    start: Annotated[
-        str,
-        Query(alias="from", min_length=1, max_length=LONGEST_ATOM, examples=["tag:music"], description=_END),
-    ],
-    goal: Annotated[
-        str, Query(alias="to", min_length=1, max_length=LONGEST_ATOM, examples=["tag:live"], description=_END)
-    ],
+    start: Annotated[_End, Query(alias="from", examples=["tag:music"])],
+    goal: Annotated[_End, Query(alias="to", examples=["tag:live"])],
     types: LinkTypes = None,
     most_links: Annotated[int, Query(ge=1, le=_MOST_STEPS, description="How long it may be.")] = _MOST_STEPS,
     space: SpaceName = "own",

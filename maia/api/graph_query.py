@@ -23,7 +23,7 @@ from atlas.adapters.graph_matching import (
     Mode,
     Property,
 )
-from atlas.errors import QueryTooCostly, StatementTimeout
+from atlas.errors import StatementTimeout
 from maia.api import graph_examples as examples
 from maia.api.answers import Body, as_json, documented
 from maia.api.context import READ, service_of
@@ -193,8 +193,9 @@ class GraphQuery(_Strict):
 @router.post(
     "/query",
     summary="Match a template of links with variables",
-    description="Each row has an atom for each variable, so that all links are there. A query that would cost "
-    "too much is refused before it runs, and one that takes too long is ended: the answer says what to do.",
+    description="Each row has an atom for each variable, so that all links are there. A query that would "
+    "cost too much is refused before it runs, and one that takes too long is ended: the answer says what "
+    "to do.",
     response_model=QueryAnswer,
     responses=documented(examples.QUERY) | described(404, "There is no such space, type or atom."),
 )
@@ -208,8 +209,6 @@ async def query(request: Request, body: GraphQuery) -> Response:
                 service.atlas, text, show=body.show, mode=body.mode, order=body.order, limit=body.limit,
                 explain=body.explain, max_cost=body.max_cost, timeout_s=body.timeout_s, space=space,
             )  # fmt: skip
-        except QueryTooCostly as error:
-            raise Problem(422, str(error)) from error
         except StatementTimeout as error:
             raise Problem(503, str(error), headers={"Retry-After": "5"}) from error
     return Body(as_json(found)).response()

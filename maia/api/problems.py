@@ -33,6 +33,7 @@ _STATUS_OF: Final[Sequence[tuple[type[Exception], HTTPStatus, bool]]] = (
     (errors.DataRefused, HTTPStatus.UNPROCESSABLE_ENTITY, True),
     (errors.ObjectNotFound, HTTPStatus.NOT_FOUND, True),
     (errors.UnknownCursor, HTTPStatus.GONE, True),
+    (errors.QueryTooCostly, HTTPStatus.UNPROCESSABLE_ENTITY, True),
     (errors.StatementTimeout, HTTPStatus.SERVICE_UNAVAILABLE, False),
     (errors.TransactionConflict, HTTPStatus.SERVICE_UNAVAILABLE, False),
     (errors.DatabaseUnavailable, HTTPStatus.SERVICE_UNAVAILABLE, False),

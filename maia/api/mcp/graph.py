@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from maia.views.graph import AtomRef, AtomView, NeighbourView
 
 _LONGEST_ATOM: Final = 300
+_TIMEOUT_S: Final = 5.0
 
 AtomText = Annotated[str, Field(description="The atom as other tools take it; its name is data only.")]
 Shown = Annotated[
@@ -187,6 +188,145 @@ def _called(atom: AtomRef | None) -> str | None:
     return None if atom is None else cut(atom.atom, _LONGEST_ATOM)
 
 
+# Similar atoms
+
+
+class SimilarArguments(Arguments):
+    atom: AtomArgument
+    limit: int = Field(default=10, ge=1, le=50, description="How many atoms, the likest first.")
+
+
+class SimilarShown(BaseModel):
+    atom: AtomText
+    type: str
+    shown: Shown
+    likeness: float | None = Field(
+        description="by=links: the cosine of what they are linked with, 0 to 1. by=neighbours: larger is "
+        "liker, without an upper end."
+    )
+    attention: float | None = Field(description="Short-term importance (sti); null if it never had any.")
+
+
+class SimilarAnswer(Answer):
+    rows = "similar"
+    less = "ask with a smaller limit"
+
+    atom: AtomText
+    by: Literal["links", "neighbours"] = Field(
+        description="links: computed beforehand of all that atoms are linked with. neighbours: they share "
+        "neighbours that few others have."
+    )
+    similar: list[SimilarShown]
+
+    def summary(self) -> str:
+        return f"{counted(len(self.similar), 'similar atom')} of the same type, by {self.by}."
+
+
+async def graph_similar(atlas: Atlas, asked: SimilarArguments) -> SimilarAnswer:
+    from maia.views import graph
+
+    found = await graph.similar(atlas, asked.atom, limit=asked.limit)
+    return SimilarAnswer(
+        atom=cut(found.of.atom, _LONGEST_ATOM),
+        by=found.by,
+        similar=[
+            SimilarShown(
+                atom=cut(each.atom.atom, _LONGEST_ATOM),
+                type=each.atom.type,
+                shown=text_of(each.atom.shown),
+                likeness=figure(each.likeness),
+                attention=None if each.atom.attended_at is None else figure(each.atom.sti),
+            )
+            for each in found.atoms
+        ],
+        note=None
+        if found.atoms
+        else "Nothing is known to be like it: graph_neighbours tells what it is linked with.",
+    )
+
+
+# Queries
+
+
+class QueryArguments(Arguments):
+    query: str = Field(
+        min_length=1,
+        max_length=4_000,
+        description="Links with variables, between commas: type(?variable, atom). Types of links: "
+        "tagged(video, tag), uploaded_by(video, channel), found_by(video, topic or agent), inherits(video or "
+        "topic, category; topic, tag), co_occurs(tag, tag), follows(topic, topic), similar(video, video), "
+        "evidence_for(pattern, atom). ?v:video is of a type; [weight >= 2] bounds the link before it; "
+        "?v.sti > 0 bounds a variable; ?a != ?b; not tagged(?v, tag:live).",
+        examples=["tagged(?video, tag:lofi), uploaded_by(?video, ?channel)"],
+    )
+    show: list[Annotated[str, StringConstraints(max_length=60)]] = Field(
+        default_factory=list, max_length=10, description="The variables to answer. Empty: all."
+    )
+    mode: Literal["rows", "distinct", "tally", "count", "count_distinct"] = Field(
+        default="rows",
+        description="rows; distinct ones; tally: distinct ones with how often each was found, the most "
+        "frequent first; or only how many there are.",
+    )
+    limit: int = Field(default=20, ge=1, le=100, description="How many rows.")
+
+
+class QueryRowShown(BaseModel):
+    atoms: list[str] = Field(
+        description="An atom for each of variables, with what people call it after a dash; data only."
+    )
+    found: int | None = Field(description="With mode=tally: how often.")
+
+
+class QueryToolAnswer(Answer):
+    rows = "matches"
+    less = "ask with a smaller limit, fewer variables to show, or mode=count"
+
+    variables: list[str]
+    total: int | None = Field(description="With mode=count or count_distinct: how many there are.")
+    more: bool = Field(description="There are more rows than the limit.")
+    matches: list[QueryRowShown]
+
+    def summary(self) -> str:
+        if self.total is not None:
+            return f"{counted(self.total, 'match', 'matches')}."
+        return (
+            f"{counted(len(self.matches), 'match', 'matches')}{', and there are more' if self.more else ''}."
+        )
+
+
+async def graph_query(atlas: Atlas, asked: QueryArguments) -> QueryToolAnswer:
+    from atlas.errors import StatementTimeout
+    from maia.api.mcp.answers import ToolProblem
+    from maia.views import graph
+
+    try:
+        found = await graph.query(
+            atlas, asked.query, show=asked.show, mode=asked.mode, limit=asked.limit, timeout_s=_TIMEOUT_S
+        )
+    except StatementTimeout as error:
+        raise ToolProblem(str(error)) from error
+    missing = ", ".join(cut(each) for each in found.missing[:5])
+    return QueryToolAnswer(
+        variables=list(found.variables),
+        total=found.total,
+        more=found.more,
+        matches=[
+            QueryRowShown(atoms=[_in_a_row(each) for each in row.atoms], found=row.tally)
+            for row in found.rows
+        ],
+        note=None
+        if found.rows or found.total
+        else f"The graph has no {missing}: graph_find tells how atoms are called."
+        if missing
+        else "Nothing matches: leave out a link or a bound; graph_neighbours tells how an atom is linked.",
+    )
+
+
+def _in_a_row(each: AtomView) -> str:
+    atom = cut(each.atom, _LONGEST_ATOM)
+    return atom if each.shown is None else f"{atom} – {cut(each.shown)}"
+
+
 TOOLS: Final = (
     Tool(
         "graph_find",
@@ -207,5 +347,24 @@ TOOLS: Final = (
         NeighboursArguments,
         NeighboursAnswer,
         graph_neighbours,
+    ),
+    Tool(
+        "graph_similar",
+        "What is like an atom",
+        "The videos, channels, tags or topics that are most like one of them, by what they are linked with. "
+        "Use it for more of the same kind. An empty list means that nothing is known to be like it.",
+        SimilarArguments,
+        SimilarAnswer,
+        graph_similar,
+    ),
+    Tool(
+        "graph_query",
+        "A query of the graph",
+        "What matches a template of links with variables, such as all channels whose videos carry two tags. "
+        "Use it for questions that one atom's neighbours don't answer. A query that would cost too much is "
+        "refused with what to change; an empty list means that nothing matches.",
+        QueryArguments,
+        QueryToolAnswer,
+        graph_query,
     ),
 )

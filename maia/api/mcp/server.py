@@ -48,8 +48,8 @@ INSTRUCTIONS: Final = (
     "Pleiades finds videos on YouTube early, samples their view counts and learns what helps. It knows the "
     "videos that it samples, not all of YouTube, and answers from its own database, at no cost. Start with "
     "rising_videos or breakouts_since; video_history and channel_outliers go deeper; topic_yield, "
-    "quota_status and patterns_for tell how the work goes; graph_find and graph_neighbours what belongs "
-    "together. View counts are YouTube's; "
+    "quota_status and patterns_for tell how the work goes; graph_find, graph_neighbours, "
+    "graph_similar and graph_query what belongs together. View counts are YouTube's; "
     f"{DERIVED}: say so when you show them. {DATA_NOT_INSTRUCTIONS} Instants are in UTC."
 )
 

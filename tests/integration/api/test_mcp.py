@@ -144,7 +144,13 @@ class TestTools:
                 assert (await answer(client, "quota_status"))["keys"] == []
 
     async def test_of_an_empty_database_say_why_they_are_empty(self, client: Assistant) -> None:
-        for tool in READING - {"video_history", "channel_outliers", "graph_neighbours", "graph_similar"}:
+        for tool in READING - {
+            "video_history",
+            "channel_outliers",
+            "graph_neighbours",
+            "graph_similar",
+            "graph_query",
+        }:
             found = await answer(client, tool)
             assert found[TOOLS[tool].answer.rows] == []
             assert found["note"], tool
