@@ -34,7 +34,7 @@ def links() -> list[Link]:
         found.append(Link("co_occurs", together, Evidence(n, 3), 0.5 * n))
     found.append(Link("similar", (Node("video", "video1"), Node("video", "video2")), weight=0.75))
     found.append(Link("inherits", (topic, Node("tag", "lofi"))))
-    found.append(Link("follows", (topic, Node("topic", AWKWARD)), Evidence(3, 1), 0.9))
+    found.append(Link("related_to", (topic, Node("concept", AWKWARD)), Evidence(3, 1), 0.9))
     return found
 
 

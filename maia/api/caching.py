@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from maia.api.problems import Problem
+from maia.api.problems import OF_CALLERS
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -107,5 +107,5 @@ class Forgetting:
 
 def _note_failure(task: asyncio.Task[Any]) -> None:
     # Whoever waits for it is told, but while a stale one is given nobody waits.
-    if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, Problem):
+    if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, OF_CALLERS):
         logger.warning("an answer could not be made: %s", error)

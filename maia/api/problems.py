@@ -132,6 +132,12 @@ class Failures:
         self._look_later(kind, reason, failed)
 
 
+OF_CALLERS: Final[tuple[type[Exception], ...]] = (
+    Problem,
+    *(kind for kind, _, is_for_callers in _STATUS_OF if is_for_callers),
+)
+"""Errors that are answered with their own text: whoever asked is told, and nobody else need know."""
+
 _failures = Failures()
 
 

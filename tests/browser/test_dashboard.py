@@ -24,7 +24,9 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 from atlas.composition import Atlas
 from atlas.scopes import Scope
 from atlas.testing import NOON
+from maia.api.pages.rendering import in_graph
 from tests.dashboard import PATTERN_ID, store_awkward, store_shown
+from tests.graph import AWKWARD, store_graph
 from tests.served import Served, served
 
 pytestmark = pytest.mark.integration
@@ -33,8 +35,9 @@ PAGES = {
     "rising": "/", "video": "/videos/risen", "compare": "/compare?id=risen&id=slow", "health": "/health",
     "quota": "/quota", "topics": "/topics", "patterns": "/learnt", "channel": "/channels/UC-one",
     "search": "/search?q=risen", "login": "/login", "log": "/health/log", "actions": "/health/actions",
+    "graph": "/graph?q=l", "atom": "/graph/tag:lofi",
 }  # fmt: skip
-ONE = ("video", "channel")
+ONE = ("video", "channel", "atom")
 """Pages of something, which there must be."""
 _ARGUMENTS = (
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
@@ -54,6 +57,7 @@ class Seen:
 @pytest_asyncio.fixture
 async def service(atlas: Atlas, sql: Any) -> AsyncIterator[Served]:
     await store_shown(sql)
+    await store_graph(atlas)
     async with served(atlas) as service:
         yield service
 
@@ -97,11 +101,13 @@ async def test_nothing_and_awkward_texts_are_laid_out_as_well(
         for width in (1280, 390):
             await _look(browser, service, {n: p for n, p in PAGES.items() if n not in ONE}, width, "empty")
     await store_awkward(sql)
+    await store_graph(atlas)
     async with served(atlas) as service:
         for width in (1280, 390):
             awkward = PAGES | {
                 "video": "/videos/awkward0", "compare": "/compare?id=awkward0&id=awkward1&id=awkward2",
                 "channel": "/channels/UC-0", "search": "/search?q=2026", "pattern": f"/learnt/{PATTERN_ID}",
+                "atom": in_graph("concept", AWKWARD),
             }  # fmt: skip
             await _look(browser, service, awkward, width, "awkward")
 

@@ -92,14 +92,14 @@ async def around(
             ("page graph", details.handle), lambda: _drawing(service, details.handle),
             fresh_s=_FRESH_S, stale_s=_STALE_S,
         )  # fmt: skip
-    except NoSuchAtom as error:
-        raise Problem(
-            404,
-            f"{atom[:100]} is not in the knowledge graph: maia graph update takes up what came lately, and "
-            "/graph finds what there is",
-        ) from error
     except FormError as error:
         raise Problem(404, f"this names no atom; /graph finds them: {error}") from error
+    except NoSuchAtom as error:
+        form = parse_form(atom)
+        if not isinstance(form, NodeForm) or form.type not in _NODE_TYPES:
+            raise Problem(404, f"{error}; /graph finds what there is") from error
+        # Pages of videos, channels and topics lead here, also before the graph knows them.
+        return page(request, "atom_missing.html.j2", form=form)
     links = _told_links(drawing)
     return page(
         request,

@@ -20,6 +20,7 @@ from atlas.wording import counted
 from maia.api.context import service_of
 from maia.api.pages.assets import assets, url_of
 from maia.api.problems import Problem
+from maia.graphing.forms import NodeForm
 from maia.maintenance.wording import size_text, span_text
 from maia.views.figures import compact
 from maia.views.svg import Plots, Series
@@ -157,7 +158,8 @@ def environment() -> Environment:
         "pathpart": lambda value: quote(str(value), safe=""),
     }
     environment.globals |= {
-        "Series": Series, "counted": counted, "download": download, "with_": with_parameters,
+        "Series": Series, "counted": counted, "download": download, "in_graph": in_graph,
+        "with_": with_parameters,
     }  # fmt: skip
     return environment
 
@@ -226,6 +228,11 @@ def ago(context: Context, instant: datetime | None) -> Markup | str:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
         there.isoformat(timespec="seconds"), f"{there:%Y-%m-%d %H:%M} UTC", told
     )
+
+
+def in_graph(type_: str, name: str) -> str:
+    """The address of what lies around a node of the knowledge graph."""
+    return f"/graph/{quote(str(NodeForm(type_, name)), safe='')}"
 
 
 @pass_context
