@@ -38,7 +38,7 @@ class Served:
     async def ask(self, method: str, path: str, **options: Any) -> Answer:
         async with self.session.request(method, f"{self.url}{path}", **options) as answer:
             body = await answer.read()
-            is_json = "json" in answer.headers.get("Content-Type", "")
+            is_json = answer.content_type.endswith(("/json", "+json"))
             return Answer(
                 answer.status, answer.headers, body, await answer.json(content_type=None) if is_json else None
             )

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 _CATCHING_UP_AT_ONCE: Final = 4
 _GRAPH_WORK_AT_ONCE: Final = 2
+_GRAPH_EXPORTS_AT_ONCE: Final = 4
 _DESCRIPTION: Final = (
     "Finds videos on YouTube early, measures how fast they grow, and learns what helps. Figures that are "
     "derived, such as velocity, are Pleiades's own and not YouTube's."
@@ -83,6 +84,7 @@ def routers() -> Sequence[APIRouter]:
         federation,
         graph,
         graph_acts,
+        graph_export,
         graph_query,
         health,
         learning,
@@ -96,8 +98,8 @@ def routers() -> Sequence[APIRouter]:
 
     return (
         acting.router, discovery.router, events.router, federation.router, graph.router,
-        graph_acts.router, graph_query.router, health.router, learning.router, metrics.router,
-        observe.router, pages.router, patterns.router, sockets.router, videos.router,
+        graph_acts.router, graph_export.router, graph_query.router, health.router, learning.router,
+        metrics.router, observe.router, pages.router, patterns.router, sockets.router, videos.router,
     )  # fmt: skip
 
 
@@ -135,6 +137,7 @@ def build(atlas: Atlas) -> Application:
                 exporter=Exporter(atlas, measuring.FAMILIES),
                 catching_up=asyncio.Semaphore(_CATCHING_UP_AT_ONCE),
                 graph_work=asyncio.Semaphore(_GRAPH_WORK_AT_ONCE),
+                graph_exports=asyncio.Semaphore(_GRAPH_EXPORTS_AT_ONCE),
             )
             app.state.service = service
             await stack.enter_async_context(kept_log(atlas))

@@ -50,7 +50,9 @@ class Service:
     catching_up: asyncio.Semaphore
     """Held while a client that was away reads from the database."""
     graph_work: asyncio.Semaphore
-    """Held while a query or an export of the graph reads from the database."""
+    """Held while a query of the graph runs."""
+    graph_exports: asyncio.Semaphore
+    """Held while a client takes an export of the graph."""
     answers: Kept = field(default_factory=Kept)
 
 

@@ -216,15 +216,15 @@ async def query(request: Request, body: GraphQuery) -> Response:
 
 @asynccontextmanager
 async def graph_work(service: Service) -> AsyncIterator[None]:
-    """A turn for work that holds a connection to the database for long; Problem 503 if there is none soon."""
+    """A turn for a query, which may hold a connection for long; Problem 503 if none comes soon."""
     try:
         async with asyncio.timeout(_PATIENCE_S):
             await service.graph_work.acquire()
     except TimeoutError:
         raise Problem(
             503,
-            "other queries or exports of the graph are under way, and more would keep everybody waiting: try "
-            "again in a few seconds",
+            "other queries of the graph are under way, and more would keep everybody waiting: try again in a "
+            "few seconds",
             headers={"Retry-After": "5"},
         ) from None
     try:

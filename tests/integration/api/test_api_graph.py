@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 from urllib.parse import quote
+from xml.etree import ElementTree as ET
 
+import orjson
 import pytest
 import pytest_asyncio
 
@@ -15,6 +18,7 @@ from atlas.adapters.graph import GraphDAO, Link, Node, Sources, node_handle
 from atlas.composition import Atlas
 from atlas.scopes import Scope
 from maia.api import graph, graph_query
+from maia.api.graph_export import Streamed
 from tests.graph import AWKWARD, TAGS, VIDEOS, graph_of, store_graph
 from tests.growth import store_video
 from tests.integration.api.test_api_documented import is_of_form
@@ -136,6 +140,65 @@ async def test_a_query_is_asked_as_text_and_as_json_and_refused_with_what_to_do(
     for body, status, told in REFUSED_QUERIES:
         answer = await graph_service.post(f"{API}/query", body)
         assert (answer.status, told in answer.json["detail"]) == (status, True), (body, answer.json)
+
+
+async def test_an_export_is_read_back_and_ends_with_its_client(graph_service: Served) -> None:
+    whole = await graph_service.get(f"{API}/export")
+    assert whole.headers["Content-Type"] == "application/x-ndjson"
+    lines = [orjson.loads(line) for line in whole.body.splitlines()]
+    assert len(lines) == len(set(whole.body.splitlines()))
+    nodes = [each for each in lines if "name" in each]
+    assert lines[: len(nodes)] == nodes
+    assert {each["name"] for each in nodes if each["type"] == "tag"} == set(TAGS)
+    part = await graph_service.get(f"{API}/export?format=graphml&around=tag:lofi&type=tag&type=co_occurs")
+    document = ET.fromstring(part.body)
+    kinds = [each.tag.rpartition("}")[2] for each in document.iter()]
+    assert (kinds.count("node"), kinds.count("edge")) == (6, 5)
+    for query, status in (
+        ("type=no_type", 404),
+        ("around=tag:nothing", 404),
+        ("around=tag(", 422),
+        ("format=x", 422),
+    ):
+        assert (await graph_service.get(f"{API}/export?{query}")).status == status, query
+
+
+async def test_a_client_that_leaves_ends_its_export_at_once() -> None:
+    closed, sent, turns = asyncio.Event(), list[Any](), asyncio.Semaphore(1)
+
+    async def endless() -> AsyncGenerator[bytes, None]:
+        try:
+            while True:
+                yield b"line\n"
+                await asyncio.sleep(0)
+        finally:
+            closed.set()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        while len(sent) < 5:
+            await asyncio.sleep(0)
+        return {"type": "http.disconnect"}
+
+    async def stuck(message: Any) -> None:
+        sent.append(message)
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    async def forever() -> Any:
+        await asyncio.Event().wait()
+
+    for sending, receiving in ((send, receive), (stuck, forever)):
+        closed.clear()
+        parts = endless()
+        answer = Streamed(await anext(parts), parts, turns, "text/plain", "x", send_timeout_s=0.01)
+        async with asyncio.timeout(20):
+            await answer({"type": "http"}, receiving, sending)
+        assert closed.is_set()
+        assert not turns.locked()
+        assert all(each.get("more_body", True) for each in sent)
 
 
 async def test_people_add_atoms_and_take_back_what_nobody_else_says(graph_service: Served) -> None:
