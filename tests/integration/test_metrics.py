@@ -26,6 +26,7 @@ from maia.hunter.cycle import Hunter
 from maia.stack.exporter import Exporter
 from maia.stack.families import FAMILIES
 from maia.stack.metrics import MetricsError, serve_metrics
+from tests.graph import VIDEOS, store_graph
 
 pytestmark = pytest.mark.integration
 
@@ -345,6 +346,16 @@ class TestOtherNames:
         assert memory_bytes == value(told, "opencog_memory_allocated_bytes")
         assert 1_000_000 < (memory_bytes or 0) <= (value(told, "opencog_memory_peak_bytes") or 0) * 1.01
         assert (value(told, "opencog_uptime_seconds") or 0) > 0
+
+    async def test_the_knowledge_graph_is_counted_by_type(self, atlas: Atlas) -> None:
+        exporter = Exporter(atlas)
+        assert value(await told_by(exporter), "pleiades_graph_age_seconds") is None
+        await store_graph(atlas)
+        told = await told_by(Exporter(atlas))
+        assert value(told, "pleiades_graph_atoms", type="video") == VIDEOS
+        assert value(told, "pleiades_graph_atoms", type="pattern") == 0
+        assert value(told, "pleiades_graph_links", type="uploaded_by") == VIDEOS
+        assert value(told, "pleiades_graph_age_seconds") == 0
 
     @pytest.mark.parametrize("details", [None, {}, {"score": "high"}, {"score": None}])
     async def test_an_odd_judgement_is_left_out(self, atlas: Atlas, details: Any) -> None:
