@@ -119,16 +119,16 @@ async def _measured(options: Options, url: str) -> AsyncIterator[Figure]:
             await asyncio.sleep(max(0.0, STALE_S + 0.5 - (time.perf_counter() - began_s)))
         memory = psutil.Process(pid).memory_info().rss / 2**20
     for name, made in routes.items():
-        of_route = [asked[address] for address in made]
+        of_name = [asked[address] for address in made]
         if options.each:
-            for each in of_route:
+            for each in of_name:
                 _CONSOLE.print(each.told(), soft_wrap=True)
-        for figure in _of_route(name, of_route):
+        for figure in of_route(name, of_name):
             yield figure
     yield Figure("memory of the service's process afterwards", memory, "MiB")
 
 
-def _of_route(name: str, asked: Sequence[Asked]) -> Iterator[Figure]:
+def of_route(name: str, asked: Sequence[Asked]) -> Iterator[Figure]:
     warm = [took for each in asked for took in each.warm_ms]
     kept = [took for each in asked for took in each.kept_ms]
     cold = [took for each in asked for took in each.cold_ms]

@@ -35,6 +35,7 @@ _NARROW: Final = Frame(360, 460, gap=4)
 _MOST_NARROW: Final = 15
 _MOST_FOUND: Final = 100
 _MOST_ATTENDED: Final = 20
+_MOST_ALIKE: Final = 10
 _FRESH_S: Final = 10.0
 _STALE_S: Final = 60.0
 _PAGES: Final[Mapping[str, str]] = {
@@ -100,6 +101,11 @@ async def around(
             raise Problem(404, f"{error}; /graph finds what there is") from error
         # Pages of videos, channels and topics lead here, also before the graph knows them.
         return page(request, "atom_missing.html.j2", form=form)
+    alike = await service.answers.get(
+        ("page graph alike", details.handle),
+        lambda: views.similar(service.atlas, details.handle, limit=_MOST_ALIKE),
+        fresh_s=_FRESH_S, stale_s=_STALE_S,
+    )  # fmt: skip
     links = _told_links(drawing)
     return page(
         request,
@@ -112,11 +118,12 @@ async def around(
         narrow=narrow,
         most_narrow=_MOST_NARROW,
         near=_near(drawing),
+        alike=alike,
         links=links,
         legend=sorted({each.type for each in drawing.atoms}),
         symbol=symbol,
         address=address_of,
-        tables={"links": Table(links, derived=True)},
+        tables={"links": Table(links, derived=True), "alike": Table(alike.atoms, derived=True)},
     )
 
 
