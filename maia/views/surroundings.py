@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MOST_NEAR: Final = 24
 MOST_BEYOND: Final = 8
 _MOST_OF_EACH: Final = 12
+_MOST_OF_ATOM: Final = 4
 _WITHOUT_WEIGHT: Final = 1 / 3
 _HUBS: Final = frozenset({"agent", "category"})
 """What atoms of these types have in common says little about them."""
@@ -56,7 +57,10 @@ class SurroundingLink:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """An atom, which comes first, with atoms around it, the nearest ones first, and links between them."""
+    """An atom, which comes first, with atoms around it, the nearest ones first, and links between them.
+
+    There are all links with the first atom, and of those among the others the heaviest ones of each.
+    """
 
     atoms: tuple[SurroundingAtom, ...]
     links: tuple[SurroundingLink, ...]
@@ -114,7 +118,7 @@ def _surroundings(
     highest: dict[str, float] = {}
     for each in links:
         highest[each.type] = max(highest.get(each.type, 0.0), _heaviness(each))
-    shown = tuple(
+    shown = _clearest(
         SurroundingLink(
             places[each.first],
             places[each.second],
@@ -130,6 +134,17 @@ def _surroundings(
         _atom(names[handle], hops.get(handle, 1), degrees[nth]) for nth, handle in enumerate(handles)
     )
     return Surroundings(atoms, shown)
+
+
+def _clearest(links: Iterable[SurroundingLink]) -> tuple[SurroundingLink, ...]:
+    """The links with the middle, and of the others the heaviest ones of each atom: all would be a tangle."""
+    kept, of_atom = [], Counter[int]()
+    for each in sorted(links, key=lambda link: (0 not in (link.first, link.second), -link.share)):
+        ends = (each.first, each.second)
+        if 0 in ends or min(of_atom[end] for end in ends) < _MOST_OF_ATOM:
+            kept.append(each)
+            of_atom.update(ends)
+    return tuple(kept)
 
 
 def _heaviness(link: InnerLink) -> float:
