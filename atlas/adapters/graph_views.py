@@ -13,6 +13,8 @@ from atlas.queries import clean_text
 
 FAN_OUT: Final = 2_000
 """So many links of an atom are looked at, where many are: of those of popular tags, a sample."""
+SECOND_FAN_OUT: Final = 300
+"""The same where neighbours of neighbours are looked for, which takes the square of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class GraphViewsDAO(GraphDAO):
         *,
         of_type: str | None = None,
         limit: int = 100,
-        fan_out: int = FAN_OUT,
+        fan_out: int = SECOND_FAN_OUT,
     ) -> list[NearAtom]:
         """The atoms two links away and not one, the closest first."""
         wanted = None if types is None else list(types)
