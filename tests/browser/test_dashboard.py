@@ -187,6 +187,19 @@ async def test_the_keyboard_alone_leads_past_the_navigation(browser: Browser, se
         await expect(seen.page.locator("#main")).to_be_focused()
 
 
+async def test_the_keyboard_leads_from_atom_to_atom(browser: Browser, service: Served) -> None:
+    async with opened(browser, service) as seen:
+        page = seen.page
+        await page.goto("/graph/tag:lofi")
+        await expect(page.locator("#narrow-graph")).to_be_hidden()
+        atom = page.locator("#wide-graph a.atom").filter(has_text="jazz")
+        await atom.focus()
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", level=1)).to_have_text("jazz")
+        await expect(page.locator("#wide-graph .middle text")).to_have_text("jazz")
+    assert seen.troubles == []
+
+
 async def test_a_key_signs_in_and_out(browser: Browser, service: Served) -> None:
     key = (await service.add_key("eva", Scope.WRITE))["X-API-Key"]
     async with opened(browser, service) as seen:

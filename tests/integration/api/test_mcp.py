@@ -29,6 +29,7 @@ from atlas.testing import NOON, throw_away_folder
 from maia.api.mcp.server import MOST_BYTES, TOOLS, server
 from maia.learning.patterns import Pattern, PatternType
 from maia.views.words import ATTRIBUTION
+from tests.graph import store_graph
 from tests.growth import HOUR, store_samples, store_video
 from tests.served import Served
 
@@ -261,6 +262,31 @@ class TestAnswers:
         ]
         following = await answer(client, "topic_yield", order="next")
         assert {each["topic"] for each in following["topics"]} == {"poor", "rich", "unsearched"}
+
+    async def test_the_knowledge_graph(self, client: Assistant) -> None:
+        await store_graph(client.service.atlas)
+        found = (await answer(client, "graph_find", prefix="LO", type="tag"))["atoms"]
+        assert [(each["atom"], each["attention"]) for each in found] == [("tag:lofi", 9)]
+        attended = (await answer(client, "graph_find", order="attention", limit="2"))["atoms"]
+        assert [each["atom"] for each in attended] == ["tag:lofi", "tag:chill"]
+        near = await answer(client, "graph_neighbours", atom="tag:lofi", link_types=["co_occurs"], limit=2)
+        assert [(each["weight"], each["links"]) for each in near["neighbours"]] == [
+            (2.5, ["co_occurs"]), (2.0, ["co_occurs"]),
+        ]  # fmt: skip
+        alike = await answer(client, "graph_similar", atom="video:video1")
+        assert (alike["by"], alike["similar"][0]["likeness"]) == ("links", 0.75)
+        query = "tagged(?v, tag:lofi), uploaded_by(?v, ?c)"
+        matches = await answer(client, "graph_query", query=query, show=["?c"], mode="tally")
+        assert matches["matches"] == [{"atoms": ["channel:UC-0"], "found": 2}]
+        assert (await answer(client, "graph_query", query=query, mode="count"))["total"] == 2
+        nothing = await answer(client, "graph_query", query="tagged(?v, tag:nothing)")
+        assert "tag:nothing" in nothing["note"]
+        for tool, arguments, told in (
+            ("graph_neighbours", {"atom": "tag:nothing"}, "there is no atom"),
+            ("graph_query", {"query": "tagged("}, "at character"),
+            ("graph_find", {"order": "attention", "prefix": "x"}, "leave prefix out"),
+        ):
+            assert told in await refusal(client, tool, **arguments)
 
     async def test_patterns_for_a_context(self, client: Assistant, sql: Any) -> None:
         await store_pattern(sql)
