@@ -27,6 +27,7 @@ from maia.api.context import Service
 from maia.api.engine import Engine
 from maia.api.feed import Feed
 from maia.api.gate import BoundedBody, BoundedWait, Conditional, Gate, HeadAnswered, SecureHeaders
+from maia.api.graph_communities import Communities
 from maia.api.hot import Shortcut, describe
 from maia.api.learning import LearnerRuns
 from maia.api.mcp import server as mcp
@@ -84,6 +85,7 @@ def routers() -> Sequence[APIRouter]:
         federation,
         graph,
         graph_acts,
+        graph_communities,
         graph_export,
         graph_query,
         health,
@@ -98,7 +100,7 @@ def routers() -> Sequence[APIRouter]:
 
     return (
         acting.router, discovery.router, events.router, federation.router, graph.router,
-        graph_acts.router, graph_export.router, graph_query.router, health.router, learning.router,
+        graph_acts.router, graph_communities.router, graph_export.router, graph_query.router, health.router, learning.router,
         metrics.router, observe.router, pages.router, patterns.router, sockets.router, videos.router,
     )  # fmt: skip
 
@@ -137,6 +139,7 @@ def build(atlas: Atlas) -> Application:
                 exporter=Exporter(atlas, measuring.FAMILIES),
                 catching_up=asyncio.Semaphore(_CATCHING_UP_AT_ONCE),
                 graph_work=asyncio.Semaphore(_GRAPH_WORK_AT_ONCE),
+                communities=Communities(atlas),
                 graph_exports=asyncio.Semaphore(_GRAPH_EXPORTS_AT_ONCE),
             )
             app.state.service = service
@@ -144,6 +147,7 @@ def build(atlas: Atlas) -> Application:
             stack.push_async_callback(service.answers.close)
             stack.push_async_callback(service.learner_runs.end)
             stack.push_async_callback(service.operating.end)
+            stack.push_async_callback(service.communities.end)
             # Whoever looks first shall not wait until templates are compiled and routes prepared.
             await asyncio.to_thread(make_ready)
             _prepare_routes(app)

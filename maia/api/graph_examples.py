@@ -73,6 +73,15 @@ QUERY: Final[dict[str, Any]] = {
     "rows": [{"atoms": [_VIDEO_REF | _UNKNOWN], "tally": None}],
     "total": None, "more": False, "cost": 42.5, "missing": [], "plan": None, "sql": None,
 }  # fmt: skip
+COMMUNITIES: Final[dict[str, Any]] = {
+    "found_at": _NOON, "space": "own", "total": 300, "modularity": 0.61,
+    "communities": [
+        {
+            "size": 1_240, "by_type": {"tag": 200, "video": 1_000, "channel": 36, "topic": 4},
+            "tags": [_MUSIC_REF, _LIVE_REF], "members": [_VIDEO_REF],
+        }
+    ],
+}  # fmt: skip
 STATS: Final[dict[str, Any]] = {
     "now": _NOON, "space": "own", "nodes": 2, "links": 1,
     "types": [

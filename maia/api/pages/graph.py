@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote
+from uuid import UUID
 
 from fastapi import APIRouter, Path, Query
 from markupsafe import Markup
@@ -14,6 +15,7 @@ from starlette.responses import Response
 
 from maia.api.context import READ, service_of
 from maia.api.graph import LONGEST_ATOM, one, stats
+from maia.api.graph_communities import told
 from maia.api.pages.parameters import Blank, Text
 from maia.api.pages.rendering import Table, page
 from maia.api.problems import Problem
@@ -22,7 +24,7 @@ from maia.graphing.forms import FormError, NodeForm, parse_form
 from maia.graphing.naming import NoSuchAtom
 from maia.views import graph as views
 from maia.views.drawing import Dot, Line, drawn, symbol
-from maia.views.graph import AtomRef
+from maia.views.graph import AtomRef, CommunityView
 from maia.views.surroundings import SurroundingAtom, Surroundings, surroundings
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ _MOST_NARROW: Final = 15
 _MOST_FOUND: Final = 100
 _MOST_ATTENDED: Final = 20
 _MOST_ALIKE: Final = 10
+_MOST_COMMUNITIES: Final = 12
+_MOST_MEMBERS: Final = 8
 _FRESH_S: Final = 10.0
 _STALE_S: Final = 60.0
 _PAGES: Final[Mapping[str, str]] = {
@@ -57,6 +61,7 @@ async def overview(
     attended = await service.answers.get(
         "page graph attended", lambda: _attended(service), fresh_s=_FRESH_S, stale_s=_STALE_S
     )
+    communities = await _communities(service) if found.nodes else ()
     is_asked = q is not None or type is not None
     atoms = await _found(service, q or "", type) if is_asked else ()
     return page(
@@ -66,6 +71,7 @@ async def overview(
         nodes=[each for each in found.types if not each.is_link],
         links=[each for each in found.types if each.is_link],
         attended=attended,
+        communities=communities,
         atoms=atoms,
         is_asked=is_asked,
         q=q or "",
@@ -76,6 +82,7 @@ async def overview(
         tables={
             "types": Table(found.types),
             "attended": Table(attended),
+            "communities": Table(communities or ()),
             "atoms": Table(atoms),
         },
     )
@@ -106,6 +113,7 @@ async def around(
         lambda: views.similar(service.atlas, details.handle, limit=_MOST_ALIKE),
         fresh_s=_FRESH_S, stale_s=_STALE_S,
     )  # fmt: skip
+    community = await _community(service, UUID(details.handle))
     links = _told_links(drawing)
     return page(
         request,
@@ -119,6 +127,7 @@ async def around(
         most_narrow=_MOST_NARROW,
         near=_near(drawing),
         alike=alike,
+        community=community,
         links=links,
         legend=sorted({each.type for each in drawing.atoms}),
         symbol=symbol,
@@ -139,6 +148,25 @@ def own_page(atom: AtomRef) -> str | None:
         return None
     name = atom.shown if form.type == "tag" and atom.shown else form.name
     return _PAGES[form.type].format(quote(name, safe=""))
+
+
+async def _community(service: Service, handle: UUID) -> CommunityView | None:
+    """That of an atom, if it has one and communities are known already; they take too long to wait for."""
+    groups = service.communities.known()
+    if groups is None:
+        return None
+    found = await told(service, groups, handle, members=_MOST_MEMBERS)
+    return found[0] if found else None
+
+
+async def _communities(service: Service) -> Sequence[CommunityView] | None:
+    groups = service.communities.known()
+    if groups is None:
+        return None
+    return await service.answers.get(
+        ("page graph communities", groups.found_at), lambda: told(service, groups, limit=_MOST_COMMUNITIES),
+        fresh_s=_STALE_S, stale_s=_STALE_S,
+    )  # fmt: skip
 
 
 async def _attended(service: Service) -> Sequence[views.AtomView]:
