@@ -99,8 +99,8 @@ def routers() -> Sequence[APIRouter]:
     )
 
     return (
-        acting.router, discovery.router, events.router, federation.router, graph.router,
-        graph_acts.router, graph_communities.router, graph_export.router, graph_query.router, health.router, learning.router,
+        acting.router, discovery.router, events.router, federation.router, graph.router, graph_acts.router,
+        graph_communities.router, graph_export.router, graph_query.router, health.router, learning.router,
         metrics.router, observe.router, pages.router, patterns.router, sockets.router, videos.router,
     )  # fmt: skip
 

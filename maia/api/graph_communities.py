@@ -110,7 +110,7 @@ class FoundCommunities:
     "/communities",
     summary="Groups of atoms that hang together",
     description="Videos, channels, tags and topics that are linked over the same tags, found by modularity "
-    "(Louvain): the largest groups, or that of an atom (none if it has no links). They are found anew at most "
+    "(Louvain): the largest, or that of an atom (none if it has no links). They are found anew at most "
     "every 15 minutes; the first time, the answer waits for that.",
     response_model=FoundCommunities,
     responses=documented(examples.COMMUNITIES) | NO_ATOM,

@@ -17,7 +17,7 @@ import pytest_asyncio
 from atlas.adapters.graph import GraphDAO, Link, Node, Sources, node_handle
 from atlas.composition import Atlas
 from atlas.scopes import Scope
-from maia.api import graph, graph_query
+from maia.api import graph, graph_communities, graph_query
 from maia.api.graph_export import Streamed
 from tests.graph import AWKWARD, TAGS, VIDEOS, graph_of, store_graph
 from tests.growth import store_video
@@ -59,7 +59,7 @@ async def graph_service(service: Served) -> Served:
 
 
 def test_each_example_has_the_documented_form() -> None:
-    for route in (*graph.router.routes, *graph_query.router.routes):
+    for route in (*graph.router.routes, *graph_communities.router.routes, *graph_query.router.routes):
         example = route.responses[200]["content"]["application/json"]["example"]  # type: ignore[attr-defined]
         assert is_of_form(route, example), route.path  # type: ignore[arg-type,attr-defined]
 
@@ -112,6 +112,13 @@ async def test_neighbours_similar_atoms_paths_attention_and_figures(graph_servic
     assert (none["atoms"], "no path of at most 1 link" in none["note"]) == ([], True)
     attended = (await get(f"{API}/attention?type=tag&limit=2")).json["atoms"]
     assert [(each["atom"], each["sti"]) for each in attended] == [(MUSIC, 9.0), ("tag:chill", 8.0)]
+    groups = (await get(f"{API}/communities")).json
+    assert sum(each["size"] for each in groups["communities"]) == VIDEOS + len(TAGS) + 3 + 1
+    assert groups["total"] == len(groups["communities"]) > 1
+    [own] = (await get(f"{API}/communities?of=video:video1&members=2")).json["communities"]
+    assert own["size"] in {each["size"] for each in groups["communities"]}
+    assert len(own["members"]) == 2
+    assert (await get(f"{API}/communities?of=category:10")).json["communities"] == []
     found = (await get(f"{API}/stats")).json
     by_type = {each["type"]: each["atoms"] for each in found["types"]}
     assert (by_type["video"], by_type["uploaded_by"], by_type["co_occurs"]) == (VIDEOS, VIDEOS, 5)

@@ -33,6 +33,8 @@ async def test_the_graph_leads_from_its_figures_to_each_atom(service: Served) ->
     links = {each.get("href") for each in page.named("a")}
     assert {"/graph/tag%3Alofi", "/graph?type=tag"} <= links
     assert "What deserves attention" in page.text
+    await service.get("/api/v1/graph/communities")
+    assert "What tells most of it" in (await seen(service, "/graph/tag:lofi")).text
     alone = await seen(service, "/graph/concept:alone")
     assert "Nothing is linked with it yet" in alone.text
     assert drawings(alone) == []
