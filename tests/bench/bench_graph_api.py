@@ -127,6 +127,8 @@ async def _measured(options: Options, measure: Measure) -> AsyncIterator[Figure]
             yield figure
     async for figure in _queries(options, measure):
         yield figure
+    async for figure in _communities(measure):
+        yield figure
     async for figure in _export(measure):
         yield figure
 
@@ -166,18 +168,38 @@ async def _queries(options: Options, measure: Measure) -> AsyncIterator[Figure]:
     )  # fmt: skip
 
 
+async def _communities(measure: Measure) -> AsyncIterator[Figure]:
+    """Finding the communities the first time, and how long others wait meanwhile."""
+    before, began_s = _cpu(measure), time.perf_counter()
+    rss = most = psutil.Process(measure.service).memory_info().rss
+    finding = asyncio.create_task(measure.ask(f"{_API}/communities"))
+    waits_ms = []
+    while not finding.done():
+        asked_s = time.perf_counter()
+        async with measure.client.get("/healthz") as answer:
+            await answer.read()
+        waits_ms.append((time.perf_counter() - asked_s) * 1e3)
+        most = max(most, psutil.Process(measure.service).memory_info().rss)
+        await asyncio.sleep(0.05)
+    await finding
+    cpu_s, took_s = (_cpu(measure) - before).total_s, time.perf_counter() - began_s
+    note = f"{took_s:.0f} s; memory grows by {(most - rss) / 2**20:.0f} MiB"
+    yield Figure("finding the communities: CPU", cpu_s, "s", note=note)
+    yield Figure("an answer meanwhile: p95", float(np.percentile(waits_ms, 95)), "ms")
+    took_ms, cpu_ms, _ = await measure.ask(f"{_API}/communities?of=video:{77:011x}")
+    yield Figure("GET communities?of= later", took_ms, "ms", note=f"CPU {cpu_ms:.0f} ms")
+
+
 async def _export(measure: Measure) -> AsyncIterator[Figure]:
-    for form in ("jsonl", "graphml"):
-        before, began_s, size = _cpu(measure), time.perf_counter(), 0
-        rss = psutil.Process(measure.service).memory_info().rss
-        most = rss
-        async with measure.client.get(f"{_API}/export?format={form}", timeout=None) as answer:
-            async for part in answer.content.iter_chunked(1 << 20):
-                size += len(part)
-                most = max(most, psutil.Process(measure.service).memory_info().rss)
-        cpu_s, took_s = (_cpu(measure) - before).total_s, time.perf_counter() - began_s
-        note = f"{size / 2**20:.0f} MiB in {took_s:.0f} s; memory grows by {(most - rss) / 2**20:.0f} MiB"
-        yield Figure(f"GET export?format={form}: CPU", cpu_s, "s", note=note)
+    before, began_s, size = _cpu(measure), time.perf_counter(), 0
+    rss = most = psutil.Process(measure.service).memory_info().rss
+    async with measure.client.get(f"{_API}/export", timeout=None) as answer:
+        async for part in answer.content.iter_chunked(1 << 20):
+            size += len(part)
+            most = max(most, psutil.Process(measure.service).memory_info().rss)
+    cpu_s, took_s = (_cpu(measure) - before).total_s, time.perf_counter() - began_s
+    note = f"{size / 2**20:.0f} MiB in {took_s:.0f} s; memory grows by {(most - rss) / 2**20:.0f} MiB"
+    yield Figure("GET export: CPU", cpu_s, "s", note=note)
 
 
 def _cpu(measure: Measure) -> Cpu:
