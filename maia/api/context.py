@@ -51,7 +51,7 @@ class Service:
     catching_up: asyncio.Semaphore
     """Held while a client that was away reads from the database."""
     graph_work: asyncio.Semaphore
-    """Held while a query of the graph runs."""
+    """Held while a query of the graph runs, or a path is looked for."""
     communities: Communities
     graph_exports: asyncio.Semaphore
     """Held while a client takes an export of the graph."""

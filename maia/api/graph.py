@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
@@ -15,7 +17,7 @@ from maia.api import graph_examples as examples
 from maia.api.answers import AsFormat, Body, Format, Table, as_json, documented, listed
 from maia.api.context import READ, service_of
 from maia.api.paging import cursor_after, values_of
-from maia.api.problems import described
+from maia.api.problems import Problem, described
 from maia.graphing.naming import NoSuchAtom
 from maia.views import graph as views
 from maia.views.graph import AtomDetails, AtomView, GraphStats, Neighbourhood, PathView, SimilarAtoms
@@ -32,6 +34,7 @@ _MOST_ROWS: Final = 1_000
 _MOST_TYPES: Final = 20
 _TYPE: Final = r"^[a-z][a-z0-9_]{0,49}$"
 _SPACE: Final = r"^[a-z0-9][a-z0-9_-]{0,49}$"
+_PATIENCE_S: Final = 5.0
 STATS_FRESH_S: Final = 15.0
 STATS_STALE_S: Final = 120.0
 
@@ -130,15 +133,28 @@ async def atoms(
         str | None, Query(alias="type", pattern=_TYPE, description="Only this type. [default: all]")
     ] = None,
     prefix: Annotated[str, Query(max_length=300, description="How the name begins.")] = "",
+    title: Annotated[
+        str | None,
+        Query(
+            min_length=1,
+            max_length=200,
+            description="Instead of prefix: channels, then videos, whose titles have all these words.",
+        ),
+    ] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
     space: SpaceName = "own",
     form: AsFormat = Format.JSON,
 ) -> Response:
     service, scope = service_of(request), ["atoms", space, type_, prefix]
+    if title is not None and (prefix or cursor):
+        raise Problem(422, "title finds atoms in another order than prefix and cursor: leave these out")
 
     async def make() -> Body:
         number = await views.space_named(service.atlas, space)
+        if title is not None:
+            page = await views.find_titled(service.atlas, title, type_=type_, limit=limit, space=number)
+            return _page(request, scope, space, page, form)
         after = None if cursor is None else _place_of(cursor, scope)
         page = await views.find(service.atlas, prefix, type_=type_, after=after, limit=limit, space=number)
         return _page(request, scope, space, page, form)
@@ -244,7 +260,10 @@ async def path(
 
     async def make() -> Body:
         number = await views.space_named(service.atlas, space)
-        found = await views.path(service.atlas, start, goal, types=types, most_links=most_links, space=number)
+        async with graph_work(service):
+            found = await views.path(
+                service.atlas, start, goal, types=types, most_links=most_links, space=number
+            )
         return Body(as_json(found))
 
     return await kept(request, "path", make)
@@ -324,6 +343,25 @@ async def one(service: Service, atom: str, space: str = "own") -> AtomDetails:
             f"there is no atom {atom[:200]}: GET /api/v1/graph/atoms finds those whose names begin alike"
         )
     return found[0]
+
+
+@asynccontextmanager
+async def graph_work(service: Service) -> AsyncIterator[None]:
+    """A turn for a query or path, which may hold a connection for long; Problem 503 if none comes soon."""
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            await service.graph_work.acquire()
+    except TimeoutError:
+        raise Problem(
+            503,
+            "other queries of the graph are under way, and more would keep everybody waiting: try again in a "
+            "few seconds",
+            headers={"Retry-After": "5"},
+        ) from None
+    try:
+        yield
+    finally:
+        service.graph_work.release()
 
 
 async def kept(request: Request, name: str, make: Callable[[], Awaitable[Body]]) -> Response:

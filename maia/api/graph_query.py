@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Final
+from collections.abc import Iterator
+from typing import Annotated, Final
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,7 +25,7 @@ from atlas.errors import StatementTimeout
 from maia.api import graph_examples as examples
 from maia.api.answers import Body, as_json, documented
 from maia.api.context import READ, service_of
-from maia.api.graph import LONGEST_ATOM
+from maia.api.graph import LONGEST_ATOM, graph_work
 from maia.api.problems import Problem, described
 from maia.graphing.forms import parse_form
 from maia.graphing.templates import (
@@ -44,12 +42,8 @@ from maia.graphing.templates import (
 from maia.views import graph as views
 from maia.views.graph import QueryAnswer
 
-if TYPE_CHECKING:
-    from maia.api.context import Service
-
 router = APIRouter(prefix="/api/v1/graph", tags=["graph"], dependencies=[READ])
 
-_PATIENCE_S: Final = 5.0
 _USUAL_TIMEOUT_S: Final = 5.0
 _DEEPEST: Final = 10
 _VARIABLE: Final = r"^\?[A-Za-z_][A-Za-z0-9_]{0,49}$"
@@ -212,25 +206,6 @@ async def query(request: Request, body: GraphQuery) -> Response:
         except StatementTimeout as error:
             raise Problem(503, str(error), headers={"Retry-After": "5"}) from error
     return Body(as_json(found)).response()
-
-
-@asynccontextmanager
-async def graph_work(service: Service) -> AsyncIterator[None]:
-    """A turn for a query, which may hold a connection for long; Problem 503 if none comes soon."""
-    try:
-        async with asyncio.timeout(_PATIENCE_S):
-            await service.graph_work.acquire()
-    except TimeoutError:
-        raise Problem(
-            503,
-            "other queries of the graph are under way, and more would keep everybody waiting: try again in a "
-            "few seconds",
-            headers={"Retry-After": "5"},
-        ) from None
-    try:
-        yield
-    finally:
-        service.graph_work.release()
 
 
 def _term(term: str | QueryLink, depth: int) -> TermForm:

@@ -47,10 +47,17 @@ class FindArguments(Arguments):
         "called by their ids.",
         examples=["lofi"],
     )
+    title: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="Instead of prefix: channels, then videos, whose titles have all these words.",
+        examples=["lofi study"],
+    )
     type: NodeType | None = Field(default=None, description="Only this type of nodes.")
     order: Literal["name", "attention"] = Field(
         default="name",
-        description="attention: what deserves attention now, the most first; prefix is not allowed then.",
+        description="attention: what deserves attention now, the most first; no prefix or title then.",
     )
     limit: int = Field(default=20, ge=1, le=100, description="How many atoms.")
 
@@ -82,13 +89,16 @@ async def graph_find(atlas: Atlas, asked: FindArguments) -> FindAnswer:
     from maia.views import graph
 
     if asked.order == "attention":
-        if asked.prefix:
+        if asked.prefix or asked.title:
             raise ToolProblem(
-                "order=attention lists atoms of any name: leave prefix out, or ask with order=name"
+                "order=attention lists atoms of any name: leave prefix and title out, or ask with order=name"
             )
         found = [
             each for each in await graph.most_attended(atlas, asked.type, limit=asked.limit) if each.sti > 0
         ]
+    elif asked.title is not None:
+        page = await graph.find_titled(atlas, asked.title, type_=asked.type, limit=asked.limit)
+        found = list(page.atoms)
     else:
         page = await graph.find(atlas, asked.prefix, type_=asked.type, limit=asked.limit)
         found = list(page.atoms)
@@ -96,7 +106,7 @@ async def graph_find(atlas: Atlas, asked: FindArguments) -> FindAnswer:
         atoms=[_shown(each) for each in found],
         note=None
         if found
-        else "Nothing in the graph fits: try a shorter prefix or no type. If there is nothing at all, "
+        else "Nothing in the graph fits: try a shorter prefix, or words of a title. If there is nothing at all, "
         "whoever operates Pleiades runs maia graph update.",
     )
 

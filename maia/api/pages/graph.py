@@ -175,11 +175,14 @@ async def _attended(service: Service) -> Sequence[views.AtomView]:
 
 
 async def _found(service: Service, text: str, type_: str | None) -> Sequence[views.AtomView]:
+    """Nodes whose names begin so, and those whose titles have these words."""
     try:
-        found = await views.find(service.atlas, text, type_=type_, limit=_MOST_FOUND)
+        found = [*(await views.find(service.atlas, text, type_=type_, limit=_MOST_FOUND)).atoms]
+        if text.strip() and type_ in (None, "video", "channel"):
+            found += (await views.find_titled(service.atlas, text, type_=type_, limit=_MOST_FOUND)).atoms
     except NoSuchAtom as error:
         raise Problem(404, str(error)) from error
-    return found.atoms
+    return [*{each.handle: each for each in found}.values()][:_MOST_FOUND]
 
 
 # The drawing

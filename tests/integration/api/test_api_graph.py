@@ -248,6 +248,9 @@ async def test_titles_are_those_of_now_and_a_mirror_is_read_by_its_name(
     await store_video(sql, "video1", title="Never before")
     path = f"{API}/atoms/video:video1"
     assert (await graph_service.get(path)).json["shown"] == "Never before"
+    titled = (await graph_service.get(f"{API}/atoms?title=before")).json["atoms"]
+    assert [each["atom"] for each in titled] == ["video:video1"]
+    assert (await graph_service.get(f"{API}/atoms?title=before&prefix=v")).status == 422
     await sql.execute("UPDATE videos SET title = NULL WHERE id = 'video1'")
     assert (await graph_service.get(f"{path}?space=own")).json["shown"] is None
 

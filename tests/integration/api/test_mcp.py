@@ -284,7 +284,7 @@ class TestAnswers:
         for tool, arguments, told in (
             ("graph_neighbours", {"atom": "tag:nothing"}, "there is no atom"),
             ("graph_query", {"query": "tagged("}, "at character"),
-            ("graph_find", {"order": "attention", "prefix": "x"}, "leave prefix out"),
+            ("graph_find", {"order": "attention", "prefix": "x"}, "leave prefix and title out"),
         ):
             assert told in await refusal(client, tool, **arguments)
 
