@@ -106,8 +106,8 @@ async def graph_find(atlas: Atlas, asked: FindArguments) -> FindAnswer:
         atoms=[_shown(each) for each in found],
         note=None
         if found
-        else "Nothing in the graph fits: try a shorter prefix, or words of a title. If there is nothing at all, "
-        "whoever operates Pleiades runs maia graph update.",
+        else "Nothing in the graph fits: try a shorter prefix, or words of a title. If there is nothing at "
+        "all, whoever operates Pleiades runs maia graph update.",
     )
 
 
