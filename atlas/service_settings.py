@@ -128,6 +128,15 @@ class FederationSettings(Group):
         description="Whose evidence counts where sites differ: the sum of all (merge), that of the site that "
         "saw it last (latest), or of the surest site (confident). The same is stored and exchanged.",
     )
+    graph: Literal["off", "people", "topics", "all"] = Field(
+        default="people",
+        description="Which atoms of the knowledge graph other sites are told of: none (off; nothing of theirs "
+        "is taken either), what people said (people), also tags, topics and what they have to do with each "
+        "other (topics), or also everything about videos and channels (all), for sites of one API client.",
+    )
+    most_new_atoms: int = Field(
+        default=200_000, ge=1, le=10**9, description="New atoms that a peer may bring a day."
+    )
     most_new_patterns: int = Field(
         default=100_000,
         ge=1,

@@ -9,6 +9,7 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Final, Literal, Self
 
+from atlas.adapters.claims import ClaimsDAO
 from atlas.adapters.dao import DAO
 from atlas.adapters.patterns import StoredPattern
 from atlas.errors import DataRefused, UnknownCursor
@@ -183,14 +184,16 @@ class ChangesDAO(DAO):
     async def settle(self) -> int:
         """Make the feed readable in a copy of a database, such as one that was restored from a backup.
 
-        There, the changes are numbered as in the original, whose numbers may be far ahead: all patterns
-        count as changed now. Returns in how many batches, 0 where nothing was to be done.
+        There, the changes are numbered as in the original, whose numbers may be far ahead: all patterns,
+        and all atoms of the graph, count as changed now. Returns in how many batches of patterns, 0 where
+        nothing was to be done.
         """
         if (await self._horizon()).is_ours:
             return 0
         last, batches = "", 0
         while (end := await self._executor.fetchval("changes.mark", last, _MARKED_AT_ONCE)) is not None:
             last, batches = end, batches + 1
+        await ClaimsDAO(self._executor, clock=self._clock, settings=self._settings).mark()
         await self._executor.execute("changes.settle", (await self._horizon()).identity)
         return batches
 

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from typing import Any, Final, Literal, Self
 
 from atlas.adapters.changes import ChangesDAO
+from atlas.adapters.claims import ClaimsDAO
 from atlas.adapters.dao import DAO
 from atlas.adapters.patterns import PatternsDAO, StoredEvidence
 from atlas.errors import DataRefused, UnknownCursor
@@ -185,24 +186,36 @@ class FederationDAO(DAO):
     async def rename(self) -> str:
         """Take a new name, as a restored copy does: for one that can't be told from the original."""
         await self._executor.execute("federation.rename")
-        return await self.own_node()
+        node = await self.own_node()
+        await self.claims().tell_again()
+        return node
 
     async def prefer(self, conflicts: Conflicts) -> bool:
         """Let a strategy say whose evidence counts where sites differ; whether that is another one."""
-        return bool(await self._executor.fetchval("federation.prefer", conflicts))
+        async with self._atomic() as executor:
+            is_other = bool(await executor.fetchval("federation.prefer", conflicts))
+            if is_other:
+                await self._on(executor).claims().weigh()
+        return is_other
+
+    def claims(self) -> ClaimsDAO:
+        """What sites say of atoms, in the same transaction."""
+        return ClaimsDAO(self._executor, clock=self._clock, settings=self._settings)
 
     async def beginning(self) -> str:
         """The place before everything in this site's feed."""
-        return str(_Place((await self._horizon())[0], 0))
+        return str(_Place((await self.horizon())[0], 0))
 
     async def end(self) -> str:
         """The place after everything that can be read now."""
-        return str(_Place(*await self._horizon()))
+        return str(_Place(*await self.horizon()))
 
     async def is_waiting(self) -> bool:
         """Whether something changed that can be read as soon as transactions end which began earlier."""
         row = await self._executor.fetchrow("changes.horizon")
-        return row is not None and row["is_waiting"] is True
+        if row is not None and row["is_waiting"] is True:
+            return True
+        return await self.claims().is_waiting()
 
     async def read(self, cursor: str, limit: int, *, without: str = "", since: date = _FIRST_DAY) -> FeedPage:
         """At most `limit` rows that changed after a place, without a node's own and those of days before.
@@ -210,7 +223,7 @@ class FederationDAO(DAO):
         UnknownCursor if the place is of another database, or of before this one was restored; DataRefused
         if it is none.
         """
-        place, (database, end) = _Place.parse(cursor), await self._horizon()
+        place, (database, end) = _Place.parse(cursor), await self.horizon()
         if place.database != database or place.xid > end:
             raise UnknownCursor
         found = await self._executor.fetch(
@@ -232,7 +245,7 @@ class FederationDAO(DAO):
     async def is_ahead(self, cursor: str) -> bool:
         """Whether a place is of this database, but further than it has got: then it was set back since."""
         try:
-            place, (database, end) = _Place.parse(cursor), await self._horizon()
+            place, (database, end) = _Place.parse(cursor), await self.horizon()
         except DataRefused:
             return False
         return place.database == database and place.xid > end
@@ -346,18 +359,18 @@ class FederationDAO(DAO):
         """Note up to where a feed or stream of a peer was read, in the transaction that merges it."""
         await self._executor.execute("federation.move", node, feed, position)
 
-    async def take_turn(self, node: str) -> tuple[datetime | None, int]:
+    async def take_turn(self, node: str) -> Mapping[str, int]:
         """Keep others from taking messages of a peer until the caller's transaction ends.
 
-        Returns until when it is isolated, and how many new things it brought today.
+        Returns how many new things of each kind it brought today.
         """
         row = await self._executor.fetchrow("federation.lock_peer", node, self._clock.now().date())
-        return (None, 0) if row is None else (row["isolated_until"], row["new_keys"])
+        return {} if row is None else dict(row)
 
-    async def new_keys_today(self) -> int:
-        """How many new things all peers brought today."""
-        count: int = await self._executor.fetchval("federation.new_keys", self._clock.now().date())
-        return count
+    async def new_keys_today(self) -> Mapping[str, int]:
+        """How many new things of each kind all peers brought today."""
+        row = await self._executor.fetchrow("federation.new_keys", self._clock.now().date())
+        return {} if row is None else dict(row)
 
     async def hear(self, heard: Heard) -> None:
         """Note a message that was accepted; its sender is isolated no longer."""
@@ -366,9 +379,10 @@ class FederationDAO(DAO):
             "federation.hear", heard.node, heard.role, now, heard.records, heard.size, now.date(), heard.place
         )
 
-    async def note(self, node: str, changed: int, new_keys: int) -> None:
+    async def note(self, node: str, changed: int, new_keys: Mapping[str, int]) -> None:
         """Note what the message that was just heard has changed here, and how many new things it brought."""
-        await self._executor.execute("federation.note", node, changed, new_keys)
+        counts = new_keys.get("patterns", 0), new_keys.get("atoms", 0)
+        await self._executor.execute("federation.note", node, changed, *counts)
 
     async def hear_of(self, sites: Mapping[str, tuple[datetime, datetime | None]]) -> None:
         """Note what others tell of sites: when they were seen last, and when they left."""
@@ -426,7 +440,7 @@ class FederationDAO(DAO):
         assert row is not None
         return dict(row)
 
-    async def _horizon(self) -> tuple[str, int]:
+    async def horizon(self) -> tuple[str, int]:
         """The database that this is, and the first transaction that may not have ended."""
         row = await self._executor.fetchrow("changes.horizon")
         if row is not None and not row["is_ours"]:

@@ -210,6 +210,14 @@ class GraphDAO(DAO):
         other.space = space
         return other
 
+    def _check_own(self) -> None:
+        """DataRefused unless it is this site's own graph: what it copies from others, it doesn't change."""
+        if self.space != OWN:
+            raise DataRefused(
+                f"the space {self.space} is a copy of another site's graph, which only copying changes: change "
+                "this site's own graph"
+            )
+
     async def spaces(self) -> list[Space]:
         """All spaces, this site's own first."""
         return [Space(*row) for row in await self._executor.fetch("graph.spaces")]
@@ -243,6 +251,7 @@ class GraphDAO(DAO):
         is only named in an outgoing set keeps its evidence. DataRefused, with nothing stored, if a type is
         unknown, a name is too long, or a handle in an outgoing set isn't there.
         """
+        self._check_own()
         rows = _Collector(await self.types())
         rows.add(atoms)
         total = Added()
@@ -292,6 +301,7 @@ class GraphDAO(DAO):
         Atoms of which nobody else says so are gone then, with all links to them; returns their handles.
         In a transaction, this must come before atoms are added.
         """
+        self._check_own()
         rows = await self._executor.fetch(
             "graph.remove", self.space, list(handles), int(sources), self._clock.now()
         )
@@ -338,6 +348,7 @@ class GraphDAO(DAO):
 
     async def set_values(self, values: Sequence[Value]) -> int:
         """Attach values to atoms, in place of those under the same keys; returns how many changed."""
+        self._check_own()
         changed = 0
         for start in range(0, len(values), AT_ONCE):
             batch = values[start : start + AT_ONCE]
@@ -349,6 +360,7 @@ class GraphDAO(DAO):
 
     async def drop_values(self, keys: Sequence[tuple[UUID, str]]) -> int:
         """Remove values from atoms by their keys; returns how many there were."""
+        self._check_own()
         handles, names = [each[0] for each in keys], [each[1] for each in keys]
         return await self._executor.execute("graph.drop_values", self.space, handles, names)
 
@@ -359,6 +371,7 @@ class GraphDAO(DAO):
 
     async def attend(self, attention: Mapping[UUID, Attention], at: datetime) -> None:
         """Set what attention atoms have at an instant; atoms that aren't there are passed over."""
+        self._check_own()
         items = sorted(attention.items())
         for start in range(0, len(items), 10 * AT_ONCE):
             batch = items[start : start + 10 * AT_ONCE]

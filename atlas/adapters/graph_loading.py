@@ -70,6 +70,8 @@ class GraphLoadingDAO(DAO):
             await executor.execute("graph.empty_values", space)
             await executor.execute("graph.empty_incoming", space)
             await executor.execute("graph.empty_atoms", space)
+            if space == OWN:
+                await executor.execute("claims.forget")
             for batch in _batches(space, columns, now_us):
                 for part in batch.parts():
                     await executor.copy_in(part.table, part.columns, _stream(part))

@@ -184,7 +184,8 @@ SELECT count(*) FROM federation_peers;
 
 -- name: new_keys
 -- How many new things all peers brought on day $1.
-SELECT coalesce(sum(new_keys), 0)::bigint FROM federation_peers WHERE new_on = $1;
+SELECT coalesce(sum(new_keys), 0)::bigint AS patterns, coalesce(sum(new_atoms), 0)::bigint AS atoms FROM federation_peers
+WHERE new_on = $1;
 
 -- name: hear
 -- Note a message of node $1 with role $2 that is accepted at $3: $4 records, $5 bytes, on day $6. $7 is where the node is called,
@@ -194,13 +195,14 @@ VALUES ($1, $2, $3, $3, 1, $4, $5, $6, $7)
 ON CONFLICT (node) DO UPDATE
 SET role = excluded.role, seen_at = greatest(f.seen_at, excluded.seen_at), heard_at = greatest(f.heard_at, excluded.heard_at),
     messages_in = f.messages_in + 1, records_in = f.records_in + excluded.records_in, bytes_in = f.bytes_in + excluded.bytes_in,
-    new_keys = CASE WHEN f.new_on = excluded.new_on THEN f.new_keys ELSE 0 END, new_on = excluded.new_on,
+    new_keys = CASE WHEN f.new_on = excluded.new_on THEN f.new_keys ELSE 0 END,
+    new_atoms = CASE WHEN f.new_on = excluded.new_on THEN f.new_atoms ELSE 0 END, new_on = excluded.new_on,
     failures = 0, isolated_until = NULL,
     place = CASE WHEN excluded.place LIKE 'redis/%' THEN coalesce(f.place, excluded.place) ELSE coalesce(excluded.place, f.place) END;
 
 -- name: note
--- Note that the message of node $1 that was just heard changed $2 rows, and brought $3 new things.
-UPDATE federation_peers SET changed = changed + $2, new_keys = new_keys + $3 WHERE node = $1;
+-- Note that the message of node $1 that was just heard changed $2 rows, and brought $3 new patterns and $4 new atoms.
+UPDATE federation_peers SET changed = changed + $2, new_keys = new_keys + $3, new_atoms = new_atoms + $4 WHERE node = $1;
 
 -- name: sent
 -- Note a message to node $1: $2 records, $3 bytes.
@@ -217,8 +219,8 @@ SET seen_at = greatest(f.seen_at, excluded.seen_at), left_at = greatest(f.left_a
 WHERE excluded.seen_at > f.seen_at OR excluded.left_at > coalesce(f.left_at, '-infinity');
 
 -- name: lock_peer
--- Let nobody else take messages of node $1 until this transaction ends; returns until when it is isolated, and its new things on $2.
-SELECT isolated_until, CASE WHEN new_on = $2 THEN new_keys ELSE 0 END AS new_keys
+-- Let nobody else take messages of node $1 until this transaction ends; returns how many new patterns and atoms it brought on $2.
+SELECT CASE WHEN new_on = $2 THEN new_keys ELSE 0 END AS patterns, CASE WHEN new_on = $2 THEN new_atoms ELSE 0 END AS atoms
 FROM federation_peers WHERE node = $1 FOR NO KEY UPDATE;
 
 -- name: move

@@ -14,6 +14,7 @@ from atlas.adapters.federation import FederationDAO, Heard
 from atlas.conflicts import retry_conflicts
 from atlas.recovery import Backoff
 from atlas.wording import counted
+from maia.federation.atoms import AtomRecords
 from maia.federation.messages import (
     LARGEST_CLOCK_DIFFERENCE,
     MOST_SITES,
@@ -53,6 +54,15 @@ _ON_THE_LOOP_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """How many new things of a kind a peer may bring a day, and the settings that say so."""
+
+    most: int
+    noun: str
+    settings: str
+
+
+@dataclass(frozen=True, slots=True)
 class Taken:
     """A message that was accepted and merged."""
 
@@ -81,10 +91,20 @@ class Site:
         self.atlas, self.settings = atlas, atlas.settings.federation
         self.dao = FederationDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         learner = atlas.settings.learner
-        self.quota = min(self.settings.most_new_patterns, 5 * learner.max_patterns)
         kept_days = min(learner.max_retention_days, atlas.settings.maintainer.retention.evidence_days)
         patterns: Records[Any] = PatternRecords(kept_days)
-        self.kinds: Mapping[str, Records[Any]] = {patterns.kind: patterns}
+        atoms: Records[Any] = AtomRecords(kept_days)
+        exchanged = [patterns] if self.settings.graph == "off" else [patterns, atoms]
+        self.kinds: Mapping[str, Records[Any]] = {kind.kind: kind for kind in exchanged}
+        self.quotas = {
+            patterns.kind: Quota(
+                min(self.settings.most_new_patterns, 5 * learner.max_patterns), "new pattern",
+                "PLEIADES_FEDERATION__MOST_NEW_PATTERNS or PLEIADES_LEARNER__MAX_PATTERNS",
+            ),
+            atoms.kind: Quota(
+                self.settings.most_new_atoms, "new atom", "PLEIADES_FEDERATION__MOST_NEW_ATOMS"
+            ),
+        }  # fmt: skip
         self.tried: dict[tuple[str, str], dict[str, tuple[Digest, Digest]]] = {}
         """By peer and kind, the digests of buckets that were repaired: equal ones need no repair again."""
 
@@ -93,6 +113,7 @@ class Site:
         node = await self.dao.own_node()
         await ChangesDAO(self.atlas.db, clock=self.atlas.clock, settings=self.atlas.settings).settle()
         await self.dao.prefer(self.settings.conflicts)
+        await self.dao.claims().tell(self.settings.graph)
         return node
 
     # What this site says
@@ -178,11 +199,16 @@ class Site:
         # Not in that transaction, which holds the peer's row: two of them would wait for each other's.
         await self.dao.hear_of(await self._told(self.dao, envelope))
         for name, told in refused.items():
+            if name == AtomRecords.kind and name not in self.kinds:
+                # It is switched off here, which is nobody's fault.
+                continue
             logger.warning("records of %s were refused: %s", envelope.node, told)
             await self.dao.refuse(envelope.node, Reason.RECORD_VERSION, f"{name}: {told}")
         return Taken(message, taken.changed, taken.missing, records, refused)
 
     def _unreadable(self, section: Section, kind: Records[Any] | None) -> str:
+        if kind is None and section.kind == AtomRecords.kind:
+            return "this site exchanges no graph (PLEIADES_FEDERATION__GRAPH)"
         if kind is None:
             return "this site does not know this kind of records yet: upgrade it"
         return f"they have version {section.version}, and this site reads up to {kind.version}: upgrade it"
@@ -218,16 +244,16 @@ class Site:
         self, dao: FederationDAO, message: Message, records: Mapping[str, Any], place: str | None
     ) -> Taken:
         envelope = message.envelope
-        node, changed, new, missing = envelope.node, 0, 0, {}
+        node, changed, new, missing = envelope.node, 0, dict[str, int](), {}
         await dao.hear(Heard(node, envelope.role, message.records, size=message.size, place=place))
-        _, brought = await dao.take_turn(node)
+        brought = await dao.take_turn(node)
         for section in envelope.sections:
             if section.kind not in records:
                 continue
             kind, theirs = self.kinds[section.kind], records[section.kind]
             if new_keys := await kind.new_keys(dao, theirs):
-                new += new_keys
-                await self._check_quota(dao, brought + new, new)
+                new[section.kind] = new_keys
+                await self._check_quota(dao, section.kind, brought.get(section.kind, 0), new_keys)
             merged = await kind.merge(dao, theirs, node)
             changed += merged.changed
             missing[section.kind] = merged.missing
@@ -235,15 +261,18 @@ class Site:
         await dao.note(node, changed, new)
         return Taken(message, changed, missing)
 
-    async def _check_quota(self, dao: FederationDAO, of_peer: int, more: int) -> None:
-        if of_peer > self.quota:
+    async def _check_quota(self, dao: FederationDAO, kind: str, of_peer: int, more: int) -> None:
+        quota = self.quotas[kind]
+        if of_peer + more > quota.most:
             raise Refused(
                 Reason.QUOTA,
-                f"it brings more than {counted(self.quota, 'new pattern')} a day: if that is right, raise "
-                "PLEIADES_FEDERATION__MOST_NEW_PATTERNS or PLEIADES_LEARNER__MAX_PATTERNS at this site",
+                f"it brings more than {counted(quota.most, quota.noun)} a day: if that is right, raise "
+                f"{quota.settings} at this site",
             )
-        if await dao.new_keys_today() + more > _QUOTA_OF_ALL * self.quota:
-            raise Refused(Reason.QUOTA, "all sites together bring too many new patterns today: wait a day")
+        if (await dao.new_keys_today()).get(kind, 0) + more > _QUOTA_OF_ALL * quota.most:
+            raise Refused(
+                Reason.QUOTA, f"all sites together bring too many {quota.noun}s today: wait a day"
+            )
 
     async def _move(self, dao: FederationDAO, node: str, section: Section) -> None:
         """Note how far the peer's feed was read, unless something between is missing."""

@@ -220,7 +220,7 @@ async def test_a_million_junk_patterns_end_at_a_quota_and_in_isolation(
 ) -> None:
     before = await site.sums()
     dao = site.federation.site.dao
-    assert site.federation.site.quota == 50
+    assert site.federation.site.quotas["patterns"].most == 50
     junk = [[text(f"junk {part} {nth}") for nth in range(20)] for part in range(8)]
     statuses = [(await send(site, message(clock, part))).status for part in junk]
     assert statuses == [200, 200, 429, 429, 429, 429, 429, 429]
