@@ -81,3 +81,36 @@ async def test_what_each_says_all_know(sites: Sequence[GraphSite], clock: FixedC
         await three.call(two)
     await agree(one, two, three)
     assert handle(MUSIC) not in await three.atoms()
+
+
+async def carry(source: GraphSite, target: GraphSite, *handles: UUID) -> list[UUID]:
+    """Let one message with all claims about some atoms arrive; returns the atoms that links wait for."""
+    whole = await source.claims.whole(handles)
+    async with target.site.dao.transaction() as dao:
+        return [*(await dao.claims().merge(whole, source.place)).missing]
+
+
+async def test_links_wait_for_their_ends(sites: Sequence[GraphSite]) -> None:
+    one, two, _ = sites
+    inner = Link("related_to", (MUSIC, CRAZE))
+    outer = Link("evidence_for", (Node("pattern", "p"), inner), Evidence(1))
+    await one.graph.add([outer])
+    inside = link_handle("related_to", [handle(MUSIC), handle(CRAZE)])
+    outside = link_handle("evidence_for", [node_handle("pattern", "p"), inside])
+    assert {*await carry(one, two, outside)} == {node_handle("pattern", "p"), inside}
+    assert {*await carry(one, two, inside, node_handle("pattern", "p"))} == {handle(MUSIC), handle(CRAZE)}
+    assert await carry(one, two, handle(MUSIC)) == []
+    await two.check()
+    assert {*await two.atoms()} == {handle(MUSIC), node_handle("pattern", "p")}
+    # The end that is missing is said here first.
+    await two.graph.add([CRAZE])
+    assert {*await two.atoms()} == {*await one.atoms()}
+    await two.check()
+    # An end that is taken back before its links are.
+    await one.graph.remove([handle(MUSIC)])
+    await carry(one, two, handle(MUSIC))
+    await two.check()
+    assert {*await two.atoms()} == {handle(CRAZE), node_handle("pattern", "p")}
+    await carry(one, two, outside, inside)
+    await one.call(two)
+    await agree(one, two)
