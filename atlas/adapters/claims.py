@@ -201,17 +201,20 @@ class ClaimsDAO(DAO):
         rows = await self._executor.fetch("claims.known", [*handles])
         return {*handles} - {row["handle"] for row in rows}
 
+    async def add_types(self, types: Sequence[AtomType]) -> None:
+        """Add the types that nothing here has the name of, as long as they aren't too many."""
+        if types:
+            rows = [(each.name, each.is_link, each.is_symmetric, each.what) for each in types]
+            columns = [[*column] for column in zip(*rows, strict=True)]
+            await self._executor.execute("claims.add_types", *columns, MOST_TYPES)
+
     async def merge(self, claims: Claims, node: str) -> MergedClaims:
         """Merge claims that a node brought, in the caller's transaction.
 
         Those under this site's own name are not believed. A claim about an atom of a type that is something
         else here is passed over.
         """
-        if claims.types:
-            columns = [
-                *zip(*((t.name, t.is_link, t.is_symmetric, t.what) for t in claims.types), strict=True)
-            ]
-            await self._executor.execute("claims.add_types", *map(list, columns), MOST_TYPES)
+        await self.add_types(claims.types)
         begins, ends, flat = [], [], list[UUID]()
         for claim in claims.claims:
             begins.append(len(flat) + 1)

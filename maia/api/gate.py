@@ -29,7 +29,8 @@ OPEN_PATHS: Final = frozenset({"/healthz", "/login"})
 """Paths that need no key; files below /static/ don't either."""
 EXCHANGE_PATH: Final = "/federation/exchange"
 DIGESTS_PATH: Final = "/federation/digests"
-FEDERATION_PATHS: Final = frozenset({EXCHANGE_PATH, DIGESTS_PATH})
+MIRROR_PATH: Final = "/federation/mirror"
+FEDERATION_PATHS: Final = frozenset({EXCHANGE_PATH, DIGESTS_PATH, MIRROR_PATH})
 """Paths for other sites, which have the cluster's token and no key; their routes check it."""
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")

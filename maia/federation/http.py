@@ -6,7 +6,7 @@ Only peers that the settings name are called; no answer can lead anywhere else, 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -45,12 +45,16 @@ class HttpPeer:
     async def compare(self, message: bytes) -> bytes:
         return await self._post("/federation/digests", message)
 
-    async def _post(self, path: str, message: bytes) -> bytes:
+    async def mirror(self, message: bytes, wait_s: float) -> bytes:
+        return await self._post("/federation/mirror", message, {"wait_s": f"{wait_s:g}"} if wait_s else {})
+
+    async def _post(self, path: str, message: bytes, parameters: Mapping[str, str] | None = None) -> bytes:
         headers = {"Authorization": f"Bearer {self._token.get_secret_value()}", "Content-Type": MEDIA_TYPE}
         url = f"{self._url}{path}"
         try:
             async with self._session.post(
-                url, data=message, headers=headers, allow_redirects=False, proxy=proxy_for(url)
+                url, data=message, params=parameters, headers=headers, allow_redirects=False,
+                proxy=proxy_for(url),
             ) as answer:
                 if answer.headers.get(REFUSED_HEADER) == Reason.OUR_NAME:
                     raise CallsItself(f"{self.place} is this site itself, or a copy of it with the same name")

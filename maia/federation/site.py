@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from atlas.adapters.changes import ChangesDAO
 from atlas.adapters.federation import FederationDAO, Heard
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from atlas.composition import Atlas
 
 logger = logging.getLogger(__name__)
+
+Accepted = TypeVar("Accepted")
 
 SEEN_WITHIN: Final = timedelta(days=30)
 """A site that nobody has seen for so long is not counted any more."""
@@ -166,19 +168,33 @@ class Site:
 
         `place` is where its sender was called, if it was called from here.
         """
+        return await self._counting(raw, lambda message: self._take(message, place))
+
+    async def hear(self, raw: bytes, place: str | None = None) -> Message:
+        """Check a message and who sends it, or raise Refused; its records are the caller's to check."""
+
+        async def note(message: Message) -> Message:
+            told, size = message.envelope, message.size
+            await self.dao.hear(Heard(told.node, told.role, message.records, size=size, place=place))
+            return message
+
+        return await self._counting(raw, note)
+
+    async def _counting(self, raw: bytes, accept: Callable[[Message], Awaitable[Accepted]]) -> Accepted:
+        """Accept a message of a sender that may send one, and count it if it is refused."""
         node = ""
         try:
             message = await _decoded(raw)
             claimed = message.envelope.node
             node = claimed if await self.dao.peer(claimed) is not None else ""
-            return await self._take(message, place)
+            await self._check_sender(message.envelope)
+            return await accept(message)
         except Refused as refused:
             await self._count(node, refused)
             raise
 
     async def _take(self, message: Message, place: str | None) -> Taken:
         envelope = message.envelope
-        await self._check_sender(envelope)
         records: dict[str, Any] = {}
         refused: dict[str, str] = {}
         for section in envelope.sections:

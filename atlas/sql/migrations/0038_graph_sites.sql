@@ -492,3 +492,96 @@ CREATE UNLOGGED TABLE mirror_pages (
     PRIMARY KEY (space, handle),
     CHECK (num_nonnulls(name, outgoing) = 1)
 );
+
+-- The atoms of this site's graph that a filter lets through: nodes of these types (NULL: all) whose names begin so, within so many
+-- hops of an atom (NULL: all), and the links of these types between them that are believed so firmly. Only those that other sites
+-- may know, unless `everything` is. NULL if they are more than `most`.
+CREATE FUNCTION mirror_members(
+    types text[], prefix text, around uuid, hops integer, least_strength double precision, least_count double precision,
+    everything boolean, most integer
+) RETURNS uuid[] LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    near uuid[];
+    members uuid[];
+    more uuid[];
+BEGIN
+    IF around IS NOT NULL THEN
+        near := ARRAY[around];
+        FOR hop IN 1 .. hops LOOP
+            near := ARRAY(
+                SELECT unnest(near) UNION
+                SELECT i.other FROM unnest(near) AS n (handle)
+                JOIN incoming AS i ON i.space = 0 AND i.target = n.handle AND i.other IS NOT NULL
+                WHERE types IS NULL OR i.type = ANY (types)
+                LIMIT most + 1
+            );
+        END LOOP;
+    END IF;
+    more := ARRAY(
+        SELECT a.handle FROM atoms AS a
+        WHERE a.space = 0 AND a.sources > 0 AND a.name IS NOT NULL AND (everything OR a.told IS NOT NULL OR a.sources & 8 <> 0)
+            AND (types IS NULL OR a.type = ANY (types)) AND starts_with(a.name, prefix)
+            AND (near IS NULL OR a.handle IN (SELECT unnest(near)))
+        LIMIT most + 1
+    );
+    members := more;
+    WHILE cardinality(more) > 0 AND cardinality(members) <= most LOOP
+        more := ARRAY(
+            SELECT a.handle
+            FROM (
+                SELECT i.link, count(*) AS ends FROM unnest(members) AS m (handle)
+                JOIN incoming AS i ON i.space = 0 AND i.target = m.handle GROUP BY i.link
+            ) AS over
+            JOIN atoms AS a ON a.space = 0 AND a.handle = over.link AND cardinality(a.outgoing) = over.ends
+            WHERE (everything OR a.told IS NOT NULL OR a.sources & 8 <> 0) AND (types IS NULL OR a.type = ANY (types))
+                AND a.count >= least_count AND a.positive >= least_strength * a.count
+                AND a.handle NOT IN (SELECT unnest(members))
+            LIMIT most + 1
+        );
+        members := members || more;
+    END LOOP;
+    RETURN CASE WHEN cardinality(members) <= most THEN members END;
+END $$;
+
+-- Puts what was read of a peer's graph into place: what isn't a member any more goes. Returns how many atoms there are.
+CREATE FUNCTION apply_mirror(of_space smallint, members uuid[], at timestamptz) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    more bigint := 1;
+BEGIN
+    PERFORM bury_atoms(of_space, ARRAY(
+        SELECT a.handle FROM atoms AS a
+        WHERE a.space = of_space AND a.sources > 0 AND a.handle NOT IN (SELECT unnest(members))
+    ), at);
+    -- Links follow the atoms in their outgoing sets; those whose ends have gone since are read again the next time.
+    WHILE more > 0 LOOP
+        WITH ready AS (
+            DELETE FROM mirror_pages AS p
+            WHERE p.space = of_space AND NOT EXISTS (
+                SELECT FROM unnest(p.outgoing) AS ends (handle)
+                LEFT JOIN atoms AS a ON a.space = of_space AND a.handle = ends.handle AND a.sources > 0
+                WHERE a.handle IS NULL
+            )
+            RETURNING p.*
+        ), stored AS (
+            INSERT INTO atoms AS a (space, handle, type, name, outgoing, positive, count, weight, sources, seen_at, version)
+            SELECT space, handle, type, name, outgoing, positive, count, weight, 8, seen_at, 0 FROM ready ORDER BY handle
+            ON CONFLICT (space, handle) DO UPDATE
+            SET type = excluded.type, name = excluded.name, outgoing = excluded.outgoing, positive = excluded.positive,
+                count = excluded.count, weight = excluded.weight, sources = 8, seen_at = excluded.seen_at, gone_at = NULL,
+                changed = pg_current_xact_id()
+            WHERE a.sources = 0
+                OR (a.positive, a.count, a.weight, a.seen_at)
+                    IS DISTINCT FROM (excluded.positive, excluded.count, excluded.weight, excluded.seen_at)
+            RETURNING handle, type, outgoing
+        ), used AS (
+            INSERT INTO incoming (space, target, type, position, link, other)
+            SELECT of_space, ends.target, stored.type, ends.position, stored.handle,
+                CASE WHEN cardinality(outgoing) = 2 THEN outgoing[3 - ends.position] END
+            FROM stored CROSS JOIN LATERAL unnest(outgoing) WITH ORDINALITY AS ends (target, position)
+            ON CONFLICT DO NOTHING
+        )
+        SELECT count(*) INTO more FROM ready;
+    END LOOP;
+    DELETE FROM mirror_pages WHERE space = of_space;
+    RETURN (SELECT count(*) FROM atoms WHERE space = of_space AND sources > 0);
+END $$;
