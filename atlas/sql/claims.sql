@@ -25,7 +25,7 @@ WITH places AS MATERIALIZED (
 SELECT w.changed::text::bigint AS xid, w.is_link, w.handle, w.site, c.node, c.present, c.pos, c.neg, c.weight, c.seen_at, c.version,
     coalesce(a.type, l.type) AS type, a.name, coalesce(a.outgoing, l.outgoing) AS outgoing
 FROM places AS w
-LEFT JOIN told_claims AS c ON c.handle = w.handle AND c.site = w.site
+LEFT JOIN told_claims() AS c ON c.handle = w.handle AND c.site = w.site
 LEFT JOIN atoms AS a ON a.space = 0 AND a.handle = w.handle AND a.sources > 0
 LEFT JOIN waiting_links AS l ON l.handle = w.handle
 ORDER BY w.changed, w.is_link, w.handle, w.site;
@@ -34,7 +34,7 @@ ORDER BY w.changed, w.is_link, w.handle, w.site;
 -- All claims about the atoms $1, with what these are.
 SELECT c.handle, c.node, c.present, c.pos, c.neg, c.weight, c.seen_at, c.version, coalesce(a.type, l.type) AS type, a.name,
     coalesce(a.outgoing, l.outgoing) AS outgoing
-FROM told_claims AS c
+FROM told_claims() AS c
 LEFT JOIN atoms AS a ON a.space = 0 AND a.handle = c.handle AND a.sources > 0
 LEFT JOIN waiting_links AS l ON l.handle = c.handle
 WHERE c.handle = ANY ($1::uuid[])
@@ -48,7 +48,7 @@ WITH hashed AS (
         c.version, c.present, c.pos, c.neg, (extract(epoch FROM c.seen_at) * 1000000)::bigint,
         encode(float4send(c.weight + 0::real), 'hex')), 'UTF8')) AS hash
     FROM unnest($1::uuid[], $2::uuid[]) AS wanted (first, last)
-    JOIN told_claims AS c ON c.handle >= wanted.first AND c.handle <= wanted.last
+    JOIN told_claims() AS c ON c.handle >= wanted.first AND c.handle <= wanted.last
     WHERE c.present OR c.seen_at >= $4
 )
 SELECT left(id, $3::integer) AS bucket, count(*) AS rows,
@@ -60,7 +60,7 @@ FROM hashed GROUP BY bucket ORDER BY bucket;
 -- At most $5 handles behind $3 up to $4 of atoms of which there are claims, that lie from one of $1 to the same of $2.
 SELECT DISTINCT c.handle
 FROM unnest($1::uuid[], $2::uuid[]) AS wanted (first, last)
-JOIN told_claims AS c ON c.handle >= wanted.first AND c.handle <= wanted.last
+JOIN told_claims() AS c ON c.handle >= wanted.first AND c.handle <= wanted.last
 WHERE ($3::uuid IS NULL OR c.handle > $3) AND c.handle <= $4
 ORDER BY c.handle LIMIT $5;
 
@@ -154,4 +154,4 @@ DELETE FROM federation_positions WHERE feed = 'atoms';
 
 -- name: claims_of
 -- All that sites say of the atom $1, this one included.
-SELECT node, present, pos, neg, weight, seen_at, version FROM told_claims WHERE handle = $1::uuid ORDER BY node;
+SELECT node, present, pos, neg, weight, seen_at, version FROM told_claims() WHERE handle = $1::uuid ORDER BY node;

@@ -80,17 +80,22 @@ RETURN sources & 7 <> 0 AND tells <> 'off' AND (
 );
 
 -- All that is exchanged: what this site says, and what others do. One that is taken back says when, and not what it was.
-CREATE VIEW told_claims AS
-SELECT a.handle, site.node COLLATE "C" AS node, site_of(site.node) COLLATE "C" AS site, a.sources & 7 <> 0 AS present,
-    a.sources & 7 <> 0 AND a.outgoing IS NOT NULL AS is_link, CASE WHEN a.sources & 7 <> 0 THEN a.pos ELSE 0 END AS pos,
-    CASE WHEN a.sources & 7 <> 0 THEN a.neg ELSE 0 END AS neg, CASE WHEN a.sources & 7 <> 0 THEN a.weight END AS weight,
-    CASE WHEN a.sources & 7 <> 0 THEN a.seen_at ELSE '1970-01-01Z'::timestamptz + a.version * interval '1 microsecond' END AS seen_at,
-    a.version, a.told AS changed, NULL::text COLLATE "C" AS brought_by
-FROM atoms AS a CROSS JOIN site
-WHERE a.space = 0 AND a.told IS NOT NULL
-    AND NOT EXISTS (SELECT FROM atom_claims AS c WHERE c.handle = a.handle AND c.site = site_of(site.node))
-UNION ALL
-SELECT handle, node, site, present, is_link, pos, neg, weight, seen_at, version, changed, brought_by FROM atom_claims;
+CREATE FUNCTION told_claims() RETURNS TABLE (
+    handle uuid, node text, site text, present boolean, is_link boolean, pos bigint, neg bigint, weight real, seen_at timestamptz,
+    version bigint, changed xid8, brought_by text
+) LANGUAGE sql STABLE AS $$
+    SELECT a.handle, site.node COLLATE "C", site_of(site.node) COLLATE "C", a.sources & 7 <> 0,
+        a.sources & 7 <> 0 AND a.outgoing IS NOT NULL, CASE WHEN a.sources & 7 <> 0 THEN a.pos ELSE 0 END,
+        CASE WHEN a.sources & 7 <> 0 THEN a.neg ELSE 0 END, CASE WHEN a.sources & 7 <> 0 THEN a.weight END,
+        CASE WHEN a.sources & 7 <> 0 THEN a.seen_at ELSE '1970-01-01Z'::timestamptz + a.version * interval '1 microsecond' END,
+        a.version, a.told, NULL::text COLLATE "C"
+    FROM atoms AS a CROSS JOIN site
+    WHERE a.space = 0 AND a.told IS NOT NULL
+        AND NOT EXISTS (SELECT FROM atom_claims AS c WHERE c.handle = a.handle AND c.site = site_of(site.node))
+    UNION ALL
+    SELECT c.handle, c.node, c.site, c.present, c.is_link, c.pos, c.neg, c.weight, c.seen_at, c.version, c.changed, c.brought_by
+    FROM atom_claims AS c
+$$;
 
 -- Atoms of which nobody says any more that they are there are gone, and so are all links that have them in their outgoing set.
 -- Such links wait if other sites still say that they are there. Returns what is gone.
@@ -338,7 +343,8 @@ BEGIN
     END IF;
 END $$;
 
-CREATE FUNCTION note_new_atoms() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Foreign tables are written to without a search path.
+CREATE FUNCTION note_new_atoms() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     mode CONSTANT text := (SELECT tells FROM site);
     has_claims CONSTANT boolean := EXISTS (SELECT FROM atom_claims);
@@ -354,7 +360,7 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE FUNCTION note_changed_atoms() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION note_changed_atoms() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     mode CONSTANT text := (SELECT tells FROM site);
     has_claims CONSTANT boolean := EXISTS (SELECT FROM atom_claims);
