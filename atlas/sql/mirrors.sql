@@ -19,7 +19,7 @@ WITH added AS (
     ) AS free
     ON CONFLICT DO NOTHING RETURNING id
 )
-INSERT INTO graph_mirrors (space, place, filter) SELECT id, $2, $3::jsonb FROM added RETURNING space;
+INSERT INTO graph_mirrors (space, place, filter) SELECT id, $2, $3::text::jsonb FROM added RETURNING space;
 
 -- name: clear
 -- Delete all atoms of space $1, and what belongs to them.

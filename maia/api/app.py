@@ -27,7 +27,7 @@ from maia.api.context import Service
 from maia.api.engine import Engine
 from maia.api.feed import Feed
 from maia.api.gate import BoundedBody, BoundedWait, Conditional, Gate, HeadAnswered, SecureHeaders
-from maia.api.graph_communities import Communities
+from maia.api.graph_hub import GraphHub
 from maia.api.hot import Shortcut, describe
 from maia.api.learning import LearnerRuns
 from maia.api.mcp import server as mcp
@@ -52,8 +52,6 @@ if TYPE_CHECKING:
     from atlas.composition import Atlas
 
 _CATCHING_UP_AT_ONCE: Final = 4
-_GRAPH_WORK_AT_ONCE: Final = 2
-_GRAPH_EXPORTS_AT_ONCE: Final = 4
 _DESCRIPTION: Final = (
     "Finds videos on YouTube early, measures how fast they grow, and learns what helps. Figures that are "
     "derived, such as velocity, are Pleiades's own and not YouTube's."
@@ -83,11 +81,7 @@ def routers() -> Sequence[APIRouter]:
         discovery,
         events,
         federation,
-        graph,
-        graph_acts,
-        graph_communities,
-        graph_export,
-        graph_query,
+        graph_changes,
         health,
         learning,
         metrics,
@@ -99,8 +93,7 @@ def routers() -> Sequence[APIRouter]:
     )
 
     return (
-        acting.router, discovery.router, events.router, federation.router, graph.router, graph_acts.router,
-        graph_communities.router, graph_export.router, graph_query.router, health.router, learning.router,
+        acting.router, discovery.router, events.router, federation.router, graph_changes.router, health.router, learning.router,
         metrics.router, observe.router, pages.router, patterns.router, sockets.router, videos.router,
     )  # fmt: skip
 
@@ -130,6 +123,7 @@ def build(atlas: Atlas) -> Application:
                 engine=engine,
                 learner_runs=LearnerRuns(atlas),
                 pattern_hub=PatternHub(atlas, engine.confidence_before),
+                graph_hub=GraphHub(atlas),
                 observing=Observing(atlas),
                 operating=Operating(atlas),
                 hub=Hub(atlas),
@@ -138,16 +132,12 @@ def build(atlas: Atlas) -> Application:
                 federation=Federation(atlas),
                 exporter=Exporter(atlas, measuring.FAMILIES),
                 catching_up=asyncio.Semaphore(_CATCHING_UP_AT_ONCE),
-                graph_work=asyncio.Semaphore(_GRAPH_WORK_AT_ONCE),
-                communities=Communities(atlas),
-                graph_exports=asyncio.Semaphore(_GRAPH_EXPORTS_AT_ONCE),
             )
             app.state.service = service
             await stack.enter_async_context(kept_log(atlas))
             stack.push_async_callback(service.answers.close)
             stack.push_async_callback(service.learner_runs.end)
             stack.push_async_callback(service.operating.end)
-            stack.push_async_callback(service.communities.end)
             # Whoever looks first shall not wait until templates are compiled and routes prepared.
             await asyncio.to_thread(make_ready)
             _prepare_routes(app)
@@ -158,8 +148,11 @@ def build(atlas: Atlas) -> Application:
                 service.engine.keep_paying,
                 service.federation.begin,
                 Feed(atlas, [service.engine, service.pattern_hub]).follow,
+                service.graph_hub.follow,
+                service.federation.keep_mirrors,
                 service.hub.run,
                 lambda: service.hub.end_with(stopping),
+                lambda: service.graph_hub.end_with(stopping),
             ):
                 await stack.enter_async_context(running(work()))
             yield

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from maia.api.context import ADMIN, READ, Service, service_of
-from maia.api.gate import DIGESTS_PATH, EXCHANGE_PATH
+from maia.api.gate import DIGESTS_PATH, EXCHANGE_PATH, MIRROR_PATH
 from maia.api.problems import Problem, described
 from maia.federation.messages import MEDIA_TYPE, MOST_BYTES, REFUSED_HEADER
 from maia.federation.refusals import Reason, Refused
@@ -30,6 +30,9 @@ TOKEN: Final = Depends(
         auto_error=False,
     )
 )
+_LONGEST_WAIT_S: Final = 60.0
+_SITES: Final = "other sites"
+"""As whom those that copy this graph take seats of live streams."""
 _STATUS: Final = {
     Reason.TOO_LARGE: 413,
     Reason.PROTOCOL: 409,
@@ -149,6 +152,38 @@ async def exchange(request: Request) -> Response:
 async def digests(request: Request) -> Response:
     service = service_of(request)
     return await _answer(request, service, service.federation.answering.compare)
+
+
+@router.post(
+    MIRROR_PATH,
+    summary="Tell another site of a part of the graph that it copies (for sites, by the cluster's token)",
+    responses=_ANSWERS,
+    response_class=Response,
+    openapi_extra=_MESSAGE,
+    dependencies=[TOKEN],
+)
+async def mirror(
+    request: Request,
+    wait_s: Annotated[
+        float, Query(ge=0, le=_LONGEST_WAIT_S, description="How long to wait for a change if there is none.")
+    ] = 0,
+) -> Response:
+    service = service_of(request)
+    is_same = False
+
+    async def answer(body: bytes) -> bytes:
+        nonlocal is_same
+        told, is_same = await service.federation.mirror_answering.answer(body)
+        return told
+
+    async with service.graph_hub.waiting() as changed:
+        answered = await _answer(request, service, answer)
+        if is_same and wait_s:
+            # Without a turn, which others need meanwhile.
+            with service.streams.taken_by_one(_SITES):
+                await changed(wait_s)
+            answered = await _answer(request, service, answer)
+        return answered
 
 
 async def _answer(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from atlas.adapters.changes import BriefPattern, PatternChange, order
+from maia.api.listening import Listener, tell
 from maia.learning.evidence import confidence
 from maia.learning.patterns import PatternType, condition_of
 from maia.views.federation import count_sites
@@ -64,25 +65,6 @@ class Interest:
         return context is None or any(each.holds(context) for each in told.conditions)
 
 
-@dataclass(slots=True, eq=False)
-class Listener:
-    """A client that hears of changes as they come, until it has fallen too far behind and is `cut`."""
-
-    interest: Interest
-    waiting: list[Told] = field(default_factory=list)
-    has_news: asyncio.Event = field(default_factory=asyncio.Event)
-    cut: asyncio.Event = field(default_factory=asyncio.Event)
-    is_void: bool = False
-    """Whether the feed began anew, so that cursors are worth nothing any more."""
-
-    async def next(self) -> list[Told]:
-        """What came since it last asked; waits if there is nothing."""
-        await self.has_news.wait()
-        self.has_news.clear()
-        taken, self.waiting = self.waiting, []
-        return taken
-
-
 class PatternHub:
     """Keeps the listeners of this process up to date; a reader of the change feed."""
 
@@ -90,16 +72,16 @@ class PatternHub:
         """`confidence_before` says how firmly a pattern was believed before the changes taken last."""
         self._atlas, self._prior = atlas, prior_of(atlas)
         self._confidence_before = confidence_before
-        self._listeners: set[Listener] = set()
+        self._listeners: set[Listener[Told]] = set()
         self._is_live = False
         self.cursor: str | None = None
         """Up to where the listeners have been told everything; None until the feed has been read once."""
         self.ready = asyncio.Event()
 
-    def add(self, listener: Listener) -> None:
+    def add(self, listener: Listener[Told]) -> None:
         self._listeners.add(listener)
 
-    def remove(self, listener: Listener) -> None:
+    def remove(self, listener: Listener[Told]) -> None:
         self._listeners.discard(listener)
 
     async def begin(self) -> None:
@@ -107,8 +89,7 @@ class PatternHub:
         self._is_live = False
         self.ready.clear()
         for listener in self._listeners:
-            listener.is_void = True
-            listener.has_news.set()
+            listener.void()
 
     async def load(self, patterns: Sequence[BriefPattern]) -> None:
         """What was there at the beginning is no news."""
@@ -118,23 +99,13 @@ class PatternHub:
         if self._is_live and changes and self._listeners:
             before = [self._confidence_before(each.pattern.id) for each in changes]
             of_sites = await count_sites(self._atlas)
-            self._tell(await asyncio.to_thread(told_of, changes, self._prior, of_sites, before))
+            news = await asyncio.to_thread(told_of, changes, self._prior, of_sites, before)
+            tell(self._listeners, news, MOST_WAITING)
         self.cursor = cursor
 
     async def caught_up(self) -> None:
         self._is_live = True
         self.ready.set()
-
-    def _tell(self, news: Sequence[Told]) -> None:
-        for listener in self._listeners:
-            wanted = [each for each in news if listener.interest.covers(each)]
-            if not wanted or listener.cut.is_set():
-                continue
-            listener.waiting += wanted
-            if len(listener.waiting) > MOST_WAITING:
-                listener.cut.set()
-                listener.waiting.clear()
-            listener.has_news.set()
 
 
 def told_of(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from atlas.errors import AtlasError
 from maia.federation import http
 from maia.federation.exchange import Answering, Exchanged
+from maia.federation.mirroring import KeepingFresh, MirrorAnswering, Refreshed, refresh_all
 from maia.federation.peers import Called, sync_all
 from maia.federation.publishing import streaming
 from maia.federation.refusals import Reason
@@ -36,6 +37,7 @@ class Federation:
         self.atlas = atlas
         self.site = Site(atlas)
         self.answering = Answering(self.site)
+        self.mirror_answering = MirrorAnswering(self.site)
         self.turns = asyncio.Semaphore(_ANSWERED_AT_ONCE)
         """Held while a message is read and answered: a few together take some hundred MB at most."""
         self._syncing = asyncio.Lock()
@@ -58,6 +60,16 @@ class Federation:
         async with self._syncing, calling(self.site) as peers:
             await self.site.prepare()
             return await sync_all(peers, compare=compare, force=True)
+
+    async def refresh_mirrors(self, names: Sequence[str] | None = None) -> list[Refreshed]:
+        """Refresh mirrors, all unless some are named, now."""
+        async with calling_over_http(self.site) as peers:
+            await self.site.prepare()
+            return await refresh_all(self.site, peers, names)
+
+    async def keep_mirrors(self) -> None:
+        """Keep all mirrors up to date until cancelled."""
+        await KeepingFresh(self.site, lambda: calling_over_http(self.site)).run()
 
     async def leave(self) -> dict[str, str | None]:
         """Tell all peers that this site leaves, and forget them; by place, why one could not be told.
@@ -86,8 +98,8 @@ class Federation:
 
 
 @asynccontextmanager
-async def calling(site: Site) -> AsyncIterator[Sequence[Called]]:
-    """The peers that this site calls over HTTP; ConfigError without a token."""
+async def calling_over_http(site: Site) -> AsyncIterator[Sequence[http.HttpPeer]]:
+    """Connections to the peers that the settings name; ConfigError without a token."""
     async with http.peers_of(site.settings) as peers:
         for url in http.urls_of(site.settings):
             if http.is_exposed(url):
@@ -95,6 +107,13 @@ async def calling(site: Site) -> AsyncIterator[Sequence[Called]]:
                     "%s is called without TLS: whoever is on the way reads the token; use https",
                     http.place_of(url),
                 )
+        yield peers
+
+
+@asynccontextmanager
+async def calling(site: Site) -> AsyncIterator[Sequence[Called]]:
+    """The peers that this site calls over HTTP; ConfigError without a token."""
+    async with calling_over_http(site) as peers:
         yield [Called(site, peer) for peer in peers]
 
 

@@ -14,7 +14,7 @@ from atlas.adapters.access import AccessDAO
 from atlas.composition import Atlas
 from atlas.scopes import Scope
 from maia.api import serving
-from maia.api.sockets import REVOKED
+from maia.api.live import REVOKED
 from tests.served import Served, served
 
 pytestmark = pytest.mark.integration

@@ -18,7 +18,7 @@ from atlas.adapters.changes import ChangesDAO
 from atlas.adapters.patterns import NewEvidence, PatternContent, PatternsDAO
 from atlas.composition import Atlas
 from atlas.testing import NOON
-from maia.api import pattern_hub, sockets
+from maia.api import live, pattern_hub
 from tests.served import Served, served
 
 pytestmark = pytest.mark.integration
@@ -115,20 +115,20 @@ async def test_each_is_told_what_it_asked_for(service: Served, dao: PatternsDAO)
 async def test_who_asked_for_firm_ones_hears_that_one_is_not_any_more(
     service: Served, dao: PatternsDAO
 ) -> None:
-    async with subscribed(service, min_confidence=0.5) as live:
+    async with subscribed(service, min_confidence=0.5) as firm:
         async with dao.transaction() as ours:
             await ours.store([pattern(A), pattern(B)])
             await ours.count([counted(A), counted(B, pos=1)])
-        assert await live.next() == ("a", "pattern")
-        cursor = live.cursor
+        assert await firm.next() == ("a", "pattern")
+        cursor = firm.cursor
         await dao.count([replace(counted(A, pos=0), neg=900), replace(counted(B, pos=0), neg=9)])
-        assert await live.next() == ("a", "evidence")
+        assert await firm.next() == ("a", "evidence")
         await dao.count([counted(A, pos=0), counted(B, pos=0)])
         async with dao.transaction() as ours:
             await ours.store([pattern(C)])
             await ours.count([counted(C)])
         # Once is enough.
-        assert await live.next() == ("c", "pattern")
+        assert await firm.next() == ("c", "pattern")
     async with subscribed(service, min_confidence=0.5, after=cursor) as client:
         told = [await client.next() for _ in range(3)]
     assert told == [("a", "evidence"), ("c", "pattern"), ("-", "subscribed")]
@@ -195,7 +195,7 @@ async def test_one_that_reads_too_slowly_is_cut_and_goes_on_where_it_was(
     async with subscribed(service) as client:
         cursor = client.cursor
         await dao.store([pattern(each) for each in ids])
-        assert await client.closed() == sockets.TOO_SLOW
+        assert await client.closed() == live.TOO_SLOW
     monkeypatch.setattr(pattern_hub, "MOST_WAITING", 100)
     async with subscribed(service, after=cursor) as client:
         assert [await client.next() for _ in ids] == [("0", "pattern")] * len(ids)
@@ -203,14 +203,14 @@ async def test_one_that_reads_too_slowly_is_cut_and_goes_on_where_it_was(
 
 async def test_what_is_no_subscription_is_refused(service: Served) -> None:
     for text, code in (
-        ("", sockets.INVALID),
-        ("{}", sockets.INVALID),
-        ('{"subscribe": {"types": ["hunch"]}}', sockets.INVALID),
-        ('{"subscribe": {"min_confidence": "1"}}', sockets.INVALID),
-        ('{"subscribe": {"surprise": 1}}', sockets.INVALID),
-        ("[" * 50_000, sockets.INVALID),
-        ('{"subscribe": {"after": "nothing"}}', sockets.VOID_CURSOR),
-        ('{"subscribe": {"after": "0000000000000000-1-1-"}}', sockets.VOID_CURSOR),
+        ("", live.INVALID),
+        ("{}", live.INVALID),
+        ('{"subscribe": {"types": ["hunch"]}}', live.INVALID),
+        ('{"subscribe": {"min_confidence": "1"}}', live.INVALID),
+        ('{"subscribe": {"surprise": 1}}', live.INVALID),
+        ("[" * 50_000, live.INVALID),
+        ('{"subscribe": {"after": "nothing"}}', live.VOID_CURSOR),
+        ('{"subscribe": {"after": "0000000000000000-1-1-"}}', live.VOID_CURSOR),
     ):
         async with connected(service) as client:
             await client.socket.send_str(text)
@@ -228,10 +228,10 @@ async def test_why_it_is_no_subscription_is_told_with_its_place_if_it_has_one(se
 async def test_bytes_and_second_subscriptions_are_refused(service: Served) -> None:
     async with connected(service) as client:
         await client.socket.send_bytes(b"{}")
-        assert await client.closed() == sockets.INVALID
+        assert await client.closed() == live.INVALID
     async with subscribed(service) as client:
         await client.socket.send_json({"subscribe": {}})
-        assert await client.closed() == sockets.INVALID
+        assert await client.closed() == live.INVALID
 
 
 async def test_no_more_streams_than_the_settings_allow(atlas: Atlas) -> None:
@@ -242,7 +242,7 @@ async def test_no_more_streams_than_the_settings_allow(atlas: Atlas) -> None:
         subscribed(service),
         connected(service) as second,
     ):
-        assert await second.closed() == sockets.TRY_AGAIN
+        assert await second.closed() == live.TRY_AGAIN
 
 
 async def test_clients_are_told_when_the_process_stops(atlas: Atlas) -> None:
@@ -271,7 +271,7 @@ async def test_nobody_follows_without_a_key_once_there_is_one(service: Served) -
 
 
 async def test_pings_carry_a_cursor(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "_PING_S", 0.01)
+    monkeypatch.setattr(live, "PING_S", 0.01)
     async with subscribed(service, types=["anomaly"]) as client:
         found = json.loads((await asyncio.wait_for(client.socket.receive(), 20)).data)
         assert (found["kind"], bool(found["cursor"])) == ("ping", True)

@@ -34,7 +34,7 @@ from atlas.adapters.graph import GraphDAO, Link, Node, Sources
 from atlas.composition import Atlas
 from atlas.scopes import Scope
 from atlas.testing import NOON
-from maia.api import learning, sockets
+from maia.api import learning, live
 from maia.learning.patterns import PatternType
 from tests.growth import HOUR, store_samples, store_video
 from tests.served import served
@@ -144,7 +144,7 @@ async def test_the_service_answers_only_as_it_documents(
 
 
 async def test_a_socket_answers_subscriptions_only_as_it_documents(atlas: Atlas) -> None:
-    refusals = {sockets.INVALID, sockets.VOID_CURSOR}
+    refusals = {live.INVALID, live.VOID_CURSOR}
     scalar = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
     any_json = st.recursive(
         scalar,
