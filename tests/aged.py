@@ -59,6 +59,10 @@ ROWS = {
         "node, reason, count, last_at, last_told",
         "'', md5(t::text), 1, t, ''",
     ),
+    "atom_claims": (
+        "handle, node, present, is_link, pos, neg, seen_at, version",
+        "gen_random_uuid(), 'site', false, false, 0, 0, t, 1",
+    ),
     "federation_failures": ("place, node, failed_at, told", "md5(t::text), '', t, 'no connection'"),
     "video_sources": ("video_id, arm, met_at, is_first", f"'{FRESH}', md5(t::text), t, false"),
     "forecast_checks": (

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 import asyncpg
 
 from atlas.adapters.claims import Claim, Claims
-from atlas.adapters.graph import Evidence, Link, Node, Sources
+from atlas.adapters.graph import Evidence, Link, Node, Sources, link_handle, node_handle
 from atlas.clock import FixedClock
 from maia.federation.atoms import AtomRecords
 from maia.learning.truth import OVERLAP
@@ -31,6 +30,22 @@ def _atoms() -> list[Node | Link]:
 
 
 ATOMS = _atoms()
+SYMMETRIC = {"co_occurs", "similar"}
+
+
+def handle_of(atom: Node | Link | UUID) -> UUID:
+    """The handle of an atom that is given in any way."""
+    if isinstance(atom, UUID):
+        return atom
+    if isinstance(atom, Node):
+        return node_handle(atom.type, atom.name)
+    return link_handle(atom.type, outgoing_of(atom))
+
+
+def outgoing_of(link: Link) -> tuple[UUID, ...]:
+    """Its outgoing set in its final order."""
+    ends = tuple(map(handle_of, link.outgoing))
+    return tuple(sorted(ends)) if link.type in SYMMETRIC else ends
 
 
 @dataclass
@@ -192,13 +207,3 @@ def _truth(claims: Sequence[Claim], conflicts: str) -> tuple[float, float]:
             count = both - OVERLAP * min(count, more)
             positive = strength * count
     return positive, count
-
-
-def randoms(seed: int) -> Iterator[random.Random]:
-    """One source of chance after the other."""
-    while True:
-        yield random.Random(seed)
-        seed += 1
-
-
-Row = dict[str, Any]

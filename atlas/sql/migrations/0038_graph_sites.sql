@@ -326,18 +326,16 @@ BEGIN
     IF telling IS NOT NULL THEN
         weighing := tell_atoms(telling);
     END IF;
-    IF EXISTS (SELECT FROM atom_claims) THEN
-        SELECT array_agg(handle) INTO weighing FROM (
-            SELECT unnest(weighing) AS handle
-            UNION
-            SELECT a.handle FROM atoms AS a
-            WHERE a.space = 0 AND a.handle = ANY (own)
-                AND (a.sources & 8 <> 0 OR EXISTS (SELECT FROM atom_claims AS c WHERE c.handle = a.handle AND c.present))
-            UNION
-            SELECT ends.handle FROM waiting_links AS w CROSS JOIN LATERAL unnest(w.outgoing) AS ends (handle)
-            WHERE w.outgoing && own AND ends.handle = ANY (own)
-        ) AS either;
-    END IF;
+    SELECT array_agg(handle) INTO weighing FROM (
+        SELECT unnest(weighing) AS handle
+        UNION
+        SELECT a.handle FROM atoms AS a
+        WHERE a.space = 0 AND a.handle = ANY (own)
+            AND (a.sources & 8 <> 0 OR EXISTS (SELECT FROM atom_claims AS c WHERE c.handle = a.handle AND c.present))
+        UNION
+        SELECT ends.handle FROM waiting_links AS w CROSS JOIN LATERAL unnest(w.outgoing) AS ends (handle)
+        WHERE w.outgoing && own AND ends.handle = ANY (own)
+    ) AS either;
     IF weighing IS NOT NULL THEN
         PERFORM weigh_atoms(weighing, clock_timestamp());
     END IF;
