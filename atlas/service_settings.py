@@ -130,9 +130,9 @@ class FederationSettings(Group):
     )
     graph: Literal["off", "people", "topics", "all"] = Field(
         default="people",
-        description="Which atoms of the knowledge graph other sites are told of: none (off; nothing of theirs "
-        "is taken either), what people said (people), also tags, topics and what they have to do with each "
-        "other (topics), or also everything about videos and channels (all), for sites of one API client.",
+        description="Which atoms of the knowledge graph other sites are told of: none, nor are theirs taken "
+        "(off), what people said (people), also tags, topics and how these hang together (topics), or also "
+        "everything about videos and channels (all), which is for sites of one API client.",
     )
     most_new_atoms: int = Field(
         default=200_000, ge=1, le=10**9, description="New atoms that a peer may bring a day."

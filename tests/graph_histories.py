@@ -117,8 +117,9 @@ class History:
         """Set a site back to its last copy, which then counts under a new name."""
         if nth not in self.backups:
             return
-        columns = {name: "*" for name in TABLES} | {
-            "atom_claims": "present, is_link, weight, handle, node, pos, neg, seen_at, version, changed, brought_by"
+        columns = dict.fromkeys(TABLES, "*") | {
+            "atom_claims": "present, is_link, weight, handle, node, pos, neg, seen_at, version, changed, "
+            "brought_by"
         }
         site = self.sites[nth]
         await self._run(

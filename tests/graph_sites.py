@@ -1,4 +1,4 @@
-"""Sites with graphs in databases of their own, whose messages a test carries: in any order, twice, or not at all."""
+"""Sites with graphs in databases of their own, whose messages a test carries."""
 
 from __future__ import annotations
 
@@ -85,17 +85,17 @@ class GraphSite:
             "WHERE a.sources > 0 AND e.handle IS NULL"
         )
         assert dangling == []
-        used = await self._fetch(
-            "(SELECT space, o.handle, nth, a.handle FROM atoms AS a CROSS JOIN unnest(outgoing) WITH "
-            "ORDINALITY AS o (handle, nth) WHERE sources > 0 EXCEPT SELECT space, target, position, link FROM "
-            "incoming) UNION ALL (SELECT space, target, position, link FROM incoming EXCEPT SELECT space, "
-            "o.handle, nth, a.handle FROM atoms AS a CROSS JOIN unnest(outgoing) WITH ORDINALITY AS o (handle, "
-            "nth) WHERE sources > 0)"
+        links = (
+            "SELECT space, o.handle, nth, a.handle FROM atoms AS a CROSS JOIN unnest(outgoing) WITH "
+            "ORDINALITY AS o (handle, nth) WHERE sources > 0"
         )
+        incoming = "SELECT space, target, position, link FROM incoming"
+        used = await self._fetch(f"({links} EXCEPT {incoming}) UNION ALL ({incoming} EXCEPT {links})")
         assert used == []
         waiting = await self._fetch(
-            "SELECT FROM waiting_links AS w WHERE NOT EXISTS (SELECT FROM unnest(w.outgoing) AS o (handle) LEFT "
-            "JOIN atoms AS e ON e.space = 0 AND e.handle = o.handle AND e.sources > 0 WHERE e.handle IS NULL)"
+            "SELECT FROM waiting_links AS w WHERE NOT EXISTS (SELECT FROM unnest(w.outgoing) AS o (handle) "
+            "LEFT JOIN atoms AS e ON e.space = 0 AND e.handle = o.handle AND e.sources > 0 "
+            "WHERE e.handle IS NULL)"
         )
         assert waiting == []
 

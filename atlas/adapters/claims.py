@@ -30,6 +30,7 @@ _CURSOR: Final = re.compile(
     re.ASCII | re.DOTALL,
 )
 _AT_ONCE: Final = 5_000
+_REGISTER: Final = ("handle", "node", "present", "pos", "neg", "weight", "seen_at", "version")
 _LAST: Final = UUID(int=2**128 - 1)
 
 
@@ -164,8 +165,8 @@ class ClaimsDAO(DAO):
         """All claims about some atoms."""
         return await self._claims(await self._executor.fetch("claims.whole", [*handles]))
 
-    async def _claims(self, rows: Iterable[Mapping[str, Any]]) -> Claims:
-        claims = [claim for row in rows if (claim := _claim(row)) is not None]
+    async def _claims(self, rows: Iterable[Any]) -> Claims:
+        claims = [claim for row in map(dict, rows) if (claim := _claim(row)) is not None]
         used = {claim.type for claim in claims}
         types = [AtomType(*row) for row in await self._executor.fetch("graph.types")]
         return Claims(claims, [each for each in types if each.name in used])
@@ -280,13 +281,13 @@ class ClaimsDAO(DAO):
 
 def _claim(row: Mapping[str, Any]) -> Claim | None:
     """The claim of a row; None if it isn't to be told, or if what the atom was is not known any more."""
-    if row["node"] is None or row["present"] and row["type"] is None:
+    if row["node"] is None or (row["present"] and row["type"] is None):
         return None
-    told = [row[name] for name in ("handle", "node", "present", "pos", "neg", "weight", "seen_at", "version")]
+    told = {name: row[name] for name in _REGISTER}
     if not row["present"]:
-        return Claim(*told)
+        return Claim(**told)
     outgoing = None if row["outgoing"] is None else tuple(row["outgoing"])
-    return Claim(*told, row["type"], row["name"], outgoing)
+    return Claim(**told, type=row["type"], name=row["name"], outgoing=outgoing)
 
 
 def _ranges(prefixes: Sequence[str]) -> tuple[list[UUID], list[UUID]]:

@@ -93,8 +93,9 @@ def routers() -> Sequence[APIRouter]:
     )
 
     return (
-        acting.router, discovery.router, events.router, federation.router, graph_changes.router, health.router, learning.router,
-        metrics.router, observe.router, pages.router, patterns.router, sockets.router, videos.router,
+        acting.router, discovery.router, events.router, federation.router, graph_changes.router,
+        health.router, learning.router, metrics.router, observe.router, pages.router,
+        patterns.router, sockets.router, videos.router,
     )  # fmt: skip
 
 

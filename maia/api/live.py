@@ -1,4 +1,4 @@
-"""What all WebSockets that tell of changes have in common: who may open one, how it begins, and why it ends."""
+"""What all WebSockets that tell of changes have in common: who may open one, and why it ends."""
 
 from __future__ import annotations
 

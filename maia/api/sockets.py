@@ -78,9 +78,7 @@ async def follow_patterns(socket: WebSocket) -> None:
 class _Client:
     """One connection; `place` is the order of the last change that it was told of."""
 
-    def __init__(
-        self, service: Service, socket: WebSocket, interest: Interest, after: str | None
-    ) -> None:
+    def __init__(self, service: Service, socket: WebSocket, interest: Interest, after: str | None) -> None:
         self._service, self._socket, self._interest = service, socket, interest
         self._after = after
         atlas = service.atlas

@@ -35,7 +35,7 @@ def add(
     ],
     types: Annotated[
         list[str] | None,
-        typer.Option("--type", help="Only nodes and links of this type; repeat it for others. [default: all]"),
+        typer.Option("--type", help="Only nodes and links of this type; repeat it. [default: all]"),
     ] = None,
     prefix: Annotated[str, typer.Option(help="Only nodes whose names begin so.")] = "",
     around: Annotated[
@@ -66,7 +66,9 @@ def add(
         places = [place_of(url) for url in urls_of(atlas.settings.federation)]
         if peer not in places:
             known = ", ".join(places) or "none: set PLEIADES_FEDERATION__PEERS"
-            raise typer.BadParameter(f"the settings name no peer {peer}; they name {known}", param_hint="PEER")
+            raise typer.BadParameter(
+                f"the settings name no peer {peer}; they name {known}", param_hint="PEER"
+            )
         await _dao(atlas).add(_checked(name), peer, wanted)
         [done] = await Federation(atlas).refresh_mirrors([name])
         return done

@@ -145,9 +145,7 @@ class AtomRecords:
         found = await claims.whole(handles)
         taken = handles if end is not None else _fitting(handles, found)
         is_last = end is not None or (len(taken) == len(handles) and len(handles) < limit)
-        return BucketPage(
-            self._sendable(_of(found, taken), dao.now()), None if is_last else taken[-1].hex
-        )
+        return BucketPage(self._sendable(_of(found, taken), dao.now()), None if is_last else taken[-1].hex)
 
     def without(self, records: Claims, known: Claims) -> Claims:
         theirs = {*known.claims}
@@ -217,7 +215,11 @@ def _claim(row: Row) -> Claim:
 def _check(claim: Claim, symmetric: set[str]) -> None:
     """Refused if a claim makes no sense, or the atom isn't what its handle says."""
     if not claim.present:
-        if (claim.pos, claim.neg, claim.weight, claim.type, claim.name, claim.outgoing) != (0, 0, *[None] * 4):
+        if (claim.pos, claim.neg, claim.weight, claim.type, claim.name, claim.outgoing) != (
+            0,
+            0,
+            *[None] * 4,
+        ):
             raise Refused(Reason.RECORDS, f"the atom {claim.handle} is taken back, and yet described")
         return
     if claim.type is None or (claim.name is None) == (claim.outgoing is None):

@@ -53,7 +53,11 @@ class HttpPeer:
         url = f"{self._url}{path}"
         try:
             async with self._session.post(
-                url, data=message, params=parameters, headers=headers, allow_redirects=False,
+                url,
+                data=message,
+                params=parameters,
+                headers=headers,
+                allow_redirects=False,
                 proxy=proxy_for(url),
             ) as answer:
                 if answer.headers.get(REFUSED_HEADER) == Reason.OUR_NAME:

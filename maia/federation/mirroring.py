@@ -1,4 +1,4 @@
-"""Mirrors of parts of peers' graphs: asking for them, keeping them up to date, and answering those who ask.
+"""Mirrors of parts of peers' graphs: asking for them, and answering those who ask.
 
 The site that copies says what it wants and up to where it has read; the peer answers with the handles of all
 atoms that belong to it and of those that changed since. What is new or changed is fetched by handle, and put
@@ -7,10 +7,7 @@ into place all at once. A peer that is asked to wait answers as soon as its grap
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeVar
 from uuid import UUID
@@ -26,8 +23,6 @@ from maia.federation.refusals import Reason, Refused
 
 if TYPE_CHECKING:
     from maia.federation.site import Site
-
-logger = logging.getLogger(__name__)
 
 KIND: Final = "mirror"
 VERSION: Final = 1
@@ -67,15 +62,11 @@ class MirrorTransport(Protocol):
         """The peer's answer, which it may hold back so long while nothing changes."""
 
 
-Waiting = Callable[[], AbstractAsyncContextManager[Callable[[float], Awaitable[None]]]]
-"""Begins to listen for changes of the graph; yields what waits for one, or so many seconds."""
-
-
 class MirrorAnswering:
     """Answers peers that copy a part of this site's graph."""
 
     def __init__(self, site: Site) -> None:
-        self._site, self._dao = site, _mirrors(site)
+        self._site, self._dao = site, mirrors_of(site)
 
     async def answer(self, raw: bytes) -> tuple[bytes, bool]:
         """The answer to a question, and whether it is that nothing changed; Refused if anything is wrong."""
@@ -139,7 +130,7 @@ class MirrorRefresh:
 
     def __init__(self, site: Site, transport: MirrorTransport, mirror: Mirror) -> None:
         self._site, self._transport, self._mirror = site, transport, mirror
-        self._dao = _mirrors(site)
+        self._dao = mirrors_of(site)
 
     async def run(self, wait_s: float = 0) -> Refreshed:
         """Copy what changed; the peer may wait so long for anything to change.
@@ -198,7 +189,8 @@ class MirrorRefresh:
             raise PeerFailed(f"the answer of {self._transport.place} was {refused}") from refused
 
 
-def _mirrors(site: Site) -> MirrorsDAO:
+def mirrors_of(site: Site) -> MirrorsDAO:
+    """The DAO of a site's mirrors."""
     return MirrorsDAO(site.atlas.db, clock=site.atlas.clock, settings=site.atlas.settings)
 
 
@@ -212,7 +204,7 @@ def _only(message: Message) -> Section:
 
 
 def _since(after: str, database: str, horizon: int) -> int:
-    """The transaction from which on changes are wanted; 0: everything, as the place isn't of this database."""
+    """The transaction from which on changes are wanted; 0 if the place isn't of this database: all are."""
     prefix, _, number = after.partition("-")
     try:
         since = int(number, 16) if prefix == database else 0
@@ -277,9 +269,7 @@ def _packed(atom: MirroredAtom) -> tuple[Any, ...]:
 def _atom(row: AtomRow) -> MirroredAtom:
     handle, type_, name, ends, positive, count, weight, seen = row
     outgoing = None if ends is None else tuple(_split(ends))
-    return MirroredAtom(
-        UUID(bytes=handle), type_, name, outgoing, positive, count, weight, instant(seen)
-    )
+    return MirroredAtom(UUID(bytes=handle), type_, name, outgoing, positive, count, weight, instant(seen))
 
 
 def _is_sound(atom: MirroredAtom) -> bool:
@@ -289,99 +279,3 @@ def _is_sound(atom: MirroredAtom) -> bool:
     if atom.name is not None:
         return "\0" not in atom.name and node_handle(atom.type, atom.name) == atom.handle
     return link_handle(atom.type, atom.outgoing or ()) == atom.handle
-
-
-async def refresh_all(
-    site: Site, transports: Sequence[MirrorTransport], names: Sequence[str] | None = None
-) -> list[Refreshed]:
-    """Refresh mirrors, all unless some are named, one after the other; what failed is in the answers."""
-    by_place = {each.place: each for each in transports}
-    done = []
-    for mirror in await _mirrors(site).all():
-        if names is None or mirror.name in names:
-            done.append(await refresh(site, by_place.get(mirror.place), mirror))
-    return done
-
-
-async def refresh(
-    site: Site, transport: MirrorTransport | None, mirror: Mirror, wait_s: float = 0
-) -> Refreshed:
-    """Refresh a mirror; `transport` is None if the settings name its peer no more."""
-    if transport is None:
-        told = f"the settings name no peer at {mirror.place} any more: name it again, or remove the mirror"
-        await _mirrors(site).note_failure(mirror, told)
-        return Refreshed(mirror.name, failed=told)
-    try:
-        return await MirrorRefresh(site, transport, mirror).run(wait_s)
-    except PeerFailed as error:
-        logger.warning("the mirror %s was not refreshed: %s", mirror.name, error)
-        return Refreshed(mirror.name, failed=str(error))
-
-
-class KeepingFresh:
-    """Keeps all mirrors up to date for as long as the process runs; only one process of a site does so."""
-
-    def __init__(self, site: Site, transports: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
-        """`transports` opens connections to the peers that the settings name."""
-        self._site, self._transports = site, transports
-
-    async def run(self) -> None:
-        """Refresh until cancelled: as soon as a peer's graph changes, and at every interval at least."""
-        from atlas.errors import AtlasError
-
-        while True:
-            try:
-                if self._site.settings.token is not None and await _mirrors(self._site).all():
-                    async with self._site.atlas.db.only_one("graph mirrors") as is_only:
-                        if is_only:
-                            await self._keep()
-            except AtlasError as error:
-                logger.warning("mirrors are not refreshed for now: %s", error)
-            await asyncio.sleep(LOOKED_EVERY_S)
-
-    async def _keep(self) -> None:
-        """One task a mirror, until mirrors are added or removed."""
-        await self._site.prepare()
-        async with self._transports() as transports:
-            by_place = {each.place: each for each in transports}
-            mirrors = await _mirrors(self._site).all()
-            tasks = [
-                asyncio.create_task(self._follow(mirror.name, by_place.get(mirror.place)))
-                for mirror in mirrors
-            ]
-            try:
-                while [each.name for each in await _mirrors(self._site).all()] == [m.name for m in mirrors]:
-                    if any(task.done() for task in tasks):
-                        return
-                    await asyncio.sleep(LOOKED_EVERY_S)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                ended = await asyncio.gather(*tasks, return_exceptions=True)
-                _raise_first(ended)
-
-    async def _follow(self, name: str, transport: MirrorTransport | None) -> None:
-        interval_s, wait_s = self._site.settings.sync_interval_s, 0.0
-        while True:
-            mirror = await _mirrors(self._site).get(name)
-            began_s = asyncio.get_running_loop().time()
-            done = await refresh(self._site, transport, mirror, wait_s)
-            took_s = asyncio.get_running_loop().time() - began_s
-            # One that can't wait answers at once that nothing changed: then it is asked at intervals.
-            can_wait = done.failed is None and (wait_s == 0 or not done.is_same or took_s >= wait_s / 2)
-            wait_s = min(WAIT_S, interval_s) if can_wait else 0.0
-            await asyncio.sleep(GATHER_S if can_wait else interval_s)
-
-
-WAIT_S: Final = 20.0
-"""So long a peer is asked to wait for a change: less than what proxies allow."""
-GATHER_S: Final = 1.0
-"""So long after a refresh at least the next begins: changes are gathered meanwhile."""
-LOOKED_EVERY_S: Final = 10.0
-"""So often it is looked whether there are other mirrors than before."""
-
-
-def _raise_first(results: Iterable[Any]) -> None:
-    for each in results:
-        if isinstance(each, Exception):
-            raise each

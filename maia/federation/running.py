@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 from atlas.errors import AtlasError
 from maia.federation import http
 from maia.federation.exchange import Answering, Exchanged
-from maia.federation.mirroring import KeepingFresh, MirrorAnswering, Refreshed, refresh_all
+from maia.federation.mirror_keeping import KeepingFresh, refresh_all
+from maia.federation.mirroring import MirrorAnswering, Refreshed
 from maia.federation.peers import Called, sync_all
 from maia.federation.publishing import streaming
 from maia.federation.refusals import Reason

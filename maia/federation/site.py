@@ -286,9 +286,7 @@ class Site:
                 f"{quota.settings} at this site",
             )
         if (await dao.new_keys_today()).get(kind, 0) + more > _QUOTA_OF_ALL * quota.most:
-            raise Refused(
-                Reason.QUOTA, f"all sites together bring too many {quota.noun}s today: wait a day"
-            )
+            raise Refused(Reason.QUOTA, f"all sites together bring too many {quota.noun}s today: wait a day")
 
     async def _move(self, dao: FederationDAO, node: str, section: Section) -> None:
         """Note how far the peer's feed was read, unless something between is missing."""

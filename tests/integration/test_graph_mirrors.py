@@ -1,4 +1,4 @@
-"""Copies of parts of a peer's graph over HTTP: what they hold, how they are kept up to date, and that nobody writes."""
+"""Copies of parts of a peer's graph over HTTP: what they hold, and how they stay fresh."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
-from atlas.adapters.graph import OWN, Attention, Evidence, GraphDAO, Link, Node, Value, node_handle
+from atlas.adapters.graph import OWN, Attention, Evidence, GraphDAO, Link, Node, Sources, Value, node_handle
 from atlas.adapters.mirrors import GraphFilter, Mirror, MirrorsDAO
 from atlas.clock import FixedClock
 from atlas.errors import DataRefused
 from atlas.testing import SettingsFactory, ThrowAwayServer
-from maia.federation import mirroring
+from maia.federation import mirror_keeping, mirroring
 from maia.federation.http import place_of
 from tests.federated import FederatedSite, federated
 
@@ -129,8 +129,8 @@ async def test_mirrors_follow_their_peers_within_a_moment(
     two: Sequence[FederatedSite], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = two
-    monkeypatch.setattr(mirroring, "GATHER_S", 0.01)
-    monkeypatch.setattr(mirroring, "LOOKED_EVERY_S", 0.05)
+    monkeypatch.setattr(mirror_keeping, "GATHER_S", 0.01)
+    monkeypatch.setattr(mirror_keeping, "LOOKED_EVERY_S", 0.05)
     mirror = await mirrored(here, there, "tags", GraphFilter(("tag",)))
     keeping = asyncio.create_task(here.federation.keep_mirrors())
     try:
@@ -146,8 +146,6 @@ async def test_mirrors_follow_their_peers_within_a_moment(
 
 async def test_what_may_not_be_copied(two: Sequence[FederatedSite]) -> None:
     here, there = two
-    from atlas.adapters.graph import Sources
-
     await graph_of(there).add([Node("tag", "a fact")], Sources.FACTS)
     mirror = await mirrored(here, there, "tags", GraphFilter(("tag",)))
     assert await held(here, mirror.space) == {"tag": 3}

@@ -172,6 +172,16 @@ async def test_what_is_told_is_up_to_the_site(sites: Sequence[GraphSite], clock:
     await one.call(two)
     await agree(one, two)
     assert handle(video) not in await two.atoms()
+    # What is erased is not taken from others either, even if they said so first.
+    two.set(graph="all")
+    await two.graph.add([Link("tagged", (Node("video", "erased"), MUSIC))], Sources.FACTS)
+    await one.call(two)
+    assert node_handle("video", "erased") in await one.atoms()
+    await one.graph.remove([node_handle("video", "erased")], Sources(15))
+    await one.call(two, compare=True)
+    assert node_handle("video", "erased") not in await one.atoms()
+    assert "tagged" not in {row[0] for row in (await one.atoms()).values()}
+    await one.check()
     # Who exchanges no graph is left alone, and still exchanges patterns.
     three.set(graph="off")
     done = await one.call(three)
@@ -220,9 +230,7 @@ async def test_types_of_ones_own_come_along(sites: Sequence[GraphSite]) -> None:
     assert {row[0] for row in (await three.atoms()).values()} == {"tag", "concept"}
 
 
-async def test_a_restored_copy_counts_once(
-    sites: Sequence[GraphSite], clock: FixedClock
-) -> None:
+async def test_a_restored_copy_counts_once(sites: Sequence[GraphSite], clock: FixedClock) -> None:
     one, two, three = sites
     await one.graph.add([Node("tag", "music", Evidence(10))])
     history = History([one, two, three], clock, random.Random(1))
@@ -383,9 +391,11 @@ async def test_in_whatever_order_claims_come_the_same_is_believed(atlas: Atlas) 
                         await dao.claims().merge(Claims(taken), "another")
                         order = order[len(taken) :]
                     handles = [handle_of(atom) for atom in ATOMS]
-                    there = await GraphDAO(
-                        atlas.db, clock=atlas.clock, settings=atlas.settings
-                    ).joining(dao).get(handles)
+                    there = (
+                        await GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+                        .joining(dao)
+                        .get(handles)
+                    )
                     kept = (await dao.claims().whole(handles)).claims
                     states.append(({atom.handle: (atom.positive, atom.count) for atom in there}, {*kept}))
                     raise _Undone

@@ -8,9 +8,12 @@ COMMENT ON COLUMN site.tells IS 'Which atoms other sites are told of';
 ALTER TABLE atoms DROP CONSTRAINT atoms_version_check;
 ALTER TABLE atoms ADD CONSTRAINT atoms_version_check CHECK (version >= 0);
 ALTER TABLE atoms ADD COLUMN told xid8;
+ALTER TABLE atoms ADD COLUMN erased_at timestamptz;
 
 COMMENT ON COLUMN atoms.version IS 'Of what this site says: rises with each change; 0: it never said anything';
 COMMENT ON COLUMN atoms.told IS 'If other sites are told what this one says: the transaction that last changed that';
+
+COMMENT ON COLUMN atoms.erased_at IS 'If it is gone_at, the atom was erased: what other sites say of it is not taken';
 
 CREATE INDEX atoms_told ON atoms (told, (outgoing IS NOT NULL), handle) WHERE told IS NOT NULL;
 CREATE INDEX atoms_told_by_handle ON atoms (handle) WHERE told IS NOT NULL;
@@ -136,17 +139,32 @@ END $$;
 
 -- Takes back what some sources of this site said: that the atoms are there. What it says of links that have them in their outgoing
 -- set is taken back, too, if nothing else of this site says that the atoms are there. Returns the handles that are gone now;
--- others stay because other sites say that they are there.
+-- others stay because other sites say that they are there, unless the sources are also of those (8): then the atoms are erased with
+-- all links, and are not taken from other sites again for as long as the tombstones are kept.
 CREATE OR REPLACE FUNCTION remove_atoms(of_space smallint, of_handles uuid[], of_sources integer, at timestamptz) RETURNS SETOF uuid
 LANGUAGE plpgsql AS $$
 DECLARE
     leaving uuid[];
+    erasing uuid[];
     stamp CONSTANT bigint := (extract(epoch FROM at) * 1000000)::bigint;
 BEGIN
     PERFORM lock_graph(true);
     IF of_space <> 0 THEN
         RETURN QUERY SELECT unnest(bury_atoms(of_space, of_handles, at));
         RETURN;
+    END IF;
+    IF of_sources & 8 <> 0 THEN
+        WITH RECURSIVE over (handle) AS (
+            SELECT unnest(of_handles) UNION SELECT i.link FROM over JOIN incoming AS i ON i.space = 0 AND i.target = over.handle
+        )
+        SELECT array_agg(handle) INTO erasing FROM over;
+        DELETE FROM waiting_links WHERE handle = ANY (erasing) OR outgoing && of_handles;
+        DELETE FROM atom_claims WHERE handle = ANY (erasing);
+        UPDATE atoms SET sources = sources & 7, changed = pg_current_xact_id()
+        WHERE space = 0 AND handle = ANY (erasing) AND sources & 8 <> 0 AND sources & 7 <> 0;
+        RETURN QUERY SELECT unnest(bury_atoms(
+            0::smallint, ARRAY(SELECT handle FROM atoms WHERE space = 0 AND handle = ANY (erasing) AND sources = 8), at
+        ));
     END IF;
     UPDATE atoms AS a
     SET sources = a.sources & ~(of_sources & 7), version = greatest(a.version + 1, stamp), changed = pg_current_xact_id()
@@ -171,15 +189,15 @@ BEGIN
         UPDATE atoms AS a SET version = greatest(a.version + 1, stamp), told = pg_current_xact_id(), changed = pg_current_xact_id()
         FROM former WHERE a.space = 0 AND a.handle = former.handle AND a.sources & 7 = 0;
     END IF;
-    IF leaving IS NULL THEN
-        RETURN;
-    END IF;
     RETURN QUERY SELECT unnest(bury_atoms(
-        0::smallint, (SELECT array_agg(handle) FROM atoms WHERE space = 0 AND handle = ANY (leaving) AND sources & 8 = 0), at
+        0::smallint, ARRAY(SELECT handle FROM atoms WHERE space = 0 AND handle = ANY (leaving) AND sources & 8 = 0), at
     ));
     UPDATE atoms
     SET sources = 8, pos = 0, neg = 0, version = greatest(version + 1, stamp), changed = pg_current_xact_id()
     WHERE space = 0 AND handle = ANY (leaving) AND sources & 7 <> 0;
+    IF erasing IS NOT NULL THEN
+        UPDATE atoms SET erased_at = at WHERE space = 0 AND handle = ANY (erasing) AND gone_at = at;
+    END IF;
 END $$;
 
 -- Brings atoms into line with what all sites say of them: whether they are there, and of how many observations how many are for
@@ -404,8 +422,9 @@ BEGIN
         FROM unnest(handles, nodes, presents, poss, negs, weights, seens, versions, types, names, begins, ends)
             AS c (handle, node, present, pos, neg, weight, seen_at, version, type, name, b, e)
         LEFT JOIN atom_types AS t ON t.name = c.type
-        -- What is of another type here can't be understood.
-        WHERE NOT c.present OR t.is_link = (c.name IS NULL) AND (
+        LEFT JOIN atoms AS e ON e.space = 0 AND e.handle = c.handle AND e.erased_at = e.gone_at
+        -- What is of another type here can't be understood, and what was erased isn't taken again.
+        WHERE NOT c.present OR e.handle IS NULL AND t.is_link = (c.name IS NULL) AND (
             NOT t.is_symmetric OR flat[c.b : c.e] = (SELECT array_agg(each ORDER BY each) FROM unnest(flat[c.b : c.e]) AS o (each))
         )
     );
