@@ -214,7 +214,7 @@ class GraphDAO(DAO):
         """DataRefused unless it is this site's own graph: what it copies from others, it doesn't change."""
         if self.space != OWN:
             raise DataRefused(
-                f"the space {self.space} is a copy of another site's graph, which nothing but copying changes: "
+                f"the space {self.space} is a copy of another site's graph, which only copying changes: "
                 "change this site's own graph"
             )
 

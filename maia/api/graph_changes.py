@@ -2,8 +2,8 @@
 
 A client sends one message, `{"subscribe": {"types", "prefix", "min_strength", "min_count", "after"}}`, in
 which all is optional. It is answered `{"kind": "subscribed", "cursor"}`, and from then on gets `{"kind":
-"atom" | "gone", "cursor", "atom"}` in the order of the feed, and `{"kind": "ping", "cursor"}` when nothing else
-happens. With the last cursor it got as `after`, it goes on where it was. An atom that changed several times
+"atom" | "gone", "cursor", "atom"}` in the order of the feed, and `{"kind": "ping", "cursor"}` when nothing
+else happens. With the last cursor it got as `after`, it goes on where it was. An atom that changed several times
 meanwhile is told once, as it is.
 """
 

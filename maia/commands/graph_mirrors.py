@@ -24,7 +24,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the mirror.")
 
 @app.callback()
 def mirror() -> None:
-    """Keep read-only copies of parts of other sites' graphs. While maia api runs, they are kept up to date."""
+    """Keep read-only copies of parts of other sites' graphs, up to date while maia api runs."""
 
 
 @app.command()

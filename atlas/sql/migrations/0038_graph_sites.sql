@@ -51,6 +51,19 @@ CREATE TABLE waiting_links (
 
 CREATE INDEX waiting_links_by_end ON waiting_links USING gin (outgoing);
 
+-- The links that wait, and have any of these atoms in their outgoing set.
+CREATE FUNCTION links_waiting_for(of_handles uuid[]) RETURNS SETOF uuid LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF cardinality(of_handles) <= 20 THEN
+        RETURN QUERY SELECT w.handle FROM waiting_links AS w WHERE w.outgoing && of_handles;
+    ELSE
+        -- Comparing each with each would take seconds.
+        RETURN QUERY SELECT DISTINCT w.handle
+        FROM unnest(of_handles) AS wanted (target)
+        JOIN (SELECT handle, unnest(outgoing) AS target FROM waiting_links) AS w USING (target);
+    END IF;
+END $$;
+
 ALTER TABLE federation_peers ADD COLUMN new_atoms bigint NOT NULL DEFAULT 0 CHECK (new_atoms >= 0);
 
 COMMENT ON COLUMN federation_peers.new_atoms IS 'How many atoms it brought on the day new_on that nobody knew here';
@@ -200,6 +213,11 @@ BEGIN
     END IF;
 END $$;
 
+-- What all sites together believe of an atom.
+CREATE TYPE atom_truth AS (
+    handle uuid, positive double precision, count double precision, weight real, seen_at timestamptz
+);
+
 -- Brings atoms into line with what all sites say of them: whether they are there, and of how many observations how many are for
 -- them, by the strategy for sites that differ. Links wait until all of their ends are there.
 CREATE FUNCTION weigh_atoms(of_handles uuid[], at timestamptz) RETURNS void LANGUAGE plpgsql AS $$
@@ -209,6 +227,7 @@ DECLARE
     touched uuid[] := of_handles;
     more uuid[] := of_handles;
     lost uuid[];
+    truths atom_truth[];
 BEGIN
     UPDATE atoms AS a
     SET sources = (a.sources & 7) | CASE WHEN said.so THEN 8 ELSE 0 END, changed = pg_current_xact_id()
@@ -226,15 +245,18 @@ BEGIN
     END IF;
     DELETE FROM waiting_links AS w
     WHERE w.handle = ANY (of_handles) AND NOT EXISTS (SELECT FROM atom_claims AS c WHERE c.handle = w.handle AND c.present);
-    WHILE more IS NOT NULL LOOP
+    WHILE cardinality(more) > 0 LOOP
+        more := ARRAY(
+            SELECT w.handle
+            FROM (SELECT unnest(more) UNION SELECT links_waiting_for(more)) AS wanted (handle)
+            JOIN waiting_links AS w USING (handle)
+            CROSS JOIN LATERAL unnest(w.outgoing) AS ends (target)
+            LEFT JOIN atoms AS a ON a.space = 0 AND a.handle = ends.target AND a.sources > 0
+            GROUP BY w.handle HAVING count(*) = count(a.handle)
+        );
+        EXIT WHEN cardinality(more) = 0;
         WITH ready AS (
-            DELETE FROM waiting_links AS w
-            WHERE (w.handle = ANY (more) OR w.outgoing && more) AND NOT EXISTS (
-                SELECT FROM unnest(w.outgoing) AS ends (handle)
-                LEFT JOIN atoms AS a ON a.space = 0 AND a.handle = ends.handle AND a.sources > 0
-                WHERE a.handle IS NULL
-            )
-            RETURNING w.handle, w.type, w.outgoing
+            DELETE FROM waiting_links AS w WHERE w.handle = ANY (more) RETURNING w.handle, w.type, w.outgoing
         ), raised AS (
             INSERT INTO atoms AS a (space, handle, type, outgoing, sources, seen_at, version)
             SELECT 0, ready.handle, ready.type, ready.outgoing, 8, coalesce(c.seen_at, at), 0
@@ -252,9 +274,13 @@ BEGIN
             FROM raised CROSS JOIN LATERAL unnest(outgoing) WITH ORDINALITY AS ends (target, position)
             ON CONFLICT DO NOTHING
         )
-        SELECT array_agg(handle) INTO more FROM raised;
-        touched := touched || coalesce(more, '{}');
+        SELECT coalesce(array_agg(handle), '{}') INTO more FROM raised;
+        touched := touched || more;
     END LOOP;
+    UPDATE atoms AS a SET positive = a.pos, count = a.pos::float8 + a.neg, changed = pg_current_xact_id()
+    WHERE a.space = 0 AND a.handle = ANY (touched) AND a.sources > 0 AND a.sources & 8 = 0
+        AND (a.positive, a.count) IS DISTINCT FROM (a.pos::float8, a.pos::float8 + a.neg);
+    -- First the truth and then the update, as one statement would be planned for a row or two.
     WITH said AS (
         SELECT c.handle, c.site, c.pos::float8 AS pos, c.neg::float8 AS neg, c.seen_at, c.weight FROM atom_claims AS c
         WHERE c.handle = ANY (touched) AND c.present
@@ -262,7 +288,7 @@ BEGIN
         SELECT a.handle, ours, a.pos, a.neg, a.seen_at, a.weight FROM atoms AS a
         WHERE a.space = 0 AND a.handle = ANY (touched) AND a.sources & 15 > 8
             AND NOT EXISTS (SELECT FROM atom_claims AS c WHERE c.handle = a.handle AND c.site = ours)
-    ), truth AS (
+    ), believed AS (
         SELECT handle, max(seen_at) AS seen_at,
             (array_agg(weight ORDER BY seen_at DESC, site COLLATE "C" DESC) FILTER (WHERE weight IS NOT NULL))[1] AS weight,
             CASE strategy
@@ -271,26 +297,20 @@ BEGIN
                     (array_agg(pos ORDER BY seen_at DESC, site COLLATE "C" DESC))[1],
                     (array_agg(pos + neg ORDER BY seen_at DESC, site COLLATE "C" DESC))[1]
                 ]
-                ELSE ARRAY[
-                    (array_agg(pos ORDER BY pos + neg DESC, site COLLATE "C" DESC))[1],
-                    max(pos + neg)
-                ]
+                ELSE ARRAY[(array_agg(pos ORDER BY pos + neg DESC, site COLLATE "C" DESC))[1], max(pos + neg)]
             END AS value
         FROM said GROUP BY handle
-    ), weighed AS (
-        SELECT a.handle,
-            CASE WHEN a.sources & 8 = 0 THEN a.pos ELSE truth.value[1] END AS positive,
-            CASE WHEN a.sources & 8 = 0 THEN a.pos::float8 + a.neg ELSE truth.value[2] END AS count,
-            CASE WHEN a.sources = 8 THEN truth.weight ELSE a.weight END AS weight,
-            CASE WHEN a.sources = 8 THEN truth.seen_at ELSE a.seen_at END AS seen_at
-        FROM atoms AS a LEFT JOIN truth USING (handle)
-        WHERE a.space = 0 AND a.handle = ANY (touched) AND a.sources > 0
     )
+    SELECT ARRAY(SELECT (b.handle, b.value[1], b.value[2], b.weight, b.seen_at)::atom_truth FROM believed AS b) INTO truths;
     UPDATE atoms AS a
-    SET positive = w.positive, count = w.count, weight = w.weight, seen_at = w.seen_at, changed = pg_current_xact_id()
-    FROM weighed AS w
-    WHERE a.space = 0 AND a.handle = w.handle
-        AND (a.positive, a.count, a.weight, a.seen_at) IS DISTINCT FROM (w.positive, w.count, w.weight, w.seen_at);
+    SET positive = t.positive, count = t.count, changed = pg_current_xact_id(),
+        weight = CASE WHEN a.sources = 8 THEN t.weight ELSE a.weight END,
+        seen_at = CASE WHEN a.sources = 8 THEN t.seen_at ELSE a.seen_at END
+    FROM unnest(truths) AS t
+    WHERE a.space = 0 AND a.handle = t.handle AND a.sources & 8 <> 0 AND (
+        (a.positive, a.count) IS DISTINCT FROM (t.positive, t.count)
+        OR a.sources = 8 AND (a.weight, a.seen_at) IS DISTINCT FROM (t.weight, t.seen_at)
+    );
 END $$;
 
 -- Lets other sites know what this one says of atoms, and of the atoms in their outgoing sets: whoever says that a link is there says
@@ -351,8 +371,7 @@ BEGIN
         WHERE a.space = 0 AND a.handle = ANY (own)
             AND (a.sources & 8 <> 0 OR EXISTS (SELECT FROM atom_claims AS c WHERE c.handle = a.handle AND c.present))
         UNION
-        SELECT ends.handle FROM waiting_links AS w CROSS JOIN LATERAL unnest(w.outgoing) AS ends (handle)
-        WHERE w.outgoing && own AND ends.handle = ANY (own)
+        SELECT links_waiting_for(own)
     ) AS either;
     IF weighing IS NOT NULL THEN
         PERFORM weigh_atoms(weighing, clock_timestamp());
@@ -382,9 +401,13 @@ DECLARE
     has_claims CONSTANT boolean := EXISTS (SELECT FROM atom_claims);
     own uuid[];
 BEGIN
-    SELECT array_agg(n.handle) INTO own
-    FROM new_atoms AS n JOIN old_atoms AS o ON o.space = n.space AND o.handle = n.handle
-    WHERE n.space = 0 AND n.version <> o.version AND (has_claims OR is_told(mode, n.sources, n.type) OR n.told IS NOT NULL);
+    -- Not by a join, for which these tables are thought to have one row each.
+    SELECT array_agg(handle) INTO own
+    FROM (
+        SELECT handle FROM (SELECT * FROM new_atoms UNION ALL SELECT * FROM old_atoms) AS each
+        WHERE space = 0 AND (has_claims OR is_told(mode, sources, type) OR told IS NOT NULL)
+        GROUP BY handle HAVING count(*) = 1 OR min(version) <> max(version)
+    ) AS either;
     IF own IS NOT NULL THEN
         PERFORM note_own_atoms(own);
     END IF;
@@ -558,7 +581,7 @@ BEGIN
             JOIN atoms AS a ON a.space = 0 AND a.handle = over.link AND cardinality(a.outgoing) = over.ends
             WHERE (everything OR a.told IS NOT NULL OR a.sources & 8 <> 0) AND (types IS NULL OR a.type = ANY (types))
                 AND a.count >= least_count AND a.positive >= least_strength * a.count
-                AND a.handle NOT IN (SELECT unnest(members))
+                AND NOT EXISTS (SELECT FROM unnest(members) AS m (handle) WHERE m.handle = a.handle)
             LIMIT most + 1
         );
         members := members || more;
@@ -569,22 +592,26 @@ END $$;
 -- Puts what was read of a peer's graph into place: what isn't a member any more goes. Returns how many atoms there are.
 CREATE FUNCTION apply_mirror(of_space smallint, members uuid[], at timestamptz) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
-    more bigint := 1;
+    placed uuid[];
 BEGIN
     PERFORM bury_atoms(of_space, ARRAY(
         SELECT a.handle FROM atoms AS a
-        WHERE a.space = of_space AND a.sources > 0 AND a.handle NOT IN (SELECT unnest(members))
+        WHERE a.space = of_space AND a.sources > 0
+            AND NOT EXISTS (SELECT FROM unnest(members) AS m (handle) WHERE m.handle = a.handle)
     ), at);
     -- Links follow the atoms in their outgoing sets; those whose ends have gone since are read again the next time.
-    WHILE more > 0 LOOP
+    LOOP
+        placed := ARRAY(
+            SELECT p.handle
+            FROM mirror_pages AS p
+            LEFT JOIN LATERAL unnest(p.outgoing) AS ends (target) ON true
+            LEFT JOIN atoms AS a ON a.space = of_space AND a.handle = ends.target AND a.sources > 0
+            WHERE p.space = of_space
+            GROUP BY p.handle HAVING count(ends.target) = count(a.handle)
+        );
+        EXIT WHEN cardinality(placed) = 0;
         WITH ready AS (
-            DELETE FROM mirror_pages AS p
-            WHERE p.space = of_space AND NOT EXISTS (
-                SELECT FROM unnest(p.outgoing) AS ends (handle)
-                LEFT JOIN atoms AS a ON a.space = of_space AND a.handle = ends.handle AND a.sources > 0
-                WHERE a.handle IS NULL
-            )
-            RETURNING p.*
+            DELETE FROM mirror_pages AS p WHERE p.space = of_space AND p.handle = ANY (placed) RETURNING p.*
         ), stored AS (
             INSERT INTO atoms AS a (space, handle, type, name, outgoing, positive, count, weight, sources, seen_at, version)
             SELECT space, handle, type, name, outgoing, positive, count, weight, 8, seen_at, 0 FROM ready ORDER BY handle
@@ -603,8 +630,19 @@ BEGIN
             FROM stored CROSS JOIN LATERAL unnest(outgoing) WITH ORDINALITY AS ends (target, position)
             ON CONFLICT DO NOTHING
         )
-        SELECT count(*) INTO more FROM ready;
+        SELECT placed INTO placed;
     END LOOP;
     DELETE FROM mirror_pages WHERE space = of_space;
     RETURN (SELECT count(*) FROM atoms WHERE space = of_space AND sources > 0);
 END $$;
+
+-- They are planned each time: plans that were made for a small graph would be kept when it is large.
+ALTER FUNCTION links_waiting_for SET plan_cache_mode = force_custom_plan;
+ALTER FUNCTION bury_atoms SET plan_cache_mode = force_custom_plan;
+ALTER FUNCTION remove_atoms SET plan_cache_mode = force_custom_plan;
+ALTER FUNCTION weigh_atoms SET plan_cache_mode = force_custom_plan;
+ALTER FUNCTION tell_atoms SET plan_cache_mode = force_custom_plan;
+ALTER FUNCTION note_own_atoms SET plan_cache_mode = force_custom_plan;
+ALTER FUNCTION merge_claims SET plan_cache_mode = force_custom_plan;
+ALTER FUNCTION mirror_members SET plan_cache_mode = force_custom_plan;
+ALTER FUNCTION apply_mirror SET plan_cache_mode = force_custom_plan;
