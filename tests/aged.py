@@ -59,6 +59,7 @@ ROWS = {
         "node, reason, count, last_at, last_told",
         "'', md5(t::text), 1, t, ''",
     ),
+    "atoms": ("handle, type, sources, seen_at, version, gone_at", "md5(t::text)::uuid, 'tag', 0, t, 1, t"),
     "atom_claims": (
         "handle, node, present, is_link, pos, neg, seen_at, version",
         "gen_random_uuid(), 'site', false, false, 0, 0, t, 1",

@@ -252,17 +252,18 @@ class ClaimsDAO(DAO):
 
     async def tell_again(self) -> None:
         """Let all that this site says count as changed: it says so under another name now."""
-        last: UUID | None = FIRST
-        while last is not None:
-            last = await self._executor.fetchval("claims.tell_again", last, _AT_ONCE)
+        await self._each_batch("claims.tell_again")
 
     async def weigh(self) -> None:
         """Weigh all claims anew, as by another strategy for sites that differ."""
+        await self._each_batch("claims.weigh")
+
+    async def _each_batch(self, statement: str) -> None:
         last: UUID | None = FIRST
         async with self._atomic() as executor:
             await executor.execute("graph.lock", True)
             while last is not None:
-                row = await executor.fetchrow("claims.weigh", last, _AT_ONCE, self._clock.now())
+                row = await executor.fetchrow(statement, last, _AT_ONCE, self._clock.now())
                 last = None if row is None else row["handle"]
 
     async def mark(self) -> None:

@@ -123,12 +123,8 @@ class MirrorsDAO(DAO):
         """The atoms that a mirror has."""
         return {row["handle"] for row in await self._executor.fetch("mirrors.held", mirror.space)}
 
-    async def begin(self, mirror: Mirror) -> None:
-        """Forget what an earlier refresh read that ended early."""
-        await self._executor.execute("mirrors.begin", mirror.space)
-
-    async def stage(self, mirror: Mirror, atoms: Sequence[MirroredAtom]) -> None:
-        """Keep atoms that were read, until all are."""
+    async def stage(self, mirror: Mirror, refresh: UUID, atoms: Sequence[MirroredAtom]) -> None:
+        """Keep atoms that a refresh has read, until it has read all."""
         for start in range(0, len(atoms), _STAGED_AT_ONCE):
             batch = atoms[start : start + _STAGED_AT_ONCE]
             begins, ends, flat = [], [], list[UUID]()
@@ -149,19 +145,28 @@ class MirrorsDAO(DAO):
                 [each.count for each in batch],
                 [each.weight for each in batch],
                 [each.seen_at for each in batch],
+                refresh,
             )
 
-    async def apply(self, mirror: Mirror, members: Sequence[UUID], cursor: str) -> int:
-        """Put what was read into place, all at once; returns how many atoms the mirror has now."""
-        now = self._clock.now()
+    async def apply(self, mirror: Mirror, refresh: UUID, members: Sequence[UUID], cursor: str) -> int | None:
+        """Put what a refresh has read into place, all at once.
+
+        Returns how many atoms the mirror has now; None if another process has refreshed it meanwhile.
+        """
         async with self._atomic() as executor:
-            atoms: int = await executor.fetchval("mirrors.apply", mirror.space, [*members], now)
-            await executor.execute("mirrors.refreshed", mirror.space, cursor, now)
+            if not await self._on(executor).note_refreshed(mirror, cursor):
+                return None
+            atoms: int = await executor.fetchval(
+                "mirrors.apply", mirror.space, refresh, [*members], self._clock.now()
+            )
         return atoms
 
-    async def note_same(self, mirror: Mirror, cursor: str) -> None:
-        """Note that nothing changed up to a place."""
-        await self._executor.execute("mirrors.refreshed", mirror.space, cursor, self._clock.now())
+    async def note_refreshed(self, mirror: Mirror, cursor: str) -> bool:
+        """Note up to where a mirror is up to date; whether no other process did so meanwhile."""
+        row = await self._executor.fetchrow(
+            "mirrors.refreshed", mirror.space, cursor, self._clock.now(), mirror.cursor
+        )
+        return row is not None
 
     async def note_failure(self, mirror: Mirror, told: str) -> None:
         """Note why a mirror could not be refreshed."""

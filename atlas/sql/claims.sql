@@ -105,13 +105,12 @@ WITH batch AS MATERIALIZED (
 SELECT (SELECT handle FROM batch ORDER BY handle DESC LIMIT 1) AS last, weigh_atoms(told.former, $3::timestamptz) FROM told;
 
 -- name: tell_again
--- Let what this site says of the $2 atoms behind $1 count as changed, for those that are told; returns the last, NULL if there are none.
+-- Say again what is told of the $2 atoms behind $1, under a later name, as of $3; returns the last, no row if there are none.
 WITH batch AS MATERIALIZED (
     SELECT handle FROM atoms WHERE told IS NOT NULL AND handle > $1::uuid ORDER BY handle LIMIT $2
-), told AS (
-    UPDATE atoms AS a SET told = pg_current_xact_id() FROM batch WHERE a.space = 0 AND a.handle = batch.handle
 )
-SELECT handle FROM batch ORDER BY handle DESC LIMIT 1;
+SELECT last.handle, weigh_atoms(tell_atoms(ARRAY(SELECT handle FROM batch)), $3::timestamptz)
+FROM (SELECT handle FROM batch ORDER BY handle DESC LIMIT 1) AS last;
 
 -- name: weigh
 -- Weigh the claims about the $2 atoms behind $1, as of $3; returns the last, NULL if there are none.

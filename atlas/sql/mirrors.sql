@@ -40,26 +40,25 @@ DELETE FROM graph_spaces WHERE id = $1::smallint;
 -- The atoms that are there in space $1.
 SELECT handle FROM atoms WHERE space = $1::smallint AND sources > 0;
 
--- name: begin
--- Forget what was read for the mirror with space $1 and not put into place.
-DELETE FROM mirror_pages WHERE space = $1::smallint;
-
 -- name: stage
--- Keep atoms that were read for the mirror with space $1: handles $2, types $3, names $4 (NULL: a link), the places in the handles $7
--- where their outgoing sets begin ($5) and end ($6), positive $8 of count $9 observations, weights $10, and when they were seen $11.
-INSERT INTO mirror_pages (space, handle, type, name, outgoing, positive, count, weight, seen_at)
-SELECT $1::smallint, handle, type, name, CASE WHEN name IS NULL THEN ($7::uuid[])[begins : ends] END, positive, count, weight, seen_at
+-- Keep atoms that the refresh $12 of the mirror with space $1 has read: handles $2, types $3, names $4 (NULL: a link), the places in
+-- the handles $7 where their outgoing sets begin ($5) and end ($6), positive $8 of count $9 observations, weights $10, and when they
+-- were seen $11.
+INSERT INTO mirror_pages (space, refresh, handle, type, name, outgoing, positive, count, weight, seen_at)
+SELECT $1::smallint, $12::uuid, handle, type, name, CASE WHEN name IS NULL THEN ($7::uuid[])[begins : ends] END, positive, count, weight, seen_at
 FROM unnest($2::uuid[], $3::text[], $4::text[], $5::integer[], $6::integer[], $8::float8[], $9::float8[], $10::real[], $11::timestamptz[])
     AS item (handle, type, name, begins, ends, positive, count, weight, seen_at)
 ON CONFLICT DO NOTHING;
 
 -- name: apply
--- Put what was read for the mirror with space $1 into place, whose members are $2 as of $3; returns how many atoms it has.
-SELECT apply_mirror($1::smallint, $2::uuid[], $3::timestamptz);
+-- Put what the refresh $2 of the mirror with space $1 has read into place, whose members are $3 as of $4; returns how many atoms it has.
+SELECT apply_mirror($1::smallint, $2::uuid, $3::uuid[], $4::timestamptz);
 
 -- name: refreshed
--- Note that the mirror with space $1 was refreshed up to $2 at $3.
-UPDATE graph_mirrors SET cursor = $2, refreshed_at = $3, failed_at = NULL, failure = NULL WHERE space = $1::smallint;
+-- Note that the mirror with space $1 was refreshed from $4 up to $2 at $3; returns nothing if another process did so meanwhile.
+UPDATE graph_mirrors SET cursor = $2, refreshed_at = $3, failed_at = NULL, failure = NULL
+WHERE space = $1::smallint AND cursor IS NOT DISTINCT FROM $4::text
+RETURNING space;
 
 -- name: failed
 -- Note that the mirror with space $1 could not be refreshed at $2, and why: $3.

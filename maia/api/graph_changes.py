@@ -1,10 +1,10 @@
 """WS /api/v1/graph/changes: tells clients of changes of the graph as they happen, and lets them catch up.
 
 A client sends one message, `{"subscribe": {"types", "prefix", "min_strength", "min_count", "after"}}`, in
-which all is optional. It is answered `{"kind": "subscribed", "cursor"}`, and from then on gets `{"kind":
-"atom" | "gone", "cursor", "atom"}` in the order of the feed, and `{"kind": "ping", "cursor"}` when nothing
-else happens. With the last cursor it got as `after`, it goes on where it was. An atom that changed several times
-meanwhile is told once, as it is.
+which all is optional. It is answered `{"kind": "subscribed", "cursor"}`, and from then on gets
+`{"kind": "atom" | "gone", "cursor", "atom"}` in the order of the feed, and `{"kind": "ping", "cursor"}` when
+nothing else happens. With the last cursor it got as `after`, it goes on where it was. An atom that changed
+several times meanwhile is told once, as it is.
 """
 
 from __future__ import annotations

@@ -39,6 +39,8 @@ _HANDLE_BYTES: Final = 16
 _MOST_CLAIMS: Final = 4_000
 """So many claims are a few MB at most, and leave room in a message for as many others."""
 _HANDLES_AT_ONCE: Final = 500
+_MOST_NAMES: Final = 10**17
+"""A copy is called by the microseconds since 1970: a site could not take a later name than one with more."""
 _END: Final = "g"
 """Behind all keys, as the exchange calls it."""
 
@@ -159,6 +161,12 @@ class AtomRecords:
             yield _with_types(records.claims[start : start + _MOST_CLAIMS], records)
 
 
+def _number(node: str) -> int:
+    """Which of its site's names this is, as name_number() in SQL says."""
+    _, _, number = node.rpartition(".")
+    return int(number) if number != node and number.isascii() and number.isdigit() else 0
+
+
 def _with_types(claims: Sequence[Claim], of: Claims) -> Claims:
     used = {each.type for each in claims}
     return Claims([*claims], [each for each in of.types if each.name in used])
@@ -214,6 +222,8 @@ def _claim(row: Row) -> Claim:
 
 def _check(claim: Claim, symmetric: set[str]) -> None:
     """Refused if a claim makes no sense, or the atom isn't what its handle says."""
+    if _number(claim.node) >= _MOST_NAMES:
+        raise Refused(Reason.RECORDS, f"{claim.node} is no name that a copy of a site takes")
     if not claim.present:
         if (claim.pos, claim.neg, claim.weight, claim.type, claim.name, claim.outgoing) != (
             0,

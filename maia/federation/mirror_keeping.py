@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Final
 
 from atlas.errors import AtlasError
+from maia.errors import MaiaError
 from maia.federation.exchange import PeerFailed
 from maia.federation.mirroring import MirrorRefresh, MirrorTransport, Refreshed, mirrors_of
 
@@ -70,7 +71,7 @@ class KeepingFresh:
                     async with self._site.atlas.db.only_one("graph mirrors") as is_only:
                         if is_only:
                             await self._keep()
-            except AtlasError as error:
+            except (AtlasError, MaiaError) as error:
                 logger.warning("mirrors are not refreshed for now: %s", error)
             await asyncio.sleep(LOOKED_EVERY_S)
 

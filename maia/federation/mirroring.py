@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -115,7 +115,7 @@ class MirrorAnswering:
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """What refreshing a mirror did; `is_same` if its peer had nothing new. `failed` says why not."""
+    """What refreshing a mirror did; `is_same` if there was nothing new. `failed` says why not."""
 
     name: str
     fetched: int = 0
@@ -130,7 +130,7 @@ class MirrorRefresh:
 
     def __init__(self, site: Site, transport: MirrorTransport, mirror: Mirror) -> None:
         self._site, self._transport, self._mirror = site, transport, mirror
-        self._dao = mirrors_of(site)
+        self._dao, self._id = mirrors_of(site), uuid4()
 
     async def run(self, wait_s: float = 0) -> Refreshed:
         """Copy what changed; the peer may wait so long for anything to change.
@@ -142,51 +142,47 @@ class MirrorRefresh:
         except PeerFailed as error:
             await self._dao.note_failure(self._mirror, str(error))
             raise
+        except Refused as refused:
+            told = f"the answer of {self._transport.place} was {refused}"
+            await self._dao.note_failure(self._mirror, told)
+            raise PeerFailed(told) from refused
 
     async def _run(self, wait_s: float) -> Refreshed:
         wanted, name = [_packed_filter(self._mirror.filter)], self._mirror.name
         answer = await self._ask({"filter": wanted}, self._mirror.cursor or "", wait_s)
         section, tables = _only(answer), answer.tables.get(KIND, {})
         if "same" in tables:
-            await self._dao.note_same(self._mirror, section.cursor)
+            await self._dao.note_refreshed(self._mirror, section.cursor)
             return Refreshed(name, atoms=self._mirror.atoms, is_same=True)
-        members = _handles(self._theirs(_HANDLES, tables.get("members", ())))
-        changed = {*_handles(self._theirs(_HANDLES, tables.get("changed", ())))}
+        members = _handles(_checked(_HANDLES, tables.get("members", ())))
+        changed = {*_handles(_checked(_HANDLES, tables.get("changed", ())))}
         if len(members) > MOST_ATOMS:
             raise PeerFailed(f"{self._transport.place} answers with more than {MOST_ATOMS:,} atoms")
         held = await self._dao.held(self._mirror)
         lacking = sorted({*members} - held | changed & {*members})
-        await self._dao.begin(self._mirror)
         for start in range(0, len(lacking), FETCHED_AT_ONCE):
             await self._fetch(lacking[start : start + FETCHED_AT_ONCE])
-        atoms = await self._dao.apply(self._mirror, members, section.cursor)
+        atoms = await self._dao.apply(self._mirror, self._id, members, section.cursor)
+        if atoms is None:
+            return Refreshed(name, atoms=self._mirror.atoms, is_same=True)
         return Refreshed(name, len(lacking), len(held - {*members}), atoms)
 
     async def _fetch(self, handles: Sequence[UUID]) -> None:
         answer = await self._ask({"fetch": _packed_handles(handles)})
         tables = answer.tables.get(KIND, {})
-        types = [AtomType(*row) for row in self._theirs(_TYPES, tables.get("types", ()))]
-        atoms = [_atom(row) for row in self._theirs(_ATOMS, tables.get("atoms", ()))]
+        types = [AtomType(*row) for row in _checked(_TYPES, tables.get("types", ()))]
+        atoms = [_atom(row) for row in _checked(_ATOMS, tables.get("atoms", ()))]
         wanted = {*handles}
         for atom in atoms:
             if atom.handle not in wanted or not _is_sound(atom):
                 raise PeerFailed(f"{self._transport.place} sends an atom {atom.handle} that makes no sense")
         await self._site.dao.claims().add_types(types)
-        await self._dao.stage(self._mirror, atoms)
+        await self._dao.stage(self._mirror, self._id, atoms)
 
     async def _ask(self, tables: dict[str, Any], after: str = "", wait_s: float = 0) -> Message:
         question = await self._site.write([Section(kind=KIND, version=VERSION, after=after)], {KIND: tables})
         answer = await self._transport.mirror(question, wait_s)
-        try:
-            return await self._site.hear(answer, self._transport.place)
-        except Refused as refused:
-            raise PeerFailed(f"the answer of {self._transport.place} was {refused}") from refused
-
-    def _theirs(self, form: TypeAdapter[list[Checked]], rows: Any) -> list[Checked]:
-        try:
-            return _checked(form, rows)
-        except Refused as refused:
-            raise PeerFailed(f"the answer of {self._transport.place} was {refused}") from refused
+        return await self._site.hear(answer, self._transport.place)
 
 
 def mirrors_of(site: Site) -> MirrorsDAO:

@@ -41,12 +41,12 @@ def test_mirrors_are_added_listed_and_removed(run: Run) -> None:
     added = run("add", "tags", "127.0.0.1:9", "--type", "tag", "--min-count", "3")
     assert added.exit_code == 1
     assert "can't be reached" in " ".join(added.output.split())
-    [mirror] = json.loads(run("list", "--json").output)
+    [mirror] = json.loads(run("list", "--json").stdout)
     assert (mirror["name"], mirror["place"], mirror["atoms"]) == ("tags", "127.0.0.1:9", 0)
     assert mirror["filter"]["types"] == ["tag"]
     assert "count ≥ 3" in run("list").output
     refreshed = run("refresh", "--json")
     assert refreshed.exit_code == 1
-    assert "can't be reached" in json.loads(refreshed.output)[0]["failed"]
-    assert json.loads(run("remove", "tags", "--json").output) == {"removed": "tags"}
-    assert json.loads(run("list", "--json").output) == []
+    assert "can't be reached" in json.loads(refreshed.stdout)[0]["failed"]
+    assert json.loads(run("remove", "tags", "--json").stdout) == {"removed": "tags"}
+    assert json.loads(run("list", "--json").stdout) == []

@@ -255,6 +255,18 @@ async def test_a_restored_copy_counts_once(sites: Sequence[GraphSite], clock: Fi
     assert renamed != name
     await one.call(two)
     assert {claim.node for claim in await two.all_claims()} == {renamed}
+    # Whoever pretends to be a later copy of it is outbid by another name.
+    [ours] = (await one.claims.whole([handle(MUSIC)])).claims
+    forged = replace(ours, node=f"site-0.{10**17 - 5}", pos=10**6)
+    async with three.site.dao.transaction() as dao:
+        await dao.claims().merge(Claims([forged]), "evil")
+    await one.call(three)
+    assert (await one.graph.get([handle(MUSIC)]))[0].count > 10**5
+    assert await one.site.dao.rename() == f"site-0.{10**17 - 4}"
+    await one.call(three)
+    await one.call(two)
+    await agree(one, two, three)
+    assert (await three.graph.get([handle(MUSIC)]))[0].count == 10
 
 
 async def test_who_hears_that_it_said_what_it_does_not_says_so(sites: Sequence[GraphSite]) -> None:
@@ -296,6 +308,7 @@ async def test_who_hears_that_it_said_what_it_does_not_says_so(sites: Sequence[G
         ({"seen_at": datetime(2030, 1, 1, tzinfo=UTC)}, "from the future"),
         ({"weight": float("nan")}, "finite"),
         ({"node": "no name"}, "match pattern"),
+        ({"node": f"site.{10**17}"}, "is no name"),
         ({"name": "x" * 301}, "at most 300"),
     ],
 )

@@ -73,6 +73,29 @@ CREATE FUNCTION name_number(node text) RETURNS numeric LANGUAGE sql IMMUTABLE PA
     SELECT CASE WHEN strpos(node, '.') = 0 THEN 0 ELSE coalesce(substring(node FROM '\.([0-9]+)$')::numeric, 0) END
 $$;
 
+-- As before, and later than any name that others know of this site: what it says gives way to what its latest name says.
+CREATE OR REPLACE FUNCTION own_node() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    here CONSTANT text := database_identity();
+    named text;
+BEGIN
+    SELECT node INTO named FROM site WHERE counts_in = here;
+    IF named IS NULL AND pg_is_in_recovery() THEN
+        SELECT node INTO named FROM site;
+    ELSIF named IS NULL THEN
+        UPDATE site
+        SET node = left(site_of(node), 80) || '.' || greatest(
+                (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+                coalesce(substring(node FROM '\.([0-9]{1,17})$')::bigint, 0) + 1,
+                (SELECT max(name_number(c.node)) FROM atom_claims AS c WHERE c.site = site_of(site.node))::bigint + 1
+            ),
+            counts_in = here
+        WHERE counts_in IS DISTINCT FROM here;
+        SELECT node INTO named FROM site;
+    END IF;
+    RETURN named;
+END $$;
+
 -- Truth of two sources whose evidence may overlap by a fifth of the smaller: [observations for it, all observations].
 CREATE FUNCTION revised(so_far double precision[], pos double precision, neg double precision) RETURNS double precision[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -528,6 +551,7 @@ COMMENT ON COLUMN graph_mirrors.failed_at IS 'When it could not be refreshed, if
 CREATE UNLOGGED TABLE mirror_pages (
     space    smallint NOT NULL REFERENCES graph_mirrors ON DELETE CASCADE,
     weight   real,
+    refresh  uuid NOT NULL,
     handle   uuid NOT NULL,
     type     text COLLATE "C" NOT NULL,
     name     text COLLATE "C",
@@ -535,7 +559,7 @@ CREATE UNLOGGED TABLE mirror_pages (
     positive double precision NOT NULL,
     count    double precision NOT NULL,
     seen_at  timestamptz NOT NULL,
-    PRIMARY KEY (space, handle),
+    PRIMARY KEY (space, refresh, handle),
     CHECK (num_nonnulls(name, outgoing) = 1)
 );
 
@@ -589,8 +613,8 @@ BEGIN
     RETURN CASE WHEN cardinality(members) <= most THEN members END;
 END $$;
 
--- Puts what was read of a peer's graph into place: what isn't a member any more goes. Returns how many atoms there are.
-CREATE FUNCTION apply_mirror(of_space smallint, members uuid[], at timestamptz) RETURNS bigint LANGUAGE plpgsql AS $$
+-- Puts what a refresh has read of a peer's graph into place: what isn't a member any more goes. Returns how many atoms there are.
+CREATE FUNCTION apply_mirror(of_space smallint, of_refresh uuid, members uuid[], at timestamptz) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     placed uuid[];
 BEGIN
@@ -606,12 +630,14 @@ BEGIN
             FROM mirror_pages AS p
             LEFT JOIN LATERAL unnest(p.outgoing) AS ends (target) ON true
             LEFT JOIN atoms AS a ON a.space = of_space AND a.handle = ends.target AND a.sources > 0
-            WHERE p.space = of_space
+            WHERE p.space = of_space AND p.refresh = of_refresh
             GROUP BY p.handle HAVING count(ends.target) = count(a.handle)
         );
         EXIT WHEN cardinality(placed) = 0;
         WITH ready AS (
-            DELETE FROM mirror_pages AS p WHERE p.space = of_space AND p.handle = ANY (placed) RETURNING p.*
+            DELETE FROM mirror_pages AS p
+            WHERE p.space = of_space AND p.refresh = of_refresh AND p.handle = ANY (placed)
+            RETURNING p.*
         ), stored AS (
             INSERT INTO atoms AS a (space, handle, type, name, outgoing, positive, count, weight, sources, seen_at, version)
             SELECT space, handle, type, name, outgoing, positive, count, weight, 8, seen_at, 0 FROM ready ORDER BY handle
