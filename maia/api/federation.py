@@ -72,7 +72,9 @@ class Exchange(BaseModel):
     place: str = Field(description="Host and port where it is called.", examples=["b.example:443"])
     node: str | None = Field(description="Its name in evidence.", examples=["8f3c2a91d04b7e65"])
     messages: int = Field(description="How often it was called.", examples=[2])
-    sent: int = Field(description="Records that it got: texts of patterns, and rows of evidence.")
+    sent: int = Field(
+        description="Records that it got: texts of patterns, rows of evidence, and claims about atoms."
+    )
     received: int = Field(description="Records that it sent.")
     changed: int = Field(description="How many of those told anything new.")
     bytes_sent: int

@@ -1,8 +1,8 @@
 """A site's desk for what passes through Redis, and keeping it open in one process of the site.
 
-What a site publishes is its own: the evidence that it counted, with the texts that go with it, and what its
-operators forgot. Of what it merged from others, it publishes nothing; they do so themselves, and those that
-don't use Redis are asked over HTTP.
+What a site publishes is its own: the evidence that it counted, with the texts that go with it, what its
+operators forgot, and what it says of atoms. Of what it merged from others, it publishes nothing; they do so
+themselves, and those that don't use Redis are asked over HTTP.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from atlas.adapters.changes import CHANNEL
+from atlas.adapters.claims import CHANNEL as GRAPH_CHANNEL
 from atlas.bus import Bus
 from atlas.errors import AtlasError, ConfigError, DataRefused, UnknownCursor
 from atlas.tasks import running
@@ -156,6 +157,9 @@ async def _keep_streaming(atlas: Atlas, new: Callable[[], Streams]) -> None:
 
 
 async def _run(atlas: Atlas, streams: Streams) -> None:
-    unheard = "changes of patterns are not heard for now"
-    async with running(atlas.db.keep_listening(CHANNEL, lambda _: streams.wake(), unheard)):
+    async with AsyncExitStack() as stack:
+        for channel, what in ((CHANNEL, "patterns"), (GRAPH_CHANNEL, "the graph")):
+            unheard = f"changes of {what} are not heard for now"
+            hearing = atlas.db.keep_listening(channel, lambda _: streams.wake(), unheard)
+            await stack.enter_async_context(running(hearing))
         await streams.run()
