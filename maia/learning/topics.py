@@ -21,8 +21,8 @@ import numpy as np
 
 from maia.learning.velocity import Booleans, Floats, Integers
 
-_CONTEXT: Final = 5
-"""Columns of the regression: 1, videos, channels, mentions, and the share that grew."""
+_CONTEXT: Final = 6
+"""Columns of the regression: 1, videos, channels, mentions, the share that grew, and attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ class TopicRecord:
     """Of its videos, how many are known to have grown or not."""
     growing: int = 0
     category: int | None = None
+    attention: float = 0.0
+    """Its short-term importance in the knowledge graph, now."""
     asked_h: float | None = None
     """Hours since it was last asked; None: never."""
     members: frozenset[Hashable] = field(default=frozenset())
@@ -61,6 +63,8 @@ class TopicSettings:
     rest.
     """
     ridge: float = 4.0
+    attention_slope: float = 0.0
+    """The first guess of what attention brings, before any topic was asked; what it does bring is learnt."""
     growing_share: float = 0.05
     growing_weight: float = 5.0
     """The share of a topic's videos that grew is shrunk towards `growing_share` by this many videos."""
@@ -122,22 +126,23 @@ def _context(topics: Sequence[TopicRecord], settings: TopicSettings) -> Floats:
         counts[:, 3] + settings.growing_weight
     )
     columns = (np.ones(len(topics)), *(np.log1p(counts[:, k]) / 3 for k in range(3)))
-    context: Floats = np.column_stack((*columns, np.log(share / settings.growing_share)))
+    attention = np.log1p(np.array([max(t.attention, 0.0) for t in topics], dtype=np.float64)) / 3
+    context: Floats = np.column_stack((*columns, np.log(share / settings.growing_share), attention))
     return context
 
 
-def _first_guess() -> Floats:
+def _first_guess(settings: TopicSettings) -> Floats:
     """Before any ask: topics of many channels and of growing videos bring more. Modest, as it is only a
     guess.
     """
-    return np.array([0.0, 0.0, 0.6, 0.2, 0.4])
+    return np.array([0.0, 0.0, 0.6, 0.2, 0.4, settings.attention_slope])
 
 
 def _fit(context: Floats, asks: Floats, found: Floats, settings: TopicSettings) -> Floats:
     """Poisson regression with a ridge around the first guess, by Newton's method; no asks give the guess
     itself.
     """
-    guess = _first_guess()
+    guess = _first_guess(settings)
     tried = asks > 0
     if not tried.any():
         return guess

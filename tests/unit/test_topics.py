@@ -111,6 +111,32 @@ def test_the_context_of_tried_topics_tells_about_untried_ones():
     assert narrow < 4
 
 
+def attended(random: np.random.Generator, power: float) -> list[TopicRecord]:
+    """Tried topics that bring so much as attention to that power says, and one with and one without it."""
+    sti = random.exponential(20, 300)
+    tried = [
+        TopicRecord(
+            k, str(k), asks=3, early_growing=float(random.poisson(6 * (1 + each) ** power)), attention=each
+        )
+        for k, each in enumerate(sti.tolist())
+    ]
+    return [*tried, TopicRecord(1000, "hot", attention=50.0), TopicRecord(1001, "cold")]
+
+
+def test_attention_counts_as_far_as_topics_have_shown_that_it_brings_anything():
+    random = np.random.default_rng(11)
+    hot, cold = expect(attended(random, 0.4)).mean[-2:]
+    assert hot == pytest.approx(2 * 51**0.4, rel=0.25)
+    assert hot > 2.5 * cold
+    hot, cold = expect(attended(random, 0.0)).mean[-2:]
+    assert hot == pytest.approx(cold, rel=0.25)
+    unasked = [TopicRecord(1, "hot", attention=50.0), TopicRecord(2, "cold")]
+    hot, cold = expect(unasked).mean
+    assert hot == cold, "nothing is known yet"
+    hot, cold = expect(unasked, TopicSettings(attention_slope=0.5)).mean
+    assert hot > cold
+
+
 def test_a_category_that_does_better_lifts_its_untried_topics():
     tried = [
         TopicRecord(k, str(k), asks=10, early_growing=100.0 if k % 2 else 5.0, category=k % 2)
