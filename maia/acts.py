@@ -1,7 +1,8 @@
 """What operators do, by whichever door, recorded as events: the learner learns from them what they prefer.
 
 An act says what was done and what is known of the thing it was done to: a video's category, channel, tags,
-length and zone, or a topic's search options. What somebody typed, such as a topic's words, is not recorded.
+length and zone, or a topic's search options. What somebody typed, such as a topic's words, is not recorded,
+but which topics of the queue an act names is, by their numbers: the knowledge graph attends to them.
 """
 
 from __future__ import annotations
@@ -35,22 +36,38 @@ _LONGEST_TAG: Final = 80
 _OPTIONS: Final = ("region", "language", "duration", "event_type")
 
 
-async def record(atlas: Atlas, action: Act, things: Sequence[Mapping[str, Scalar]]) -> None:
-    """Append an event for each thing, of one session; a failure is only logged, as the act itself is done."""
-    events = [
-        (
-            KIND,
-            {
-                "action": action,
-                "context": {name: value for name, value in thing.items() if value is not None},
-            },
-        )
-        for thing in things[:MOST_ACTS]
-    ]
+async def record(
+    atlas: Atlas, action: Act, things: Sequence[Mapping[str, Scalar]], named: Sequence[int | str] = ()
+) -> None:
+    """Append an event for each thing, of one session; a failure is only logged, as the act itself is done.
+
+    `named` are topics, by id or query, which the first event lists by their ids.
+    """
     try:
+        topics_named = await _ids_of(atlas, named)
+        events = [
+            (
+                KIND,
+                {
+                    "action": action,
+                    "context": {name: value for name, value in thing.items() if value is not None},
+                    **({"topics": topics_named} if nth == 0 and topics_named else {}),
+                },
+            )
+            for nth, thing in enumerate(things[:MOST_ACTS])
+        ]
         await atlas.events.append_many(events, agent="operator", session=str(uuid4()))
     except DatabaseError as error:
         logger.warning("what you did is not recorded: %s", error, extra={"action": "event_lost"})
+
+
+async def _ids_of(atlas: Atlas, named: Sequence[int | str]) -> list[int]:
+    from atlas.adapters.queue import QueueDAO
+
+    if not named:
+        return []
+    dao = QueueDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    return await dao.topic_ids(named[:MOST_ACTS])
 
 
 async def watched_things(atlas: Atlas, watches: Sequence[Watch]) -> list[dict[str, Scalar]]:
@@ -95,7 +112,7 @@ async def seed(atlas: Atlas, queries: Sequence[str], parameters: SearchParameter
     from atlas.adapters.queue import QueueDAO
 
     added = await QueueDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).seed(queries, parameters)
-    await record(atlas, "seed", [topics(len(queries), parameters)])
+    await record(atlas, "seed", [topics(len(queries), parameters)], queries)
     return added
 
 
@@ -104,7 +121,7 @@ async def park(atlas: Atlas, named: Sequence[int | str], reason: str) -> int:
     from atlas.adapters.queue import QueueDAO
 
     dao = QueueDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-    return await _of_topics(atlas, "park", await dao.park_topics(named, reason))
+    return await _of_topics(atlas, "park", await dao.park_topics(named, reason), named)
 
 
 async def retry(atlas: Atlas, named: Sequence[int | str] | None) -> int:
@@ -112,12 +129,12 @@ async def retry(atlas: Atlas, named: Sequence[int | str] | None) -> int:
     from atlas.adapters.queue import QueueDAO
 
     dao = QueueDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-    return await _of_topics(atlas, "retry", await dao.retry_topics(named))
+    return await _of_topics(atlas, "retry", await dao.retry_topics(named), named or ())
 
 
-async def _of_topics(atlas: Atlas, action: Act, count: int) -> int:
+async def _of_topics(atlas: Atlas, action: Act, count: int, named: Sequence[int | str]) -> int:
     if count:
-        await record(atlas, action, [topics(count)])
+        await record(atlas, action, [topics(count)], named)
     return count
 
 

@@ -452,6 +452,11 @@ class QueueDAO(DAO):
         """Topics that were asked about so often, those with the most growing videos a question first."""
         return _summaries(await self._executor.fetch("queue.topics_by_yield", most, fewest_asks))
 
+    async def topic_ids(self, named: Sequence[int | str]) -> list[int]:
+        """The ids of topics named by id or query (with any parameters), not more than are named."""
+        rows = await self._executor.fetch("queue.topic_ids", *_ids_and_keys(named), len(named))
+        return [row["id"] for row in rows]
+
     async def topics_of(self, keys: Iterable[str]) -> dict[str, TopicSummary]:
         """The topics with these keys, by key; of equal ones that with the fewest search parameters."""
         found = _summaries(await self._executor.fetch("queue.topics_of", list(keys)))

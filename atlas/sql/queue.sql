@@ -449,6 +449,10 @@ SELECT id, query::text
 FROM search_queue
 WHERE id = ANY ($1::bigint[]);
 
+-- name: topic_ids
+-- The ids of the topics $1 (ids) and $2 (keys), at most $3.
+SELECT id FROM search_queue WHERE id = ANY ($1::bigint[]) OR key = ANY ($2::text[]) ORDER BY id LIMIT $3;
+
 -- name: tag_mentions
 -- How often the topics with keys $1 and no parameters were mentioned.
 SELECT key::text, mention_count

@@ -77,6 +77,19 @@ async def test_a_command_records_a_bounded_number_of_acts(atlas: Atlas, sql: Any
     assert channels == [f"UC{n}" for n in range(acts.MOST_ACTS)]
 
 
+async def test_topics_are_named_by_their_numbers(atlas: Atlas, sql: Any) -> None:
+    await acts.seed(atlas, ["Lo Fi", "chess"])
+    ids = {row["key"]: row["id"] for row in await sql.fetch("SELECT id, key FROM search_queue")}
+    await acts.park(atlas, [ids["chess"], "LO FI", "nothing like it"], "enough")
+    await acts.retry(atlas, None)
+    told = await recorded(sql)
+    assert [(act["action"], act.get("topics")) for act in told] == [
+        ("seed", sorted(ids.values())),
+        ("park", sorted(ids.values())),
+        ("retry", None),
+    ]
+
+
 async def test_an_act_that_cannot_be_recorded_is_a_warning(
     atlas: Atlas, sql: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -41,6 +41,9 @@ def seeded(monkeypatch: pytest.MonkeyPatch, acts: Acts) -> list[tuple[list[str],
             stored.append((queries, parameters))
             return len(queries)
 
+        async def topic_ids(self, named: list[str]) -> list[int]:
+            return [7 + n for n in range(len(named))]
+
     class Atlas:
         db = clock = settings = None
         events = acts
@@ -79,7 +82,7 @@ def test_options_become_the_topics_parameters(seeded: list[Any], acts: Acts) -> 
         "kind": "topic", "count": 2, "category_id": 10, "region": "JP", "language": "de", "duration": "long",
         "event_type": "completed",
     }  # fmt: skip
-    assert acts.events == [("operator.act", {"action": "seed", "context": chosen})]
+    assert acts.events == [("operator.act", {"action": "seed", "context": chosen, "topics": [7, 8]})]
 
 
 @pytest.mark.parametrize(
