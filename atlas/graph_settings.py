@@ -8,30 +8,8 @@ from atlas.setting_types import Group
 
 
 class GraphSettings(Group):
-    """The knowledge graph: what it takes over, what is derived from that, and its copies."""
+    """The knowledge graph: its copies and size, and whether attention steers the hunter."""
 
-    enabled: bool = Field(default=True, description="Let the learner feed the graph.")
-    derive_interval_h: float = Field(
-        default=6, ge=0, le=8760, description="Least hours between two times that links are derived."
-    )
-    derive_after: int = Field(
-        default=100, ge=1, description="Facts that must have changed before links are derived again."
-    )
-    links_per_atom: int = Field(
-        default=20, ge=1, le=1000, description="Most derived links of a type that an atom begins."
-    )
-    similar_per_atom: int = Field(
-        default=10,
-        ge=1,
-        le=100,
-        description="Most links to the atoms of its type that are most like an atom.",
-    )
-    outbox_days: float = Field(
-        default=30,
-        ge=1,
-        le=3650,
-        description="Days after which changes that nobody took over are dropped: then the graph is rebuilt.",
-    )
     snapshot_interval_h: float = Field(
         default=24,
         ge=0,
@@ -50,4 +28,15 @@ class GraphSettings(Group):
         ge=0,
         le=1_048_576,
         description="Largest copy of the graph's arrays in the data folder, in MB; 0 for none.",
+    )
+    steer: bool = Field(
+        default=False,
+        description="Whether topics that get attention in the graph move up in the hunter's choice.",
+    )
+    max_atoms: int = Field(
+        default=2_000_000,
+        ge=1_000,
+        le=2_000_000_000,
+        description="Most atoms to keep; above it, rare tags and topics that got the least attention leave "
+        "first.",
     )
