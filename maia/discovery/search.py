@@ -28,6 +28,7 @@ from maia.cycle.reasons import SettingRefused
 from maia.discovery import forms
 from maia.discovery.forms import FORMS, SPECIFICATION, Form, Request
 from maia.discovery.source import Ask, Finding, Source, Stored
+from maia.graphing.steering import attention_of_topics
 from maia.learning import conduct, growth
 from maia.learning.topics import TopicRecord, choose, choose_groups
 from maia.youtube.client import YouTube
@@ -148,6 +149,8 @@ class Search(Source[SearchAsk, SearchFinding]):
         self.parked = 0
         self.next_wake_at: datetime | None = None
         self._threshold: float | None = None
+        self._attention: Mapping[str, float] = {}
+        """What attention topics have in the knowledge graph, by their keys, if it steers."""
         self._last_answers: defaultdict[str, conduct.LastAnswers] = defaultdict(conduct.LastAnswers)
         self._has_warned = False
 
@@ -264,6 +267,8 @@ class Search(Source[SearchAsk, SearchFinding]):
         await self.dao.wake_topics()
         self._threshold = await self.questions.growing_views_per_hour()
         free = {topic.id: topic for topic in await self.dao.candidates(_CANDIDATES, _HEAD)}
+        if self.atlas.settings.graph.steer:
+            self._attention = await attention_of_topics(self.atlas, [topic.key for topic in free.values()])
         self.next_wake_at = None if free else await self.dao.next_wake_at()
         asks: list[SearchAsk] = []
         for form, count in wanted.items():
@@ -278,11 +283,14 @@ class Search(Source[SearchAsk, SearchFinding]):
         begun = [topic.id for topic in free.values() if self._goes_on(topic, form, now)]
         fresh = [topic for topic in free.values() if not self._has_page(topic, now)]
         seeds = [topic.id for topic in fresh if topic.is_untried_seed]
-        records = [_record(topic, now) for topic in fresh if not topic.is_untried_seed]
+        records = [self._record(topic, now) for topic in fresh if not topic.is_untried_seed]
         chosen = (begun + seeds)[:count]
         chosen += _chosen(records, count - len(chosen), _seed(now, form.name))
         claim = await self._take(chosen, free)
         return [self._about_one(form.arm, form, topic) for topic in claim.topics]
+
+    def _record(self, topic: Candidate, now: datetime) -> TopicRecord:
+        return _record(topic, now, self._attention.get(topic.key, 0.0))
 
     def _has_page(self, topic: Candidate, now: datetime) -> bool:
         return (
@@ -303,7 +311,7 @@ class Search(Source[SearchAsk, SearchFinding]):
             queries = await self.dao.topic_queries({id_ for question in opened for id_ in question.topics})
         asks = [self._of_question(form, question, queries=queries) for question in opened]
         records = [
-            _record(topic, now)
+            self._record(topic, now)
             for topic in free.values()
             if not topic.parameters and forms.is_joinable(topic.query) and not self._has_page(topic, now)
         ]
@@ -623,7 +631,7 @@ def _forgotten(topic: Topic, form: Form | None, error: str) -> TopicOutcome:
     )
 
 
-def _record(topic: Candidate, now: datetime) -> TopicRecord:
+def _record(topic: Candidate, now: datetime, attention: float) -> TopicRecord:
     """What is known of a topic's yield, for `maia.learning.topics`."""
     judged = topic.judged_total / topic.early_total if topic.early_total else 1.0
     asked_h = (now - topic.asked_at).total_seconds() / 3600 if topic.asked_at else None
@@ -637,6 +645,7 @@ def _record(topic: Candidate, now: datetime) -> TopicRecord:
         videos=topic.mention_count,
         judged=topic.mention_count,
         growing=min(topic.growing_mentions, topic.mention_count),
+        attention=attention,
         asked_h=asked_h,
     )
 

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from atlas.adapters.discovery import ArmYield, DiscoveryDAO, NewQuestion, PlannedArm
+from atlas.adapters.graph import Attention, GraphDAO, Node, node_handle
 from atlas.adapters.queue import SEED_WEIGHT
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
@@ -35,6 +36,7 @@ from maia.emulator import Emulator
 from maia.emulator.catalogue import Catalogue, CatalogueChannel, CatalogueVideo, new_catalogue
 from maia.emulator.curves import Sample
 from maia.hunter.cycle import Hunter
+from maia.learning.topics import TopicRecord, choose
 from maia.views.video import video
 from tests.interference import Interferer
 
@@ -440,6 +442,25 @@ class TestForms:
             await hunter.dao.seed(["cats", "gardens"])
             await hunter.cycle(2)
         assert {search["q"] for search in searches(emulator)} == {"cats", "gardens"}
+
+    @pytest.mark.parametrize("steer", [True, False])
+    async def test_attention_reaches_the_choice_if_it_steers(
+        self, hunting: Hunting, monkeypatch: pytest.MonkeyPatch, steer: bool
+    ) -> None:
+        seen: dict[str, float] = {}
+
+        def choosing(topics: Sequence[TopicRecord], *args: Any, **options: Any) -> tuple[TopicRecord, ...]:
+            seen.update({topic.query: topic.attention for topic in topics})
+            return choose(topics, *args, **options)
+
+        monkeypatch.setattr("maia.discovery.search.choose", choosing)
+        async with hunting(only="search:date", graph={"steer": steer}) as hunter:
+            await hunter.dao.add_to_search_queue(["Cats", "gardens"])
+            graph = GraphDAO(hunter.atlas.db, clock=hunter.atlas.clock, settings=hunter.atlas.settings)
+            await graph.add([Node("topic", "cats")])
+            await graph.attend({node_handle("topic", "cats"): Attention(3, 0)}, hunter.atlas.clock.now())
+            await hunter.cycle(1)
+        assert seen == {"Cats": 3.0 if steer else 0.0, "gardens": 0.0}
 
     async def test_topics_never_asked_get_their_part_and_none_is_asked_for_ever(
         self, hunting: Hunting, emulator: Emulator, clock: FixedClock, sql: Any
