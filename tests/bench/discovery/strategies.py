@@ -18,7 +18,7 @@ from maia.learning.allocation import AllocationSettings, ArmRecord, DayYield, al
 from maia.learning.growth import looks_growing
 from maia.learning.topics import DEFAULTS as TOPICS
 from maia.learning.topics import TopicRecord, TopicSettings, choose_groups
-from maia.learning.velocity import Integers
+from maia.learning.velocity import Booleans, Integers
 from maia.youtube.methods import Order
 from tests.bench.discovery.scene import DAY, HOUR
 from tests.bench.discovery.simulation import TICKS_A_DAY, Desk
@@ -336,6 +336,9 @@ class Portfolio:
         return queue.pop(0) if queue else ()
 
     def _candidates(self, desk: Desk) -> list[TopicRecord]:
+        return [self._record(desk, k) for k in self._pool(desk).tolist()]
+
+    def _pool(self, desk: Desk) -> Integers:
         """Topics that don't rest: the best tried ones, the most mentioned untried ones, and some others."""
         table = desk.topics
         known = np.flatnonzero((table.mentions > 0) & (table.rests_until_s <= desk.now))
@@ -346,7 +349,7 @@ class Portfolio:
             often = untried[np.argsort(-table.mentions[untried], kind="stable")][:part]
             others = desk.random.choice(known, part, replace=False)
             known = np.unique(np.concatenate((best, often, others)))
-        return [self._record(desk, k) for k in known.tolist()]
+        return known
 
     def _record(self, desk: Desk, k: int) -> TopicRecord:
         table = desk.topics
@@ -368,7 +371,7 @@ class Portfolio:
 
     # Learning
 
-    def _judge(self, desk: Desk) -> None:
+    def _judge(self, desk: Desk) -> tuple[Integers, Booleans]:
         numbers, grows = desk.judge()
         assert self.watch is not None
         self.watch.judged(numbers, grows)
@@ -382,6 +385,7 @@ class Portfolio:
             desk.topics.asks[topics] += 1 / max(1, len(topics))
             desk.topics.pending[topics] -= 1 / max(1, len(topics))
             self._credited += 1
+        return numbers, grows
 
     # Channels
 
