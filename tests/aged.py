@@ -90,7 +90,6 @@ ROWS = {
         "taken_at, writer, agent, session, action, at, outcome, context, reward, cost",
         "t, 'a', 'a', 's', 'b', t, 'success', '{}', 0, 0",
     ),
-    "atoms": ("handle, type, sources, seen_at, version, gone_at", "md5(t::text)::uuid, 'tag', 0, t, 1, t"),
     "graph_outbox": ("kind, key, at", "'topic', md5(t::text), t"),
     "pending_counts": ("video_id, at, views", f"'{FRESH}', t, 5"),
 }
