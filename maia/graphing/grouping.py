@@ -15,7 +15,7 @@ from atlas.composition import Atlas
 from maia.graph.adjacency import adjacency
 from maia.graph.arrays import NO_ATOM, GraphArrays
 from maia.graph.communities import cluster, telling
-from maia.graphing.reading import read_arrays
+from maia.graphing.present import present_arrays
 
 LINKS: Final = ("tagged", "uploaded_by", "found_by")
 """What holds a community together."""
@@ -57,7 +57,7 @@ async def group(
 
     The same graph and seed give the same communities; a higher resolution gives more and smaller ones.
     """
-    arrays = await read_arrays(atlas, space)
+    arrays = await present_arrays(atlas, space)
     return await asyncio.to_thread(_grouped, arrays, types, of, limit, resolution, seed)
 
 
