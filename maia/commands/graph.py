@@ -433,6 +433,7 @@ app.command()(graph_files.export)
 app.command("import")(graph_files.import_)
 app.command()(graph_changes.add)
 app.command()(graph_changes.remove)
+app.command()(graph_changes.update)
 
 
 # Printing
@@ -632,7 +633,7 @@ def _print_stats(found: GraphStats, most: Sequence[AtomView]) -> None:
         f"{sum(found.bytes.values()) / 2**20:,.1f} MiB on disk."
     )
     if not found.types:
-        print_text("It is empty.")
+        print_text("It is empty: maia graph update fills it from the videos, topics and patterns.")
         return
     print_text()
     _print_known(

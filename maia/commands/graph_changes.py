@@ -1,4 +1,4 @@
-"""The commands of `maia graph` that change it: people's own nodes and links."""
+"""The commands of `maia graph` that change it: people's own atoms, and bringing it up to date."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import typer
 
 from atlas.wording import counted
 from maia.commands.graph_arguments import Atoms, in_space
-from maia.commands.terminal import AsJson, print_json, print_text
+from maia.commands.terminal import AsJson, print_json, print_text, progress_bar
 
 if TYPE_CHECKING:
     from atlas.adapters.graph import Added
     from atlas.composition import Atlas
+    from maia.graphing.deriving import Derived
+    from maia.graphing.feeding import Fed
 
 
 def add(
@@ -73,3 +75,45 @@ def remove(atoms: Atoms, as_json: AsJson = False) -> None:
         print_text(f"{counted(gone, 'atom')} removed, links included")
     else:
         print_text("Nothing is gone: either nobody had added these, or others say them, too.")
+
+
+def update(
+    again: Annotated[
+        bool, typer.Option("--rebuild", help="Read everything anew, instead of only what changed.")
+    ] = False,
+    derived: Annotated[
+        bool, typer.Option("--derive/--no-derive", help="Whether to derive links from the facts, too.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the graph up to date with the videos, topics and patterns now.
+
+    The learner does so in each of its cycles: this is for those who don't want to wait. For example:
+
+    - `maia graph update`
+    - `maia graph update --rebuild` after a repair; it ends with the same graph
+    """
+
+    async def work(atlas: Atlas, _: int) -> tuple[Fed, Derived | None]:
+        from maia.graphing.deriving import derive
+        from maia.graphing.feeding import feed, rebuild
+
+        with progress_bar("Reading what changed") as bar:
+            fed = await (rebuild if again else feed)(atlas, bar)
+        if not derived:
+            return fed, None
+        with progress_bar("Deriving links") as bar:
+            return fed, await derive(atlas, lambda what, done, total: bar(done, total, f"Deriving: {what}"))
+
+    fed, links = in_space(None, work)
+    if as_json:
+        print_json({"fed": fed, "derived": links})
+        return
+    if not fed.is_alone or (links is not None and not links.is_alone):
+        print_text("The learner is doing that at the moment: nothing is left to do.")
+        return
+    print_text(f"{counted(fed.read, 'thing')} read: {fed.added:,} atoms added, {fed.removed:,} removed.")
+    if links is not None:
+        print_text(
+            f"{counted(links.links, 'derived link')}: {links.written:,} written, {links.removed:,} removed."
+        )

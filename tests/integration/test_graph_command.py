@@ -8,11 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from atlas.adapters.graph import Attention, Evidence, GraphDAO, Link, Node, Sources, Value, node_handle
 from atlas.composition import Atlas
 from atlas.testing import SettingsFactory
+from tests.growth import store_video
 
 pytestmark = pytest.mark.integration
 
@@ -157,3 +159,24 @@ def test_communities_are_those_of_the_tags(maia: Any) -> None:
     assert "guitar" not in shown
     assert "2 communities in all" in shown
     assert "no atom tag:none" in maia("communities", "--of", "tag:none", status=1)
+
+
+@pytest.fixture
+def videos(database_url: str) -> None:
+    async def store() -> None:
+        sql = await asyncpg.connect(database_url)
+        for nth in range(4):
+            await store_video(sql, f"v{nth}", title=f"Song {nth}", tags=["lo fi", "study"])
+        await sql.close()
+
+    asyncio.run(store())
+
+
+@pytest.mark.usefixtures("videos")
+def test_update_feeds_the_graph_and_derives_links(maia: Any) -> None:
+    told = maia("update")
+    assert "things read: " in told
+    assert "derived link" in told
+    assert "video:v0 (Song 0)" in maia("get", "video:v0")
+    assert "0 atoms added, 0 removed" in maia("update", "--no-derive")
+    assert json.loads(maia("update", "--rebuild", "--json"))["fed"]["added"] == 0
