@@ -187,6 +187,14 @@ async def test_the_keyboard_alone_leads_past_the_navigation(browser: Browser, se
         await expect(seen.page.locator("#main")).to_be_focused()
 
 
+async def test_communities_appear_once_they_are_found(browser: Browser, service: Served) -> None:
+    async with opened(browser, service) as seen:
+        await seen.page.goto("/graph")
+        await expect(seen.page.locator("#communities table")).to_be_visible(timeout=30_000)
+        await expect(seen.page.locator("#communities")).to_have_count(1)
+    assert seen.troubles == []
+
+
 async def test_the_keyboard_leads_from_atom_to_atom(browser: Browser, service: Served) -> None:
     async with opened(browser, service) as seen:
         page = seen.page
