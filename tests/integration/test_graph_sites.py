@@ -384,7 +384,7 @@ claims = st.lists(
 async def test_in_whatever_order_claims_come_the_same_is_believed(atlas: Atlas) -> None:
     found: list[tuple[list[Claim], random.Random]] = []
 
-    @settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
     @given(claims, st.randoms(use_true_random=False))
     def collect(drawn: list[Claim], chance: random.Random) -> None:
         found.append((drawn, random.Random(chance.randrange(2**32))))
@@ -419,6 +419,6 @@ async def test_in_whatever_order_claims_come_the_same_is_believed(atlas: Atlas) 
 async def test_whatever_happens_all_end_equal(sites: Sequence[GraphSite], clock: FixedClock) -> None:
     history = History(sites, clock, random.Random(20261130))
     await history.begin("merge")
-    for _ in range(60):
+    for _ in range(30):
         await history.step()
     await history.settle()

@@ -14,7 +14,6 @@ import pytest
 from atlas.adapters.graph import Evidence, GraphDAO, Link, Node, node_handle
 from atlas.adapters.graph_changes import GraphChangesDAO, order
 from atlas.composition import Atlas
-from atlas.scopes import Scope
 from maia.api import graph_hub, live
 from tests.served import Served, served
 
@@ -61,8 +60,8 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(service: Served, **options: Any) -> AsyncIterator[Client]:
-    async with service.session.ws_connect(f"{service.url}/api/v1/graph/changes", **options) as socket:
+async def connected(service: Served) -> AsyncIterator[Client]:
+    async with service.session.ws_connect(f"{service.url}/api/v1/graph/changes") as socket:
         yield Client(socket)
 
 
@@ -152,8 +151,7 @@ async def test_who_is_cut_and_why(
     async with subscribed(service, after=cursor) as client:
         assert [(await client.next())[0] for _ in range(9)] == ["atom"] * 9
     monkeypatch.setattr(live, "PING_S", 0.01)
-    key = await service.add_key("reader", Scope.READ)
-    async with connected(service, headers=key) as client:
+    async with connected(service) as client:
         await client.socket.send_json({"subscribe": {"types": ["tag"]}})
         begin = (await client.next(), client.cursor)[1]
         await graph.add([CRAZE])
