@@ -8,8 +8,30 @@ from atlas.setting_types import Group
 
 
 class GraphSettings(Group):
-    """The knowledge graph: its copies and size, and whether attention steers the hunter."""
+    """The knowledge graph: what it takes over and derives, its copies and size, and what it steers."""
 
+    enabled: bool = Field(default=True, description="Let the learner feed the graph.")
+    derive_interval_h: float = Field(
+        default=6, ge=0, le=8760, description="Least hours between two times that links are derived."
+    )
+    derive_after: int = Field(
+        default=100, ge=1, description="Facts that must have changed before links are derived again."
+    )
+    links_per_atom: int = Field(
+        default=20, ge=1, le=1000, description="Most derived links of a type that an atom begins."
+    )
+    similar_per_atom: int = Field(
+        default=10,
+        ge=1,
+        le=100,
+        description="Most links to the atoms of its type that are most like an atom.",
+    )
+    outbox_days: float = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        description="Days after which changes that nobody took over are dropped: then the graph is rebuilt.",
+    )
     snapshot_interval_h: float = Field(
         default=24,
         ge=0,

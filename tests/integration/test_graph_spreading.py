@@ -6,17 +6,20 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
 from atlas.adapters.graph import Attention, Evidence, GraphDAO, Link, Node, Sources, node_handle
 from atlas.adapters.graph_attention import GraphAttentionDAO
+from atlas.adapters.queue import QueueDAO
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.errors import DatabaseError
 from atlas.testing import NOON, SettingsFactory
 from maia import acts
 from maia.graphing import spreading
+from maia.graphing.feeding import feed
 from maia.graphing.spreading import LEAST_STI, Spread, atoms_to_forget, spread_attention
 from maia.graphing.steering import attention_of_topics
 from maia.learning.importance import ECONOMY
@@ -172,6 +175,19 @@ async def test_topics_have_their_attention_and_their_tags(graph: GraphDAO, atlas
     await graph.attend({handles[0]: Attention(3, 0), handles[1]: Attention(5, 0)}, NOON - 4 * HOUR)
     left, _ = ECONOMY.after(8, 0, 4)
     assert await attention_of_topics(atlas, ["lo fi", "chess"]) == {"lo fi": pytest.approx(float(left))}
+
+
+async def test_a_graph_that_is_fed_lets_topics_know_what_grows(atlas: Atlas, sql: Any) -> None:
+    queue = QueueDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    await queue.seed(["JAZZ", "beside", "chess"])
+    await judge(sql, VIDEO, 1)
+    await store_video(sql, OTHER.name, tags=["Jazz", "beside"])
+    await store_video(sql, "elsewhere00", channel="UC-two", category_id=20, tags=["chess"])
+    await feed(atlas)
+    assert await spread_attention(atlas) == Spread(1, 0, ANY)
+    found = await attention_of_topics(atlas, ["jazz", "beside", "chess"])
+    assert found["jazz"] > found["beside"] > 0
+    assert "chess" not in found
 
 
 @pytest.fixture
