@@ -140,11 +140,13 @@ async def load(session: Session, schema: str, migration: int, pipe: int, threads
     header = orjson.loads(await reader.frame())
     await session.call("migration", lambda connection: migrations.apply_pending(connection, up_to=migration))
     await session.run(await session.made("backups.empty_tables", schema))
+    await session.run(await session.made("backups.switch_triggers", schema, "DISABLE"))
     if header["days"]:
         days = [date.fromisoformat(day) for day in header["days"]]
         await session.statements.execute("backups.make_sample_days", days)
     for table in header["tables"]:
         await _copy_in(session, schema, table["name"], table["columns"], reader)
+    await session.run(await session.made("backups.switch_triggers", schema, "ENABLE"))
     for name, value in header["sequences"].items():
         await session.statements.execute("backups.set_sequence", schema, name, value)
 

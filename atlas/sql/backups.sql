@@ -118,6 +118,14 @@ SELECT format('TRUNCATE %s', string_agg(format('%I.%I', $1::text, relname), ', '
 FROM pg_class
 WHERE relnamespace = to_regnamespace(quote_ident($1)) AND relkind IN ('r', 'p') AND NOT relispartition;
 
+-- name: switch_triggers
+-- The statement that does $2, ENABLE or DISABLE, to the triggers of all our tables: what is restored has had their effects already.
+SELECT format('DO %L', format(
+    'BEGIN %s END', string_agg(format('ALTER TABLE %I.%I %s TRIGGER USER;', $1::text, relname, $2::text), ' ')
+))
+FROM pg_class
+WHERE relnamespace = to_regnamespace(quote_ident($1)) AND relkind IN ('r', 'p') AND NOT relispartition;
+
 -- name: analyze
 -- Give the planner statistics of what was restored.
 ANALYZE;
