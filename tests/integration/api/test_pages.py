@@ -29,8 +29,8 @@ pytestmark = pytest.mark.integration
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}\u202egnp"
 PAGES = (
-    "/", "/topics", "/learnt", "/graph", "/quota", "/health", "/health/log", "/health/actions", "/search",
-    "/search?q=lofi", "/compare", "/login",
+    "/", "/topics", "/learnt", "/quota", "/health", "/health/log", "/health/actions", "/search",
+    "/search?q=lofi", "/compare", "/graph", "/login",
 )  # fmt: skip
 SHOWN = (
     "/", "/videos/risen", "/channels/UC-one", "/compare?id=risen&id=slow", "/search?q=risen", "/topics",
