@@ -14,7 +14,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from atlas.adapters.graph import GraphDAO, Link, Node, Sources, node_handle
+from atlas.adapters.graph import Link, Node, link_handle, node_handle
 from atlas.composition import Atlas
 from atlas.scopes import Scope
 from maia.api import graph, graph_communities, graph_query
@@ -254,12 +254,30 @@ async def test_titles_are_those_of_now_and_a_mirror_is_read_by_its_name(
     await sql.execute("UPDATE videos SET title = NULL WHERE id = 'video1'")
     assert (await graph_service.get(f"{path}?space=own")).json["shown"] is None
 
-    await sql.execute("INSERT INTO graph_spaces (id, name) VALUES (7, 'north')")
-    mirror: GraphDAO = graph_of(atlas).of(7)
-    await mirror.add([Link("tagged", (Node("video", "theirs"), Node("tag", "their")))], Sources.SITES)
+    await store_mirror(atlas, sql)
     assert (await graph_service.get(f"{API}/atoms/tag:their")).status == 404
     assert (await graph_service.get(f"{API}/atoms/tag:their?space=north")).json["sources"] == ["sites"]
     assert (await graph_service.get(f"{API}/stats?space=north")).json["nodes"] == 2
     asked = {"query": "tagged(?v, tag:their)", "space": "north"}
     [row] = (await graph_service.post(f"{API}/query", asked)).json["rows"]
     assert [each["atom"] for each in row["atoms"]] == ["video:theirs"]
+
+
+async def store_mirror(atlas: Atlas, sql: Any) -> None:
+    """A space that has a video with a tag of its own, as copying from another site would leave it."""
+    ends = Node("video", "theirs"), Node("tag", "their")
+    await graph_of(atlas).add([Link("tagged", ends)])
+    handles = [node_handle(each.type, each.name) for each in ends]
+    handles.append(link_handle("tagged", handles))
+    await sql.execute("INSERT INTO graph_spaces (id, name) VALUES (7, 'north')")
+    await sql.execute(
+        "INSERT INTO atoms (space, sources, handle, type, name, outgoing, seen_at, version) "
+        "SELECT 7, 8, handle, type, name, outgoing, seen_at, version FROM atoms WHERE handle = ANY ($1)",
+        handles,
+    )
+    await sql.execute(
+        "INSERT INTO incoming (space, position, target, link, other, type) "
+        "SELECT 7, position, target, link, other, type FROM incoming WHERE link = $1",
+        handles[-1],
+    )
+    await graph_of(atlas).remove(handles)
