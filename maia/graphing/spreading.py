@@ -28,7 +28,7 @@ from uuid import UUID
 import numpy as np
 from scipy.sparse import csr_array
 
-from atlas.adapters.graph import Attention, GraphDAO, node_handle
+from atlas.adapters.graph import AT_ONCE, Attention, GraphDAO, Sources, node_handle
 from atlas.adapters.graph_attention import GraphAttentionDAO, GrowingVideo, HeldAttention
 from atlas.adapters.patterns import PatternsDAO
 from atlas.composition import Atlas
@@ -125,6 +125,19 @@ async def spread_attention(atlas: Atlas, arrays: GraphArrays | None = None) -> S
         rates = ECONOMY.rent_per_hour, ECONOMY.learning_per_hour
         await payer.dao.fade(*rates, least_sti=LEAST_STI, least_lti=LEAST_LTI, most=MOST_KEPT)
     return total
+
+
+async def forget_atoms(atlas: Atlas) -> int:
+    """Remove the tags and topics that `atoms_to_forget` names, with their links; returns how many atoms went.
+
+    One comes back when a video that carries it changes, and then has to prove itself again.
+    """
+    dao = GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    leaving, gone = await atoms_to_forget(atlas), 0
+    for first in range(0, len(leaving), AT_ONCE):
+        batch = leaving[first : first + AT_ONCE]
+        gone += len(await dao.remove(batch, Sources.FACTS | Sources.DERIVED))
+    return gone
 
 
 async def atoms_to_forget(atlas: Atlas) -> list[UUID]:

@@ -29,6 +29,7 @@ from maia.graphing import saving
 from maia.graphing.deriving import derive, is_due
 from maia.graphing.feeding import feed
 from maia.graphing.present import present_arrays
+from maia.graphing.spreading import forget_atoms, spread_attention
 from maia.learner import archive
 from maia.learner.advising import make_suggestions
 from maia.learner.analysing import analyse_episodes
@@ -281,12 +282,15 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         self.suggestions = await make_suggestions(self.atlas)
 
     async def _feed_graph(self) -> None:
-        """Take over what changed, and now and then derive from it what goes together."""
+        """Take over what changed, derive from it now and then, pay for attention, and forget."""
         fed = await feed(self.atlas, partial(self._report_progress, "the graph"))
         self.graph_changes += fed.changed
         if await is_due(self.atlas):
             derived = await derive(self.atlas, self._report_progress)
             self.derived_links += derived.written + derived.removed
+        await spread_attention(self.atlas)
+        if fed.changed:
+            self.graph_changes += await forget_atoms(self.atlas)
 
     async def _to_keep(self, *, has_learnt: bool) -> dict[str, Callable[[], Awaitable[None]]]:
         """The copies of the patterns and of the graph that are to be made now, by what they are."""

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from atlas.adapters.graph import GraphDAO
 from atlas.adapters.patterns import PatternsDAO
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
+from maia import acts
 from maia.cycle.agent import run
 from maia.cycle.expectations import SUCCESS_MODEL
 from maia.learner import outcomes
@@ -334,3 +336,12 @@ async def execute(atlas: Atlas, statement: str) -> None:
         await connection.execute(statement)
     finally:
         await connection.close()
+
+
+async def test_a_cycle_feeds_the_graph_and_pays_what_operators_attend_to(atlas: Atlas) -> None:
+    await acts.seed(atlas, ["lo fi"])
+    done = await learn(atlas)
+    assert done["graph_changes"] > 0
+    attended = await GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).most_attended("topic")
+    assert [atom.name for atom in attended] == ["lo fi"]
+    assert (await learn(atlas))["graph_changes"] == 0
