@@ -9,7 +9,7 @@ import typer
 
 from atlas.adapters.graph_matching import PROPERTIES
 from atlas.wording import counted
-from maia.commands import graph_changes, graph_files, graph_mirrors
+from maia.commands import graph_changes, graph_copies, graph_files, graph_mirrors
 from maia.commands.graph_arguments import (
     Atoms,
     Hops,
@@ -434,6 +434,14 @@ app.command("import")(graph_files.import_)
 app.command()(graph_changes.add)
 app.command()(graph_changes.remove)
 app.command()(graph_changes.update)
+for each in (
+    graph_copies.snapshot,
+    graph_copies.snapshots,
+    graph_copies.restore,
+    graph_copies.save,
+    graph_copies.load,
+):
+    app.command()(each)
 app.add_typer(graph_mirrors.app, name="mirror")
 
 

@@ -22,6 +22,7 @@ from atlas.errors import VaultError
 from atlas.local import LocalFile
 from maia.errors import MaiaError
 from maia.graph import files, json_lines
+from maia.graph.checking import check_handles
 from maia.graph.files import GraphSnapshot
 from maia.learning.column_file import SnapshotError
 
@@ -90,6 +91,18 @@ async def load(path: Path) -> GraphSnapshot:
         raise GraphNotLoaded(f"{path} cannot be loaded: {error}") from error
     except OSError as error:
         raise GraphNotLoaded(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+async def load_whole(path: Path) -> GraphSnapshot:
+    """The graph in a file that holds all of it, each handle verified; GraphNotLoaded says what is wrong."""
+    snapshot = await load(path)
+    if snapshot.base is not None:
+        raise GraphNotLoaded(f"{path} holds only what had changed since the snapshot {snapshot.base}")
+    try:
+        await asyncio.to_thread(check_handles, snapshot.graph)
+    except ValueError as error:
+        raise GraphNotLoaded(f"{path} cannot be loaded: {error}") from error
+    return snapshot
 
 
 async def load_last(folder: Path) -> tuple[Path, GraphSnapshot]:

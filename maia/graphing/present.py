@@ -7,8 +7,11 @@ import logging
 from datetime import datetime, timedelta
 from typing import Final
 
-from atlas.adapters.graph import OWN
+import numpy as np
+
+from atlas.adapters.graph import OWN, AtomType, GraphDAO
 from atlas.adapters.graph_columns import GraphColumns, GraphColumnsDAO
+from atlas.adapters.graph_loading import GraphLoadingDAO
 from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.errors import UnknownCursor
@@ -16,7 +19,7 @@ from maia.graph.arrays import GraphArrays
 from maia.graph.building import attended
 from maia.graph.merging import update
 from maia.graphing.cache import CachedGraph, ColumnCache
-from maia.graphing.reading import arrays_from, attention_of, pairs_of
+from maia.graphing.reading import arrays_from, attention_of, columns_of, pairs_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,19 @@ async def present_arrays(atlas: Atlas, space: int = OWN) -> GraphArrays:
         graph = await asyncio.to_thread(arrays_from, columns)
         await _keep(cache, CachedGraph(graph, columns.cursor, now))
     return graph
+
+
+async def replace_graph(atlas: Atlas, graph: GraphArrays) -> None:
+    """Put arrays in place of this site's graph, without values; the next feeder brings it up to date."""
+    dao = GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    known, arity = await dao.types(), np.diff(graph.outgoing_starts)
+    for code, name in enumerate(graph.types):
+        if name not in known:
+            is_link = bool(arity[graph.type_of == code].any())
+            await dao.add_type(AtomType(name, is_link, is_symmetric=False, what="a type of the copy"))
+    columns = await asyncio.to_thread(columns_of, graph, atlas.clock.now())
+    loading = GraphLoadingDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    await loading.load(OWN, columns)
 
 
 async def _followed(

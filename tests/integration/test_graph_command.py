@@ -180,3 +180,23 @@ def test_update_feeds_the_graph_and_derives_links(maia: Any) -> None:
     assert "video:v0 (Song 0)" in maia("get", "video:v0")
     assert "0 atoms added, 0 removed" in maia("update", "--no-derive")
     assert json.loads(maia("update", "--rebuild", "--json"))["fed"]["added"] == 0
+
+
+@pytest.mark.usefixtures("stored")
+def test_copies(maia: Any, tmp_path: Path) -> None:
+    assert "There is no snapshot of the graph" in maia("snapshots")
+    assert "with everything: 15 atoms" in maia("snapshot")
+    assert maia("snapshots").count("everything") == 1
+    maia("add", "concept:lost")
+    files = [tmp_path / name for name in ("g.plgraph", "g.jsonl")]
+    for file in files:
+        assert json.loads(maia("save", str(file), "--json"))["atoms"] == 16
+    assert "restored 15 atoms" in maia("restore", "--yes")
+    assert "there is no atom concept:lost" in maia("get", "concept:lost", status=1)
+    for file in files:
+        maia("restore", "--yes")
+        assert "loaded 16 atoms" in maia("load", str(file), "--yes")
+        assert "concept:lost" in maia("get", "concept:lost")
+    files[0].write_bytes(files[0].read_bytes()[:-7])
+    assert "cannot be loaded" in maia("load", str(files[0]), "--yes", status=1)
+    assert "concept:lost" in maia("get", "concept:lost")

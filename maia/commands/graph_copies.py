@@ -1,0 +1,171 @@
+"""The commands of `maia graph` that keep copies of it: snapshots in the vault, and files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from atlas.wording import counted
+from maia.commands.tables import print_table
+from maia.commands.terminal import AsJson, print_json, print_text, with_atlas
+
+if TYPE_CHECKING:
+    from atlas.composition import Atlas
+    from maia.cycle.snapshot_chains import StoredSnapshot
+    from maia.graphing.saving import Restored, Taken
+
+_ID_DIGITS: Final = 12
+
+File = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE", help="Binary, or lines of JSON if the name ends in .jsonl.", show_default=False
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+
+
+def snapshot(
+    full: Annotated[
+        bool, typer.Option("--full", help="A whole one, not only what has changed since the last.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Store a snapshot of the graph in the vault.
+
+    It holds what has changed since the last one, and now and then everything. The learner takes one by itself
+    every PLEIADES_GRAPH__SNAPSHOT_INTERVAL_H hours; old ones are deleted.
+    """
+
+    async def work(atlas: Atlas) -> Taken:
+        from functools import partial
+
+        from maia.graphing import saving
+        from maia.graphing.present import present_arrays
+
+        return await saving.take(atlas, partial(present_arrays, atlas), full=full)
+
+    taken = with_atlas(work)
+    if as_json:
+        print_json(taken)
+        return
+    kind = "everything" if taken.snapshot.is_full else "what has changed"
+    print_text(f"took {taken.snapshot.name}")
+    print_text(
+        f"with {kind}: {counted(taken.atoms, 'atom')} in {counted(taken.bytes, 'byte')}"
+        + (f"; deleted {counted(taken.deleted, 'old one')}" if taken.deleted else "")
+    )
+
+
+def snapshots(as_json: AsJson = False) -> None:
+    """List the snapshots of the graph in the vault, newest first."""
+
+    async def look(atlas: Atlas) -> list[StoredSnapshot]:
+        from maia.graphing import saving
+
+        return (await saving.stored(atlas))[::-1]
+
+    found = with_atlas(look)
+    if as_json:
+        print_json({"snapshots": found})
+    elif found:
+        rows = [
+            (
+                each.id[:_ID_DIGITS],
+                each.at,
+                "everything" if each.base is None else f"changes since {each.base[:_ID_DIGITS]}",
+            )
+            for each in found
+        ]
+        print_table(("id", "taken at", "holds"), rows)
+        print_text("maia graph restore ID puts one in place of the graph.")
+    else:
+        print_text("There is no snapshot of the graph in the vault yet: maia graph snapshot takes one.")
+
+
+def restore(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ID|NAME]",
+            help="The snapshot's id or name; the last one if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put a snapshot in place of the graph, once it and those it is based on have been verified.
+
+    What people added since is lost. Facts aren't: the learner's next cycle takes over what has changed since.
+    """
+    _confirm(yes=yes)
+
+    async def work(atlas: Atlas) -> Restored:
+        from functools import partial
+
+        from maia.graphing import saving
+        from maia.graphing.present import replace_graph
+
+        return await saving.restore(atlas, partial(replace_graph, atlas), name)
+
+    restored = with_atlas(work)
+    if as_json:
+        print_json(restored)
+        return
+    verified = counted(len(restored.chain), "snapshot")
+    print_text(f"verified {verified}, up to {restored.chain[-1].name}")
+    print_text(f"restored {counted(restored.atoms, 'atom')}")
+
+
+def save(file: File, as_json: AsJson = False) -> None:
+    """Write the whole graph to a file, from which maia graph load restores it.
+
+    A file is written aside and renamed, so that what was there stays until the new one is whole. For example:
+
+    - `maia graph save graph.plgraph`
+    - `maia graph save graph.jsonl` for JSON, which is ten times larger and slower
+    """
+
+    async def work(atlas: Atlas) -> tuple[int, int]:
+        from maia.graph.files import GraphSnapshot
+        from maia.graphing import disk
+        from maia.graphing.present import present_arrays
+
+        at, graph = atlas.clock.now(), await present_arrays(atlas)
+        return len(graph), await disk.write_file(file, GraphSnapshot(graph, at, atlas.clock.now()))
+
+    atoms, size = with_atlas(work)
+    if as_json:
+        print_json({"file": str(file), "atoms": atoms, "bytes": size})
+    else:
+        print_text(f"wrote {counted(atoms, 'atom')} in {counted(size, 'byte')} to {file}")
+
+
+def load(file: File, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Put the graph of a file in place of what there is, once all of the file has been verified.
+
+    What people added since is lost. Facts aren't: the learner's next cycle takes over what has changed since.
+    """
+    _confirm(yes=yes)
+
+    async def work(atlas: Atlas) -> int:
+        from maia.graphing import disk
+        from maia.graphing.present import replace_graph
+
+        graph = (await disk.load_whole(file)).graph
+        await replace_graph(atlas, graph)
+        return len(graph)
+
+    atoms = with_atlas(work)
+    if as_json:
+        print_json({"file": str(file), "atoms": atoms})
+    else:
+        print_text(f"loaded {counted(atoms, 'atom')} from {file}")
+
+
+def _confirm(*, yes: bool) -> None:
+    if not yes:
+        typer.confirm("Put it in place of the whole graph?", abort=True)
