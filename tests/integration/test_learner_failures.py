@@ -124,8 +124,8 @@ class Cut:
 class TestCuts:
     @pytest.fixture
     def atlas_settings(self, settings_factory: SettingsFactory) -> Settings:
-        """Without samples of this machine, which would be learnt from too."""
-        return settings_factory(monitoring={"enabled": False})
+        """Without samples of this machine, which would be learnt from, and the graph, cut elsewhere."""
+        return settings_factory(monitoring={"enabled": False}, graph={"enabled": False})
 
     @pytest.mark.timeout(300)
     async def test_a_cut_after_any_statement_loses_nothing_and_repeats_nothing(

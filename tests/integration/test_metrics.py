@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from atlas.adapters.discovery import ArmYield, DiscoveryDAO, PlannedArm
+from atlas.adapters.graph import GraphDAO, Node
 from atlas.adapters.metrics import MetricsDAO
 from atlas.clock import FixedClock, pacific_day
 from atlas.composition import Atlas
@@ -312,6 +313,7 @@ class TestStanding:
         await sql.execute("UPDATE search_queue SET lease_until = clock_timestamp() - interval '1 second'")
         await atlas.events.append("tracker.breakout", {"id": "a"})
         await planned_and_found(atlas)
+        await GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).add([Node("tag", "cats")])
         keys = KeyRing("hunting", atlas=atlas)
         await keys.settle(await keys.acquire("search"))
         await atlas.events.append("maintainer.duty", {"duty": "health", "details": {"score": 0.75}})

@@ -402,7 +402,7 @@ class TestKeepingAfterACycle:
     async def test_a_cycle_commits_and_takes_a_snapshot(self, atlas: Atlas, clock: FixedClock) -> None:
         await steps(atlas, clock)
         statistics = await run(Learner, atlas)
-        assert (statistics["commits"], statistics["snapshots"], statistics["failed_copies"]) == (1, 1, 0)
+        assert (statistics["commits"], statistics["snapshots"], statistics["failed_copies"]) == (1, 2, 0)
         known = statistics["patterns"]
         assert commits(atlas.settings.data_folder / "patterns.git") == [
             b"Learn %d and change 0 patterns\n" % known
@@ -412,7 +412,7 @@ class TestKeepingAfterACycle:
         assert len(files) == known > 0
         (snapshot,) = await archive.stored(atlas)
         kinds = [each.kind for each in await atlas.events.since(0)]
-        assert {"learner.committed", "learner.snapshot"} <= set(kinds)
+        assert {"learner.committed", "learner.snapshot", "learner.graph_snapshot"} <= set(kinds)
         assert snapshot.is_full
 
     async def test_a_cycle_that_learns_nothing_keeps_nothing(self, atlas: Atlas, clock: FixedClock) -> None:
@@ -436,17 +436,17 @@ class TestKeepingAfterACycle:
 
         monkeypatch.setattr(Vault, "list", unavailable)
         statistics = await run(Learner, atlas)
-        assert (statistics["outcome"], statistics["failed_copies"]) == ("done", 2)
+        assert (statistics["outcome"], statistics["failed_copies"]) == ("done", 3)
         assert statistics["patterns"] > 0
         failed = [each.payload for each in await atlas.events.since(0, kinds=["learner.copy_failed"])]
-        assert {each["what"] for each in failed} == {"commit", "snapshot"}
+        assert {each["what"] for each in failed} == {"commit", "snapshot", "graph_snapshot"}
         assert "no bare Git repository" in json.dumps(failed)
 
         monkeypatch.undo()
         (path / "letter").unlink()
         await steps(atlas, clock)
         statistics = await run(Learner, atlas)
-        assert (statistics["commits"], statistics["snapshots"], statistics["failed_copies"]) == (1, 1, 0)
+        assert (statistics["commits"], statistics["snapshots"], statistics["failed_copies"]) == (1, 2, 0)
 
 
 class TestHostileCopies:

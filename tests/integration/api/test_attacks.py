@@ -37,10 +37,11 @@ OTHERWISE_GUARDED = {
     ("GET", "/openapi.json"): "is the same for everybody with a key",
     ("POST", "/mcp"): "checks the scope for each tool",
     ("POST", "/federation/exchange"): "checks the cluster's token",
+    ("POST", "/federation/mirror"): "checks the cluster's token",
     ("POST", "/federation/digests"): "checks the cluster's token",
 }
 """Routes that declare no scope, and why they need none."""
-READING_BY_POST = {"/match", "/recommend"}
+READING_BY_POST = {"/match", "/recommend", "/api/v1/graph/query"}
 
 
 class Keys:
