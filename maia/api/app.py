@@ -27,6 +27,7 @@ from maia.api.context import Service
 from maia.api.engine import Engine
 from maia.api.feed import Feed
 from maia.api.gate import BoundedBody, BoundedWait, Conditional, Gate, HeadAnswered, SecureHeaders
+from maia.api.graph_communities import Communities
 from maia.api.graph_hub import GraphHub
 from maia.api.hot import Shortcut, describe
 from maia.api.learning import LearnerRuns
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from atlas.composition import Atlas
 
 _CATCHING_UP_AT_ONCE: Final = 4
+_GRAPH_WORK_AT_ONCE: Final = 2
+_GRAPH_EXPORTS_AT_ONCE: Final = 4
 _DESCRIPTION: Final = (
     "Finds videos on YouTube early, measures how fast they grow, and learns what helps. Figures that are "
     "derived, such as velocity, are Pleiades's own and not YouTube's."
@@ -81,7 +84,12 @@ def routers() -> Sequence[APIRouter]:
         discovery,
         events,
         federation,
+        graph,
+        graph_acts,
         graph_changes,
+        graph_communities,
+        graph_export,
+        graph_query,
         health,
         learning,
         metrics,
@@ -93,9 +101,10 @@ def routers() -> Sequence[APIRouter]:
     )
 
     return (
-        acting.router, discovery.router, events.router, federation.router, graph_changes.router,
-        health.router, learning.router, metrics.router, observe.router, pages.router,
-        patterns.router, sockets.router, videos.router,
+        acting.router, discovery.router, events.router, federation.router, graph.router, graph_acts.router,
+        graph_changes.router, graph_communities.router, graph_export.router, graph_query.router,
+        health.router, learning.router, metrics.router, observe.router, pages.router, patterns.router,
+        sockets.router, videos.router,
     )  # fmt: skip
 
 
@@ -133,12 +142,16 @@ def build(atlas: Atlas) -> Application:
                 federation=Federation(atlas),
                 exporter=Exporter(atlas, measuring.FAMILIES),
                 catching_up=asyncio.Semaphore(_CATCHING_UP_AT_ONCE),
+                graph_work=asyncio.Semaphore(_GRAPH_WORK_AT_ONCE),
+                communities=Communities(atlas),
+                graph_exports=asyncio.Semaphore(_GRAPH_EXPORTS_AT_ONCE),
             )
             app.state.service = service
             await stack.enter_async_context(kept_log(atlas))
             stack.push_async_callback(service.answers.close)
             stack.push_async_callback(service.learner_runs.end)
             stack.push_async_callback(service.operating.end)
+            stack.push_async_callback(service.communities.end)
             # Whoever looks first shall not wait until templates are compiled and routes prepared.
             await asyncio.to_thread(make_ready)
             _prepare_routes(app)
