@@ -151,7 +151,7 @@ async def export(
     encoder_of = _encoder_of(format_, csv_form)
     rows = 0
     async with target.writing(name) as file:
-        counting = _CountingFile(file)
+        counting = CountingFile(file)
         try:
             encoder = await asyncio.to_thread(encoder_of, counting, selection)
             async with _Writer(encoder).running() as writer:
@@ -278,7 +278,7 @@ class _Encoder(Protocol):
     def close(self) -> None: ...
 
 
-class _CountingFile:
+class CountingFile:
     """A file that counts its bytes, with the methods that Parquet's writer needs."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -381,7 +381,7 @@ def _end_of_records(buffered: bytearray) -> int:
     return end
 
 
-def _encoder_of(format_: Format, csv_form: CsvForm) -> Callable[[_CountingFile, Selection], _Encoder]:
+def _encoder_of(format_: Format, csv_form: CsvForm) -> Callable[[CountingFile, Selection], _Encoder]:
     if format_ is Format.CSV:
         return partial(_CsvEncoder, form=csv_form)
     if find_spec("pyarrow") is None:
@@ -392,7 +392,7 @@ def _encoder_of(format_: Format, csv_form: CsvForm) -> Callable[[_CountingFile, 
 class _CsvEncoder:
     """Converts the database's dialect of CSV to the product's."""
 
-    def __init__(self, file: _CountingFile, selection: Selection, form: CsvForm) -> None:
+    def __init__(self, file: CountingFile, selection: Selection, form: CsvForm) -> None:
         self._file, self._form = file, form
         columns = COLUMNS[selection.table]
         self._instants = [place for place, kind in enumerate(columns.values()) if kind == _INSTANT]
@@ -441,7 +441,7 @@ def _unlimited_fields() -> Iterator[None]:
 class _ParquetEncoder:
     """Parses the CSV with Arrow, each part as a row group; far cheaper than a Python object per value."""
 
-    def __init__(self, file: _CountingFile, selection: Selection) -> None:
+    def __init__(self, file: CountingFile, selection: Selection) -> None:
         import pyarrow as pa
         from pyarrow import parquet
 

@@ -13,7 +13,7 @@ from maia.commands.tables import print_table
 from maia.commands.terminal import AsJson, print_json, print_text, with_atlas
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from atlas.adapters.patterns import PatternsDAO
     from atlas.composition import Atlas
@@ -138,13 +138,8 @@ def snapshot(
     if as_json:
         print_json(taken)
         return
-    kind = "everything" if taken.snapshot.is_full else "what has changed"
-    print_text(f"took {taken.snapshot.name}")
-    print_text(
-        f"with {kind}: {counted(taken.patterns, 'pattern')} and {_rows(taken.evidence)} in "
-        f"{counted(taken.bytes, 'byte')}"
-        + (f"; deleted {counted(taken.deleted, 'old one')}" if taken.deleted else "")
-    )
+    what = f"{counted(taken.patterns, 'pattern')} and {_rows(taken.evidence)}"
+    print_taken(taken.snapshot, what, taken.bytes, taken.deleted)
 
 
 def snapshots(as_json: AsJson = False) -> None:
@@ -158,21 +153,12 @@ def snapshots(as_json: AsJson = False) -> None:
     found = with_atlas(look)
     if as_json:
         print_json({"snapshots": found})
-    elif found:
-        print_table(
-            ("id", "taken at", "holds"),
-            [
-                (
-                    each.id[:_ID_DIGITS],
-                    each.at,
-                    "everything" if each.base is None else f"changes since {each.base[:_ID_DIGITS]}",
-                )
-                for each in found
-            ],
-        )
-        print_text("maia patterns restore ID restores one, and all that it is based on.")
     else:
-        print_text("There is no snapshot in the vault yet: maia patterns snapshot takes one.")
+        print_snapshots(
+            found,
+            none="There is no snapshot in the vault yet: maia patterns snapshot takes one.",
+            use="maia patterns restore ID restores one, and all that it is based on.",
+        )
 
 
 def restore(
@@ -203,6 +189,33 @@ def restore(
     verified = counted(len(restored.chain), "snapshot")
     print_text(f"verified {verified}, up to {restored.chain[-1].name}")
     print_text(f"restored {_said(restored.merged)}")
+
+
+def print_taken(taken: StoredSnapshot, what: str, size: int, deleted: int) -> None:
+    """Tell of a snapshot that was taken now: what is in so many bytes, and how many old ones were deleted."""
+    kind = "everything" if taken.is_full else "what has changed"
+    print_text(f"took {taken.name}")
+    print_text(
+        f"with {kind}: {what} in {counted(size, 'byte')}"
+        + (f"; deleted {counted(deleted, 'old one')}" if deleted else "")
+    )
+
+
+def print_snapshots(found: Sequence[StoredSnapshot], *, none: str, use: str) -> None:
+    """List snapshots and tell what to do with them, or if there are none, how to take one."""
+    if not found:
+        print_text(none)
+        return
+    rows = [
+        (
+            each.id[:_ID_DIGITS],
+            each.at,
+            "everything" if each.base is None else f"changes since {each.base[:_ID_DIGITS]}",
+        )
+        for each in found
+    ]
+    print_table(("id", "taken at", "holds"), rows)
+    print_text(use)
 
 
 def _export_to_git(format_: ExportFormat | None, *, as_json: bool) -> None:

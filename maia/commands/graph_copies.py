@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from atlas.wording import counted
-from maia.commands.tables import print_table
+from maia.commands.copying import print_snapshots, print_taken
 from maia.commands.terminal import AsJson, print_json, print_text, with_atlas
 
 if TYPE_CHECKING:
     from atlas.composition import Atlas
     from maia.cycle.snapshot_chains import StoredSnapshot
     from maia.graphing.saving import Restored, Taken
-
-_ID_DIGITS: Final = 12
 
 File = Annotated[
     Path,
@@ -51,12 +49,7 @@ def snapshot(
     if as_json:
         print_json(taken)
         return
-    kind = "everything" if taken.snapshot.is_full else "what has changed"
-    print_text(f"took {taken.snapshot.name}")
-    print_text(
-        f"with {kind}: {counted(taken.atoms, 'atom')} in {counted(taken.bytes, 'byte')}"
-        + (f"; deleted {counted(taken.deleted, 'old one')}" if taken.deleted else "")
-    )
+    print_taken(taken.snapshot, counted(taken.atoms, "atom"), taken.bytes, taken.deleted)
 
 
 def snapshots(as_json: AsJson = False) -> None:
@@ -70,19 +63,12 @@ def snapshots(as_json: AsJson = False) -> None:
     found = with_atlas(look)
     if as_json:
         print_json({"snapshots": found})
-    elif found:
-        rows = [
-            (
-                each.id[:_ID_DIGITS],
-                each.at,
-                "everything" if each.base is None else f"changes since {each.base[:_ID_DIGITS]}",
-            )
-            for each in found
-        ]
-        print_table(("id", "taken at", "holds"), rows)
-        print_text("maia graph restore ID puts one in place of the graph.")
     else:
-        print_text("There is no snapshot of the graph in the vault yet: maia graph snapshot takes one.")
+        print_snapshots(
+            found,
+            none="There is no snapshot of the graph in the vault yet: maia graph snapshot takes one.",
+            use="maia graph restore ID puts one in place of the graph.",
+        )
 
 
 def restore(

@@ -15,7 +15,7 @@ from enum import StrEnum
 from functools import partial
 from importlib.util import find_spec
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 from xml.sax.saxutils import escape, quoteattr
 
@@ -25,6 +25,7 @@ from atlas.adapters.graph import FIRST, OWN, Atom, Sources, Value
 from atlas.adapters.graph_exports import GraphExportsDAO
 from atlas.composition import Atlas
 from atlas.errors import ConfigError
+from atlas.exports import CountingFile
 from atlas.extras import how_to_install
 from maia.graphing.forms import NodeForm
 from maia.graphing.naming import Named, NoSuchAtom, check_type, handle_of, name_atoms
@@ -114,7 +115,9 @@ async def export(
         )
     done = {False: 0, True: 0}
     async with AsyncExitStack() as stack:
-        files = [_Counting(await stack.enter_async_context(target.writing(name))) for target, name in targets]
+        files = [
+            CountingFile(await stack.enter_async_context(target.writing(name))) for target, name in targets
+        ]
         writer = await asyncio.to_thread(_WRITERS[format_], files)
         try:
             async for page in pages:
@@ -127,7 +130,7 @@ async def export(
             await asyncio.to_thread(writer.close)
         except BaseException:
             for file in files:
-                file.discards = True
+                file.discard_writes()
             raise
     return Exported(done[False], done[True], sum(file.bytes for file in files))
 
@@ -146,7 +149,7 @@ async def _written(
     dao: GraphExportsDAO, pages: AsyncIterator[list[Atom]], format_: Format
 ) -> AsyncGenerator[bytes, None]:
     body = BytesIO()
-    writer = _WRITERS[format_]([_Counting(body)])
+    writer = _WRITERS[format_]([CountingFile(body)])
     async for page in pages:
         atoms = await _described(dao, page)
         await asyncio.to_thread(writer.write, atoms)
@@ -254,41 +257,6 @@ def _source_names(atom: Atom) -> list[str]:
 # Writing, in a thread
 
 
-class _Counting:
-    """A file that counts its bytes, with the methods that Parquet's writer needs."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self.bytes, self.closed = file, 0, False
-        self.discards = False
-        """Set after an error, as garbage collection of Parquet's writer ends the file."""
-
-    def write(self, body: Any) -> int:
-        size = len(memoryview(body).cast("B"))
-        if not self.discards:
-            self._file.write(body)
-            self.bytes += size
-        return size
-
-    def tell(self) -> int:
-        return self.bytes
-
-    def flush(self) -> None:
-        if not self.discards:
-            self._file.flush()
-
-    def writable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        """The destination closes its file."""
-
-
 class _Writer(Protocol):
     def write(self, atoms: Sequence[ExportedAtom]) -> None: ...
 
@@ -298,7 +266,7 @@ class _Writer(Protocol):
 class _JsonLines:
     """An object for each atom, a line each; links name their ends, so that each line can be read alone."""
 
-    def __init__(self, files: Sequence[_Counting]) -> None:
+    def __init__(self, files: Sequence[CountingFile]) -> None:
         [self._file] = files
 
     def write(self, atoms: Sequence[ExportedAtom]) -> None:
@@ -348,7 +316,7 @@ class _GraphMl:
     each end. `atom` has the text form, from which everything is read back.
     """
 
-    def __init__(self, files: Sequence[_Counting]) -> None:
+    def __init__(self, files: Sequence[CountingFile]) -> None:
         [self._file] = files
         keys = "".join(
             f'  <key id="{name}" for="all" attr.name="{name}" attr.type="{kind}"/>\n'
@@ -400,7 +368,7 @@ def _data(figures: dict[str, Any]) -> str:
 class _Parquet:
     """One file for nodes and one for links, a row group for each page."""
 
-    def __init__(self, files: Sequence[_Counting]) -> None:
+    def __init__(self, files: Sequence[CountingFile]) -> None:
         import pyarrow as pa
         from pyarrow import parquet
 
@@ -445,7 +413,7 @@ def _row(exported: ExportedAtom) -> dict[str, Any]:
     }  # fmt: skip
 
 
-_WRITERS: Final[dict[Format, Callable[[Sequence[_Counting]], _Writer]]] = {
+_WRITERS: Final[dict[Format, Callable[[Sequence[CountingFile]], _Writer]]] = {
     Format.JSON: _JsonLines,
     Format.GRAPHML: _GraphMl,
     Format.PARQUET: _Parquet,
