@@ -7,6 +7,7 @@ either in the graph or named in the outbox.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +15,13 @@ from datetime import datetime
 from typing import Any, Final, Literal, Self, TypeAlias
 from uuid import UUID
 
+import numpy as np
+from numpy.typing import NDArray
+
 from atlas.adapters.dao import DAO
+from atlas.adapters.graph import OWN, Sources
+from atlas.adapters.graph_columns import ATOM_FORM, ATTENTION_FORM, GraphColumns
+from atlas.adapters.graph_loading import GraphLoadingDAO
 
 Kind: TypeAlias = Literal["video", "topic", "pattern"]
 """What has facts of its own. Everything else is there because links of these lead to it."""
@@ -193,7 +200,19 @@ class GraphFeedDAO(DAO):
         """Those of the nodes that are there by facts."""
         return {row["handle"] for row in await self._executor.fetch("graph_feeding.there", list(nodes))}
 
+    async def standing(self, atoms: Sequence[UUID]) -> dict[UUID, bool]:
+        """Those of the atoms that are known, even if gone, and whether the facts say they are there."""
+        rows = await self._executor.fetch("graph_feeding.standing", list(atoms))
+        return {row["handle"]: row["stands"] for row in rows}
+
     # Storing
+
+    async def load(self, nodes: Sequence[NodeRow], links: Sequence[LinkRow]) -> None:
+        """Add by COPY what nobody knows yet, within a page; the ends of links must be there, or among it."""
+        at_us = int(self._clock.now().timestamp() * 1_000_000)
+        columns = await asyncio.to_thread(_columns, nodes, links, at_us)
+        loading = GraphLoadingDAO(self._executor, clock=self._clock, settings=self._settings)
+        await loading.add(OWN, columns)
 
     async def add_nodes(self, nodes: Sequence[NodeRow]) -> set[UUID]:
         """Let the facts say that nodes are there; returns those of which they did not before."""
@@ -300,3 +319,27 @@ class GraphFeedDAO(DAO):
             [tag for tag in spellings if tag not in shown],
         )
         return changed
+
+
+def _columns(nodes: Sequence[NodeRow], links: Sequence[LinkRow], at_us: int) -> GraphColumns:
+    """The atoms as columns, in the order of their handles; each link was observed once."""
+    types = tuple(sorted({each.type for each in (*nodes, *links)}))
+    code_of = {type_: code for code, type_ in enumerate(types, 1)}
+    rows = np.zeros(len(nodes) + len(links), ATOM_FORM)
+    rows["handle"] = _pairs([each.handle for each in (*nodes, *links)])
+    rows["type"] = [code_of[each.type] for each in (*nodes, *links)]
+    rows["sources"], rows["weight"], rows["seen_us"] = int(Sources.FACTS), np.nan, at_us
+    observed = rows[len(nodes) :]
+    observed["arity"] = 2
+    observed["first"] = _pairs([each.first for each in links])
+    observed["second"] = _pairs([each.second for each in links])
+    for field in ("positive", "count", "pos"):
+        observed[field] = 1
+    rows = rows[np.lexsort((rows["handle"][:, 1], rows["handle"][:, 0]))]
+    named = [(each.handle, each.name) for each in nodes]
+    return GraphColumns(types, rows, named, (), np.zeros(0, ATTENTION_FORM), (), "")
+
+
+def _pairs(handles: Sequence[UUID]) -> NDArray[np.uint64]:
+    """The high and low 64 bits of handles."""
+    return np.frombuffer(b"".join([each.bytes for each in handles]), ">u8").reshape(-1, 2)

@@ -101,6 +101,11 @@ SELECT DISTINCT key::text FROM search_queue WHERE key = ANY ($1::text[]);
 SELECT id, signature, conditions, action FROM patterns
 WHERE forgotten_at IS NULL AND ($1::text[] IS NULL OR id = ANY ($1::text[])) ORDER BY id;
 
+-- name: standing
+-- Those of the atoms $1 that are known, even if gone, and whether the facts say of each what they say of something observed once.
+SELECT handle, sources & 1 = 1 AND (name IS NOT NULL OR sources & 4 <> 0 OR (pos, neg) = (1, 0)) AS stands
+FROM atoms WHERE space = 0 AND handle = ANY ($1::uuid[]);
+
 -- name: add_nodes
 -- Let the facts say, as of $1, that the nodes $2 of types $3 and names $4 are there; returns those of which they did not before.
 INSERT INTO atoms AS a (space, handle, type, name, sources, seen_at, version)

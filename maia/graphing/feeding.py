@@ -35,6 +35,8 @@ from maia.graphing.facts import (
 LOCK: Final = "graph feeder"
 PAGE: Final = 500
 """Entries that one transaction takes. It keeps the graph locked for about half a second."""
+COPIED: Final = 1_000
+"""Fewer links than these are not worth a COPY for each type of atoms."""
 _LED_TO: Final = ("agent", "category", "channel", "tag")
 """The types of nodes that are there because links of facts lead to them."""
 _KINDS: Final[tuple[Kind, ...]] = ("pattern", "topic", "video")
@@ -212,8 +214,7 @@ class _Page:
         atoms, carried = await asyncio.to_thread(_video_atoms, videos)
         topics = await self._add_topics(atoms, subjects.topics)
         patterns = await self._add_patterns(atoms, subjects.patterns)
-        appeared = await self.dao.add_nodes([*atoms.nodes.values()])
-        self.added += len(appeared) + await self.dao.add_links([*atoms.links.values()])
+        appeared = await self._add(atoms)
         await self._remove_gone(subjects, {each.id for each in videos}, topics, patterns)
         # What is new has no former links.
         known = [video for video in carried if video not in appeared]
@@ -226,6 +227,23 @@ class _Page:
             await _show(self.dao, tags, carried, ends)
         read = len(subjects.videos) + len(subjects.topics) + len(subjects.patterns)
         return Fed(read, self.added, self.removed)
+
+    async def _add(self, atoms: Atoms) -> set[UUID]:
+        """Store what isn't there; returns the handles of nodes that appeared."""
+        nodes, links = [*atoms.nodes.values()], [*atoms.links.values()]
+        fresh = set[UUID]()
+        if len(links) >= COPIED:
+            standing = await self.dao.standing([*atoms.nodes, *atoms.links])
+            new = [each for each in nodes if each.handle not in standing]
+            new_links = [each for each in links if each.handle not in standing]
+            await self.dao.load(new, new_links)
+            fresh = {each.handle for each in new}
+            self.added += len(new) + len(new_links)
+            nodes = [each for each in nodes if not standing.get(each.handle, True)]
+            links = [each for each in links if not standing.get(each.handle, True)]
+        appeared = await self.dao.add_nodes(nodes)
+        self.added += len(appeared) + await self.dao.add_links(links)
+        return appeared | fresh
 
     async def _add_topics(self, atoms: Atoms, keys: Sequence[str]) -> set[str]:
         topics = await self.dao.topics(keys) if keys else set()
