@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -19,6 +19,7 @@ from atlas.errors import UnknownCursor
 _HEADER: Final = 19
 """Bytes of a binary COPY before its first row: signature, flags, and the length of the header's extension."""
 _TRAILER: Final = 2
+_AT_ONCE: Final = 8 << 20
 _CURSOR: Final = re.compile(r"(?P<identity>[^ ]{1,200}) (?P<xid>\d{1,19})", re.ASCII)
 
 
@@ -145,3 +146,33 @@ async def copied(executor: Executor, form: np.dtype[Any], statement: str, *args:
     if len(buffer) != _HEADER + rows * form.itemsize + _TRAILER:
         raise ValueError(f"{statement} has columns that differ in length from what is read")
     return np.frombuffer(buffer, form, rows, _HEADER)
+
+
+async def streamed(
+    executor: Executor,
+    form: np.dtype[Any],
+    statement: str,
+    *args: Any,
+    take: Callable[[NDArray[Any]], Awaitable[None]],
+) -> None:
+    """Hand over such rows some at a time, so that they need not fit into memory."""
+    buffer, begin = bytearray(), _HEADER
+
+    async def hear(data: bytes) -> None:
+        nonlocal begin
+        buffer.extend(data)
+        if len(buffer) > _AT_ONCE:
+            begin = await drain()
+
+    async def drain() -> int:
+        rows = max(len(buffer) - begin, 0) // form.itemsize
+        if rows:
+            end = begin + rows * form.itemsize
+            await take(np.frombuffer(bytes(buffer[begin:end]), form))
+            del buffer[:end]
+        return begin if not rows else 0
+
+    await executor.copy_out(statement, *args, sink=hear, form="binary")
+    begin = await drain()
+    if len(buffer) != begin + _TRAILER:
+        raise ValueError(f"{statement} has columns that differ in length from what is read")

@@ -40,14 +40,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class FeedState:
-    """How far the graph has been fed.
-
-    `after` is where an unfinished rebuild goes on; `changes` are the facts that changed since links were last
-    derived.
-    """
+    """How far the graph has been fed; `changes` are the facts that changed since links were last derived."""
 
     is_whole: bool
-    after: Entry
     fed_at: datetime | None
     derived_at: datetime | None
     changes: int
@@ -134,19 +129,22 @@ class GraphFeedDAO(DAO):
         assert row is not None
         return FeedState(
             row["is_whole"],
-            Entry(row["kind"], row["key"]),
             row["fed_at"],
             row["derived_at"],
             row["changes"],
         )
 
     async def begin_rebuild(self) -> None:
-        """Let the next feeder read all facts again, from the start."""
+        """Let the next feeder compare all facts with the graph."""
         await self._executor.execute("graph_feeding.begin_rebuild")
 
-    async def note_rebuilt(self, after: Entry, *, is_whole: bool = False) -> None:
-        """Note how far a rebuild has come."""
-        await self._executor.execute("graph_feeding.note_rebuilt", after.kind, after.key, is_whole)
+    async def note_rebuilt(self) -> None:
+        """Note that the graph and the outbox together hold all facts."""
+        await self._executor.execute("graph_feeding.note_rebuilt")
+
+    async def forget_waiting(self) -> None:
+        """Empty the outbox, as a rebuild does; entries of unfinished transactions stay."""
+        await self._executor.execute("graph_feeding.forget_waiting")
 
     async def note_fed(self, changes: int) -> None:
         """Note that facts were taken over now, and how many of them changed the graph."""
@@ -172,11 +170,6 @@ class GraphFeedDAO(DAO):
         """Take entries out of the outbox, from one on, in their order."""
         rows = await self._executor.fetch("graph_feeding.take", start.kind, start.key, limit)
         return [Entry(*row) for row in rows]
-
-    async def names(self, kind: Kind, after: str, limit: int) -> list[str]:
-        """The names of all things of a kind, stored or only in the graph, after one of them."""
-        rows = await self._executor.fetch(f"graph_feeding.{kind}_names", after, limit)
-        return [row["name"] for row in rows]
 
     async def nodes(self, type_: str, after: str, limit: int) -> list[str]:
         """The names, after one of them, of nodes of a type."""

@@ -1,17 +1,21 @@
 -- Feeding the knowledge graph with the facts of videos, topics and patterns. All of it runs under the graph's lock, in space 0.
 
 -- name: state
--- Whether the graph and the outbox hold all facts, how far a rebuild has come, when links were last derived, and how many facts
--- have changed since.
-SELECT is_whole, kind, key, fed_at, derived_at, changes FROM graph_state;
+-- Whether the graph and the outbox hold all facts, when links were last derived, and how many facts have changed since.
+SELECT is_whole, fed_at, derived_at, changes FROM graph_state;
 
 -- name: begin_rebuild
--- Let a rebuild begin from the start.
-UPDATE graph_state SET is_whole = false, kind = '', key = '';
+-- The graph and the outbox may lack facts, so that all must be compared.
+UPDATE graph_state SET is_whole = false;
 
 -- name: note_rebuilt
--- The rebuild has come past the kind $1 and key $2, or to the end if $3.
-UPDATE graph_state SET kind = $1, key = $2, is_whole = $3;
+-- The graph and the outbox together hold all facts.
+UPDATE graph_state SET is_whole = true;
+
+-- name: forget_waiting
+-- Delete the entries of the outbox, without those that other transactions have locked: these have changed something that can't be
+-- seen yet.
+DELETE FROM graph_outbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM graph_outbox FOR UPDATE SKIP LOCKED));
 
 -- name: note_fed
 -- Facts were taken over at $1, of which $2 changed.
@@ -44,33 +48,6 @@ WITH taken AS (
     RETURNING kind, key
 )
 SELECT DISTINCT kind, key FROM taken ORDER BY kind, key;
-
--- name: video_names
--- At most $2 ids, after $1, of videos that are stored or in the graph.
-SELECT id AS name FROM (
-    (SELECT id FROM videos WHERE id > $1 ORDER BY id LIMIT $2)
-    UNION
-    (SELECT name FROM atoms WHERE space = 0 AND type = 'video' AND sources > 0 AND name > $1 ORDER BY name LIMIT $2)
-) AS either (id)
-ORDER BY id COLLATE "C" LIMIT $2;
-
--- name: topic_names
--- At most $2 keys, after $1, of topics that are queued or in the graph.
-SELECT key AS name FROM (
-    (SELECT DISTINCT key::text FROM search_queue WHERE key > $1 ORDER BY key LIMIT $2)
-    UNION
-    (SELECT name FROM atoms WHERE space = 0 AND type = 'topic' AND sources > 0 AND name > $1 ORDER BY name LIMIT $2)
-) AS either (key)
-ORDER BY key COLLATE "C" LIMIT $2;
-
--- name: pattern_names
--- At most $2 ids, after $1, of patterns that are known or in the graph.
-SELECT id AS name FROM (
-    (SELECT id FROM patterns WHERE forgotten_at IS NULL AND id > $1 ORDER BY id LIMIT $2)
-    UNION
-    (SELECT name FROM atoms WHERE space = 0 AND type = 'pattern' AND sources > 0 AND name > $1 ORDER BY name LIMIT $2)
-) AS either (id)
-ORDER BY id COLLATE "C" LIMIT $2;
 
 -- name: node_names
 -- At most $3 nodes of type $1, after the name $2.

@@ -132,7 +132,7 @@ WHERE ctid >= format('(%s,0)', $3::bigint)::tid AND ctid < format('(%s,0)', $4::
 
 -- name: drop_changes
 -- Delete those changes. The graph lacks them from now on, so that it must be rebuilt.
-WITH lacking AS (UPDATE graph_state SET is_whole = false, kind = '', key = '')
+WITH lacking AS (UPDATE graph_state SET is_whole = false)
 DELETE FROM graph_outbox
 WHERE ctid >= format('(%s,0)', $3::bigint)::tid AND ctid < format('(%s,0)', $4::bigint)::tid
     AND at < least($1::timestamptz, $2::timestamptz);

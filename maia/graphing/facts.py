@@ -48,19 +48,28 @@ class Atoms:
         self.links[handle] = LinkRow(handle, type_, first, second)
 
 
+def ends_of(video: VideoFacts, tags: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """The links that a video has, by their types, and the types and names of the nodes at their ends.
+
+    `tags` are the keys of its tags.
+    """
+    yield "uploaded_by", "channel", video.channel_id
+    if video.category_id is not None:
+        yield "inherits", "category", str(video.category_id)
+    for arm in video.arms:
+        yield "found_by", "agent", f"hunter:{arm}"
+    for topic in video.topics:
+        yield "found_by", "topic", topic
+    for tag in tags:
+        yield "tagged", "tag", tag
+
+
 def add_video(atoms: Atoms, video: VideoFacts) -> dict[str, str]:
     """Add what is known of a video; returns its tags by their keys, as it spells them."""
     subject = atoms.node("video", video.id)
-    atoms.link("uploaded_by", subject, atoms.node("channel", video.channel_id))
-    if video.category_id is not None:
-        atoms.link("inherits", subject, atoms.node("category", str(video.category_id)))
-    for arm in video.arms:
-        atoms.link("found_by", subject, atoms.node("agent", f"hunter:{arm}"))
-    for topic in video.topics:
-        atoms.link("found_by", subject, atoms.node("topic", topic))
     carried = spellings(video.tags)
-    for key in carried:
-        atoms.link("tagged", subject, atoms.node("tag", key))
+    for link, type_, name in ends_of(video, carried):
+        atoms.link(link, subject, atoms.node(type_, name))
     return carried
 
 

@@ -12,16 +12,19 @@ stays as it is, but for videos and channels that were erased.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from functools import partial
+from typing import Final, TypeAlias, TypeVar
 from uuid import UUID
 
 from atlas.adapters.graph import node_handle
+from atlas.adapters.graph_auditing import GraphAuditDAO
 from atlas.adapters.graph_feeding import Entry, GraphFeedDAO, Kind, NodeRow, VideoFacts
 from atlas.composition import Atlas
 from atlas.conflicts import retry_conflicts
 from atlas.tags import spellings
+from maia.graphing.auditing import audit
 from maia.graphing.facts import (
     PATTERN_LINKS,
     TOPIC_LINKS,
@@ -37,9 +40,12 @@ PAGE: Final = 500
 """Entries that one transaction takes. It keeps the graph locked for about half a second."""
 COPIED: Final = 1_000
 """Fewer links than these are not worth a COPY for each type of atoms."""
-_LED_TO: Final = ("agent", "category", "channel", "tag")
-"""The types of nodes that are there because links of facts lead to them."""
-_KINDS: Final[tuple[Kind, ...]] = ("pattern", "topic", "video")
+MANY: Final = 10_000
+_SHARE: Final = 0.25
+"""So large a share of all facts, and so many, changed: then these are compared instead of read page by page."""
+_LARGER: Final = 8
+"""A rebuild's pages are so much larger: that is faster, and keeps the graph locked for some two seconds."""
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +79,8 @@ async def feed(atlas: Atlas, on_progress: OnFed = _ignore, *, page: int = PAGE) 
     async with atlas.db.only_one(LOCK) as is_only:
         if not is_only:
             return Fed(is_alone=False)
-        feeder = _Feeder(_dao(atlas), on_progress, page)
-        if not (await feeder.dao.state()).is_whole:
+        feeder = _Feeder(atlas, on_progress, page)
+        if not (await feeder.dao.state()).is_whole or await feeder.is_flooded():
             await feeder.rebuild()
         return await feeder.feed()
 
@@ -84,14 +90,9 @@ async def rebuild(atlas: Atlas, on_progress: OnFed = _ignore, *, page: int = PAG
     async with atlas.db.only_one(LOCK) as is_only:
         if not is_only:
             return Fed(is_alone=False)
-        feeder = _Feeder(_dao(atlas), on_progress, page)
-        await feeder.dao.begin_rebuild()
+        feeder = _Feeder(atlas, on_progress, page)
         await feeder.rebuild()
         return await feeder.feed()
-
-
-def _dao(atlas: Atlas) -> GraphFeedDAO:
-    return GraphFeedDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
 
 
 @dataclass(slots=True)
@@ -114,14 +115,23 @@ class _Subjects:
 class _Feeder:
     """Takes over facts, with counts of what it did so far."""
 
-    def __init__(self, dao: GraphFeedDAO, on_progress: OnFed, page: int) -> None:
-        self.dao, self.on_progress, self.page_size = dao, on_progress, page
+    def __init__(self, atlas: Atlas, on_progress: OnFed, page: int) -> None:
+        self.on_progress, self.page_size = on_progress, page
+        self.dao = GraphFeedDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+        self.auditing = GraphAuditDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         self.read = self.added = self.removed = self.total = 0
+        self.again = 0
+        """How many things were read a second time, because they differed."""
         self.has_rebuilt = False
         self._named: dict[str, set[tuple[str, str]]] | None = None
         """What each pattern names, whether it is there or not."""
 
     # The outbox
+
+    async def is_flooded(self) -> bool:
+        """Whether so much changed that comparing everything takes less time."""
+        waiting = await self.dao.waiting()
+        return waiting >= MANY and waiting >= _SHARE * await self.dao.count_facts()
 
     async def feed(self) -> Fed:
         self.total = self.read + await self.dao.waiting()
@@ -131,7 +141,8 @@ class _Feeder:
                 with attempt:
                     start, is_last, counts = await self._feed_page(start)
             self._count(counts)
-        return Fed(self.read, self.added, self.removed, self.has_rebuilt)
+        read = self.read - self.again
+        return Fed(read, self.added, self.removed, self.has_rebuilt)
 
     async def _feed_page(self, start: Entry) -> tuple[Entry, bool, Fed]:
         """The last entry of the page, whether there are no more, and what was done."""
@@ -144,47 +155,59 @@ class _Feeder:
     # Everything
 
     async def rebuild(self) -> None:
-        self.has_rebuilt, self.total = True, await self.dao.count_facts()
-        state = await self.dao.state()
-        reached = state.after
-        for kind in _KINDS:
-            if reached.kind <= kind:
-                await self._rebuild(kind, reached.key if reached.kind == kind else "")
-        for type_ in _LED_TO:
-            await self._tidy(type_)
-        await self.dao.note_rebuilt(Entry(), is_whole=True)
+        """Take over the facts of all that differ from the graph.
 
-    async def _rebuild(self, kind: Kind, after: str) -> None:
-        names = [after]
-        while names:
-            names = await self.dao.names(kind, names[-1], self.page_size)
-            if names:
-                async for attempt in retry_conflicts():
-                    with attempt:
-                        counts = await self._rebuild_page(kind, names)
-                self._count(counts)
+        What the outbox names is compared, too: it is forgotten, but the graph isn't whole until the end.
+        """
+        self.has_rebuilt, self.total = True, await self.dao.count_facts()
+        async with self.dao.transaction() as dao:
+            await dao.begin_rebuild()
+            await dao.forget_waiting()
+        found = await audit(self.dao, self.auditing, self._on_compared)
+        self.total += len(found.videos) + len(found.topics) + len(found.patterns)
+        named: dict[Kind, list[str]]
+        named = {"video": found.videos, "topic": found.topics, "pattern": found.patterns}
+        for kind, names in named.items():
+            for some in _batches(names, self.page_size * _LARGER):
+                await self._count_retried(partial(self._rebuild_page, kind, some))
+        for nodes in _batches(found.unsupported, self.page_size):
+            await self._count_retried(partial(self._drop, nodes))
+        await self._show_tags()
+        await self.dao.note_rebuilt()
+
+    def _on_compared(self, read: int) -> None:
+        self.read = read
+        self.on_progress(read, max(self.total, read))
+
+    async def _count_retried(self, work: Callable[[], Awaitable[Fed]]) -> None:
+        async for attempt in retry_conflicts():
+            with attempt:
+                counts = await work()
+        self._count(counts)
 
     async def _rebuild_page(self, kind: Kind, names: Sequence[str]) -> Fed:
         async with self.dao.page() as dao:
             subjects = _Subjects.of(Entry(kind, name) for name in names)
             counts = await _Page(self, dao, shows_tags=False).store(subjects)
-            await dao.note_rebuilt(Entry(kind, names[-1]))
             await dao.note_fed(counts.changed)
+        self.again += counts.read
         return counts
 
-    async def _tidy(self, type_: str) -> None:
-        """Drop nodes of a type that nothing leads to any more, and see how tags are shown."""
+    async def _drop(self, nodes: Sequence[UUID]) -> Fed:
+        """Drop those of the nodes that nothing leads to."""
+        async with self.dao.page() as dao:
+            gone = await dao.drop_unsupported(nodes)
+            await dao.note_fed(gone)
+        return Fed(removed=gone)
+
+    async def _show_tags(self) -> None:
+        """See how all tags are shown."""
         names = [""]
-        while names:
-            names = await self.dao.nodes(type_, names[-1], self.page_size)
-            nodes = {node_handle(type_, name): name for name in names}
+        while names := await self.dao.nodes("tag", names[-1], self.page_size * _LARGER):
             async for attempt in retry_conflicts():
                 with attempt:
                     async with self.dao.page() as dao:
-                        gone = await dao.drop_unsupported(list(nodes))
-                        if type_ == "tag":
-                            await _show(dao, nodes, {})
-            self._count(Fed(removed=gone))
+                        await _show(dao, [node_handle("tag", name) for name in names], {})
 
     # What patterns name
 
@@ -199,6 +222,11 @@ class _Feeder:
         self.added += counts.added
         self.removed += counts.removed
         self.on_progress(self.read, max(self.total, self.read))
+
+
+def _batches(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 class _Page:

@@ -1,0 +1,223 @@
+"""Finding whose facts the graph doesn't have as they are stored: everything is compared, at one moment.
+
+The links of a video, topic or pattern are compared by their number and the sum of their handles, which are
+hashes: so only nodes are held in memory, and links stream by. That takes about 150 bytes a node and 500 a
+video. Who differs is only named here: whoever takes over their facts reads these anew, so that it doesn't
+matter what changes meanwhile, and naming too many would do no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import chain
+from typing import Any, Final
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atlas.adapters.graph_auditing import GraphAuditDAO
+from atlas.adapters.graph_feeding import GraphFeedDAO, VideoFacts
+from atlas.tags import spellings
+from maia.graph.arrays import NO_ATOM, Int64s, UInt64s
+from maia.graphing.facts import PATTERN_LINKS, TOPIC_LINKS, VIDEO_LINKS, ends_of, named_by
+
+_SUBJECTS: Final = ("pattern", "topic", "video")
+_LED_TO: Final = ("agent", "category", "channel", "tag")
+_TYPES: Final = (*_SUBJECTS, *_LED_TO)
+_LINKS: Final = tuple({*VIDEO_LINKS, *TOPIC_LINKS, *PATTERN_LINKS})
+_AT_ONCE: Final = 2_000
+_MOST_REMEMBERED: Final = 500_000
+_NODES_A_PART: Final = 500_000
+"""Of so many nodes, the links are read within the time that a statement may take."""
+_OF_LINK: Final = {type_: b"l" + type_.encode() + b"\0" for type_ in _LINKS}
+
+_Named = tuple[str, str]
+"""The type and the name of a node."""
+_Subject = tuple[_Named, Sequence[tuple[str, _Named]]]
+"""A node, and its links: their types, and the nodes at their ends."""
+
+
+@dataclass(slots=True)
+class Differing:
+    """Whose facts differ, by name, and nodes that the facts say are there but that nothing leads to."""
+
+    videos: list[str] = field(default_factory=list)
+    topics: list[str] = field(default_factory=list)
+    patterns: list[str] = field(default_factory=list)
+    unsupported: list[UUID] = field(default_factory=list)
+
+    def add(self, type_: str, name: str) -> None:
+        """Name something that differs."""
+        {"video": self.videos, "topic": self.topics, "pattern": self.patterns}[type_].append(name)
+
+
+async def audit(feed: GraphFeedDAO, audit: GraphAuditDAO, on_read: Callable[[int], None]) -> Differing:
+    """Compare all facts with the graph. `on_read` is told after some how many things were compared so far."""
+    async with audit.one_moment() as dao:
+        facts, hashes = feed.joining(dao), _Hashes()
+        graph = _Graph(await dao.nodes(_TYPES))
+        await dao.links(_LINKS, graph.take, 1 + len(graph.keys) // _NODES_A_PART)
+        differing, read, ids = Differing(), 0, [""]
+        while ids := await dao.videos(ids[-1], _AT_ONCE):
+            videos = await facts.videos(ids)
+            await asyncio.to_thread(_compare_videos, graph, hashes, videos, differing)
+            on_read(read := read + len(ids))
+        topics = await dao.topics()
+        await asyncio.to_thread(_compare_topics, graph, hashes, topics, differing)
+        patterns = {each.id: named_by(each) for each in await facts.patterns()}
+        await asyncio.to_thread(_compare_patterns, graph, hashes, patterns, differing)
+        for named in await dao.names(graph.unseen(_SUBJECTS)):
+            differing.add(*named)
+        differing.unsupported = graph.unseen(_LED_TO, standing=True)
+        on_read(read + len(topics) + len(patterns))
+        return differing
+
+
+class _Hashes:
+    """Handles as bytes. Those of what many lead to are remembered."""
+
+    def __init__(self) -> None:
+        self._known: dict[_Named, bytes] = {}
+
+    def node(self, named: _Named) -> bytes:
+        found = self._known.get(named)
+        if found is None:
+            type_, name = named
+            found = sha256(b"n" + type_.encode() + b"\0" + name.encode()).digest()[:16]
+            if len(self._known) >= _MOST_REMEMBERED:
+                self._known.clear()
+            if type_ not in _SUBJECTS:
+                self._known[named] = found
+        return found
+
+    @staticmethod
+    def link(type_: str, first: bytes, second: bytes) -> bytes:
+        return sha256(_OF_LINK[type_] + first + second).digest()[:16]
+
+
+class _Graph:
+    """The nodes of the graph in the order of their handles, what begins at them, and which of them are seen.
+
+    Places are found by the high halves of the handles. Should two ever share one, then the second isn't found,
+    and what leads to it is taken over again.
+    """
+
+    def __init__(self, nodes: NDArray[Any]) -> None:
+        handles = nodes["handle"].astype(np.uint64)
+        order = np.argsort(handles[:, 0], kind="stable")
+        self.keys, self.lows = (np.ascontiguousarray(handles[order, column]) for column in (0, 1))
+        self.type_of, self.stands = nodes["type"][order].astype(np.int16), nodes["stands"][order]
+        self.seen = np.zeros(len(order), bool)
+        self.sums = np.zeros((3, len(order)), np.uint64)
+        """How many links begin at each, and the sums of the high and the low halves of their handles."""
+
+    def places(self, handles: UInt64s) -> Int64s:
+        """Where nodes are, NO_ATOM for those that aren't there."""
+        if not len(self.keys):
+            return np.full(len(handles), NO_ATOM, np.int64)
+        found = np.minimum(np.searchsorted(self.keys, handles[:, 0]), len(self.keys) - 1)
+        same = (self.keys[found] == handles[:, 0]) & (self.lows[found] == handles[:, 1])
+        return np.where(same, found, NO_ATOM)
+
+    def take(self, links: NDArray[Any]) -> None:
+        """Add links to the sums of where they begin."""
+        places = self.places(links["first"].astype(np.uint64))
+        here = places != NO_ATOM
+        counted = _counted(links["handle"][here].astype(np.uint64))
+        for sums, column in zip(self.sums, counted.T, strict=True):
+            np.add.at(sums, places[here], np.ascontiguousarray(column))
+
+    def unseen(self, types: Sequence[str], *, standing: bool = False) -> list[UUID]:
+        """The nodes of some types that were not seen, only those that the facts say are there if `standing`."""
+        codes = [_TYPES.index(each) + 1 for each in types]
+        wanted = np.isin(self.type_of, codes) & ~self.seen & (self.stands | (not standing))
+        places = np.flatnonzero(wanted)
+        pairs = zip(self.keys[places].tolist(), self.lows[places].tolist(), strict=True)
+        return [UUID(int=high << 64 | low) for high, low in pairs]
+
+    def differ(self, subjects: Sequence[_Subject], hashes: _Hashes) -> list[str]:
+        """See these subjects and what they lead to; returns the names of those that are not so in the graph."""
+        heads = [hashes.node(subject) for subject, _ in subjects]
+        ends = [[hashes.node(end) for _, end in links] for _, links in subjects]
+        handles = [
+            hashes.link(type_, head, end)
+            for head, (_, links), its in zip(heads, subjects, ends, strict=True)
+            for (type_, _), end in zip(links, its, strict=True)
+        ]
+        counts = np.array([len(each) for each in ends], np.int64)
+        wanted = _sums(_counted(_pairs(handles)), counts)
+        places, there = self._see(heads)
+        _, ends_there = self._see(list(chain.from_iterable(ends)))
+        absent = _sums((~ends_there).astype(np.uint64).reshape(-1, 1), counts)[:, 0]
+        same = there & (absent == 0)
+        same[there] &= (self.sums[:, places[there]].T == wanted[there]).all(axis=1)
+        return [subjects[nth][0][1] for nth in np.flatnonzero(~same).tolist()]
+
+    def is_kept(self, handle: bytes) -> bool:
+        """Whether something that was seen before leads to a node that the graph has."""
+        [place] = self.places(_pairs([handle])).tolist()
+        return place != NO_ATOM and bool(self.seen[place])
+
+    def _see(self, handles: Sequence[bytes]) -> tuple[Int64s, NDArray[np.bool_]]:
+        """Where nodes are, and whether the facts say that they are there."""
+        places = self.places(_pairs(handles))
+        here = places != NO_ATOM
+        self.seen[places[here]] = True
+        stands = here.copy()
+        stands[here] = self.stands[places[here]]
+        return places, stands
+
+
+def _compare_videos(
+    graph: _Graph, hashes: _Hashes, videos: Sequence[VideoFacts], differing: Differing
+) -> None:
+    subjects = [
+        (("video", each.id), [(link, (type_, name)) for link, type_, name in ends_of(each, spellings(each.tags))])
+        for each in videos
+    ]
+    differing.videos += graph.differ(subjects, hashes)
+
+
+def _compare_topics(graph: _Graph, hashes: _Hashes, keys: Sequence[str], differing: Differing) -> None:
+    """Tags that the graph lacks bring their topics' links along when they appear."""
+    subjects = [
+        (("topic", key), [("inherits", tag)] if graph.is_kept(hashes.node(tag)) else [])
+        for key in keys
+        for tag in [("tag", key)]
+    ]
+    differing.topics += graph.differ(subjects, hashes)
+
+
+def _compare_patterns(
+    graph: _Graph, hashes: _Hashes, named: dict[str, set[_Named]], differing: Differing
+) -> None:
+    """The same; but agents are there because patterns tell of them."""
+    subjects = [
+        (
+            ("pattern", id_),
+            [("evidence_for", end) for end in ends if end[0] == "agent" or graph.is_kept(hashes.node(end))],
+        )
+        for id_, ends in named.items()
+    ]
+    differing.patterns += graph.differ(subjects, hashes)
+
+
+def _pairs(handles: Sequence[bytes]) -> UInt64s:
+    return np.frombuffer(b"".join(handles), ">u8").reshape(-1, 2).astype(np.uint64)
+
+
+def _counted(handles: UInt64s) -> UInt64s:
+    """A column of ones, and those of the handles."""
+    return np.concatenate([np.ones((len(handles), 1), np.uint64), handles], axis=1)
+
+
+def _sums(rows: UInt64s, counts: Int64s) -> UInt64s:
+    """The sums of so many rows each, modulo 2^64."""
+    totals = np.zeros((len(rows) + 1, rows.shape[1]), np.uint64)
+    np.cumsum(rows, axis=0, out=totals[1:])
+    ends = np.cumsum(counts)
+    return totals[ends] - totals[ends - counts]
