@@ -16,6 +16,9 @@ from hashlib import sha256
 from typing import Any, Final, Self, TypeAlias
 from uuid import UUID
 
+# The class of handles that come from the database, too. It is made eight times as fast as its parent.
+from asyncpg.pgproto import pgproto
+
 from atlas.adapters.dao import DAO, json_text
 from atlas.errors import DataRefused
 from atlas.queries import clean_text
@@ -48,13 +51,13 @@ class Sources(IntFlag):
 @lru_cache(50_000)
 def node_handle(type: str, name: str) -> UUID:  # noqa: A002 - AtomSpace's word
     """The handle of a node, the same in every database, as the function of this name in SQL says."""
-    return UUID(bytes=sha256(b"n" + type.encode() + b"\0" + name.encode()).digest()[:16])
+    return pgproto.UUID(sha256(b"n" + type.encode() + b"\0" + name.encode()).digest()[:16])
 
 
 def link_handle(type: str, outgoing: Sequence[UUID]) -> UUID:  # noqa: A002 - AtomSpace's word
     """The handle of a link whose outgoing set is in its final order, as SQL's function of this name says."""
     ends = b"".join([each.bytes for each in outgoing])
-    return UUID(bytes=sha256(b"l" + type.encode() + b"\0" + ends).digest()[:16])
+    return pgproto.UUID(sha256(b"l" + type.encode() + b"\0" + ends).digest()[:16])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any, Final, Self
 from uuid import UUID
 
-import numpy as np
 from numpy.typing import NDArray
 
 from atlas.adapters.dao import DAO
 from atlas.adapters.graph_columns import UUID_FORM, copied, row_form, streamed
 
 NODE_FORM: Final = row_form(handle=UUID_FORM, type=">i2", stands="?")
-LINK_FORM: Final = row_form(handle=UUID_FORM, first=UUID_FORM)
+LINK_FORM: Final = row_form(handle=UUID_FORM, first=UUID_FORM, stands="?")
 _LAST: Final = (1 << 128) - 1
 
 
@@ -30,22 +30,23 @@ class GraphAuditDAO(DAO):
             yield dao
 
     async def nodes(self, types: Sequence[str]) -> NDArray[Any]:
-        """All nodes: `handle`, `type`, a place in `types` counted from 1, or 0, and `stands`, by the facts."""
+        """All nodes: `handle`, `type`, a place in `types` from 1 on, or 0, and `stands`, by the facts."""
         return await copied(self._executor, NODE_FORM, "graph_auditing.nodes", list(types))
 
     async def links(self, types: Sequence[str], take: Callable[[NDArray[Any]], None], parts: int = 1) -> None:
-        """Hand over the links that stand by the facts, with `handle` and `first`, in no order, some at a time.
+        """Hand over the links that the facts say are there, some at a time, in no order.
 
-        `take` is called in another thread. No statement reads more than one of the parts.
+        They have `handle`, `first`, where they begin, and `stands`, whether they have the evidence of facts.
+        `take` is called in another thread. Each of the parts is read by a statement of its own.
         """
 
         async def hear(rows: NDArray[Any]) -> None:
             await asyncio.to_thread(take, rows)
 
         bounds = [(_LAST + 1) * nth // parts for nth in range(parts + 1)]
-        for low, high in zip(bounds, bounds[1:], strict=False):
-            handles = UUID(int=low), UUID(int=high - 1)
-            await streamed(self._executor, LINK_FORM, "graph_auditing.links", list(types), *handles, take=hear)
+        for low, high in pairwise(bounds):
+            args = list(types), UUID(int=low), UUID(int=high - 1)
+            await streamed(self._executor, LINK_FORM, "graph_auditing.links", *args, take=hear)
 
     async def names(self, nodes: Sequence[UUID]) -> list[tuple[str, str]]:
         """The types and names of nodes."""

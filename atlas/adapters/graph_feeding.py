@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias
 from uuid import UUID
 
 import numpy as np
@@ -70,8 +70,7 @@ class PatternFacts:
     action: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class NodeRow:
+class NodeRow(NamedTuple):
     """A node to store."""
 
     handle: UUID
@@ -79,8 +78,7 @@ class NodeRow:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class LinkRow:
+class LinkRow(NamedTuple):
     """A link of two to store."""
 
     handle: UUID
@@ -316,11 +314,12 @@ class GraphFeedDAO(DAO):
 
 def _columns(nodes: Sequence[NodeRow], links: Sequence[LinkRow], at_us: int) -> GraphColumns:
     """The atoms as columns, in the order of their handles; each link was observed once."""
-    types = tuple(sorted({each.type for each in (*nodes, *links)}))
+    atoms: list[NodeRow | LinkRow] = [*nodes, *links]
+    types = tuple(sorted({each.type for each in atoms}))
     code_of = {type_: code for code, type_ in enumerate(types, 1)}
-    rows = np.zeros(len(nodes) + len(links), ATOM_FORM)
-    rows["handle"] = _pairs([each.handle for each in (*nodes, *links)])
-    rows["type"] = [code_of[each.type] for each in (*nodes, *links)]
+    rows = np.zeros(len(atoms), ATOM_FORM)
+    rows["handle"] = _pairs([each.handle for each in atoms])
+    rows["type"] = [code_of[each.type] for each in atoms]
     rows["sources"], rows["weight"], rows["seen_us"] = int(Sources.FACTS), np.nan, at_us
     observed = rows[len(nodes) :]
     observed["arity"] = 2

@@ -6,12 +6,11 @@ SELECT handle, coalesce(array_position($1::text[], type), 0)::smallint, sources 
 FROM atoms WHERE space = 0 AND name IS NOT NULL AND sources > 0;
 
 -- name: links
--- The links of the types $1 that the facts say are there, observed once unless people observed them, and where they begin; those with
--- handles from $2 to $3.
-SELECT handle, outgoing[1]
+-- The links of the types $1 that the facts say are there, with handles from $2 to $3: where they begin, and whether they were observed
+-- once, or by people.
+SELECT handle, outgoing[1], sources & 4 <> 0 OR (pos, neg) = (1, 0)
 FROM atoms
-WHERE space = 0 AND type = ANY ($1::text[]) AND handle BETWEEN $2::uuid AND $3::uuid AND sources & 1 = 1
-    AND (sources & 4 <> 0 OR (pos, neg) = (1, 0));
+WHERE space = 0 AND type = ANY ($1::text[]) AND handle BETWEEN $2::uuid AND $3::uuid AND sources & 1 = 1;
 
 -- name: names
 -- The types and names of those of the atoms $1 that are nodes.

@@ -33,6 +33,8 @@ _AT_ONCE: Final = 2_000
 _MOST_REMEMBERED: Final = 500_000
 _NODES_A_PART: Final = 500_000
 """Of so many nodes, the links are read within the time that a statement may take."""
+_WRONG: Final = 1 << 32
+"""More links than begin anywhere."""
 _OF_LINK: Final = {type_: b"l" + type_.encode() + b"\0" for type_ in _LINKS}
 
 _Named = tuple[str, str]
@@ -100,7 +102,7 @@ class _Hashes:
 
 
 class _Graph:
-    """The nodes of the graph in the order of their handles, what begins at them, and which of them are seen.
+    """The nodes of the graph in the order of their handles, what begins at them, and which were seen.
 
     Places are found by the high halves of the handles. Should two ever share one, then the second isn't found,
     and what leads to it is taken over again.
@@ -113,7 +115,7 @@ class _Graph:
         self.type_of, self.stands = nodes["type"][order].astype(np.int16), nodes["stands"][order]
         self.seen = np.zeros(len(order), bool)
         self.sums = np.zeros((3, len(order)), np.uint64)
-        """How many links begin at each, and the sums of the high and the low halves of their handles."""
+        """How many links begin at each, and the sums of both halves of their handles, modulo 2^64."""
 
     def places(self, handles: UInt64s) -> Int64s:
         """Where nodes are, NO_ATOM for those that aren't there."""
@@ -124,15 +126,16 @@ class _Graph:
         return np.where(same, found, NO_ATOM)
 
     def take(self, links: NDArray[Any]) -> None:
-        """Add links to the sums of where they begin."""
+        """Add links to the sums of where they begin; those that don't stand so that no sum is right."""
         places = self.places(links["first"].astype(np.uint64))
         here = places != NO_ATOM
         counted = _counted(links["handle"][here].astype(np.uint64))
+        counted[~links["stands"][here], 0] = _WRONG
         for sums, column in zip(self.sums, counted.T, strict=True):
             np.add.at(sums, places[here], np.ascontiguousarray(column))
 
     def unseen(self, types: Sequence[str], *, standing: bool = False) -> list[UUID]:
-        """The nodes of some types that were not seen, only those that the facts say are there if `standing`."""
+        """The nodes of some types that were not seen; only those that the facts name if `standing`."""
         codes = [_TYPES.index(each) + 1 for each in types]
         wanted = np.isin(self.type_of, codes) & ~self.seen & (self.stands | (not standing))
         places = np.flatnonzero(wanted)
@@ -140,7 +143,7 @@ class _Graph:
         return [UUID(int=high << 64 | low) for high, low in pairs]
 
     def differ(self, subjects: Sequence[_Subject], hashes: _Hashes) -> list[str]:
-        """See these subjects and what they lead to; returns the names of those that are not so in the graph."""
+        """See these subjects and what they lead to; returns the names of those that differ in the graph."""
         heads = [hashes.node(subject) for subject, _ in subjects]
         ends = [[hashes.node(end) for _, end in links] for _, links in subjects]
         handles = [
@@ -154,7 +157,7 @@ class _Graph:
         _, ends_there = self._see(list(chain.from_iterable(ends)))
         absent = _sums((~ends_there).astype(np.uint64).reshape(-1, 1), counts)[:, 0]
         same = there & (absent == 0)
-        same[there] &= (self.sums[:, places[there]].T == wanted[there]).all(axis=1)
+        same[there] &= (wanted[there] == self.sums[:, places[there]].T).all(axis=1)
         return [subjects[nth][0][1] for nth in np.flatnonzero(~same).tolist()]
 
     def is_kept(self, handle: bytes) -> bool:
@@ -176,7 +179,10 @@ def _compare_videos(
     graph: _Graph, hashes: _Hashes, videos: Sequence[VideoFacts], differing: Differing
 ) -> None:
     subjects = [
-        (("video", each.id), [(link, (type_, name)) for link, type_, name in ends_of(each, spellings(each.tags))])
+        (
+            ("video", each.id),
+            [(link, (type_, name)) for link, type_, name in ends_of(each, spellings(each.tags))],
+        )
         for each in videos
     ]
     differing.videos += graph.differ(subjects, hashes)
@@ -220,4 +226,5 @@ def _sums(rows: UInt64s, counts: Int64s) -> UInt64s:
     totals = np.zeros((len(rows) + 1, rows.shape[1]), np.uint64)
     np.cumsum(rows, axis=0, out=totals[1:])
     ends = np.cumsum(counts)
-    return totals[ends] - totals[ends - counts]
+    sums: UInt64s = totals[ends] - totals[ends - counts]
+    return sums

@@ -20,7 +20,7 @@ from uuid import UUID
 
 from atlas.adapters.graph import node_handle
 from atlas.adapters.graph_auditing import GraphAuditDAO
-from atlas.adapters.graph_feeding import Entry, GraphFeedDAO, Kind, NodeRow, VideoFacts
+from atlas.adapters.graph_feeding import Entry, GraphFeedDAO, Kind, LinkRow, NodeRow, VideoFacts
 from atlas.composition import Atlas
 from atlas.conflicts import retry_conflicts
 from atlas.tags import spellings
@@ -42,10 +42,11 @@ COPIED: Final = 1_000
 """Fewer links than these are not worth a COPY for each type of atoms."""
 MANY: Final = 10_000
 _SHARE: Final = 0.25
-"""So large a share of all facts, and so many, changed: then these are compared instead of read page by page."""
+"""If at least so many changed, and such a share of all facts, everything is compared instead."""
 _LARGER: Final = 8
 """A rebuild's pages are so much larger: that is faster, and keeps the graph locked for some two seconds."""
 _T = TypeVar("_T")
+_Row = TypeVar("_Row", NodeRow, LinkRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,13 +263,11 @@ class _Page:
         fresh = set[UUID]()
         if len(links) >= COPIED:
             standing = await self.dao.standing([*atoms.nodes, *atoms.links])
-            new = [each for each in nodes if each.handle not in standing]
-            new_links = [each for each in links if each.handle not in standing]
-            await self.dao.load(new, new_links)
-            fresh = {each.handle for each in new}
-            self.added += len(new) + len(new_links)
-            nodes = [each for each in nodes if not standing.get(each.handle, True)]
-            links = [each for each in links if not standing.get(each.handle, True)]
+            nodes, new_nodes = await asyncio.to_thread(_to_store, nodes, standing)
+            links, new_links = await asyncio.to_thread(_to_store, links, standing)
+            await self.dao.load(new_nodes, new_links)
+            fresh = {each.handle for each in new_nodes}
+            self.added += len(new_nodes) + len(new_links)
         appeared = await self.dao.add_nodes(nodes)
         self.added += len(appeared) + await self.dao.add_links(links)
         return appeared | fresh
@@ -305,12 +304,7 @@ class _Page:
         keys = topics | {each.name for each in appeared if each.type in ("tag", "topic")}
         named, new = await self.feeder.named(self.dao), {(each.type, each.name) for each in appeared}
         ids = patterns | {id_ for id_, things in named.items() if not things.isdisjoint(new)}
-        atoms = Atoms()
-        for key in sorted(keys):
-            atoms.link("inherits", node_handle("topic", key), node_handle("tag", key))
-        for id_ in sorted(ids):
-            for thing in sorted(named[id_]):
-                atoms.link("evidence_for", node_handle("pattern", id_), node_handle(*thing))
+        atoms = await asyncio.to_thread(_connections, keys, {id_: named[id_] for id_ in ids})
         ends = {end for link in atoms.links.values() for end in (link.first, link.second)}
         there = await self.dao.there(sorted(ends)) if ends else set()
         links = [link for link in atoms.links.values() if {link.first, link.second} <= there]
@@ -323,6 +317,23 @@ class _Page:
             if subjects:
                 dropped, _ = await self.dao.drop_others(subjects, types, links)
                 self.removed += dropped
+
+
+def _to_store(atoms: Sequence[_Row], standing: Mapping[UUID, bool]) -> tuple[list[_Row], list[_Row]]:
+    """The atoms that are known, but don't stand, and those that are new."""
+    lacking = [each for each in atoms if not standing.get(each.handle, True)]
+    return lacking, [each for each in atoms if each.handle not in standing]
+
+
+def _connections(keys: Iterable[str], named: Mapping[str, Iterable[tuple[str, str]]]) -> Atoms:
+    """Links of topics with tags of their name, and of patterns with what they name."""
+    atoms = Atoms()
+    for key in keys:
+        atoms.link("inherits", node_handle("topic", key), node_handle("tag", key))
+    for id_, things in named.items():
+        for thing in things:
+            atoms.link("evidence_for", node_handle("pattern", id_), node_handle(*thing))
+    return atoms
 
 
 def _video_atoms(videos: Sequence[VideoFacts]) -> tuple[Atoms, dict[UUID, dict[str, str]]]:

@@ -18,6 +18,7 @@ from atlas.adapters.retention import RULES, RetentionDAO
 from atlas.composition import Atlas
 from atlas.testing import NOON
 from maia.cycle.agent import run
+from maia.graphing import feeding
 from maia.graphing.feeding import LOCK, feed, rebuild
 from maia.learner.cycle import Learner
 from tests.graph_facts import PATTERN, SOURCE, TOPIC, VIDEO, links
@@ -84,6 +85,44 @@ async def test_feeding_takes_over_what_is_named_once(filled: Atlas, sql: Any) ->
     again = await rebuild(filled)
     assert (again.changed, again.rebuilt) == (0, True)
     assert await graph_of(sql) == before
+
+
+DAMAGES = (
+    "SELECT remove_atoms(0::smallint, ARRAY[node_handle('video', 'v1')], 1, now())",
+    "SELECT remove_atoms(0::smallint, ARRAY[node_handle('tag', 'jazz')], 1, now())",
+    "SELECT remove_atoms(0::smallint, ARRAY[node_handle('topic', 'lo fi')], 1, now())",
+    "SELECT remove_atoms(0::smallint, array_agg(handle), 1, now()) FROM atoms WHERE type = 'evidence_for'",
+    "UPDATE atoms SET pos = 7, neg = 2, positive = 7, count = 9 WHERE type = 'uploaded_by'",
+    "UPDATE atoms SET sources = 2 WHERE type IN ('tag', 'agent') AND sources > 0",
+    "UPDATE atoms SET sources = 2 WHERE type = 'tagged' AND sources > 0",
+    "UPDATE atom_values SET texts = '{nobody}'",
+    "DELETE FROM atom_values",
+)
+
+
+async def facts_of(sql: Any) -> list[Any]:
+    return [(*row[:9], row[9] & int(Sources.FACTS), *row[10:]) for row in await graph_of(sql)]
+
+
+async def test_a_rebuild_mends_whatever_is_wrong(filled: Atlas, sql: Any) -> None:
+    await feed(filled)
+    dao = GraphDAO(filled.db, clock=filled.clock, settings=filled.settings)
+    before = await facts_of(sql)
+    for damage in DAMAGES:
+        await sql.execute(damage)
+        assert await facts_of(sql) != before
+        await rebuild(filled)
+        assert await facts_of(sql) == before, damage
+    video, jazz, bogus = Node("video", "v1"), Node("tag", "jazz"), Node("tag", "bogus")
+    wrong = [
+        Link("tagged", (video, bogus)), Link("uploaded_by", (video, Node("channel", "UC9"))),
+        Link("tagged", (Node("video", "unknown"), jazz), Evidence(1)), Node("tag", "alone"),
+        Link("inherits", (Node("topic", "unknown"), jazz), Evidence(1)), Node("pattern", "2".zfill(32)),
+    ]  # fmt: skip
+    await dao.add(wrong, Sources.FACTS)
+    await rebuild(filled)
+    assert await facts_of(sql) == before
+    assert (await rebuild(filled)).changed == 0
 
 
 class Crash(Exception):
@@ -221,8 +260,12 @@ async def _same_from_nothing(atlas: Atlas, sql: Any) -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_any_history_ends_with_the_graph_that_a_rebuild_makes(
-    atlas: Atlas, sql: Any, seed: int
+    atlas: Atlas, sql: Any, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if seed == 1:
+        # Everything by COPY, and a few changes are many.
+        monkeypatch.setattr(feeding, "COPIED", 1)
+        monkeypatch.setattr(feeding, "MANY", 3)
     for part in range(4):
         history = History(atlas, sql, random.Random(seed * 100 + part))
         for _ in range(history.chance.randint(10, 40)):
