@@ -104,8 +104,8 @@ class _Hashes:
 class _Graph:
     """The nodes of the graph in the order of their handles, what begins at them, and which were seen.
 
-    Places are found by the high halves of the handles. Should two ever share one, then the second isn't found,
-    and what leads to it is taken over again.
+    Places are found by the high halves of the handles. Should two ever share one, the second isn't found, and
+    what leads to it is taken over again.
     """
 
     def __init__(self, nodes: NDArray[Any]) -> None:
@@ -126,7 +126,7 @@ class _Graph:
         return np.where(same, found, NO_ATOM)
 
     def take(self, links: NDArray[Any]) -> None:
-        """Add links to the sums of where they begin; those that don't stand so that no sum is right."""
+        """Add links to the sums of where they begin; those that don't stand make a sum wrong."""
         places = self.places(links["first"].astype(np.uint64))
         here = places != NO_ATOM
         counted = _counted(links["handle"][here].astype(np.uint64))

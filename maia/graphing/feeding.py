@@ -1,12 +1,13 @@
 """Feeding the graph with facts: what the outbox names, page by page, or everything.
 
 Facts are a function of the stored videos, topics and patterns. What a page names is read anew and compared
-with the graph, so that a page may be taken twice, and in any order. A rebuild does the same with all names
-that are stored or in the graph, so that it ends with the same graph, whatever was there before.
+with the graph, so that a page may be taken twice, and in any order. A rebuild finds out by comparison whose
+facts differ, and takes these over by larger pages, so that it ends with the same graph, whatever was there
+before. So does a feeder that finds the outbox flooded.
 
 Only one feeder works at a time. A page is one transaction that also deletes its entries from the outbox, so
-that a feeder may end anywhere; a rebuild goes on where the last one ended. What people and other sites say
-stays as it is, but for videos and channels that were erased.
+that a feeder may end anywhere; a rebuild that was cut off leaves less to do to the next. What people and
+other sites say stays as it is, but for videos and channels that were erased.
 """
 
 from __future__ import annotations
