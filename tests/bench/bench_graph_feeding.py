@@ -29,6 +29,7 @@ from tests.bench.servers import Bed, bed, settings_of
 VIDEOS, PAGE, ROUNDS = 20_000, 50, 5
 STORED = 4_000
 ERASED = 500
+ADDED = 5_000
 TRIGGERED = ("videos", "video_sources", "search_queue")
 
 
@@ -107,7 +108,8 @@ async def measured(server: Bed, count: int) -> AsyncIterator[Figure]:
         async for figure in _storing(meter, dao, clips(STORED)):
             yield figure
         await sql.execute("TRUNCATE videos, channels, graph_outbox CASCADE")
-        await _store(dao, tagged(clips(count)), 1_000)
+        videos = tagged(clips(count + ADDED))
+        await _store(dao, videos[:count], 1_000)
         spent = await meter.cpu_s(lambda: feed(atlas))
         atoms = await sql.fetchval("SELECT count(*) FROM atoms")
         yield Figure("atoms in the graph", atoms, "")
@@ -115,6 +117,9 @@ async def measured(server: Bed, count: int) -> AsyncIterator[Figure]:
         await sql.execute("VACUUM ANALYZE atoms, incoming")
         spent = await meter.cpu_s(lambda: rebuild(atlas))
         yield Figure("CPU of a video rebuilt, nothing changed", spent * 1e6 / count, "µs")
+        await _store(dao, videos[count:], 1_000)
+        spent = await meter.cpu_s(lambda: feed(atlas))
+        yield Figure("CPU of a video fed into that graph", spent * 1e6 / ADDED, "µs")
         for what in ("derived for the first time", "derived, nothing changed"):
             spent = await meter.cpu_s(lambda: derive(atlas))
             yield Figure(f"CPU of a video's links {what}", spent * 1e6 / count, "µs")

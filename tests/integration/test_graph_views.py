@@ -229,7 +229,7 @@ def ordered(text: str) -> str:
     return str(node_handle(type_, name))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edges=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=4, max_size=16))
 def test_paths_are_as_short_as_in_a_search_of_all(
     views_on_runner: OnRunner, edges: list[tuple[int, int]]
