@@ -169,11 +169,6 @@ class GraphFeedDAO(DAO):
         rows = await self._executor.fetch("graph_feeding.take", start.kind, start.key, limit)
         return [Entry(*row) for row in rows]
 
-    async def nodes(self, type_: str, after: str, limit: int) -> list[str]:
-        """The names, after one of them, of nodes of a type."""
-        rows = await self._executor.fetch("graph_feeding.node_names", type_, after, limit)
-        return [row["name"] for row in rows]
-
     async def videos(self, ids: Sequence[str]) -> list[VideoFacts]:
         """The facts of those of the videos that are stored."""
         return [VideoFacts(*row) for row in await self._executor.fetch("graph_feeding.videos", list(ids))]
@@ -289,6 +284,14 @@ class GraphFeedDAO(DAO):
         return gone
 
     # How tags are shown
+
+    async def shown(self) -> dict[UUID, str]:
+        """How tags are shown that are not shown as they are called."""
+        return {tag: text for tag, text in await self._executor.fetch("graph_feeding.shown")}
+
+    async def tagged_by_people(self) -> set[UUID]:
+        """The tags that others than the facts say are on videos."""
+        return {row["tag"] for row in await self._executor.fetch("graph_feeding.tagged_by_people")}
 
     async def carriers(self, tags: Sequence[UUID]) -> list[Carried]:
         """Those of the tags that are there by facts, with the first few videos that carry them."""

@@ -49,11 +49,6 @@ WITH taken AS (
 )
 SELECT DISTINCT kind, key FROM taken ORDER BY kind, key;
 
--- name: node_names
--- At most $3 nodes of type $1, after the name $2.
-SELECT name FROM atoms
-WHERE space = 0 AND type = $1 AND sources > 0 AND name > $2 ORDER BY name LIMIT $3;
-
 -- name: videos
 -- What is known of the videos $1.
 SELECT v.id, v.channel_id, v.category_id, v.tags, coalesce(met.arms, '{}') AS arms,
@@ -190,6 +185,14 @@ SELECT count(*) FROM withdraw_atoms($1::uuid[], 3, $2::timestamptz);
 -- name: there
 -- Those of the nodes $1 that are there by facts.
 SELECT handle FROM atoms WHERE space = 0 AND handle = ANY ($1::uuid[]) AND sources & 1 = 1;
+
+-- name: shown
+-- How tags are shown that are not shown as they are called.
+SELECT handle, texts[1] FROM atom_values WHERE space = 0 AND key = 'shown';
+
+-- name: tagged_by_people
+-- The tags of links by which others than the facts say that they are on videos.
+SELECT DISTINCT outgoing[2] AS tag FROM atoms WHERE space = 0 AND type = 'tagged' AND sources > 0 AND sources & 1 = 0;
 
 -- name: carriers
 -- Those of the tags $1 that are there by facts, with the first $2 videos that carry each, by the handles of the links.

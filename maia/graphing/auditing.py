@@ -24,6 +24,7 @@ from atlas.adapters.graph_feeding import GraphFeedDAO, VideoFacts
 from atlas.tags import spellings
 from maia.graph.arrays import NO_ATOM, Int64s, UInt64s
 from maia.graphing.facts import PATTERN_LINKS, TOPIC_LINKS, VIDEO_LINKS, ends_of, named_by
+from maia.graphing.spelled import Spelled
 
 _SUBJECTS: Final = ("pattern", "topic", "video")
 _LED_TO: Final = ("agent", "category", "channel", "tag")
@@ -51,6 +52,8 @@ class Differing:
     topics: list[str] = field(default_factory=list)
     patterns: list[str] = field(default_factory=list)
     unsupported: list[UUID] = field(default_factory=list)
+    spelled: Spelled = field(default_factory=Spelled)
+    """How all videos spell their tags."""
 
     def add(self, type_: str, name: str) -> None:
         """Name something that differs."""
@@ -101,6 +104,29 @@ class _Hashes:
         return sha256(_OF_LINK[type_] + first + second).digest()[:16]
 
 
+@dataclass(frozen=True, slots=True)
+class _Hashed:
+    """The handles of subjects, and of their links with the ends of these, one after the other."""
+
+    heads: UInt64s
+    links: UInt64s
+    ends: UInt64s
+    counts: Int64s
+    """How many links each subject has."""
+
+    @classmethod
+    def of(cls, subjects: Sequence[_Subject], hashes: _Hashes) -> _Hashed:
+        heads = [hashes.node(subject) for subject, _ in subjects]
+        ends = [[hashes.node(end) for _, end in links] for _, links in subjects]
+        handles = [
+            hashes.link(type_, head, end)
+            for head, (_, links), its in zip(heads, subjects, ends, strict=True)
+            for (type_, _), end in zip(links, its, strict=True)
+        ]
+        counts = np.array([len(each) for each in ends], np.int64)
+        return cls(_pairs(heads), _pairs(handles), _pairs(list(chain.from_iterable(ends))), counts)
+
+
 class _Graph:
     """The nodes of the graph in the order of their handles, what begins at them, and which were seen.
 
@@ -142,32 +168,25 @@ class _Graph:
         pairs = zip(self.keys[places].tolist(), self.lows[places].tolist(), strict=True)
         return [UUID(int=high << 64 | low) for high, low in pairs]
 
-    def differ(self, subjects: Sequence[_Subject], hashes: _Hashes) -> list[str]:
-        """See these subjects and what they lead to; returns the names of those that differ in the graph."""
-        heads = [hashes.node(subject) for subject, _ in subjects]
-        ends = [[hashes.node(end) for _, end in links] for _, links in subjects]
-        handles = [
-            hashes.link(type_, head, end)
-            for head, (_, links), its in zip(heads, subjects, ends, strict=True)
-            for (type_, _), end in zip(links, its, strict=True)
-        ]
-        counts = np.array([len(each) for each in ends], np.int64)
-        wanted = _sums(_counted(_pairs(handles)), counts)
-        places, there = self._see(heads)
-        _, ends_there = self._see(list(chain.from_iterable(ends)))
-        absent = _sums((~ends_there).astype(np.uint64).reshape(-1, 1), counts)[:, 0]
+    def differ(self, hashed: _Hashed) -> NDArray[np.bool_]:
+        """See these subjects and what they lead to; returns which of them the graph has otherwise."""
+        wanted = _sums(_counted(hashed.links), hashed.counts)
+        places, there = self._see(hashed.heads)
+        _, ends_there = self._see(hashed.ends)
+        absent = _sums((~ends_there).astype(np.uint64).reshape(-1, 1), hashed.counts)[:, 0]
         same = there & (absent == 0)
         same[there] &= (wanted[there] == self.sums[:, places[there]].T).all(axis=1)
-        return [subjects[nth][0][1] for nth in np.flatnonzero(~same).tolist()]
+        differing: NDArray[np.bool_] = ~same
+        return differing
 
     def is_kept(self, handle: bytes) -> bool:
         """Whether something that was seen before leads to a node that the graph has."""
         [place] = self.places(_pairs([handle])).tolist()
         return place != NO_ATOM and bool(self.seen[place])
 
-    def _see(self, handles: Sequence[bytes]) -> tuple[Int64s, NDArray[np.bool_]]:
+    def _see(self, handles: UInt64s) -> tuple[Int64s, NDArray[np.bool_]]:
         """Where nodes are, and whether the facts say that they are there."""
-        places = self.places(_pairs(handles))
+        places = self.places(handles)
         here = places != NO_ATOM
         self.seen[places[here]] = True
         stands = here.copy()
@@ -178,14 +197,20 @@ class _Graph:
 def _compare_videos(
     graph: _Graph, hashes: _Hashes, videos: Sequence[VideoFacts], differing: Differing
 ) -> None:
+    carried = [spellings(each.tags) for each in videos]
     subjects = [
-        (
-            ("video", each.id),
-            [(link, (type_, name)) for link, type_, name in ends_of(each, spellings(each.tags))],
-        )
-        for each in videos
+        (("video", video.id), [(link, (type_, name)) for link, type_, name in ends_of(video, tags)])
+        for video, tags in zip(videos, carried, strict=True)
     ]
-    differing.videos += graph.differ(subjects, hashes)
+    hashed = _Hashed.of(subjects, hashes)
+    for nth in np.flatnonzero(graph.differ(hashed)).tolist():
+        differing.videos.append(videos[nth].id)
+    tagged = [type_ == "tagged" for _, links in subjects for type_, _ in links]
+    differing.spelled.add(
+        list(chain.from_iterable(carried)),
+        list(chain.from_iterable(each.values() for each in carried)),
+        hashed.links[np.array(tagged, bool), 0],
+    )
 
 
 def _compare_topics(graph: _Graph, hashes: _Hashes, keys: Sequence[str], differing: Differing) -> None:
@@ -195,7 +220,8 @@ def _compare_topics(graph: _Graph, hashes: _Hashes, keys: Sequence[str], differi
         for key in keys
         for tag in [("tag", key)]
     ]
-    differing.topics += graph.differ(subjects, hashes)
+    for nth in np.flatnonzero(graph.differ(_Hashed.of(subjects, hashes))).tolist():
+        differing.topics.append(keys[nth])
 
 
 def _compare_patterns(
@@ -209,7 +235,8 @@ def _compare_patterns(
         )
         for id_, ends in named.items()
     ]
-    differing.patterns += graph.differ(subjects, hashes)
+    for nth in np.flatnonzero(graph.differ(_Hashed.of(subjects, hashes))).tolist():
+        differing.patterns.append(subjects[nth][0][1])
 
 
 def _pairs(handles: Sequence[bytes]) -> UInt64s:

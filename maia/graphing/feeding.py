@@ -35,6 +35,7 @@ from maia.graphing.facts import (
     named_by,
     shown_spelling,
 )
+from maia.graphing.spelled import Spelled
 
 LOCK: Final = "graph feeder"
 PAGE: Final = 500
@@ -174,7 +175,7 @@ class _Feeder:
                 await self._count_retried(partial(self._rebuild_page, kind, some))
         for nodes in _batches(found.unsupported, self.page_size):
             await self._count_retried(partial(self._drop, nodes))
-        await self._show_tags()
+        await self._show_tags(found.spelled)
         await self.dao.note_rebuilt()
 
     def _on_compared(self, read: int) -> None:
@@ -202,14 +203,21 @@ class _Feeder:
             await dao.note_fed(gone)
         return Fed(removed=gone)
 
-    async def _show_tags(self) -> None:
-        """See how all tags are shown."""
-        names = [""]
-        while names := await self.dao.nodes("tag", names[-1], self.page_size * _LARGER):
+    async def _show_tags(self, spelled: Spelled) -> None:
+        """Show tags as videos spell them; those that people put on videos, too, have other carriers."""
+        shown, peoples = await self.dao.shown(), await self.dao.tagged_by_people()
+        differing = await asyncio.to_thread(_shown_otherwise, spelled, shown, peoples)
+        for some in _batches(differing, self.page_size * _LARGER):
             async for attempt in retry_conflicts():
                 with attempt:
                     async with self.dao.page() as dao:
-                        await _show(dao, [node_handle("tag", name) for name in names], {})
+                        there = await dao.there([tag for tag, _ in some])
+                        await dao.show({tag: spelling for tag, spelling in some if tag in there})
+        for tags in _batches(sorted(peoples), self.page_size):
+            async for attempt in retry_conflicts():
+                with attempt:
+                    async with self.dao.page() as dao:
+                        await _show(dao, tags, {})
 
     # What patterns name
 
@@ -224,6 +232,14 @@ class _Feeder:
         self.added += counts.added
         self.removed += counts.removed
         self.on_progress(self.read, max(self.total, self.read))
+
+
+def _shown_otherwise(
+    spelled: Spelled, shown: Mapping[UUID, str], but: Collection[UUID]
+) -> list[tuple[UUID, str | None]]:
+    """Tags with how they are to be shown, of those that are shown in another way, but for some."""
+    tags = ((node_handle("tag", tag), spelling) for tag, spelling in spelled.shown())
+    return [(tag, spelling) for tag, spelling in tags if shown.get(tag) != spelling and tag not in but]
 
 
 def _batches(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

@@ -1,0 +1,58 @@
+"""How tags are shown: as most of the first few videos that carry each spell it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atlas.adapters.graph_feeding import CARRIERS
+from maia.graphing.facts import shown_spelling
+
+_ROW: Final = np.dtype([("tag", np.int32), ("link", np.uint64), ("spelling", np.int32)])
+_MOST_LOOSE: Final = 2_000_000
+
+
+class Spelled:
+    """Collects how videos spell their tags.
+
+    Holds up to five rows of 16 bytes for each tag, and each tag and each spelling once. Carriers are ordered
+    by the high halves of the handles of their links.
+    """
+
+    def __init__(self) -> None:
+        self._tags: dict[str, int] = {}
+        self._spellings: dict[str, int] = {}
+        self._parts: list[NDArray[np.void]] = []
+        self._loose = 0
+
+    def add(self, tags: Sequence[str], spellings: Sequence[str], links: NDArray[np.uint64]) -> None:
+        """Add carried tags, how they are spelled, and the high halves of the handles of their links."""
+        rows = np.zeros(len(tags), _ROW)
+        rows["tag"] = [self._tags.setdefault(each, len(self._tags)) for each in tags]
+        rows["spelling"] = [self._spellings.setdefault(each, len(self._spellings)) for each in spellings]
+        rows["link"] = links
+        self._parts.append(rows)
+        self._loose += len(rows)
+        if self._loose > _MOST_LOOSE:
+            self._parts, self._loose = [self._first()], 0
+
+    def shown(self) -> Iterator[tuple[str, str | None]]:
+        """Each tag, and how it is shown; None if as it is called."""
+        first, texts = self._first(), list(self._spellings)
+        spelled = [texts[each] for each in first["spelling"].tolist()]
+        counts = np.bincount(first["tag"], minlength=len(self._tags))
+        end = 0
+        for tag, count in zip(self._tags, counts.tolist(), strict=True):
+            begin, end = end, end + count
+            yield tag, shown_spelling(tag, spelled[begin:end])
+
+    def _first(self) -> NDArray[np.void]:
+        """The rows of the first carriers of each tag, by tags."""
+        rows = np.concatenate([np.zeros(0, _ROW), *self._parts])
+        rows = rows[np.lexsort((rows["link"], rows["tag"]))]
+        tags = rows["tag"]
+        begins = np.searchsorted(tags, tags)
+        return rows[np.arange(len(rows)) - begins < CARRIERS]
