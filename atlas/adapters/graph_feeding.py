@@ -287,7 +287,8 @@ class GraphFeedDAO(DAO):
 
     async def shown(self) -> dict[UUID, str]:
         """How tags are shown that are not shown as they are called."""
-        return {tag: text for tag, text in await self._executor.fetch("graph_feeding.shown")}
+        rows = await self._executor.fetch("graph_feeding.shown")
+        return {row["handle"]: row["shown"] for row in rows}
 
     async def tagged_by_people(self) -> set[UUID]:
         """The tags that others than the facts say are on videos."""

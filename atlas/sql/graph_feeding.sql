@@ -188,7 +188,7 @@ SELECT handle FROM atoms WHERE space = 0 AND handle = ANY ($1::uuid[]) AND sourc
 
 -- name: shown
 -- How tags are shown that are not shown as they are called.
-SELECT handle, texts[1] FROM atom_values WHERE space = 0 AND key = 'shown';
+SELECT handle, texts[1] AS shown FROM atom_values WHERE space = 0 AND key = 'shown';
 
 -- name: tagged_by_people
 -- The tags of links by which others than the facts say that they are on videos.
