@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -87,7 +88,8 @@ class GraphLoadingDAO(DAO):
 
 
 async def _copy(executor: Executor, space: int, columns: GraphColumns, now_us: int) -> None:
-    for batch in _batches(space, columns, now_us):
+    batches = _batches(space, columns, now_us)
+    while (batch := await asyncio.to_thread(next, batches, None)) is not None:
         for part in batch.parts():
             await executor.copy_in(part.table, part.columns, _stream(part))
 

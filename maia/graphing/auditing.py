@@ -31,7 +31,7 @@ _LED_TO: Final = ("agent", "category", "channel", "tag")
 _TYPES: Final = (*_SUBJECTS, *_LED_TO)
 _LINKS: Final = tuple({*VIDEO_LINKS, *TOPIC_LINKS, *PATTERN_LINKS})
 _AT_ONCE: Final = 2_000
-_MOST_REMEMBERED: Final = 500_000
+_MOST_REMEMBERED: Final = 200_000
 _NODES_A_PART: Final = 500_000
 """Of so many nodes, the links are read within the time that a statement may take."""
 _WRONG: Final = 1 << 32

@@ -12,7 +12,7 @@ from atlas.adapters.graph_feeding import CARRIERS
 from maia.graphing.facts import shown_spelling
 
 _ROW: Final = np.dtype([("tag", np.int32), ("link", np.uint64), ("spelling", np.int32)])
-_MOST_LOOSE: Final = 2_000_000
+_MOST_LOOSE: Final = 500_000
 
 
 class Spelled:
