@@ -126,6 +126,7 @@ class _Feeder:
         self.again = 0
         """How many things were read a second time, because they differed."""
         self.has_rebuilt = False
+        self._topics: set[str] | None = None
         self._named: dict[str, set[tuple[str, str]]] | None = None
         """What each pattern names, whether it is there or not."""
 
@@ -218,6 +219,13 @@ class _Feeder:
                 with attempt:
                     async with self.dao.page() as dao:
                         await _show(dao, tags, {})
+
+    async def known_topics(self, dao: GraphFeedDAO, fresh: Collection[str]) -> set[str]:
+        """The keys of topics with these. Those that came since link themselves with tags that are there."""
+        if self._topics is None:
+            self._topics = set(await self.auditing.joining(dao).topics())
+        self._topics.update(fresh)
+        return self._topics
 
     # What patterns name
 
@@ -318,7 +326,9 @@ class _Page:
 
     async def _connect(self, appeared: Sequence[NodeRow], topics: set[str], patterns: set[str]) -> None:
         """Link topics with tags of their name, and patterns with what they name, where that is there."""
-        keys = topics | {each.name for each in appeared if each.type in ("tag", "topic")}
+        known = await self.feeder.known_topics(self.dao, topics)
+        keys = topics | {each.name for each in appeared if each.type == "topic"}
+        keys |= known & {each.name for each in appeared if each.type == "tag"}
         named, new = await self.feeder.named(self.dao), {(each.type, each.name) for each in appeared}
         ids = patterns | {id_ for id_, things in named.items() if not things.isdisjoint(new)}
         atoms = await asyncio.to_thread(_connections, keys, {id_: named[id_] for id_ in ids})
