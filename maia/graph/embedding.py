@@ -16,17 +16,22 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Final
+from hashlib import sha256
+from typing import Final, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg, sparse
 
-from maia.graph.arrays import NO_ATOM, Float32s, Float64s, GraphArrays, Int64s, UInt64s, places_of
+from maia.graph.arrays import NO_ATOM, Float32s, Float64s, GraphArrays, Int64s, UInt64s, keys_of, places_of
 
 DIMENSIONS: Final = 256
 SMALLEST, LARGEST = 64, 256
 NAMED: Final = ("tag", "topic", "concept")
 """Types of nodes whose names are words that people read."""
+
+MOST_FEATURES: Final = 100_000
+"""Of more tags and words, those that most channels have are the features: a kilobyte each."""
 
 _NO_DIRECTIONS: Final = np.zeros((0, 0), np.float32)
 _WORD = re.compile(r"\w+")
@@ -34,6 +39,7 @@ _OVERSAMPLED = 16
 _POWER_STEPS = 4
 _NODE_ROWS = 16_384
 """So many nodes are projected at once."""
+_Real = TypeVar("_Real", np.float16, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +75,14 @@ RECIPE: Final = Recipe()
 class Basis:
     """What was learnt: the features and their directions.
 
-    `tags` are handles in ascending order, and `words` are in alphabetical order; these are the features, in
-    this order. `rarity` weighs each of them, `unseen` all others, and `directions`, of shape (features,
-    dimensions), projects.
+    `tags` and `words` are handles in ascending order; these are the features, in this order. A word has the
+    handle of a node of the type `word` with its name, so that a basis tells nobody's words. `rarity` weighs
+    each feature, `unseen` all others, and `directions`, of shape (features, dimensions), projects.
     """
 
     recipe: Recipe
     tags: UInt64s
-    words: tuple[str, ...]
+    words: UInt64s
     rarity: Float32s
     unseen: float
     directions: Float32s
@@ -97,7 +103,7 @@ class Embeddings:
 def build_embeddings(graph: GraphArrays, recipe: Recipe = RECIPE, *, seed: int = 0) -> Embeddings:
     """Learn a basis from all videos, and embed all nodes in it. Equal arguments give equal vectors."""
     nodes = np.flatnonzero(np.diff(graph.outgoing_starts) == 0)
-    basis = _learnt(graph, recipe, seed)
+    basis = learn_basis(graph, recipe, seed=seed)
     return Embeddings(graph.handles[nodes], project(graph, basis, nodes), basis)
 
 
@@ -118,9 +124,24 @@ def extended(graph: GraphArrays, embeddings: Embeddings, changed: Collection[int
 
 def project(graph: GraphArrays, basis: Basis, places: Int64s) -> Float32s:
     """The vectors of some nodes of a graph on a basis, shape (places, dimensions); ValueError for links."""
+    return _projected(graph, basis, places, np.float32)
+
+
+def project_halves(graph: GraphArrays, basis: Basis, places: Int64s) -> NDArray[np.float16]:
+    """What `project` returns, in 16 bits and half the memory."""
+    return _projected(graph, basis, places, np.float16)
+
+
+def drawn(own: Float32s, channels: Float32s, recipe: Recipe) -> Float32s:
+    """The vectors of videos, of length 1: those of their bags, drawn towards those of their channels."""
+    pull = np.float32(recipe.pull)
+    return _unit((1 - pull) * own + pull * channels)
+
+
+def _projected(graph: GraphArrays, basis: Basis, places: Int64s, form: type[_Real]) -> NDArray[_Real]:
     if (np.diff(graph.outgoing_starts)[places] > 0).any():
         raise ValueError("only nodes have vectors, and there are links among the places")
-    return _Projection(graph, basis).vectors(np.asarray(places, np.int64))
+    return _Projection(graph, basis).vectors(np.asarray(places, np.int64), form)
 
 
 class _Projection:
@@ -132,21 +153,20 @@ class _Projection:
         self.uploads = _incidence(graph, "uploaded_by")
         self.any = _links_of_two(graph)
 
-    def vectors(self, places: Int64s) -> Float32s:
-        vectors = np.zeros((len(places), self.basis.recipe.dimensions), np.float32)
+    def vectors(self, places: Int64s, form: type[_Real]) -> NDArray[_Real]:
+        vectors = np.zeros((len(places), self.basis.recipe.dimensions), form)
         has_bag = self.bags.has_bag[places]
-        vectors[has_bag] = self._own(places[has_bag])
+        rows = np.flatnonzero(has_bag)
+        for begin in range(0, len(rows), _NODE_ROWS):
+            some = rows[begin : begin + _NODE_ROWS]
+            vectors[some] = self._own(places[some])
         vectors[~has_bag] = self._means(self.any, places[~has_bag])
         self._pull(places, vectors)
         return vectors
 
     def _own(self, places: Int64s) -> Float32s:
         """The projections of bags, of length 1 each."""
-        parts = [
-            _unit(self.bags.features(places[begin : begin + _NODE_ROWS], self.basis) @ self.basis.directions)
-            for begin in range(0, len(places), _NODE_ROWS)
-        ]
-        return np.concatenate([np.zeros((0, self.basis.recipe.dimensions), np.float32), *parts])
+        return _unit(self.bags.features(places, self.basis) @ self.basis.directions)
 
     def _means(self, links: sparse.csr_array, places: Int64s) -> Float32s:
         """The means of the bags that places are linked to, of length 1 each."""
@@ -160,7 +180,7 @@ class _Projection:
             total += by_column[:, some] @ self._own(some)
         return _unit(total)
 
-    def _pull(self, places: Int64s, vectors: Float32s) -> None:
+    def _pull(self, places: Int64s, vectors: NDArray[_Real]) -> None:
         """Draw videos towards their channels, in place."""
         of_videos = self.uploads[places].tocsr()
         videos = np.flatnonzero(np.diff(of_videos.indptr))
@@ -168,10 +188,10 @@ class _Projection:
             return
         channels, nth = np.unique(of_videos.indices[of_videos.indptr[videos]], return_inverse=True)
         means = self._means(self.uploads.T.tocsr(), channels.astype(np.int64))
-        pull = np.float32(self.basis.recipe.pull)
         for begin in range(0, len(videos), _NODE_ROWS):
             some = videos[begin : begin + _NODE_ROWS]
-            vectors[some] = _unit((1 - pull) * vectors[some] + pull * means[nth[begin : begin + _NODE_ROWS]])
+            of_channels = means[nth[begin : begin + _NODE_ROWS]]
+            vectors[some] = drawn(vectors[some].astype(np.float32), of_channels, self.basis.recipe)
 
 
 class _Bags:
@@ -193,13 +213,12 @@ class _Bags:
         others don't tell as much.
         """
         bags, texts = _narrowed(self.texts[places])
-        tags = places_of(basis.tags, self.graph.handles[texts])
-        unknown = tags == NO_ATOM
-        tags[unknown] = len(basis.tags) + np.arange(np.count_nonzero(unknown))
         ones = np.ones(len(texts), np.float32)
-        shape = len(texts), len(basis.tags) + int(np.count_nonzero(unknown))
-        of_tags = sparse.csr_array((ones, (np.arange(len(texts)), tags)), shape=shape)
-        of_words = words_of(self.graph, texts, {word: nth for nth, word in enumerate(basis.words)})
+        each = sparse.csr_array((ones, (np.arange(len(texts)), np.arange(len(texts)))), (len(texts),) * 2)
+        of_tags = _as_features(each, self.graph.handles[texts], basis.tags)
+        numbers: dict[str, int] = {}
+        of_words = words_of(self.graph, texts, numbers)
+        of_words = _as_features(of_words, word_handles(numbers), basis.words)
         first, second = basis.rarity[: len(basis.tags)], basis.rarity[len(basis.tags) :]
         halves = [
             _scaled(_present(bags @ each), rarity, basis.unseen)[:, : len(rarity)]
@@ -219,18 +238,39 @@ def words_of(graph: GraphArrays, places: Int64s, numbers: dict[str, int]) -> spa
     return sparse.csr_array((ones, (rows, columns)), shape=(len(places), len(numbers)), dtype=np.float32)
 
 
-def _learnt(graph: GraphArrays, recipe: Recipe, seed: int) -> Basis:
+def word_handles(words: Collection[str]) -> UInt64s:
+    """The handles that nodes of the type `word` with these names would have, in their order."""
+    digests = [sha256(b"nword\0" + word.encode()).digest()[:16] for word in words]
+    return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64).reshape(-1, 2)
+
+
+def _as_features(matrix: sparse.csr_array, handles: UInt64s, known: UInt64s) -> sparse.csr_array:
+    """The columns, which have these handles, where the basis has them, and behind its own those it hasn't."""
+    columns = places_of(known, handles)
+    unknown = np.flatnonzero(columns == NO_ATOM)
+    columns[unknown] = len(known) + np.arange(len(unknown))
+    shape = matrix.shape[0], len(known) + len(unknown)
+    return sparse.csr_array((matrix.data, columns[matrix.indices], matrix.indptr), shape=shape)
+
+
+def learn_basis(graph: GraphArrays, recipe: Recipe = RECIPE, *, seed: int = 0) -> Basis:
+    """Learn a basis from all videos of a graph, of at most `MOST_FEATURES`."""
     bags = _Bags(graph)
     tagged = _incidence(graph, "tagged").tocsr()
     videos = np.flatnonzero(np.diff(tagged.indptr))
     tags = np.unique(tagged.indices).astype(np.int64)
-    words = sorted({word for place in tags.tolist() for word in _WORD.findall(graph.names[place].casefold())})
+    found = {word for place in tags.tolist() for word in _WORD.findall(graph.names[place].casefold())}
+    words = word_handles(found)
+    words = words[np.argsort(keys_of(words))]
     size = len(tags) + len(words)
-    unweighted = Basis(
-        recipe, graph.handles[tags], tuple(words), np.ones(size, np.float32), 1.0, _NO_DIRECTIONS
-    )
+    unweighted = Basis(recipe, graph.handles[tags], words, np.ones(size, np.float32), 1.0, _NO_DIRECTIONS)
     groups = _groups(graph, videos)
     frequency = np.bincount((groups @ bags.features(videos, unweighted)).indices, minlength=size)
+    kept = np.sort(np.argsort(-frequency, kind="stable")[:MOST_FEATURES])
+    frequency, of_tags = frequency[kept], kept < len(tags)
+    unweighted = replace(
+        unweighted, tags=unweighted.tags[kept[of_tags]], words=words[kept[~of_tags] - len(tags)]
+    )
     # The smoothed inverse document frequency, where the documents are channels.
     rarity = (np.log((1 + groups.shape[0]) / (1 + frequency)) + 1) ** recipe.rarity
     unseen = (np.log1p(groups.shape[0]) + 1) ** recipe.rarity

@@ -1,0 +1,87 @@
+"""The nearest of many vectors without comparing each with each: by cells (an inverted file).
+
+Vectors are gathered around centres by spherical k-means (Dhillon and Modha, 2001), and only those of the
+cells nearest to a query are compared with it, exactly. With about √n cells, of which a fixed number is looked
+at, comparing all with all takes time in proportion to n · √n. Few vectors are one cell, and then nothing is
+missed. How much is missed otherwise: see tests/bench/bench_graph_neighbours.py.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from maia.graph.arrays import NO_ATOM, Float32s, Int32s, Int64s
+from maia.graph.similarity import Nearest, Vectors, nearest, unit
+
+PROBED: Final = 24
+"""So many of the cells nearest to a query are looked at."""
+ONE_CELL: Final = 2_000
+"""So many vectors at most are one cell."""
+_ROUNDS: Final = 8
+_LEARNT_FROM: Final = 64
+"""Centres are learnt from so many vectors a cell: more don't move them noticeably."""
+_ROWS: Final = 16_384
+
+
+def cells_for(vectors: int) -> int:
+    """How many cells suit so many vectors."""
+    return 1 if vectors <= ONE_CELL else int(vectors**0.5)
+
+
+def learn_centres(vectors: Vectors, cells: int, *, seed: int = 0) -> Float32s:
+    """Centres of length 1, of shape (cells, dimensions); fewer if there are fewer vectors than cells.
+
+    Equal arguments give equal centres. The centre of a cell that became empty stays where it was.
+    """
+    draw = np.random.default_rng(seed)
+    rows = np.sort(draw.permutation(len(vectors))[: cells * _LEARNT_FROM])
+    sample = unit(vectors[rows])
+    centres = sample[np.sort(draw.permutation(len(sample))[:cells])]
+    for _ in range(_ROUNDS if len(centres) > 1 else 0):
+        nearest_centre = cells_of(sample, centres)
+        order = np.argsort(nearest_centre, kind="stable")
+        filled, begins = np.unique(nearest_centre[order], return_index=True)
+        centres[filled] = unit(np.add.reduceat(sample[order], begins, axis=0))
+    return centres
+
+
+def cells_of(vectors: Vectors, centres: Float32s) -> Int32s:
+    """The cell of each vector: that of the centre nearest to it, shape (vectors,)."""
+    found = [
+        np.argmax(unit(vectors[begin : begin + _ROWS]) @ centres.T, axis=1)
+        for begin in range(0, len(vectors), _ROWS)
+    ]
+    return np.concatenate([np.zeros(0, np.int32), *found]).astype(np.int32)
+
+
+def probed(queries: Vectors, centres: Float32s, most: int = PROBED) -> Int32s:
+    """The cells to look at for each query, the nearest first, of shape (queries, at most `most`)."""
+    return np.argsort(-(unit(queries) @ centres.T), axis=1, kind="stable")[:, :most].astype(np.int32)
+
+
+def all_nearest_in_cells(
+    vectors: Vectors, centres: Float32s, k: int, *, least: float = 0.0, most_probed: int = PROBED
+) -> Nearest:
+    """Of each vector, the k others whose cosine is above `least`, of those in the cells around its own cell.
+
+    Memory is a few blocks and the vectors of one neighbourhood beside the arguments and the answer.
+    """
+    cells = cells_of(vectors, centres)
+    order = np.argsort(cells, kind="stable")
+    starts = np.searchsorted(cells[order], np.arange(len(centres) + 1))
+    found = Nearest(np.full((len(vectors), k), NO_ATOM, np.int32), np.zeros((len(vectors), k), np.float32))
+    around = probed(centres, centres, most_probed)
+    for cell in np.flatnonzero(np.diff(starts)).tolist():
+        members = order[starts[cell] : starts[cell + 1]]
+        near = np.sort(np.concatenate([order[starts[each] : starts[each + 1]] for each in around[cell]]))
+        best = nearest(vectors[near], vectors[members], k, but=np.searchsorted(near, members), least=least)
+        found.rows[members] = _named(best.rows, near)
+        found.cosines[members] = best.cosines
+    return found
+
+
+def _named(rows: Int32s, names: Int64s) -> Int32s:
+    """Rows among some vectors as rows among all."""
+    return np.where(rows == NO_ATOM, NO_ATOM, names[rows]).astype(np.int32)
