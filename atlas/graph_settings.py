@@ -26,6 +26,13 @@ class GraphSettings(Group):
         le=100,
         description="Most links to the atoms of its type that are most like an atom.",
     )
+    learn_embeddings_days: float = Field(
+        default=7,
+        ge=0,
+        le=365,
+        description="Days after which it is learnt anew what makes atoms alike; earlier if the videos are half "
+        "as many again.",
+    )
     outbox_days: float = Field(
         default=30,
         ge=1,

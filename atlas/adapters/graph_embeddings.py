@@ -12,9 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-import orjson
-
-from atlas.adapters.dao import DAO, json_text
+from atlas.adapters.dao import DAO
 
 ROWS_AT_ONCE: Final = 2_000
 _PAGE: Final = 20_000
@@ -58,10 +56,7 @@ class GraphEmbeddingsDAO(DAO):
     async def present(self) -> BasisRow | None:
         """The basis whose vectors are used, if there is one."""
         row = await self._executor.fetchrow("graph_embeddings.present")
-        if row is None:
-            return None
-        recipe = orjson.loads(row["recipe"])
-        return BasisRow(row["id"], row["videos"], row["unseen"], recipe, row["learnt_at"])
+        return None if row is None else BasisRow(*row)
 
     # Writing
 
@@ -69,7 +64,7 @@ class GraphEmbeddingsDAO(DAO):
         """Begin a basis that was learnt now; returns its number. Others that never came to use are gone."""
         await self._executor.execute("graph_embeddings.drop_others")
         number: int = await self._executor.fetchval(
-            "graph_embeddings.begin", self._clock.now(), videos, json_text(recipe), unseen
+            "graph_embeddings.begin", self._clock.now(), videos, dict(recipe), unseen
         )
         return number
 

@@ -2,7 +2,7 @@
 
 -- name: present
 -- The present basis.
-SELECT id, videos, unseen, recipe::text AS recipe, learnt_at FROM embedding_bases WHERE is_present;
+SELECT id, videos, unseen, recipe, learnt_at FROM embedding_bases WHERE is_present;
 
 -- name: drop_others
 -- Delete all bases but the present one, with all that is on them.

@@ -15,7 +15,7 @@ import numpy as np
 from maia.graph.arrays import NO_ATOM, Float32s, Int32s, Int64s
 from maia.graph.similarity import Nearest, Vectors, nearest, unit
 
-PROBED: Final = 24
+PROBED: Final = 16
 """So many of the cells nearest to a query are looked at."""
 ONE_CELL: Final = 2_000
 """So many vectors at most are one cell."""
@@ -62,13 +62,18 @@ def probed(queries: Vectors, centres: Float32s, most: int = PROBED) -> Int32s:
 
 
 def all_nearest_in_cells(
-    vectors: Vectors, centres: Float32s, k: int, *, least: float = 0.0, most_probed: int = PROBED
+    vectors: Vectors,
+    cells: Int32s,
+    centres: Float32s,
+    k: int,
+    *,
+    least: float = 0.0,
+    most_probed: int = PROBED,
 ) -> Nearest:
     """Of each vector, the k others whose cosine is above `least`, of those in the cells around its own cell.
 
     Memory is a few blocks and the vectors of one neighbourhood beside the arguments and the answer.
     """
-    cells = cells_of(vectors, centres)
     order = np.argsort(cells, kind="stable")
     starts = np.searchsorted(cells[order], np.arange(len(centres) + 1))
     found = Nearest(np.full((len(vectors), k), NO_ATOM, np.int32), np.zeros((len(vectors), k), np.float32))

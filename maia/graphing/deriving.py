@@ -26,7 +26,8 @@ from atlas.graph_settings import GraphSettings
 from maia.graph.arrays import NO_ATOM, GraphArrays, Int64s, UInt64s, places_of
 from maia.graph.associations import Associations, Incidence, associations, co_occurrences, incidence, shares
 from maia.graph.facts import facts_of
-from maia.graph.likeness import LIKE, likenesses
+from maia.graph.likeness import LIKE, EmbeddedNodes, likenesses
+from maia.graphing.embedding import embed
 from maia.graphing.present import present_arrays
 
 LOCK: Final = "graph deriver"
@@ -79,9 +80,12 @@ async def derive(atlas: Atlas, on_progress: OnDerived = _ignore) -> Derived:
         changes = (await dao.state()).changes
         on_progress("reading the graph", 0, 1)
         arrays = await present_arrays(atlas)
+        facts = await asyncio.to_thread(facts_of, arrays)
+        on_progress("embedding nodes", 0, 1)
+        nodes = await embed(atlas, facts)
         on_progress("deriving links", 0, 1)
-        parts = await asyncio.to_thread(_parts, arrays, graph)
-        del arrays
+        parts = await asyncio.to_thread(_parts, arrays, facts, nodes, graph)
+        del arrays, facts, nodes
         written = await _write(dao, parts, on_progress)
         removed = await _remove(dao, parts, on_progress)
         await dao.note_derived(changes)
@@ -138,10 +142,11 @@ async def _remove(dao: GraphFeedDAO, parts: Sequence[_Part], on_progress: OnDeri
     return removed
 
 
-def _parts(arrays: GraphArrays, graph: GraphSettings) -> list[_Part]:
-    facts = facts_of(arrays)
+def _parts(
+    arrays: GraphArrays, facts: GraphArrays, nodes: EmbeddedNodes, graph: GraphSettings
+) -> list[_Part]:
     parts = []
-    for type_, firsts, found in _found(facts, graph):
+    for type_, firsts, found in _found(facts, nodes, graph):
         handles = _handles(facts, type_, found)
         places = places_of(arrays.handles, handles)
         former = arrays.handles[_former(arrays, type_, firsts, places)]
@@ -149,7 +154,9 @@ def _parts(arrays: GraphArrays, graph: GraphSettings) -> list[_Part]:
     return parts
 
 
-def _found(facts: GraphArrays, graph: GraphSettings) -> Iterator[tuple[str, tuple[str, ...], Associations]]:
+def _found(
+    facts: GraphArrays, nodes: EmbeddedNodes, graph: GraphSettings
+) -> Iterator[tuple[str, tuple[str, ...], Associations]]:
     """Each type of links, the types of atoms that they begin at, and which of them hold."""
     most = graph.links_per_atom
     tagged = incidence(facts, "tagged", "video", "tag")
@@ -160,7 +167,7 @@ def _found(facts: GraphArrays, graph: GraphSettings) -> Iterator[tuple[str, tupl
     categories = incidence(facts, "inherits", "video", "category")
     about = shares(found, categories, least=_LEAST, most=_MOST_CATEGORIES, share=_SHARE)
     yield "inherits", ("topic",), about
-    yield "similar", LIKE, likenesses(facts, most=graph.similar_per_atom)
+    yield "similar", LIKE, likenesses(facts, nodes, most=graph.similar_per_atom)
 
 
 def _carried_topics(tagged: Incidence, named: Incidence) -> Incidence:

@@ -9,10 +9,10 @@ is read is always on one basis. Only one process does that at a time, the derive
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import numpy as np
@@ -24,6 +24,7 @@ from atlas.conflicts import retry_conflicts
 from maia.graph.arrays import NO_ATOM, Float32s, GraphArrays, Int64s, UInt64s, places_of
 from maia.graph.embedding import Basis, Recipe
 from maia.graph.likeness import EmbeddedNodes, embed_nodes, learn_embedding
+from maia.graphing.reading import pairs_of
 
 _GROWTH: Final = 1.5
 _ALIKE: Final = 0.999
@@ -64,8 +65,8 @@ async def _follow(dao: GraphEmbeddingsDAO, basis: int, facts: GraphArrays, nodes
     due = np.ones(len(nodes.places), bool)
     former: list[UUID] = []
     async for page in dao.vectors(basis):
-        handles = pairs([handle for handle, _ in page])
-        stored = halves([vector for _, vector in page])
+        handles = pairs_of([handle for handle, _ in page])
+        stored = halves([vector for _, vector in page], nodes.basis.recipe.dimensions)
         known, same = await asyncio.to_thread(_compared, facts, nodes, handles, stored)
         due[known[same]] = False
         former += [page[nth][0] for nth in np.flatnonzero(known == NO_ATOM).tolist()]
@@ -79,10 +80,11 @@ def _compared(
 ) -> tuple[Int64s, NDArray[np.bool_]]:
     """Which of the nodes these are, NO_ATOM for none, and whether they have the same vectors."""
     known = places_of(facts.handles[nodes.places], handles)
-    cosines = np.einsum(
-        "ij,ij->i", stored.astype(np.float32), nodes.vectors[known].astype(np.float32)
-    ) if len(nodes.places) else np.zeros(len(handles), np.float32)  # fmt: skip
-    return known, (known != NO_ATOM) & (cosines >= _ALIKE)
+    there = np.flatnonzero(known != NO_ATOM)
+    ours = nodes.vectors[known[there]].astype(np.float32)
+    same = np.zeros(len(handles), bool)
+    same[there] = np.einsum("ij,ij->i", stored[there].astype(np.float32), ours) >= _ALIKE
+    return known, same
 
 
 async def _put(
@@ -117,23 +119,22 @@ def _feature_rows(basis: Basis) -> Iterator[list[FeatureRow]]:
 
 async def read_basis(dao: GraphEmbeddingsDAO, row: BasisRow) -> Basis:
     """The whole of a basis."""
-    pages = [basis_of(row, page) async for page in dao.features(row.id)]
-    if not pages:
-        return basis_of(row, [])
-    count = [len(each.tags) for each in pages]
-    # Pages are in the order of the handles, and so are the tags of all, and the words.
+    pages = [basis_of(row, page) async for page in dao.features(row.id)] or [basis_of(row, [])]
+    tags = [len(each.tags) for each in pages]
+
+    def joined(column: Callable[[Basis], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """The rows of the tags of all pages, then those of the words; both in the order of their handles."""
+        of_tags = [column(page)[:amount] for page, amount in zip(pages, tags, strict=True)]
+        return np.concatenate(
+            of_tags + [column(page)[amount:] for page, amount in zip(pages, tags, strict=True)]
+        )
+
     return replace(
         pages[0],
         tags=np.concatenate([each.tags for each in pages]),
         words=np.concatenate([each.words for each in pages]),
-        rarity=np.concatenate(
-            [each.rarity[:n] for each, n in zip(pages, count, strict=True)]
-            + [each.rarity[n:] for each, n in zip(pages, count, strict=True)]
-        ),
-        directions=np.concatenate(
-            [each.directions[:n] for each, n in zip(pages, count, strict=True)]
-            + [each.directions[n:] for each, n in zip(pages, count, strict=True)]
-        ),
+        rarity=joined(lambda page: page.rarity),
+        directions=joined(lambda page: page.directions),
     )
 
 
@@ -141,8 +142,7 @@ def basis_of(row: BasisRow, features: list[FeatureRow]) -> Basis:
     """A basis with some of its features, which are in the order of their handles."""
     ordered = [each for each in features if not each.is_word] + [each for each in features if each.is_word]
     tags = sum(not each.is_word for each in features)
-    handles = pairs([each.handle for each in ordered])
-    directions = halves([each.direction for each in ordered]).astype(np.float32)
+    handles = pairs_of([each.handle for each in ordered])
     recipe = Recipe(**row.recipe)
     return Basis(
         recipe,
@@ -150,7 +150,7 @@ def basis_of(row: BasisRow, features: list[FeatureRow]) -> Basis:
         handles[tags:],
         np.array([each.rarity for each in ordered], np.float32),
         row.unseen,
-        directions if ordered else np.zeros((0, recipe.dimensions), np.float32),
+        halves([each.direction for each in ordered], recipe.dimensions).astype(np.float32),
     )
 
 
@@ -159,11 +159,16 @@ async def read_centres(dao: GraphEmbeddingsDAO, basis: int) -> dict[str, Float32
     return {type_: centres_of(stored) for type_, stored in (await dao.cells(basis)).items()}
 
 
-def centres_of(stored: list[bytes]) -> Float32s:
+def centres_of(stored: Sequence[bytes]) -> Float32s:
     """Centres from how they are stored."""
     return np.frombuffer(b"".join(stored), _SINGLE).reshape(len(stored), -1).astype(np.float32)
 
 
-def halves(stored: list[bytes]) -> NDArray[np.float16]:
-    """Vectors of 16 bits from how they are stored."""
-    return np.frombuffer(b"".join(stored), _HALF).reshape(len(stored), -1).astype(np.float16)
+def halves(stored: Sequence[bytes], dimensions: int) -> NDArray[np.float16]:
+    """Vectors of 16 bits from how they are stored, shape (vectors, dimensions)."""
+    return np.frombuffer(b"".join(stored), _HALF).reshape(-1, dimensions).astype(np.float16)
+
+
+def _uuid(handle: UInt64s) -> UUID:
+    high, low = handle.tolist()
+    return UUID(int=high << 64 | low)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 from typing import Any
 
-import numpy as np
 import pytest
 
 from atlas.adapters.graph import Evidence, GraphDAO, Link, Node, Sources
+from atlas.adapters.graph_embeddings import GraphEmbeddingsDAO
 from atlas.composition import Atlas
 from atlas.testing import NOON
 from maia.graph import likeness
+from maia.graph.embedding import DIMENSIONS
 from maia.graph.facts import facts_of
-from maia.graph.likeness import likenesses
+from maia.graph.likeness import learn_embedding
 from maia.graphing.deriving import derive, is_due
 from maia.graphing.feeding import feed
 from maia.graphing.reading import read_arrays
@@ -73,15 +75,65 @@ async def test_what_holds_is_written_once_and_goes_when_it_holds_no_longer(fed: 
     assert await derived(sql) == await derived(sql, alike=True) == {}
 
 
-async def test_of_many_atoms_those_with_most_links_are_compared(
+async def stored(sql: Any) -> dict[str, bytes]:
+    rows = await sql.fetch(
+        "SELECT a.type || ':' || a.name AS text, e.vector FROM atom_embeddings AS e "
+        "JOIN embedding_bases AS b ON b.id = e.basis AND b.is_present "
+        "LEFT JOIN atoms AS a ON a.space = 0 AND a.handle = e.handle"
+    )
+    return {row["text"]: row["vector"] for row in rows}
+
+
+async def test_vectors_follow_the_graph_on_one_basis(
+    fed: Atlas, sql: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await derive(fed)
+    first, made = await sql.fetchrow("SELECT * FROM embedding_bases"), await stored(sql)
+    assert first["is_present"]
+    assert made.keys() >= {"video:v0", "video:v6", "channel:UC", "tag:jazz", "topic:blues"}
+    assert {len(each) for each in made.values()} == {2 * DIMENSIONS}
+    await sql.execute("UPDATE videos SET tags = '{rock}' WHERE id = 'v3'")
+    await sql.execute(VIDEO, "v8", "UC", NOON, 1, ["rock", "jazz"], None)
+    await feed(fed)
+    await derive(fed)
+    later = await stored(sql)
+    assert await sql.fetchval("SELECT max(id) FROM embedding_bases") == first["id"]
+    assert later.keys() == made.keys() | {"video:v8"}
+    assert later["video:v3"] != made["video:v3"]
+    # Of its channel, all videos moved.
+    assert {text for text in made if later[text] == made[text]} >= {"tag:rock", "tag:blues", "topic:jazz"}
+    # Whoever leaves takes the vector along, and the direction of a tag that only this one had.
+    features = await sql.fetchval("SELECT count(*) FROM embedding_features")
+    await sql.execute("DELETE FROM videos WHERE id IN ('v0', 'v1', 'v2')")
+    assert (await stored(sql)).keys() == later.keys() - {"video:v0", "video:v1", "video:v2", "tag:blues"} | {
+        "topic:blues"
+    }
+    assert await sql.fetchval("SELECT count(*) FROM embedding_features") == features - 1
+    # Another basis takes the place of this one with all its vectors, or not at all.
+    clock.advance(timedelta(days=8))
+
+    async def cut_off(*_: object) -> None:
+        raise RuntimeError("cut off")
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="cut off"):
+        patched.setattr(GraphEmbeddingsDAO, "enter", cut_off)
+        await derive(fed)
+    assert await sql.fetchval("SELECT id FROM embedding_bases WHERE is_present") == first["id"]
+    assert (await stored(sql)).keys() == later.keys() - {"video:v0", "video:v1", "video:v2", "tag:blues"}
+    await derive(fed)
+    [again] = await sql.fetch("SELECT * FROM embedding_bases")
+    assert again["id"] > first["id"]
+    assert again["is_present"]
+    assert await sql.fetchval("SELECT count(DISTINCT basis) FROM atom_embeddings") == 1
+
+
+async def test_a_basis_is_learnt_from_those_with_most_links(
     fed: Atlas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     facts = facts_of(await read_arrays(fed))
-    everything = likenesses(facts, most=10)
-    monkeypatch.setattr(likeness, "MOST_EMBEDDED", 5)
-    monkeypatch.setattr(likeness, "MOST_COMPARED", 3)
-    fewer = likenesses(facts, most=10)
-    videos = {facts.names[place] for place in np.intersect1d(facts.of_type("video"), fewer.firsts)}
-    # These have two tags each.
-    assert videos <= {"v0", "v1", "v2"}
-    assert 0 < len(fewer) < len(everything)
+    everything = learn_embedding(facts)
+    monkeypatch.setattr(likeness, "MOST_LEARNT", 3)
+    fewer = learn_embedding(facts)
+    # The first three have two tags each, and what they don't have isn't learnt.
+    assert len(fewer.basis.tags) == 2 < len(everything.basis.tags) == 3
+    assert len(fewer.of_type(facts, "video")) == len(everything.of_type(facts, "video"))

@@ -6,9 +6,9 @@ CREATE TABLE embedding_bases (
     id         integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     videos     integer NOT NULL CHECK (videos >= 0),
     is_present boolean NOT NULL DEFAULT false,
-    unseen     real NOT NULL,
-    recipe     jsonb NOT NULL,
-    learnt_at  timestamptz NOT NULL
+    unseen     double precision NOT NULL,
+    learnt_at  timestamptz NOT NULL,
+    recipe     jsonb NOT NULL
 );
 
 COMMENT ON COLUMN embedding_bases.videos IS 'How many videos it was learnt from';
