@@ -264,8 +264,8 @@ def similar(atom: OneAtom, limit: Limit = 10, space: SpaceName = None, as_json: 
         )
         print_text(
             "Likeness is the cosine of what they are linked with."
-            if found.by == "links"
-            else "No links `similar` are derived yet: likeness is the closeness over shared neighbours."
+            if found.by != "neighbours"
+            else "Nothing was learnt of it yet: likeness is the closeness over shared neighbours."
         )
 
 

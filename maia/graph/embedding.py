@@ -14,7 +14,7 @@ tests/bench/bench_graph_similar.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final, TypeVar
@@ -132,6 +132,12 @@ def project_halves(graph: GraphArrays, basis: Basis, places: Int64s) -> NDArray[
     return _projected(graph, basis, places, np.float16)
 
 
+def vector_of_bag(basis: Basis, handles: UInt64s, names: Sequence[str]) -> Float32s:
+    """The vector of one bag of nodes, by their handles and names; of shape (1, dimensions)."""
+    bag = sparse.csr_array(np.ones((1, len(names)), np.float32))
+    return _unit(_features(bag, handles, names, basis) @ basis.directions)
+
+
 def drawn(own: Float32s, channels: Float32s, recipe: Recipe) -> Float32s:
     """The vectors of videos, of length 1: those of their bags, drawn towards those of their channels."""
     pull = np.float32(recipe.pull)
@@ -207,35 +213,49 @@ class _Bags:
         self.has_bag = np.diff(self.texts.indptr) > 0
 
     def features(self, places: Int64s, basis: Basis) -> sparse.csr_array:
-        """The bags of some places, of shape (places, features): each half of length 1, and both together.
-
-        The lengths count what the basis doesn't know, too: of a video whose tags are mostly unknown, the few
-        others don't tell as much.
-        """
+        """The bags of some places; see `_features`."""
         bags, texts = _narrowed(self.texts[places])
-        ones = np.ones(len(texts), np.float32)
-        each = sparse.csr_array((ones, (np.arange(len(texts)), np.arange(len(texts)))), (len(texts),) * 2)
-        of_tags = _as_features(each, self.graph.handles[texts], basis.tags)
-        numbers: dict[str, int] = {}
-        of_words = words_of(self.graph, texts, numbers)
-        of_words = _as_features(of_words, word_handles(numbers), basis.words)
-        first, second = basis.rarity[: len(basis.tags)], basis.rarity[len(basis.tags) :]
-        halves = [
-            _scaled(_present(bags @ each), rarity, basis.unseen)[:, : len(rarity)]
-            for each, rarity in ((of_tags, first), (of_words, second))
-        ]
-        return _unit_rows(sparse.hstack(halves, format="csr"))
+        names = [self.graph.names[place] for place in texts.tolist()]
+        return _features(bags, self.graph.handles[texts], names, basis)
 
 
-def words_of(graph: GraphArrays, places: Int64s, numbers: dict[str, int]) -> sparse.csr_array:
-    """Which words the names of some atoms have, of shape (places, words); new words are numbered, too."""
-    rows, columns = [], []
-    for row, place in enumerate(places.tolist()):
-        for word in set(_WORD.findall(graph.names[place].casefold())):
+def _features(
+    bags: sparse.csr_array, handles: UInt64s, names: Sequence[str], basis: Basis
+) -> sparse.csr_array:
+    """Bags of nodes by their handles and names, as bags of features: each half of length 1, and both together.
+
+    Shapes (bags, nodes) and (bags, features). The lengths count what the basis doesn't know, too: of a video
+    whose tags are mostly unknown, the few others don't tell as much.
+    """
+    each = np.arange(len(names))
+    own = sparse.csr_array((np.ones(len(names), np.float32), (each, each)), shape=(len(names),) * 2)
+    of_words, words = _words_of(names)
+    first, second = basis.rarity[: len(basis.tags)], basis.rarity[len(basis.tags) :]
+    halves = [
+        _scaled(_present(bags @ _as_features(matrix, given, known)), rarity, basis.unseen)[:, : len(rarity)]
+        for matrix, given, known, rarity in (
+            (own, handles, basis.tags, first),
+            (of_words, word_handles(words), basis.words, second),
+        )
+    ]
+    return _unit_rows(sparse.hstack(halves, format="csr"))
+
+
+def words_in(name: str) -> set[str]:
+    """The words of a name."""
+    return set(_WORD.findall(name.casefold()))
+
+
+def _words_of(names: Sequence[str]) -> tuple[sparse.csr_array, Collection[str]]:
+    """Which words the names have, of shape (names, words), and these words."""
+    rows, columns, numbers = [], [], dict[str, int]()
+    for row, name in enumerate(names):
+        for word in words_in(name):
             rows.append(row)
             columns.append(numbers.setdefault(word, len(numbers)))
     ones = np.ones(len(rows), np.float32)
-    return sparse.csr_array((ones, (rows, columns)), shape=(len(places), len(numbers)), dtype=np.float32)
+    shape = len(names), len(numbers)
+    return sparse.csr_array((ones, (rows, columns)), shape=shape, dtype=np.float32), numbers
 
 
 def word_handles(words: Collection[str]) -> UInt64s:
@@ -259,8 +279,7 @@ def learn_basis(graph: GraphArrays, recipe: Recipe = RECIPE, *, seed: int = 0) -
     tagged = _incidence(graph, "tagged").tocsr()
     videos = np.flatnonzero(np.diff(tagged.indptr))
     tags = np.unique(tagged.indices).astype(np.int64)
-    found = {word for place in tags.tolist() for word in _WORD.findall(graph.names[place].casefold())}
-    words = word_handles(found)
+    words = word_handles({word for place in tags.tolist() for word in words_in(graph.names[place])})
     words = words[np.argsort(keys_of(words))]
     size = len(tags) + len(words)
     unweighted = Basis(recipe, graph.handles[tags], words, np.ones(size, np.float32), 1.0, _NO_DIRECTIONS)

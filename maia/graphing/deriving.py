@@ -27,7 +27,7 @@ from maia.graph.arrays import NO_ATOM, GraphArrays, Int64s, UInt64s, places_of
 from maia.graph.associations import Associations, Incidence, associations, co_occurrences, incidence, shares
 from maia.graph.facts import facts_of
 from maia.graph.likeness import LIKE, EmbeddedNodes, likenesses
-from maia.graphing.embedding import embed
+from maia.graphing.embedding import embed, uuid_of
 from maia.graphing.present import present_arrays
 
 LOCK: Final = "graph deriver"
@@ -111,10 +111,10 @@ class _Part:
     former: UInt64s
 
     def link(self, nth: int) -> DerivedLink:
-        first, second = (_uuid(self.ends[each[nth]]) for each in (self.found.firsts, self.found.seconds))
+        first, second = (uuid_of(self.ends[each[nth]]) for each in (self.found.firsts, self.found.seconds))
         pos, neg = int(self.found.pos[nth]), int(self.found.neg[nth])
         weight = float(self.found.weight[nth])
-        return DerivedLink(_uuid(self.handles[nth]), self.type, first, second, pos, neg, weight)
+        return DerivedLink(uuid_of(self.handles[nth]), self.type, first, second, pos, neg, weight)
 
 
 async def _write(dao: GraphFeedDAO, parts: Sequence[_Part], on_progress: OnDerived) -> int:
@@ -136,7 +136,7 @@ async def _remove(dao: GraphFeedDAO, parts: Sequence[_Part], on_progress: OnDeri
         for some in _batches(part.former):
             async for attempt in retry_conflicts():
                 with attempt:
-                    dropped = await dao.drop_derived([_uuid(each) for each in some])
+                    dropped = await dao.drop_derived([uuid_of(each) for each in some])
             removed += dropped
             on_progress("removing links", removed, total)
     return removed
@@ -209,11 +209,6 @@ def _former(arrays: GraphArrays, type_: str, firsts: tuple[str, ...], places: In
     links = links[arrays.sources[links] & _DERIVED > 0]
     heads = arrays.outgoing[arrays.outgoing_starts[links]]
     return np.setdiff1d(links[np.isin(heads, arrays.of_type(*firsts))], places)
-
-
-def _uuid(handle: UInt64s) -> UUID:
-    high, low = handle.tolist()
-    return UUID(int=high << 64 | low)
 
 
 def _batches(items: _Items) -> Iterator[_Items]:

@@ -110,7 +110,7 @@ def _feature_rows(basis: Basis) -> Iterator[list[FeatureRow]]:
     for begin in range(0, len(handles), ROWS_AT_ONCE):
         yield [
             FeatureRow(
-                _uuid(handles[nth]), nth >= len(basis.tags), float(basis.rarity[nth]),
+                uuid_of(handles[nth]), nth >= len(basis.tags), float(basis.rarity[nth]),
                 basis.directions[nth].astype(_HALF).tobytes(),
             )
             for nth in range(begin, min(begin + ROWS_AT_ONCE, len(handles)))
@@ -169,6 +169,7 @@ def halves(stored: Sequence[bytes], dimensions: int) -> NDArray[np.float16]:
     return np.frombuffer(b"".join(stored), _HALF).reshape(-1, dimensions).astype(np.float16)
 
 
-def _uuid(handle: UInt64s) -> UUID:
+def uuid_of(handle: UInt64s) -> UUID:
+    """A handle from its two columns."""
     high, low = handle.tolist()
     return UUID(int=high << 64 | low)

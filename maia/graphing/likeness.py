@@ -1,4 +1,4 @@
-"""Which atoms are most like another one: by derived links, or else by what they are linked with."""
+"""Which atoms are most like another one: by derived links, or by their vectors, or else by what they share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from uuid import UUID
 
+from atlas.adapters.graph import OWN
 from atlas.adapters.graph_views import GraphViewsDAO
+from maia.graphing.nearest import nearest_atoms
 
 _SIMILAR: Final = "similar"
 _MOST_LINKS: Final = 10_000
@@ -16,11 +18,12 @@ _MOST_LINKS: Final = 10_000
 class Likeness:
     """Atoms with how much they are alike, the likest first, and how that was told.
 
-    By `links`, it is the weight of a derived link `similar`, a cosine. Until there are any, it is the
-    closeness of Adamic and Adar: atoms are alike that share `neighbours` which few others have.
+    By `links`, it is the weight of a derived link `similar`, a cosine. An atom without such links has the
+    cosines of its vector with those of others, by `vectors`. Without one, it is the closeness of Adamic and
+    Adar: atoms are alike that share `neighbours` which few others have.
     """
 
-    by: Literal["links", "neighbours"]
+    by: Literal["links", "vectors", "neighbours"]
     atoms: tuple[tuple[UUID, float], ...]
 
 
@@ -30,5 +33,8 @@ async def similar_atoms(dao: GraphViewsDAO, handle: UUID, limit: int = 10) -> Li
     if near:
         return Likeness("links", tuple((each.handle, each.weight or 0.0) for each in near))
     [atom] = await dao.get([handle])
+    nearest = await nearest_atoms(dao, atom, limit) if dao.space == OWN else []
+    if nearest:
+        return Likeness("vectors", tuple(nearest))
     near = await dao.second_neighbours(handle, of_type=atom.type, limit=limit)
     return Likeness("neighbours", tuple((each.handle, each.closeness or 0.0) for each in near))

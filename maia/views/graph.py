@@ -145,7 +145,7 @@ class PathView:
 
 @dataclass(frozen=True, slots=True)
 class SimilarAtom:
-    """An atom with its likeness: the weight of a link `similar`, or else the closeness of Adamic and Adar."""
+    """An atom with its likeness: a cosine, or else the closeness of Adamic and Adar."""
 
     atom: AtomView
     likeness: float
@@ -155,12 +155,13 @@ class SimilarAtom:
 class SimilarAtoms:
     """The atoms most like another, of its type, and how that was told.
 
-    `links` are derived beforehand; until there are any, atoms are alike that share `neighbours` which few
-    others have.
+    `links` are derived beforehand. Atoms without any are compared by their `vectors`, which even those have
+    that came a minute ago. Before all that is learnt, atoms are alike that share `neighbours` which few others
+    have.
     """
 
     of: AtomRef
-    by: Literal["links", "neighbours"]
+    by: Literal["links", "vectors", "neighbours"]
     atoms: tuple[SimilarAtom, ...]
 
 

@@ -19,6 +19,7 @@ from maia.graph.likeness import learn_embedding
 from maia.graphing.deriving import derive, is_due
 from maia.graphing.feeding import feed
 from maia.graphing.reading import read_arrays
+from maia.views import graph
 from tests.graph_facts import SOURCE, TOPIC, VIDEO, links
 
 pytestmark = pytest.mark.integration
@@ -94,20 +95,32 @@ async def test_vectors_follow_the_graph_on_one_basis(
     assert {len(each) for each in made.values()} == {2 * DIMENSIONS}
     await sql.execute("UPDATE videos SET tags = '{rock}' WHERE id = 'v3'")
     await sql.execute(VIDEO, "v8", "UC", NOON, 1, ["rock", "jazz"], None)
+    await sql.execute("INSERT INTO channels VALUES ('UD', NULL, $1, $1)", NOON)
+    await sql.execute(VIDEO, "v9", "UD", NOON, 1, ["blues", "blues ballads"], None)
     await feed(fed)
+    # What came just now is compared as it will be once it has vectors.
+    early = await graph.similar(fed, "video:v8")
+    assert {each.by for each in (early, await graph.similar(fed, "video:v9"))} == {"vectors"}
+    assert (await graph.similar(fed, "tag:blues ballads")).by == "vectors"
+    assert (await graph.similar(fed, "channel:UD")).by == "neighbours"
     await derive(fed)
+    derived = await graph.similar(fed, "video:v8")
+    assert derived.by == "links"
+    assert early.atoms[0].atom.atom == derived.atoms[0].atom.atom
+    assert {each.atom.atom: each.likeness for each in early.atoms} == pytest.approx(
+        {each.atom.atom: each.likeness for each in derived.atoms}, abs=0.05
+    )
     later = await stored(sql)
     assert await sql.fetchval("SELECT max(id) FROM embedding_bases") == first["id"]
-    assert later.keys() == made.keys() | {"video:v8"}
+    assert later.keys() == made.keys() | {"video:v8", "video:v9", "channel:UD", "tag:blues ballads"}
     assert later["video:v3"] != made["video:v3"]
     # Of its channel, all videos moved.
     assert {text for text in made if later[text] == made[text]} >= {"tag:rock", "tag:blues", "topic:jazz"}
     # Whoever leaves takes the vector along, and the direction of a tag that only this one had.
     features = await sql.fetchval("SELECT count(*) FROM embedding_features")
-    await sql.execute("DELETE FROM videos WHERE id IN ('v0', 'v1', 'v2')")
-    assert (await stored(sql)).keys() == later.keys() - {"video:v0", "video:v1", "video:v2", "tag:blues"} | {
-        "topic:blues"
-    }
+    await sql.execute("DELETE FROM videos WHERE id IN ('v0', 'v1', 'v2', 'v9')")
+    gone = {"video:v0", "video:v1", "video:v2", "video:v9", "channel:UD", "tag:blues", "tag:blues ballads"}
+    assert (await stored(sql)).keys() == later.keys() - gone
     assert await sql.fetchval("SELECT count(*) FROM embedding_features") == features - 1
     # Another basis takes the place of this one with all its vectors, or not at all.
     clock.advance(timedelta(days=8))
@@ -119,7 +132,7 @@ async def test_vectors_follow_the_graph_on_one_basis(
         patched.setattr(GraphEmbeddingsDAO, "enter", cut_off)
         await derive(fed)
     assert await sql.fetchval("SELECT id FROM embedding_bases WHERE is_present") == first["id"]
-    assert (await stored(sql)).keys() == later.keys() - {"video:v0", "video:v1", "video:v2", "tag:blues"}
+    assert (await stored(sql)).keys() == later.keys() - gone
     await derive(fed)
     [again] = await sql.fetch("SELECT * FROM embedding_bases")
     assert again["id"] > first["id"]

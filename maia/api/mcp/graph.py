@@ -211,8 +211,8 @@ class SimilarShown(BaseModel):
     type: str
     shown: Shown
     likeness: float | None = Field(
-        description="by=links: the cosine of what they are linked with, 0 to 1. by=neighbours: larger is "
-        "liker, without an upper end."
+        description="by=links or vectors: the cosine of what they are linked with, 0 to 1. by=neighbours: "
+        "larger is liker, without an upper end."
     )
     attention: float | None = Field(description="Short-term importance (sti); null if it never had any.")
 
@@ -222,9 +222,9 @@ class SimilarAnswer(Answer):
     less = "ask with a smaller limit"
 
     atom: AtomText
-    by: Literal["links", "neighbours"] = Field(
-        description="links: computed beforehand of all that atoms are linked with. neighbours: they share "
-        "neighbours that few others have."
+    by: Literal["links", "vectors", "neighbours"] = Field(
+        description="links: computed beforehand of all that atoms are linked with. vectors: the same, computed "
+        "now. neighbours: they share neighbours that few others have."
     )
     similar: list[SimilarShown]
 
