@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
 from typing import Final, TypeAlias, TypeVar
-from uuid import UUID
 
 import numpy as np
 from scipy import sparse
