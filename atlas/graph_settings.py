@@ -30,8 +30,8 @@ class GraphSettings(Group):
         default=7,
         ge=0,
         le=365,
-        description="Days after which it is learnt anew what makes atoms alike; earlier if the videos are half "
-        "as many again.",
+        description="Days after which it is learnt anew what makes atoms alike; earlier if there are half as "
+        "many videos more.",
     )
     outbox_days: float = Field(
         default=30,

@@ -222,7 +222,7 @@ class _Bags:
 def _features(
     bags: sparse.csr_array, handles: UInt64s, names: Sequence[str], basis: Basis
 ) -> sparse.csr_array:
-    """Bags of nodes by their handles and names, as bags of features: each half of length 1, and both together.
+    """Bags of nodes, by handles and names, as bags of features: each half of length 1, and both together.
 
     Shapes (bags, nodes) and (bags, features). The lengths count what the basis doesn't know, too: of a video
     whose tags are mostly unknown, the few others don't tell as much.

@@ -1,4 +1,4 @@
-"""Which atoms are alike: their vectors and the cells of these, and the links to store for the nearest of each."""
+"""Which atoms are alike: their vectors, the cells of these, and the links to store for the nearest of each."""
 
 from __future__ import annotations
 

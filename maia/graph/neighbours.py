@@ -16,7 +16,9 @@ from maia.graph.arrays import NO_ATOM, Float32s, Int32s, Int64s
 from maia.graph.similarity import Nearest, Vectors, nearest, unit
 
 PROBED: Final = 16
-"""So many of the cells nearest to a query are looked at."""
+"""For all vectors of a cell, so many of the cells nearest to its centre are looked at."""
+PROBED_BY_ONE: Final = 8
+"""For one query, so many of the cells nearest to it are looked at."""
 ONE_CELL: Final = 2_000
 """So many vectors at most are one cell."""
 _ROUNDS: Final = 8
@@ -56,7 +58,7 @@ def cells_of(vectors: Vectors, centres: Float32s) -> Int32s:
     return np.concatenate([np.zeros(0, np.int32), *found]).astype(np.int32)
 
 
-def probed(queries: Vectors, centres: Float32s, most: int = PROBED) -> Int32s:
+def probed(queries: Vectors, centres: Float32s, most: int = PROBED_BY_ONE) -> Int32s:
     """The cells to look at for each query, the nearest first, of shape (queries, at most `most`)."""
     return np.argsort(-(unit(queries) @ centres.T), axis=1, kind="stable")[:, :most].astype(np.int32)
 

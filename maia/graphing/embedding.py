@@ -2,8 +2,8 @@
 
 A basis is learnt anew after `graph.learn_embeddings_days`, or when there are half as many videos more than it
 was learnt from. Until then, atoms that are new or changed get their vectors on the basis that there is. A new
-basis is written beside the present one with all its vectors, and then takes its place in one transaction: what
-is read is always on one basis. Only one process does that at a time, the deriver.
+basis is written beside the present one with all its vectors, and then takes its place in one transaction, so
+that what is read is always on one basis. Only one process does that at a time, the deriver.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which atoms are most like another one: by derived links, or by their vectors, or else by what they share."""
+"""Which atoms are most like another one: by derived links, by their vectors, or else by what they share."""
 
 from __future__ import annotations
 

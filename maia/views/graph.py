@@ -156,7 +156,7 @@ class SimilarAtoms:
     """The atoms most like another, of its type, and how that was told.
 
     `links` are derived beforehand. Atoms without any are compared by their `vectors`, which even those have
-    that came a minute ago. Before all that is learnt, atoms are alike that share `neighbours` which few others
+    that came a minute ago. Before that is learnt, atoms are alike that share `neighbours` which few others
     have.
     """
 

@@ -223,8 +223,8 @@ class SimilarAnswer(Answer):
 
     atom: AtomText
     by: Literal["links", "vectors", "neighbours"] = Field(
-        description="links: computed beforehand of all that atoms are linked with. vectors: the same, computed "
-        "now. neighbours: they share neighbours that few others have."
+        description="links: computed beforehand of all that atoms are linked with. vectors: the same, just "
+        "computed. neighbours: they share neighbours that few others have."
     )
     similar: list[SimilarShown]
 
