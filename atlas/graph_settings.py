@@ -26,6 +26,13 @@ class GraphSettings(Group):
         le=100,
         description="Most links to the atoms of its type that are most like an atom.",
     )
+    similar_atoms: int = Field(
+        default=50_000,
+        ge=0,
+        le=10_000_000,
+        description="Most atoms of a type, those with the most links, that begin links to what is most like "
+        "them. Of all others it is told all the same, but no query finds it.",
+    )
     learn_embeddings_days: float = Field(
         default=7,
         ge=0,

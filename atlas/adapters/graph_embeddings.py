@@ -148,6 +148,6 @@ class GraphEmbeddingsDAO(DAO):
         return {row["handle"]: row["vector"] for row in rows}
 
     async def in_cells(self, basis: int, type_: str, cells: Sequence[int]) -> list[tuple[UUID, bytes]]:
-        """All vectors in some cells of a type, in no order."""
+        """All vectors in some cells of a type, by their handles."""
         rows = await self._executor.fetch("graph_embeddings.in_cells", basis, type_, list(cells))
         return [(row["handle"], row["vector"]) for row in rows]

@@ -76,6 +76,7 @@ class GraphLoadingDAO(DAO):
                 await executor.execute("claims.forget")
             await _copy(executor, space, columns, now_us)
             if space == OWN:
+                await executor.execute("graph_embeddings.drop_gone")
                 await executor.execute("graph_feeding.begin_rebuild")
 
     async def add(self, space: int, columns: GraphColumns) -> None:

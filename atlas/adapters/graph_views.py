@@ -9,6 +9,7 @@ from typing import Final
 from uuid import UUID
 
 from atlas.adapters.graph import GraphDAO, Sources
+from atlas.adapters.graph_embeddings import GraphEmbeddingsDAO
 from atlas.queries import clean_text
 
 FAN_OUT: Final = 2_000
@@ -83,6 +84,10 @@ class AttentionTotals:
 
 class GraphViewsDAO(GraphDAO):
     """Reads what is shown of the atoms of one space."""
+
+    def embeddings(self) -> GraphEmbeddingsDAO:
+        """What reads the vectors of this site's own atoms, on the same connection."""
+        return GraphEmbeddingsDAO(self._executor, clock=self._clock, settings=self._settings)
 
     async def by_prefix(self, first: UUID, last: UUID, limit: int = 2) -> list[UUID]:
         """The handles of atoms from one handle to another."""

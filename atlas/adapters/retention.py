@@ -188,6 +188,7 @@ KEPT: Final[Mapping[str, str]] = {
     "duty_schedules": "what people changed",
     "feed_pace": "one row",
     "graph_state": "one row",
+    "embedding_bases": "one row, and another while that is replaced",
     "graph_mirrors": "what people asked for",
     "learner_cursors": "one row for each source",
     "migration": "what was applied to the schema",

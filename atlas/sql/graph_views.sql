@@ -122,7 +122,8 @@ SELECT count(*) FROM atoms WHERE space = $1::smallint AND gone_at IS NOT NULL;
 SELECT c.relname AS name, pg_total_relation_size(c.oid) AS bytes
 FROM pg_class AS c
 WHERE c.oid IN (
-    'atoms'::regclass, 'incoming'::regclass, 'atom_attention'::regclass, 'atom_values'::regclass
+    'atoms'::regclass, 'incoming'::regclass, 'atom_attention'::regclass, 'atom_values'::regclass,
+    'atom_embeddings'::regclass, 'embedding_features'::regclass
 )
 ORDER BY c.relname;
 

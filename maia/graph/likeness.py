@@ -1,4 +1,4 @@
-"""Which atoms are alike: their vectors, the cells of these, and the links to store for the nearest of each."""
+"""Which atoms are alike: their vectors, the cells of these, and links to store for the nearest of each."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ def _in_cells(facts: GraphArrays, nodes: EmbeddedNodes) -> EmbeddedNodes:
     return replace(nodes, cells=cells)
 
 
-def likenesses(facts: GraphArrays, nodes: EmbeddedNodes, *, most: int) -> Associations:
+def likenesses(facts: GraphArrays, nodes: EmbeddedNodes, *, most: int, linked: int) -> Associations:
     """Pairs of atoms of one type, each once, of which one is among the `most` nearest of the other.
 
-    The weight is the cosine, rounded; there are no observations. Equal arguments give equal pairs.
+    Of each type, it is the `linked` atoms with the most links whose nearest are found. The weight is the cosine, rounded; there are no observations. Equal arguments give equal pairs.
     """
     uses = np.bincount(facts.outgoing, minlength=len(facts))
     found = []
@@ -92,7 +92,9 @@ def likenesses(facts: GraphArrays, nodes: EmbeddedNodes, *, most: int) -> Associ
         some = nodes.of_type(facts, type_)
         if type_ == "tag":
             some = some[uses[nodes.places[some]] >= LEAST_USES]
-        found.append(_nearest(nodes, some, type_, most))
+        asked = np.zeros(len(some), bool)
+        asked[np.lexsort((some, -uses[nodes.places[some]]))[:linked]] = True
+        found.append(_nearest(nodes, some, type_, most, asked))
     pairs = np.concatenate([part[0] for part in found])
     weight = np.concatenate([part[1] for part in found])
     _, once = np.unique(pairs, axis=0, return_index=True)
@@ -113,13 +115,16 @@ def _learnt_from(facts: GraphArrays) -> NDArray[np.bool_]:
     return kept
 
 
-def _nearest(nodes: EmbeddedNodes, some: Int64s, type_: str, most: int) -> tuple[Int64s, Float64s]:
+def _nearest(
+    nodes: EmbeddedNodes, some: Int64s, type_: str, most: int, asked: NDArray[np.bool_]
+) -> tuple[Int64s, Float64s]:
     """Pairs of places, the lower first, and their cosines."""
     if not len(some):
         return np.zeros((0, 2), np.int64), np.zeros(0)
     places, vectors = nodes.places[some], nodes.vectors[some]
     centres = nodes.centres.get(type_, np.zeros((1, vectors.shape[1]), np.float32))
-    near = all_nearest_in_cells(vectors, nodes.cells[some], centres, most, least=LEAST_COSINE)
+    cells = nodes.cells[some]
+    near = all_nearest_in_cells(vectors, cells, centres, most, least=LEAST_COSINE, asked=asked)
     rows, ranks = np.nonzero(near.rows != NO_ATOM)
     others = near.rows[rows, ranks]
     cosines = np.round(near.cosines[rows, ranks].astype(np.float64) * _STEPS) / _STEPS

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maia.graph.arrays import NO_ATOM, Float32s, Int32s, Int64s
 from maia.graph.similarity import Nearest, Vectors, nearest, unit
@@ -71,9 +72,11 @@ def all_nearest_in_cells(
     *,
     least: float = 0.0,
     most_probed: int = PROBED,
+    asked: NDArray[np.bool_] | None = None,
 ) -> Nearest:
     """Of each vector, the k others whose cosine is above `least`, of those in the cells around its own cell.
 
+    `cells` has the cell of each vector. `asked` is a mask of the vectors that are asked for, by default all.
     Memory is a few blocks and the vectors of one neighbourhood beside the arguments and the answer.
     """
     order = np.argsort(cells, kind="stable")
@@ -82,6 +85,9 @@ def all_nearest_in_cells(
     around = probed(centres, centres, most_probed)
     for cell in np.flatnonzero(np.diff(starts)).tolist():
         members = order[starts[cell] : starts[cell + 1]]
+        members = members if asked is None else members[asked[members]]
+        if not len(members):
+            continue
         near = np.sort(np.concatenate([order[starts[each] : starts[each + 1]] for each in around[cell]]))
         best = nearest(vectors[near], vectors[members], k, but=np.searchsorted(near, members), least=least)
         found.rows[members] = _named(best.rows, near)

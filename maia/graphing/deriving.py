@@ -166,7 +166,7 @@ def _found(
     categories = incidence(facts, "inherits", "video", "category")
     about = shares(found, categories, least=_LEAST, most=_MOST_CATEGORIES, share=_SHARE)
     yield "inherits", ("topic",), about
-    yield "similar", LIKE, likenesses(facts, nodes, most=graph.similar_per_atom)
+    yield "similar", LIKE, likenesses(facts, nodes, most=graph.similar_per_atom, linked=graph.similar_atoms)
 
 
 def _carried_topics(tagged: Incidence, named: Incidence) -> Incidence:

@@ -33,7 +33,7 @@ async def nearest_atoms(dao: GraphViewsDAO, atom: Atom, limit: int) -> list[tupl
 
     None are if nothing is known of the atom, or there are no vectors yet.
     """
-    vectors = GraphEmbeddingsDAO().joining(dao)
+    vectors = dao.embeddings()
     basis = await vectors.present()
     if basis is None or atom.type not in EMBEDDED:
         return []
@@ -43,7 +43,7 @@ async def nearest_atoms(dao: GraphViewsDAO, atom: Atom, limit: int) -> list[tupl
     stored = await vectors.cells_of(basis.id, atom.type)
     cells = probed(vector, centres_of(stored))[0].tolist() if stored else [0]
     found = await vectors.in_cells(basis.id, atom.type, cells)
-    return await asyncio.to_thread(_ranked, sorted(found), vector, atom.handle, limit)
+    return await asyncio.to_thread(_ranked, found, vector, atom.handle, limit)
 
 
 async def _vector(dao: GraphViewsDAO, vectors: GraphEmbeddingsDAO, basis: BasisRow, atom: Atom) -> Float32s:

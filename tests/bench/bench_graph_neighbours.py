@@ -4,7 +4,7 @@ Recall is the share of the ten nearest by exact comparison that are found, where
 as good. The vectors are stored as deriving does it. Where the server has pgvector, its HNSW index over the
 same vectors of videos is measured, too, as it comes (m 16, ef_construction 64, ef_search 40).
 
-CPU is that of all threads of this process and of the server's. Queries are timed by the clock of the wall, one
+CPU is that of all threads of this process and the server's. Queries are timed by the clock of the wall, one
 after another.
 """
 
@@ -65,7 +65,7 @@ async def _measured(server: Bed, videos: int) -> AsyncIterator[Figure]:
     nodes = learn_embedding(facts)
     yield Figure(f"{videos:,} videos: CPU to learn and embed all nodes", time.process_time() - begun, "s")
     begun = time.process_time()
-    links = len(likenesses(facts, nodes, most=NEAREST))
+    links = len(likenesses(facts, nodes, most=NEAREST, linked=videos))
     yield Figure(f"{videos:,} videos: CPU to find all links `similar`", time.process_time() - begun, "s")
     yield Figure(f"{videos:,} videos: links `similar`", links, "")
     rows = nodes.of_type(facts, "video")
