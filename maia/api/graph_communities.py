@@ -110,8 +110,8 @@ class FoundCommunities:
     "/communities",
     summary="Groups of atoms that hang together",
     description="Videos, channels, tags and topics that are linked over the same tags, found by modularity "
-    "(Louvain): the largest, or that of an atom (none if it has no links). They are found anew at most "
-    "every 15 minutes; the first time, the answer waits for that.",
+    "(Louvain): the largest, or that of an atom (none if it has no links). They are found when links are "
+    "derived, at `found_at`; before that, or of another space, the first answer waits for it.",
     response_model=FoundCommunities,
     responses=documented(examples.COMMUNITIES) | NO_ATOM,
 )

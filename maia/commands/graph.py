@@ -291,7 +291,8 @@ def communities(
 ) -> None:
     """Group videos, channels, topics and tags into communities of what is linked with each other.
 
-    This reads the whole graph, which takes some seconds for a million links. For example:
+    They are found whenever links are derived. Other links, another resolution or seed take some seconds for a
+    million links. For example:
 
     - `maia graph communities`
     - `maia graph communities --resolution 3 -n 30`
@@ -591,7 +592,8 @@ def _print_communities(found: CommunitiesView) -> None:
         ],
     )  # fmt: skip
     print_text(
-        f"{counted(found.total, 'community', 'communities')} in all; modularity {found.modularity:.2f}."
+        f"{counted(found.total, 'community', 'communities')} in all; modularity {found.modularity:.2f}; "
+        f"as of {found.found_at:%Y-%m-%d %H:%M} UTC."
     )
 
 

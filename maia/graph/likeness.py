@@ -84,7 +84,8 @@ def _in_cells(facts: GraphArrays, nodes: EmbeddedNodes) -> EmbeddedNodes:
 def likenesses(facts: GraphArrays, nodes: EmbeddedNodes, *, most: int, linked: int) -> Associations:
     """Pairs of atoms of one type, each once, of which one is among the `most` nearest of the other.
 
-    Of each type, it is the `linked` atoms with the most links whose nearest are found. The weight is the cosine, rounded; there are no observations. Equal arguments give equal pairs.
+    Of each type, it is the `linked` atoms with the most links whose nearest are found. The
+    weight is the cosine, rounded; there are no observations. Equal arguments give equal pairs.
     """
     uses = np.bincount(facts.outgoing, minlength=len(facts))
     found = []

@@ -28,6 +28,7 @@ from maia.graph.facts import facts_of
 from maia.graph.likeness import LIKE, EmbeddedNodes, likenesses
 from maia.graphing.embedding import embed, uuid_of
 from maia.graphing.present import present_arrays
+from maia.graphing.standing import stand
 
 LOCK: Final = "graph deriver"
 AT_ONCE: Final = 2_000
@@ -71,7 +72,7 @@ async def is_due(atlas: Atlas) -> bool:
 
 
 async def derive(atlas: Atlas, on_progress: OnDerived = _ignore) -> Derived:
-    """Derive all links from the facts that there are, and write what differs."""
+    """Derive vectors, all links and the standing of atoms from the facts, and write what differs."""
     async with atlas.db.only_one(LOCK) as is_only:
         if not is_only:
             return Derived(is_alone=False)
@@ -84,9 +85,11 @@ async def derive(atlas: Atlas, on_progress: OnDerived = _ignore) -> Derived:
         nodes = await embed(atlas, facts)
         on_progress("deriving links", 0, 1)
         parts = await asyncio.to_thread(_parts, arrays, facts, nodes, graph)
-        del arrays, facts, nodes
+        del arrays, nodes
         written = await _write(dao, parts, on_progress)
         removed = await _remove(dao, parts, on_progress)
+        on_progress("grouping atoms", 0, 1)
+        await stand(atlas, facts)
         await dao.note_derived(changes)
         return Derived(sum(len(part.found) for part in parts), written, removed)
 

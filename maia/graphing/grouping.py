@@ -15,10 +15,9 @@ from atlas.composition import Atlas
 from maia.graph.adjacency import adjacency
 from maia.graph.arrays import NO_ATOM, GraphArrays
 from maia.graph.communities import cluster, telling
+from maia.graph.standing import LINKS
 from maia.graphing.present import present_arrays
 
-LINKS: Final = ("tagged", "uploaded_by", "found_by")
-"""What holds a community together."""
 _LEFT_OUT: Final = ("agent", "category", "pattern")
 """They connect nearly everything."""
 _TELLING: Final = "tag"
@@ -81,7 +80,7 @@ def _grouped(
         rows = np.flatnonzero(found.labels == number)
         counts = np.bincount(arrays.type_of[graph.places[rows]], minlength=len(arrays.types)).tolist()
         others = rows[~np.isin(rows, tags)]
-        most = others[np.argsort(-degrees[others], kind="stable")][: _members(limit, of)]
+        most = others[np.argsort(-degrees[others], kind="stable")][: members_shown(limit, of)]
         groups.append(
             Community(
                 size=len(rows),
@@ -93,5 +92,6 @@ def _grouped(
     return Grouping(tuple(groups), total, found.modularity)
 
 
-def _members(limit: int, of: UUID | None) -> int:
+def members_shown(limit: int, of: UUID | None) -> int:
+    """How many members of each community: more of that of an atom."""
     return 3 if of is None else limit

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import numpy as np
 
 from atlas.adapters.graph import OWN
+from atlas.adapters.graph_standing import GraphStandingDAO
 from atlas.composition import Atlas
 from maia.graph.adjacency import adjacency
-from maia.graph.arrays import NO_ATOM, GraphArrays, Int16s, Int32s, Int64s, UInt64s, places_of
+from maia.graph.arrays import NO_ATOM, Float64s, GraphArrays, Int16s, Int32s, Int64s, UInt64s, places_of
 from maia.graph.communities import cluster, telling
-from maia.graphing.grouping import LINKS, Community
+from maia.graph.standing import LINKS, TYPES
+from maia.graph.structure import by_size
+from maia.graphing.grouping import Community, Grouping, members_shown
 from maia.graphing.reading import read_arrays
 
 _TAG = "tag"
@@ -27,7 +31,7 @@ class Groups:
     """The communities of n atoms, which are in ascending order of their handles, as they were at an instant.
 
     `labels` numbers communities, the largest first; `type_of` numbers `types`; `degrees` are how many others
-    each atom is linked with. `tags` has the handles that tell most of each community.
+    each atom is linked with, or PageRanks. `tags` has the handles that tell most of each community.
     """
 
     found_at: datetime
@@ -35,7 +39,7 @@ class Groups:
     total: int
     handles: UInt64s
     labels: Int32s
-    degrees: Int64s
+    degrees: Int64s | Float64s
     types: tuple[str, ...]
     type_of: Int16s
     tags: Sequence[tuple[UUID, ...]]
@@ -61,13 +65,55 @@ class Groups:
             members=tuple(self._handle(each) for each in most.tolist()),
         )
 
+    def grouping(self, of: UUID | None, limit: int) -> Grouping:
+        """The largest communities, or that of an atom, if it is in one."""
+        wanted = [*range(min(limit, self.total))]
+        if of is not None:
+            number = self.number_of(of)
+            wanted = [] if number is None else [number]
+        found = (self.community(number, members_shown(limit, of)) for number in wanted)
+        return Grouping(tuple(found), self.total, self.modularity)
+
     def _handle(self, row: int) -> UUID:
         high, low = self.handles[row].tolist()
         return UUID(int=high << 64 | low)
 
 
+async def kept_groups(atlas: Atlas) -> Groups | None:
+    """The communities of this site's own graph as they were derived last; None if they never were."""
+    dao = GraphStandingDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    grouped = await dao.grouped()
+    if grouped is None:
+        return None
+    tags, rows = await dao.communities(), await dao.members(TYPES)
+    return await asyncio.to_thread(_kept, *grouped, tags, rows)
+
+
+def _kept(found_at: datetime, modularity: float, tags: Mapping[int, Sequence[UUID]], rows: Any) -> Groups:
+    labels = by_size(rows["community"].astype(np.int32))
+    total = int(labels.max()) + 1 if len(labels) else 0
+    _, first = np.unique(labels, return_index=True)
+    return Groups(
+        found_at=found_at,
+        modularity=modularity,
+        total=total,
+        handles=rows["handle"].astype(np.uint64),
+        labels=labels,
+        degrees=rows["pagerank"].astype(np.float64),
+        types=("", *TYPES),
+        type_of=rows["type"].astype(np.int16),
+        tags=[tuple(tags.get(int(each), ())) for each in rows["community"][first]],
+    )
+
+
 async def find_groups(atlas: Atlas, space: int = OWN) -> Groups:
-    """The communities of a space over the links that `grouping` names; this reads the whole graph."""
+    """The communities of a space over the links that `grouping` names, as they were derived last.
+
+    Of other spaces, and if they never were, they are found now, which reads the whole graph.
+    """
+    kept = await kept_groups(atlas) if space == OWN else None
+    if kept is not None:
+        return kept
     found_at = atlas.clock.now()
     arrays = await read_arrays(atlas, space)
     return await asyncio.to_thread(_groups, arrays, found_at)

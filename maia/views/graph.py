@@ -179,12 +179,14 @@ class CommunityView:
 class CommunitiesView:
     """Communities, the largest first, or that of an atom; `total` is how many there are in all.
 
-    `modularity` is by how much more of the links are within communities than chance would give them.
+    `modularity` is by how much more of the links are within communities than chance would give them. They are
+    as they were at `found_at`.
     """
 
     communities: tuple[CommunityView, ...]
     total: int
     modularity: float
+    found_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,15 +445,25 @@ async def communities(
 ) -> CommunitiesView:
     """Groups of videos, channels and topics that are linked over the same tags, or that of an atom.
 
-    This reads the whole graph. A higher resolution gives more and smaller communities.
+    Those of this site's graph are derived beforehand. Others, or over links of some types only, or of another
+    resolution, are found now, which reads the whole graph. A higher resolution gives more and smaller ones.
     """
-    from maia.graphing.grouping import LINKS, group
+    from maia.graph.standing import LINKS
+    from maia.graphing.grouping import group
+    from maia.graphing.groups import kept_groups
 
     dao = _dao(atlas, space)
     handle = None if of is None else await _there(dao, of)
     wanted = await _link_types(dao, types) or LINKS
-    found = await group(
-        atlas, types=wanted, of=handle, limit=limit, resolution=resolution, seed=seed, space=space
+    is_kept = not types and (resolution, seed, space) == (1.0, 0, OWN)
+    kept = await kept_groups(atlas) if is_kept else None
+    found_at = atlas.clock.now() if kept is None else kept.found_at
+    found = (
+        await group(
+            atlas, types=wanted, of=handle, limit=limit, resolution=resolution, seed=seed, space=space
+        )
+        if kept is None
+        else kept.grouping(handle, limit)
     )
     shown = [each for one in found.communities for each in (*one.tags, *one.members)]
     names = await name_atoms(dao, shown)
@@ -463,7 +475,7 @@ async def communities(
         CommunityView(each.size, each.by_type, refs(each.tags), refs(each.members))
         for each in found.communities
     )
-    return CommunitiesView(tuple(views), found.total, found.modularity)
+    return CommunitiesView(tuple(views), found.total, found.modularity, found_at)
 
 
 async def query(

@@ -19,6 +19,7 @@ from maia.graph.likeness import learn_embedding
 from maia.graphing.deriving import derive, is_due
 from maia.graphing.feeding import feed
 from maia.graphing.reading import read_arrays
+from maia.graphing.standing import stand
 from maia.views import graph
 from tests.graph_facts import SOURCE, TOPIC, VIDEO, links
 
@@ -138,6 +139,35 @@ async def test_vectors_follow_the_graph_on_one_basis(
     assert again["id"] > first["id"]
     assert again["is_present"]
     assert await sql.fetchval("SELECT count(DISTINCT basis) FROM atom_embeddings") == 1
+
+
+async def test_where_atoms_stand_is_kept_as_values(fed: Atlas, sql: Any, clock: Any) -> None:
+    await derive(fed)
+    first = (await graph.get(fed, ["video:v0", "tag:blues", "video:v4", "video:v6", "channel:UC"]))[:]
+    numbers = [each.values["community"] for each in first]
+    assert numbers[0] == numbers[1]
+    assert all(each.values["pagerank"] > (0,) for each in first)
+    assert first[4].values["pagerank"] > first[3].values["pagerank"]
+    clock.advance(timedelta(hours=1))
+    found = await graph.communities(fed)
+    assert found.found_at == NOON
+    assert sum(each.size for each in found.communities) == await sql.fetchval(
+        "SELECT count(*) FROM atom_values WHERE key = 'community'"
+    )
+    of_blues = (await graph.communities(fed, of="tag:blues")).communities
+    assert {each.atom for each in of_blues[0].tags} <= {"tag:jazz", "tag:blues", "tag:rock"}
+    assert "video:v0" in {each.atom for each in of_blues[0].members}
+    assert (await graph.communities(fed, resolution=2)).found_at == clock.now()
+    # The facts are the same, and so is everything; then they aren't, and what is left keeps its number.
+    assert await stand(fed, facts_of(await read_arrays(fed))) == 0
+    assert (await graph.communities(fed)).found_at == clock.now()
+    await sql.execute("DELETE FROM videos WHERE id IN ('v4', 'v6')")
+    await sql.execute(VIDEO, "v9", "UC", NOON, 1, [], None)
+    await feed(fed)
+    assert await stand(fed, facts_of(await read_arrays(fed))) > 0
+    [kept, new] = await graph.get(fed, ["video:v0", "video:v9"])
+    assert kept.values["community"] == numbers[0]
+    assert "community" in new.values
 
 
 async def test_a_basis_is_learnt_from_those_with_most_links(

@@ -66,3 +66,15 @@ END $$;
 CREATE TRIGGER embedding_goes_with_its_atom AFTER UPDATE OF sources ON atoms FOR EACH ROW
 WHEN (OLD.space = 0 AND OLD.name IS NOT NULL AND NEW.name IS NULL)
 EXECUTE FUNCTION forget_embedding();
+
+-- The communities; which atom is in which one is a value of the atom.
+CREATE TABLE graph_communities (
+    number integer PRIMARY KEY CHECK (number >= 0),
+    tags   uuid[] NOT NULL
+);
+
+COMMENT ON COLUMN graph_communities.tags IS 'Those that tell most of it, the best first';
+
+ALTER TABLE graph_state ADD COLUMN grouped_at timestamptz, ADD COLUMN modularity double precision;
+
+COMMENT ON COLUMN graph_state.grouped_at IS 'When the communities were found';
