@@ -80,11 +80,11 @@ def _mean(basis: BasisRow, stored: Iterable[bytes]) -> Float32s:
 def _ranked(
     found: Sequence[tuple[UUID, bytes]], vector: Float32s, but: UUID, limit: int
 ) -> list[tuple[UUID, float]]:
-    handles = [handle for handle, _ in found if handle != but]
-    vectors = halves([stored for handle, stored in found if handle != but], vector.shape[1])
-    near = nearest(vectors, vector, limit, least=LEAST_COSINE)
+    own = next((row for row, (handle, _) in enumerate(found) if handle == but), NO_ATOM)
+    vectors = halves([stored for _, stored in found], vector.shape[1])
+    near = nearest(vectors, vector, limit, but=np.array([own]), least=LEAST_COSINE)
     return [
-        (handles[row], cosine)
+        (found[row][0], cosine)
         for row, cosine in zip(near.rows[0].tolist(), near.cosines[0].tolist(), strict=True)
         if row != NO_ATOM
     ]

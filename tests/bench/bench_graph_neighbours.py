@@ -28,6 +28,7 @@ from maia.graph.embedding import DIMENSIONS
 from maia.graph.likeness import LEAST_COSINE, EmbeddedNodes, learn_embedding, likenesses
 from maia.graph.neighbours import all_nearest_in_cells, cells_for, learn_centres
 from maia.graph.similarity import nearest
+from maia.graphing.deriving import derive
 from maia.graphing.embedding import embed
 from maia.graphing.nearest import nearest_atoms
 from tests.bench.bench_graph_feeding import Meter
@@ -140,6 +141,14 @@ async def _stored(
     yield Figure(f"{of}: a query, p95", ms[len(ms) * 95 // 100], "ms")
     near = np.where(exact[:TIMED] >= LEAST_COSINE, exact[:TIMED], 0)
     yield Figure(f"{of}: recall of queries", _recall(found, near), "", goal=GOAL)
+    begun = time.perf_counter()
+    spent = await meter.cpu_s(lambda: derive(atlas))
+    note = f"{time.perf_counter() - begun:.0f} s by the wall"
+    yield Figure(f"{of}: CPU to derive all, on that basis", spent, "s", note=note)
+    begun = time.perf_counter()
+    spent = await meter.cpu_s(lambda: derive(atlas))
+    note = f"{time.perf_counter() - begun:.0f} s by the wall"
+    yield Figure(f"{of}: CPU to derive all, nothing changed", spent, "s", note=note)
     async for figure in _pgvector(sql, meter, of, handles, near):
         yield figure
 
