@@ -77,5 +77,6 @@ WHERE NOT EXISTS (SELECT FROM atoms AS a WHERE a.space = 0 AND a.handle = e.hand
 SELECT handle, vector FROM atom_embeddings WHERE basis = $1 AND handle = ANY ($2::uuid[]) ORDER BY handle;
 
 -- name: in_cells
--- All vectors of atoms of the type $2 in the cells $3 of the basis $1, by handle.
-SELECT handle, vector FROM atom_embeddings WHERE basis = $1 AND type = $2 AND cell = ANY ($3::integer[]) ORDER BY handle;
+-- All vectors of atoms of the type $2 in the cells $3 of the basis $1, by handle: as one text of bytes, and the handles as another.
+SELECT string_agg(uuid_send(handle), ''::bytea ORDER BY handle) AS handles, string_agg(vector, ''::bytea ORDER BY handle) AS vectors
+FROM atom_embeddings WHERE basis = $1 AND type = $2 AND cell = ANY ($3::integer[]);

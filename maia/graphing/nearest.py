@@ -16,7 +16,7 @@ import numpy as np
 from atlas.adapters.graph import Atom
 from atlas.adapters.graph_embeddings import BasisRow, GraphEmbeddingsDAO
 from atlas.adapters.graph_views import GraphViewsDAO
-from maia.graph.arrays import NO_ATOM, Float32s
+from maia.graph.arrays import NO_ATOM, Float32s, places_of
 from maia.graph.embedding import NAMED, drawn, vector_of_bag, word_handles, words_in
 from maia.graph.likeness import EMBEDDED, LEAST_COSINE
 from maia.graph.neighbours import probed
@@ -43,7 +43,7 @@ async def nearest_atoms(dao: GraphViewsDAO, atom: Atom, limit: int) -> list[tupl
     stored = await vectors.cells_of(basis.id, atom.type)
     cells = probed(vector, centres_of(stored))[0].tolist() if stored else [0]
     found = await vectors.in_cells(basis.id, atom.type, cells)
-    return await asyncio.to_thread(_ranked, found, vector, atom.handle, limit)
+    return await asyncio.to_thread(_ranked, *found, vector, atom.handle, limit)
 
 
 async def _vector(dao: GraphViewsDAO, vectors: GraphEmbeddingsDAO, basis: BasisRow, atom: Atom) -> Float32s:
@@ -78,13 +78,14 @@ def _mean(basis: BasisRow, stored: Iterable[bytes]) -> Float32s:
 
 
 def _ranked(
-    found: Sequence[tuple[UUID, bytes]], vector: Float32s, but: UUID, limit: int
+    handles: bytes, stored: bytes, vector: Float32s, but: UUID, limit: int
 ) -> list[tuple[UUID, float]]:
-    own = next((row for row, (handle, _) in enumerate(found) if handle == but), NO_ATOM)
-    vectors = halves([stored for _, stored in found], vector.shape[1])
-    near = nearest(vectors, vector, limit, but=np.array([own]), least=LEAST_COSINE)
+    places = np.frombuffer(handles, ">u8").astype(np.uint64).reshape(-1, 2)
+    vectors = halves([stored], vector.shape[1])
+    own = places_of(places, pairs_of([but]))
+    near = nearest(vectors, vector, limit, but=own, least=LEAST_COSINE)
     return [
-        (found[row][0], cosine)
+        (uuid_of(places[row]), cosine)
         for row, cosine in zip(near.rows[0].tolist(), near.cosines[0].tolist(), strict=True)
         if row != NO_ATOM
     ]
