@@ -15,7 +15,7 @@ from uuid import UUID
 from atlas.adapters.dao import DAO
 
 ROWS_AT_ONCE: Final = 2_000
-_PAGE: Final = 20_000
+_PAGE: Final = 4_000
 _FIRST: Final = UUID(int=0)
 
 

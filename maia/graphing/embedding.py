@@ -65,9 +65,7 @@ async def _follow(dao: GraphEmbeddingsDAO, basis: int, facts: GraphArrays, nodes
     due = np.ones(len(nodes.places), bool)
     former: list[UUID] = []
     async for page in dao.vectors(basis):
-        handles = pairs_of([handle for handle, _ in page])
-        stored = halves([vector for _, vector in page], nodes.basis.recipe.dimensions)
-        known, same = await asyncio.to_thread(_compared, facts, nodes, handles, stored)
+        known, same = await asyncio.to_thread(_compared, facts, nodes, page)
         due[known[same]] = False
         former += [page[nth][0] for nth in np.flatnonzero(known == NO_ATOM).tolist()]
     await _put(dao, basis, facts, nodes, np.flatnonzero(due))
@@ -76,13 +74,14 @@ async def _follow(dao: GraphEmbeddingsDAO, basis: int, facts: GraphArrays, nodes
 
 
 def _compared(
-    facts: GraphArrays, nodes: EmbeddedNodes, handles: UInt64s, stored: NDArray[np.float16]
+    facts: GraphArrays, nodes: EmbeddedNodes, page: Sequence[tuple[UUID, bytes]]
 ) -> tuple[Int64s, NDArray[np.bool_]]:
-    """Which of the nodes these are, NO_ATOM for none, and whether they have the same vectors."""
-    known = places_of(facts.handles[nodes.places], handles)
+    """Which of the nodes those on a page are, NO_ATOM for none, and whether they have the same vectors."""
+    stored = halves([vector for _, vector in page], nodes.basis.recipe.dimensions)
+    known = places_of(facts.handles[nodes.places], pairs_of([handle for handle, _ in page]))
     there = np.flatnonzero(known != NO_ATOM)
     ours = nodes.vectors[known[there]].astype(np.float32)
-    same = np.zeros(len(handles), bool)
+    same = np.zeros(len(page), bool)
     same[there] = np.einsum("ij,ij->i", stored[there].astype(np.float32), ours) >= _ALIKE
     return known, same
 
@@ -119,7 +118,12 @@ def _feature_rows(basis: Basis) -> Iterator[list[FeatureRow]]:
 
 async def read_basis(dao: GraphEmbeddingsDAO, row: BasisRow) -> Basis:
     """The whole of a basis."""
-    pages = [basis_of(row, page) async for page in dao.features(row.id)] or [basis_of(row, [])]
+    pages = [await asyncio.to_thread(basis_of, row, page) async for page in dao.features(row.id)]
+    return await asyncio.to_thread(_joined, pages or [basis_of(row, [])])
+
+
+def _joined(pages: Sequence[Basis]) -> Basis:
+    """The basis of which these are parts, in the order of the handles."""
     tags = [len(each.tags) for each in pages]
 
     def joined(column: Callable[[Basis], NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from maia.graph.arrays import NO_ATOM, Float64s, GraphArrays, Int64s, UInt64s, p
 from maia.graph.standing import ALONE, Standing, standing
 from maia.graphing.embedding import uuid_of
 
-_AT_ONCE = 10_000
+_AT_ONCE = 5_000
 
 
 async def stand(atlas: Atlas, facts: GraphArrays) -> int:

@@ -53,19 +53,49 @@ COMMENT ON COLUMN atom_embeddings.vector IS 'Of length 1: floats of 16 bits, the
 
 CREATE INDEX atom_embeddings_by_cell ON atom_embeddings (basis, type, cell);
 
--- What leaves the graph leaves nothing here, nor does the basis keep what only it was called.
-CREATE FUNCTION forget_embedding() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Atoms of which nobody says any more that they are there are gone, and so are all links that have them in their outgoing set.
+-- Such links wait if other sites still say that they are there. Returns what is gone. It leaves no vector behind,
+-- nor, of a tag, its direction in a basis.
+CREATE OR REPLACE FUNCTION bury_atoms(of_space smallint, of_handles uuid[], at timestamptz) RETURNS uuid[] LANGUAGE plpgsql AS $$
+DECLARE
+    gone uuid[];
+    stamp CONSTANT bigint := (extract(epoch FROM at) * 1000000)::bigint;
 BEGIN
-    DELETE FROM atom_embeddings WHERE handle = OLD.handle;
-    IF OLD.type = 'tag' THEN
-        DELETE FROM embedding_features USING embedding_bases AS b WHERE basis = b.id AND handle = OLD.handle;
+    WITH RECURSIVE going (handle) AS (
+        SELECT a.handle FROM atoms AS a WHERE a.space = of_space AND a.handle = ANY (of_handles) AND a.sources > 0
+        UNION
+        SELECT i.link FROM going JOIN incoming AS i ON i.space = of_space AND i.target = going.handle
+    )
+    SELECT array_agg(handle ORDER BY handle) INTO gone FROM going;
+    IF gone IS NULL THEN
+        RETURN '{}';
     END IF;
-    RETURN NULL;
+    IF of_space = 0 THEN
+        INSERT INTO waiting_links (handle, type, outgoing)
+        SELECT a.handle, a.type, a.outgoing FROM atoms AS a
+        WHERE a.space = 0 AND a.handle = ANY (gone) AND a.outgoing IS NOT NULL
+            AND EXISTS (SELECT FROM atom_claims AS c WHERE c.handle = a.handle AND c.present)
+        ON CONFLICT DO NOTHING;
+    END IF;
+    DELETE FROM incoming AS i
+    USING atoms AS a CROSS JOIN LATERAL unnest(a.outgoing) WITH ORDINALITY AS ends (target, position)
+    WHERE a.space = of_space AND a.handle = ANY (gone) AND a.outgoing IS NOT NULL
+        AND i.space = of_space AND i.target = ends.target AND i.type = a.type AND i.position = ends.position
+        AND i.link = a.handle;
+    DELETE FROM atom_attention WHERE space = of_space AND handle = ANY (gone);
+    DELETE FROM atom_values WHERE space = of_space AND handle = ANY (gone);
+    IF of_space = 0 THEN
+        DELETE FROM atom_embeddings WHERE handle = ANY (gone);
+        DELETE FROM embedding_features USING embedding_bases AS b WHERE basis = b.id AND handle = ANY (gone);
+    END IF;
+    UPDATE atoms
+    SET sources = 0, name = NULL, outgoing = NULL, weight = NULL, pos = 0, neg = 0, positive = 0, count = 0, gone_at = at,
+        version = CASE WHEN sources & 7 = 0 THEN version ELSE greatest(version + 1, stamp) END, changed = pg_current_xact_id()
+    WHERE space = of_space AND handle = ANY (gone);
+    RETURN gone;
 END $$;
 
-CREATE TRIGGER embedding_goes_with_its_atom AFTER UPDATE OF sources ON atoms FOR EACH ROW
-WHEN (OLD.space = 0 AND OLD.name IS NOT NULL AND NEW.name IS NULL)
-EXECUTE FUNCTION forget_embedding();
+ALTER FUNCTION bury_atoms SET plan_cache_mode = force_custom_plan;
 
 -- The communities; which atom is in which one is a value of the atom.
 CREATE TABLE graph_communities (
