@@ -18,7 +18,7 @@ from maia.graph.similarity import Nearest, Vectors, nearest, unit
 
 PROBED: Final = 16
 """For all vectors of a cell, so many of the cells nearest to its centre are looked at."""
-PROBED_BY_ONE: Final = 8
+PROBED_BY_ONE: Final = 4
 """For one query, so many of the cells nearest to it are looked at."""
 ONE_CELL: Final = 2_000
 """So many vectors at most are one cell."""
