@@ -23,6 +23,7 @@ import yaml
 from pydantic import SecretStr
 
 from atlas.adapters.discovery import ArmYield, DiscoveryDAO, PlannedArm
+from atlas.adapters.graph import GraphDAO, Node
 from atlas.adapters.maia import MaiaDAO
 from atlas.clock import pacific_day
 from atlas.composition import Atlas
@@ -51,13 +52,14 @@ def atlas_settings(settings_factory: SettingsFactory) -> Settings:
 
 
 async def work(atlas: Atlas) -> None:
-    """What agents leave behind: cycles of every outcome, breakouts, a plan and what came of it."""
+    """What agents leave behind: cycles of every outcome, breakouts, a graph, a plan and what came of it."""
     cycle = {"seconds": 2.0, "skipped": {"network": 1}, "units": {"search": 1, "stats": 2, "general": 1}}
     cycle |= {"new": 3, "samples": 40, "taken_over": 1, "observations": 5}
     outcomes = ("done", "idle", "closed", "unavailable", "rate_limited", "keys_rejected", "failed")
     for agent in ("hunter", "tracker"):
         told = [(f"{agent}.cycle", cycle | {"outcome": outcome}) for outcome in outcomes]
         await atlas.events.append_many(told, agent=agent)
+    await GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).add_atoms([Node("tag", "music")])
     await atlas.events.append("tracker.breakout", {"id": "video"}, agent="tracker")
     judged = {"duty": "health", "details": {"score": 0.9}}
     await atlas.events.append("maintainer.duty", judged, agent="maintainer")
