@@ -59,7 +59,7 @@ async def work(atlas: Atlas) -> None:
     for agent in ("hunter", "tracker"):
         told = [(f"{agent}.cycle", cycle | {"outcome": outcome}) for outcome in outcomes]
         await atlas.events.append_many(told, agent=agent)
-    await GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).add_atoms([Node("tag", "music")])
+    await GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).add([Node("tag", "music")])
     await atlas.events.append("tracker.breakout", {"id": "video"}, agent="tracker")
     judged = {"duty": "health", "details": {"score": 0.9}}
     await atlas.events.append("maintainer.duty", judged, agent="maintainer")
