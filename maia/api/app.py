@@ -27,7 +27,7 @@ from maia.api.context import Service
 from maia.api.engine import Engine
 from maia.api.feed import Feed
 from maia.api.gate import BoundedBody, BoundedWait, Conditional, Gate, HeadAnswered, SecureHeaders
-from maia.api.graph_communities import Communities
+from maia.api.graph_communities import RecentCommunities
 from maia.api.graph_hub import GraphHub
 from maia.api.hot import Shortcut, describe
 from maia.api.learning import LearnerRuns
@@ -143,7 +143,7 @@ def build(atlas: Atlas) -> Application:
                 exporter=Exporter(atlas, measuring.FAMILIES),
                 catching_up=asyncio.Semaphore(_CATCHING_UP_AT_ONCE),
                 graph_work=asyncio.Semaphore(_GRAPH_WORK_AT_ONCE),
-                communities=Communities(atlas),
+                communities=RecentCommunities(atlas),
                 graph_exports=asyncio.Semaphore(_GRAPH_EXPORTS_AT_ONCE),
             )
             app.state.service = service

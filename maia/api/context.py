@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from atlas.composition import Atlas
     from maia.api.engine import Engine
-    from maia.api.graph_communities import Communities
+    from maia.api.graph_communities import RecentCommunities
     from maia.api.graph_hub import GraphHub
     from maia.api.learning import LearnerRuns
     from maia.api.measuring import Traffic
@@ -54,7 +54,7 @@ class Service:
     """Held while a client that was away reads from the database."""
     graph_work: asyncio.Semaphore
     """Held while a query of the graph runs, or a path is looked for."""
-    communities: Communities
+    communities: RecentCommunities
     graph_exports: asyncio.Semaphore
     """Held while a client takes an export of the graph."""
     answers: Kept = field(default_factory=Kept)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Final
@@ -15,19 +14,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from atlas.adapters.graph import OWN
-from atlas.adapters.graph_views import GraphViewsDAO
 from maia.api import graph_examples as examples
 from maia.api.answers import Body, as_json, documented
 from maia.api.context import READ, service_of
 from maia.api.graph import LONGEST_ATOM, NO_ATOM, SpaceName, one
-from maia.graphing.groups import Groups, find_groups
-from maia.graphing.naming import Named, name_atoms
+from maia.graphing.communities import Communities, find_communities
 from maia.views import graph as views
-from maia.views.graph import AtomRef, CommunityView
+from maia.views.graph import CommunitiesView
 
 if TYPE_CHECKING:
     from atlas.composition import Atlas
-    from maia.api.context import Service
 
 logger = logging.getLogger(__name__)
 
@@ -38,26 +34,27 @@ _MOST_SPACES: Final = 4
 _MEMBERS: Final = 5
 
 
-class Communities:
-    """The communities of each space that was asked for, at most so old, found by one task at a time."""
+class RecentCommunities:
+    """The communities of each space that was asked for, looked for by one task at a time, now and then."""
 
     def __init__(self, atlas: Atlas) -> None:
         self._atlas = atlas
-        self._known: dict[int, Groups] = {}
-        self._finding: dict[int, asyncio.Task[Groups]] = {}
+        self._known: dict[int, tuple[datetime, Communities]] = {}
+        """With when they were looked for; kept ones may have been found long before."""
+        self._finding: dict[int, asyncio.Task[Communities]] = {}
         self._turn = asyncio.Lock()
 
-    def known(self, space: int = OWN) -> Groups | None:
-        """The communities as they were found last; if that was long ago or never, finding them begins."""
-        groups = self._known.get(space)
-        if groups is None or self._atlas.clock.now() - groups.found_at > FRESH:
+    def known(self, space: int = OWN) -> Communities | None:
+        """The communities as they were last looked for; if that was long ago or never, it begins again."""
+        at, found = self._known.get(space, (None, None))
+        if at is None or self._atlas.clock.now() - at > FRESH:
             self._begin(space)
-        return groups
+        return found
 
-    async def found(self, space: int = OWN) -> Groups:
+    async def found(self, space: int = OWN) -> Communities:
         """The communities, waiting for them if they never were found."""
-        groups = self.known(space)
-        return groups if groups is not None else await asyncio.shield(self._begin(space))
+        found = self.known(space)
+        return found if found is not None else await asyncio.shield(self._begin(space))
 
     async def end(self) -> None:
         """End what is being found."""
@@ -67,43 +64,41 @@ class Communities:
         if tasks:
             await asyncio.wait(tasks)
 
-    def _begin(self, space: int) -> asyncio.Task[Groups]:
+    def _begin(self, space: int) -> asyncio.Task[Communities]:
         task = self._finding.get(space)
         if task is None:
             task = self._finding[space] = asyncio.create_task(self._find(space))
             task.add_done_callback(_note_failure)
         return task
 
-    async def _find(self, space: int) -> Groups:
+    async def _find(self, space: int) -> Communities:
         try:
             async with self._turn:
-                groups = await find_groups(self._atlas, space)
+                now = self._atlas.clock.now()
+                found = await find_communities(self._atlas, space=space)
             self._known.pop(space, None)
-            self._known[space] = groups
+            self._known[space] = now, found
             for other in [*self._known][:-_MOST_SPACES]:
                 del self._known[other]
-            return groups
+            return found
         finally:
             del self._finding[space]
 
 
-def _note_failure(task: asyncio.Task[Groups]) -> None:
+def _note_failure(task: asyncio.Task[Communities]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         logger.warning("the communities of the graph could not be found: %s", error)
 
 
-@dataclass(frozen=True, slots=True)
-class FoundCommunities:
-    """Communities as they were at an instant: the largest first, or that of an atom; `total` is of all.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundCommunities(CommunitiesView):
+    """Communities of a space as they were at an instant: the largest first, or that of an atom.
 
-    `modularity` says by how much more of the links are within communities than chance would put there.
+    `modularity` says by how much more of the links are within communities than chance would put there;
+    `total` is of all communities.
     """
 
-    found_at: datetime
     space: str
-    communities: tuple[CommunityView, ...]
-    total: int
-    modularity: float
 
 
 @router.get(
@@ -128,37 +123,9 @@ async def communities(
     service = service_of(request)
     number = await views.space_named(service.atlas, space)
     handle = None if of is None else UUID((await one(service, of, space)).handle)
-    groups = await service.communities.found(number)
-    found = await told(service, groups, handle, limit, members, number)
-    view = FoundCommunities(groups.found_at, space, found, groups.total, groups.modularity)
+    found = await views.show_communities(
+        service.atlas, await service.communities.found(number), of=handle, limit=limit, members=members,
+        space=number,
+    )  # fmt: skip
+    view = FoundCommunities(found.communities, found.total, found.modularity, found.found_at, space=space)
     return Body(as_json(view)).response()
-
-
-async def told(
-    service: Service,
-    groups: Groups,
-    of: UUID | None = None,
-    limit: int = 20,
-    members: int = _MEMBERS,
-    space: int = OWN,
-) -> tuple[CommunityView, ...]:
-    """The largest communities, or that of an atom, by what their members are called."""
-    numbers = [*range(min(limit, groups.total))]
-    if of is not None:
-        number = groups.number_of(of)
-        numbers = [] if number is None else [number]
-    found = await asyncio.to_thread(lambda: [groups.community(each, members) for each in numbers])
-    atlas = service.atlas
-    dao = GraphViewsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-    dao.space = space
-    names = await name_atoms(dao, [each for one in found for each in (*one.tags, *one.members)])
-    return tuple(
-        CommunityView(each.size, each.by_type, _refs(each.tags, names), _refs(each.members, names))
-        for each in found
-    )
-
-
-def _refs(handles: Sequence[UUID], names: Mapping[UUID, Named]) -> tuple[AtomRef, ...]:
-    """What atoms are called, without those that are gone since."""
-    known = [names[each] for each in handles if each in names]
-    return tuple(AtomRef(str(each.handle), each.text, each.type, each.shown) for each in known)

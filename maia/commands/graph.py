@@ -58,6 +58,7 @@ NodeType = Annotated[
 
 _ATOM: Final = Column("atom", 24, wraps=True)
 _CALLED: Final = Column("called", 12, wraps=True, rank=2)
+_FEW_MEMBERS: Final = 3
 
 
 @app.command()
@@ -302,9 +303,11 @@ def communities(
     async def look(atlas: Atlas, space: int) -> CommunitiesView:
         from maia.views.graph import communities
 
+        members = _FEW_MEMBERS if of is None else limit
         return await communities(
-            atlas, of=of, types=types, limit=limit, resolution=resolution, seed=seed, space=space
-        )
+            atlas, of=of, types=types, limit=limit, members=members, resolution=resolution, seed=seed,
+            space=space,
+        )  # fmt: skip
 
     found = in_space(space, look)
     if as_json:

@@ -8,12 +8,12 @@ memory-mapped files: nothing here writes to them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Int16s = NDArray[np.int16]
 Int32s = NDArray[np.int32]
@@ -25,6 +25,8 @@ Float64s = NDArray[np.float64]
 
 NO_ATOM: Final = -1
 """The place of an atom that isn't there."""
+FACTS: Final = 1
+"""The bit of `sources` that says that an atom is there by facts."""
 
 _LOW: Final = (1 << 64) - 1
 
@@ -39,9 +41,7 @@ class Texts:
     @classmethod
     def of(cls, texts: Iterable[str]) -> Texts:
         encoded = [text.encode() for text in texts]
-        starts = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum([len(each) for each in encoded], out=starts[1:])
-        return cls(starts, np.frombuffer(b"".join(encoded), np.uint8))
+        return cls(starts_of([len(each) for each in encoded]), np.frombuffer(b"".join(encoded), np.uint8))
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -85,18 +85,54 @@ class GraphArrays:
 
     def places(self, handles: Sequence[UUID]) -> Int64s:
         """Where atoms are, NO_ATOM for those that aren't there."""
-        wanted = [(each.int >> 64, each.int & _LOW) for each in handles]
-        return places_of(self.handles, np.array(wanted, np.uint64).reshape(-1, 2))
+        return places_of(self.handles, pairs_of(handles))
 
     def handle(self, place: int) -> UUID:
         """The handle of the atom at a place."""
-        high, low = self.handles[place].tolist()
-        return UUID(int=high << 64 | low)
+        return uuid_of(self.handles[place])
 
     def of_type(self, *types: str) -> Int64s:
         """The places of all atoms of some types; types that no atom has are none."""
         codes = [self.types.index(each) for each in types if each in self.types]
         return np.flatnonzero(np.isin(self.type_of, codes))
+
+
+def facts_of(arrays: GraphArrays) -> GraphArrays:
+    """The same graph with only the atoms that are there by facts, all ends of which are."""
+    return part_of(arrays, arrays.sources & FACTS > 0)
+
+
+def part_of(arrays: GraphArrays, kept: NDArray[np.bool_]) -> GraphArrays:
+    """The graph of the atoms that a mask names, with which all ends of its links must be."""
+    place = np.cumsum(kept) - 1
+    lengths = np.diff(arrays.outgoing_starts)
+    outgoing = arrays.outgoing[np.repeat(kept, lengths)]
+    sizes = np.diff(arrays.names.starts)
+    names = Texts(starts_of(sizes[kept]), arrays.names.data[np.repeat(kept, sizes)])
+    columns = ("handles", "type_of", "positive", "count", "pos", "neg", "sources", "weight", "seen_us", "sti")
+    return replace(
+        arrays,
+        **{name: getattr(arrays, name)[kept] for name in (*columns, "lti", "vlti")},
+        names=names,
+        outgoing_starts=starts_of(lengths[kept]),
+        outgoing=place[outgoing].astype(np.int32),
+    )
+
+
+def starts_of(lengths: ArrayLike) -> Int64s:
+    """Where each of some parts that follow each other begins, and where the last one ends."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def pairs_of(handles: Iterable[UUID]) -> UInt64s:
+    """Handles as arrays have them."""
+    return np.array([(each.int >> 64, each.int & _LOW) for each in handles], np.uint64).reshape(-1, 2)
+
+
+def uuid_of(pair: UInt64s) -> UUID:
+    """A handle from its two columns."""
+    high, low = pair.tolist()
+    return UUID(int=high << 64 | low)
 
 
 def places_of(handles: UInt64s, wanted: UInt64s) -> Int64s:

@@ -22,13 +22,12 @@ from atlas.adapters.graph_feeding import DerivedLink, GraphFeedDAO
 from atlas.composition import Atlas
 from atlas.conflicts import retry_conflicts
 from atlas.graph_settings import GraphSettings
-from maia.graph.arrays import NO_ATOM, GraphArrays, Int64s, UInt64s, places_of
+from maia.graph.arrays import NO_ATOM, GraphArrays, Int64s, UInt64s, facts_of, places_of, uuid_of
 from maia.graph.associations import Associations, Incidence, associations, co_occurrences, incidence, shares
-from maia.graph.facts import facts_of
 from maia.graph.likeness import LIKE, EmbeddedNodes, likenesses
-from maia.graphing.embedding import embed, uuid_of
+from maia.graphing.communities import keep_communities
+from maia.graphing.embedding import embed
 from maia.graphing.present import present_arrays
-from maia.graphing.standing import stand
 
 LOCK: Final = "graph deriver"
 AT_ONCE: Final = 2_000
@@ -72,7 +71,7 @@ async def is_due(atlas: Atlas) -> bool:
 
 
 async def derive(atlas: Atlas, on_progress: OnDerived = _ignore) -> Derived:
-    """Derive vectors, all links and the standing of atoms from the facts, and write what differs."""
+    """Derive vectors, all links and communities from the facts, and write what differs."""
     async with atlas.db.only_one(LOCK) as is_only:
         if not is_only:
             return Derived(is_alone=False)
@@ -89,7 +88,7 @@ async def derive(atlas: Atlas, on_progress: OnDerived = _ignore) -> Derived:
         written = await _write(dao, parts, on_progress)
         removed = await _remove(dao, parts, on_progress)
         on_progress("grouping atoms", 0, 1)
-        await stand(atlas, facts)
+        await keep_communities(atlas, facts)
         await dao.note_derived(changes)
         return Derived(sum(len(part.found) for part in parts), written, removed)
 

@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from atlas.adapters.graph_embeddings import ROWS_AT_ONCE, BasisRow, FeatureRow, GraphEmbeddingsDAO, VectorRow
 from atlas.composition import Atlas
 from atlas.conflicts import retry_conflicts
-from maia.graph.arrays import NO_ATOM, Float32s, GraphArrays, Int64s, UInt64s, places_of
+from maia.graph.arrays import NO_ATOM, Float32s, GraphArrays, Int64s, pairs_of, places_of, uuid_of
 from maia.graph.embedding import Basis, Recipe
 from maia.graph.likeness import EmbeddedNodes, embed_nodes, learn_embedding
-from maia.graphing.reading import pairs_of
 
 _GROWTH: Final = 1.5
 _ALIKE: Final = 0.999
@@ -171,9 +170,3 @@ def centres_of(stored: Sequence[bytes]) -> Float32s:
 def halves(stored: Sequence[bytes], dimensions: int) -> NDArray[np.float16]:
     """Vectors of 16 bits from how they are stored, shape (vectors, dimensions)."""
     return np.frombuffer(b"".join(stored), _HALF).reshape(-1, dimensions).astype(np.float16)
-
-
-def uuid_of(handle: UInt64s) -> UUID:
-    """A handle from its two columns."""
-    high, low = handle.tolist()
-    return UUID(int=high << 64 | low)

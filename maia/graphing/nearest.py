@@ -16,13 +16,12 @@ import numpy as np
 from atlas.adapters.graph import Atom
 from atlas.adapters.graph_embeddings import BasisRow, GraphEmbeddingsDAO
 from atlas.adapters.graph_views import GraphViewsDAO
-from maia.graph.arrays import NO_ATOM, Float32s, places_of
+from maia.graph.arrays import NO_ATOM, Float32s, pairs_of, places_of, uuid_of
 from maia.graph.embedding import NAMED, drawn, vector_of_bag, word_handles, words_in
 from maia.graph.likeness import EMBEDDED, LEAST_COSINE
 from maia.graph.neighbours import probed
 from maia.graph.similarity import nearest, unit
-from maia.graphing.embedding import basis_of, centres_of, halves, uuid_of
-from maia.graphing.reading import pairs_of
+from maia.graphing.embedding import basis_of, centres_of, halves
 
 _MOST_LINKS: Final = 500
 """So many links of an atom are looked at to fold it in."""

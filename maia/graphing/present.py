@@ -15,11 +15,11 @@ from atlas.adapters.graph_loading import GraphLoadingDAO
 from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.errors import UnknownCursor
-from maia.graph.arrays import GraphArrays
+from maia.graph.arrays import GraphArrays, pairs_of
 from maia.graph.building import attended
 from maia.graph.merging import update
 from maia.graphing.cache import CachedGraph, ColumnCache
-from maia.graphing.reading import arrays_from, attention_of, columns_of, pairs_of
+from maia.graphing.reading import arrays_from, attention_of, columns_of
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 from atlas.adapters.graph import OWN
 from atlas.adapters.graph_columns import ATOM_FORM, ATTENTION_FORM, GraphColumns, GraphColumnsDAO
 from atlas.composition import Atlas
-from maia.graph.arrays import GraphArrays, UInt64s, places_of
+from maia.graph.arrays import GraphArrays, UInt64s, pairs_of, places_of
 from maia.graph.building import AttentionColumns, LooseAtoms, arrays_of, attended
-
-_LOW = (1 << 64) - 1
 
 
 async def read_arrays(atlas: Atlas, space: int = OWN) -> GraphArrays:
@@ -67,11 +65,6 @@ def _places(handles: UInt64s, order: Any, wanted: Sequence[UUID]) -> list[int]:
     """Where atoms are in the unordered handles."""
     places: list[int] = order[places_of(handles[order], pairs_of(wanted))].tolist()
     return places
-
-
-def pairs_of(handles: Sequence[UUID]) -> UInt64s:
-    """Handles as arrays have them."""
-    return np.array([(each.int >> 64, each.int & _LOW) for each in handles], np.uint64).reshape(-1, 2)
 
 
 def attention_of(columns: GraphColumns) -> AttentionColumns:

@@ -6,6 +6,7 @@ the first characters of a handle. FormError points at what can't be read; NoSuch
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from atlas.adapters.graph_matching import Mode
     from atlas.adapters.graph_views import GraphViewsDAO, NearAtom
     from atlas.composition import Atlas
+    from maia.graphing.communities import Communities
     from maia.graphing.templates import QueryForm
 
 SourceName = Literal["facts", "derived", "people", "sites"]
@@ -439,43 +441,46 @@ async def communities(
     of: str | None = None,
     types: Sequence[str] | None = None,
     limit: int = 10,
+    members: int = 3,
     resolution: float = 1.0,
     seed: int = 0,
     space: int = OWN,
 ) -> CommunitiesView:
     """Groups of videos, channels and topics that are linked over the same tags, or that of an atom.
 
-    Those of this site's graph are derived beforehand. Others, or over links of some types only, or of another
+    Those of this site's graph are derived beforehand. Others, or over links of other types, or of another
     resolution, are found now, which reads the whole graph. A higher resolution gives more and smaller ones.
     """
-    from maia.graph.standing import LINKS
-    from maia.graphing.grouping import group
-    from maia.graphing.groups import kept_groups
+    from maia.graphing.communities import LINKS, Clustering, find_communities
 
     dao = _dao(atlas, space)
     handle = None if of is None else await _there(dao, of)
-    wanted = await _link_types(dao, types) or LINKS
-    is_kept = not types and (resolution, seed, space) == (1.0, 0, OWN)
-    kept = await kept_groups(atlas) if is_kept else None
-    found_at = atlas.clock.now() if kept is None else kept.found_at
-    found = (
-        await group(
-            atlas, types=wanted, of=handle, limit=limit, resolution=resolution, seed=seed, space=space
-        )
-        if kept is None
-        else kept.grouping(handle, limit)
+    links = frozenset(await _link_types(dao, types) or LINKS)
+    found = await find_communities(atlas, Clustering(links, resolution, seed), space=space)
+    return await show_communities(atlas, found, of=handle, limit=limit, members=members, space=space)
+
+
+async def show_communities(
+    atlas: Atlas,
+    found: Communities,
+    *,
+    of: UUID | None = None,
+    limit: int = 10,
+    members: int = 3,
+    space: int = OWN,
+) -> CommunitiesView:
+    """The largest of the communities that were found, or that of an atom, with some of their members."""
+    chosen = await asyncio.to_thread(found.chosen, of, limit, members)
+    names = await name_atoms(
+        _dao(atlas, space), [each for one in chosen for each in (*one.tags, *one.members)]
     )
-    shown = [each for one in found.communities for each in (*one.tags, *one.members)]
-    names = await name_atoms(dao, shown)
 
     def refs(handles: Sequence[UUID]) -> tuple[AtomRef, ...]:
+        """Without those that are gone since."""
         return tuple(_ref(names[each]) for each in handles if each in names)
 
-    views = (
-        CommunityView(each.size, each.by_type, refs(each.tags), refs(each.members))
-        for each in found.communities
-    )
-    return CommunitiesView(tuple(views), found.total, found.modularity, found_at)
+    views = (CommunityView(each.size, each.by_type, refs(each.tags), refs(each.members)) for each in chosen)
+    return CommunitiesView(tuple(views), found.total, found.modularity, found.found_at)
 
 
 async def query(

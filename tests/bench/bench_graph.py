@@ -29,7 +29,7 @@ from atlas.composition import Atlas
 from maia.graph.adjacency import Adjacency, Weighting, adjacency
 from maia.graph.arrays import GraphArrays
 from maia.graph.attention import conductance, propagate_attention
-from maia.graph.communities import cluster
+from maia.graph.clustering import cluster
 from maia.graph.embedding import build_embeddings
 from maia.graph.structure import hops, pagerank, triangles
 from maia.graphing.reading import read_arrays

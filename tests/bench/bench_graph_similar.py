@@ -35,7 +35,7 @@ from scipy import sparse
 from atlas.queries import topic_key
 from maia.graph.adjacency import Adjacency, adjacency
 from maia.graph.arrays import Int32s
-from maia.graph.communities import adjusted_rand, cluster, modularity, mutual_information, telling
+from maia.graph.clustering import adjusted_rand, cluster, modularity, mutual_information, telling
 from maia.graph.embedding import RECIPE, Recipe, build_embeddings, project
 from maia.graph.similarity import nearest
 from tests.bench.figures import Figure

@@ -13,13 +13,13 @@ from atlas.adapters.graph_embeddings import GraphEmbeddingsDAO
 from atlas.composition import Atlas
 from atlas.testing import NOON
 from maia.graph import likeness
+from maia.graph.arrays import facts_of
 from maia.graph.embedding import DIMENSIONS
-from maia.graph.facts import facts_of
 from maia.graph.likeness import learn_embedding
+from maia.graphing.communities import communities_of, find_communities, keep_communities
 from maia.graphing.deriving import derive, is_due
 from maia.graphing.feeding import feed
 from maia.graphing.reading import read_arrays
-from maia.graphing.standing import stand
 from maia.views import graph
 from tests.graph_facts import SOURCE, TOPIC, VIDEO, links
 
@@ -141,7 +141,9 @@ async def test_vectors_follow_the_graph_on_one_basis(
     assert await sql.fetchval("SELECT count(DISTINCT basis) FROM atom_embeddings") == 1
 
 
-async def test_where_atoms_stand_is_kept_as_values(fed: Atlas, sql: Any, clock: Any) -> None:
+async def test_communities_are_kept_as_values_and_are_those_that_would_be_found(
+    fed: Atlas, sql: Any, clock: Any
+) -> None:
     await derive(fed)
     first = await graph.get(fed, ["video:v0", "tag:blues", "video:v4", "video:v6", "channel:UC"])
     numbers = [each.values["community"] for each in first]
@@ -159,12 +161,15 @@ async def test_where_atoms_stand_is_kept_as_values(fed: Atlas, sql: Any, clock: 
     assert "video:v0" in {each.atom for each in of_blues[0].members}
     assert (await graph.communities(fed, resolution=2)).found_at == clock.now()
     # The facts are the same, and so is everything; then they aren't, and what is left keeps its number.
-    assert await stand(fed, facts_of(await read_arrays(fed))) == 0
+    facts = facts_of(await read_arrays(fed))
+    assert await keep_communities(fed, facts) == 0
+    made = communities_of(facts, NOON).chosen(None, 10, 10)
+    assert (await find_communities(fed)).chosen(None, 10, 10) == made
     assert (await graph.communities(fed)).found_at == clock.now()
     await sql.execute("DELETE FROM videos WHERE id IN ('v4', 'v6')")
     await sql.execute(VIDEO, "v9", "UC", NOON, 1, [], None)
     await feed(fed)
-    assert await stand(fed, facts_of(await read_arrays(fed))) > 0
+    assert await keep_communities(fed, facts_of(await read_arrays(fed))) > 0
     [kept, new] = await graph.get(fed, ["video:v0", "video:v9"])
     assert kept.values["community"] == numbers[0]
     assert "community" in new.values

@@ -15,7 +15,6 @@ from starlette.responses import Response
 
 from maia.api.context import READ, service_of
 from maia.api.graph import LONGEST_ATOM, one, stats
-from maia.api.graph_communities import told
 from maia.api.pages.parameters import Blank, Text
 from maia.api.pages.rendering import Table, page
 from maia.api.problems import Problem
@@ -40,6 +39,7 @@ _MOST_ATTENDED: Final = 20
 _MOST_ALIKE: Final = 10
 _MOST_COMMUNITIES: Final = 12
 _MOST_MEMBERS: Final = 8
+_FEW_MEMBERS: Final = 5
 _FRESH_S: Final = 10.0
 _STALE_S: Final = 60.0
 _PAGES: Final[Mapping[str, str]] = {
@@ -152,21 +152,23 @@ def own_page(atom: AtomRef) -> str | None:
 
 async def _community(service: Service, handle: UUID) -> CommunityView | None:
     """That of an atom, if it has one and communities are known already; they take too long to wait for."""
-    groups = service.communities.known()
-    if groups is None:
+    found = service.communities.known()
+    if found is None:
         return None
-    found = await told(service, groups, handle, members=_MOST_MEMBERS)
-    return found[0] if found else None
+    own = await views.show_communities(service.atlas, found, of=handle, members=_MOST_MEMBERS)
+    return own.communities[0] if own.communities else None
 
 
 async def _communities(service: Service) -> Sequence[CommunityView] | None:
-    groups = service.communities.known()
-    if groups is None:
+    found = service.communities.known()
+    if found is None:
         return None
-    return await service.answers.get(
-        ("page graph communities", groups.found_at), lambda: told(service, groups, limit=_MOST_COMMUNITIES),
+    shown = await service.answers.get(
+        ("page graph communities", found.found_at),
+        lambda: views.show_communities(service.atlas, found, limit=_MOST_COMMUNITIES, members=_FEW_MEMBERS),
         fresh_s=_STALE_S, stale_s=_STALE_S,
     )  # fmt: skip
+    return shown.communities
 
 
 async def _attended(service: Service) -> Sequence[views.AtomView]:

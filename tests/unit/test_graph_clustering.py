@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maia.graph.adjacency import Adjacency, Weighting, adjacency
-from maia.graph.communities import (
+from maia.graph.clustering import (
     adjusted_rand,
     cluster,
     modularity,

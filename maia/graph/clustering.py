@@ -1,4 +1,4 @@
-"""Communities: groups of vertices with more links inside than chance would give them.
+"""Clustering: groups of vertices with more links inside than chance would give them.
 
 Modularity (Newman and Girvan, 2004) is raised as by Louvain (Blondel and others, 2008): vertices move to the
 community of a neighbour that gains most, then each community becomes one vertex and it begins again; on the
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations, count, pairwise
 from typing import Final
 
 import numpy as np
@@ -21,6 +21,8 @@ from maia.graph.adjacency import Adjacency, gathered
 from maia.graph.arrays import Float64s, Int32s, Int64s
 from maia.graph.structure import by_size
 
+NO_COMMUNITY: Final = -1
+"""The number for what is in no community."""
 _LEAST_GAIN: Final = 1e-5
 """Rounds that raise modularity by less do not count as progress."""
 _IDLE_ROUNDS: Final = 3
@@ -29,7 +31,7 @@ _MOST_LEVELS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Communities:
+class Partition:
     """The community of each row, numbered by size, largest first, and the modularity of the whole."""
 
     labels: Int32s
@@ -39,7 +41,7 @@ class Communities:
         return int(self.labels.max()) + 1 if len(self.labels) else 0
 
 
-def cluster(graph: Adjacency, *, resolution: float = 1.0, seed: int = 0) -> Communities:
+def cluster(graph: Adjacency, *, resolution: float = 1.0, seed: int = 0) -> Partition:
     """The communities of a graph; with a higher resolution they are smaller. Direction makes no difference.
 
     Vertices without links are communities of their own. Equal arguments give equal communities.
@@ -50,7 +52,7 @@ def cluster(graph: Adjacency, *, resolution: float = 1.0, seed: int = 0) -> Comm
     rng = np.random.default_rng(seed)
     labels = _levels(weights, resolution, rng, 0)
     labels = by_size(_connected(weights, labels))
-    return Communities(labels, modularity(graph, labels, resolution=resolution))
+    return Partition(labels, modularity(graph, labels, resolution=resolution))
 
 
 def modularity(graph: Adjacency, labels: Int32s, *, resolution: float = 1.0) -> float:
@@ -109,14 +111,14 @@ def stability(graph: Adjacency, seeds: Sequence[int], *, resolution: float = 1.0
     )
 
 
-def telling(graph: Adjacency, communities: Communities, candidates: Int64s, most: int = 5) -> list[Int64s]:
+def telling(graph: Adjacency, partition: Partition, candidates: Int64s, most: int = 5) -> list[Int64s]:
     """For each community, the candidates (rows, as of tags) that tell most of it, the best first.
 
     A candidate's score is the weight w that links it to members times the logarithm of how much more that is
     than chance would give it, which is its part in the mutual information. Candidates that are less linked to
     a community than by chance don't tell of it.
     """
-    linked = _undirected(graph)[candidates] @ _membership(communities.labels, len(communities))
+    linked = _undirected(graph)[candidates] @ _membership(partition.labels, len(partition))
     found = linked.tocoo()
     row, community = found.coords
     own = np.asarray(linked.sum(axis=1)).reshape(-1)
@@ -125,8 +127,31 @@ def telling(graph: Adjacency, communities: Communities, candidates: Int64s, most
     score = found.data * np.log(lift)
     kept = np.flatnonzero(lift > 1)
     order = kept[np.lexsort((row[kept], -score[kept], community[kept]))]
-    starts = np.searchsorted(community[order], np.arange(len(communities) + 1))
+    starts = np.searchsorted(community[order], np.arange(len(partition) + 1))
     return [candidates[row[order[a : min(b, a + most)]]] for a, b in pairwise(starts.tolist())]
+
+
+def numbered_as(labels: Int64s, former: Int64s) -> Int64s:
+    """The same communities, numbered as former ones of the same things; NO_COMMUNITY stays so.
+
+    A community gets the number of the one with which it shares most, or a number that none has.
+    """
+    both = (labels != NO_COMMUNITY) & (former != NO_COMMUNITY)
+    pairs, shared = np.unique(np.stack([labels[both], former[both]]), axis=1, return_counts=True)
+    numbers: dict[int, int] = {}
+    used: set[int] = set()
+    for nth in np.lexsort((pairs[1], pairs[0], -shared)).tolist():
+        label, number = pairs[:, nth].tolist()
+        if label not in numbers and number not in used:
+            numbers[label] = number
+            used.add(number)
+    unused = (number for number in count() if number not in used)
+    present, nth_label = np.unique(labels, return_inverse=True)
+    given = [
+        numbers[label] if label in numbers else next(unused) if label != NO_COMMUNITY else NO_COMMUNITY
+        for label in present.tolist()
+    ]
+    return np.array(given, np.int64)[nth_label]
 
 
 def _undirected(graph: Adjacency) -> sparse.csr_array:

@@ -1,4 +1,4 @@
--- Where atoms of this site's own graph stand in it: numbers that are values of atoms, and the communities.
+-- The communities of this site's own graph, and where atoms stand in it, as numbers that are their values.
 
 -- name: numbers
 -- The atoms with a number under the key $1, by handle.
