@@ -107,21 +107,6 @@ def build_embeddings(graph: GraphArrays, recipe: Recipe = RECIPE, *, seed: int =
     return Embeddings(graph.handles[nodes], project(graph, basis, nodes), basis)
 
 
-def extended(graph: GraphArrays, embeddings: Embeddings, changed: Collection[int] = ()) -> Embeddings:
-    """The embeddings of all nodes of a later state of the graph, on the same basis.
-
-    Only nodes that are new are computed, and those whose places are in `changed`; others keep their vectors.
-    """
-    nodes = np.flatnonzero(np.diff(graph.outgoing_starts) == 0)
-    known = places_of(embeddings.handles, graph.handles[nodes])
-    vectors = np.zeros((len(nodes), embeddings.basis.recipe.dimensions), np.float32)
-    kept = known != NO_ATOM
-    vectors[kept] = embeddings.vectors[known[kept]]
-    due = ~kept | np.isin(nodes, np.asarray(list(changed), np.int64))
-    vectors[due] = project(graph, embeddings.basis, nodes[due])
-    return Embeddings(graph.handles[nodes], vectors, embeddings.basis)
-
-
 def project(graph: GraphArrays, basis: Basis, places: Int64s) -> Float32s:
     """The vectors of some nodes of a graph on a basis, shape (places, dimensions); ValueError for links."""
     return _projected(graph, basis, places, np.float32)

@@ -24,9 +24,9 @@ from atlas.adapters.graph_matching import GraphMatchingDAO, Wanted
 from atlas.adapters.graph_views import GraphViewsDAO
 from atlas.composition import Atlas, current
 from maia.graphing.forms import Form, FormError, LinkForm, parse_form
-from maia.graphing.likeness import similar_atoms
 from maia.graphing.naming import NoSuchAtom, expanded, handle_of, name_atoms, new_atom, resolve
 from maia.graphing.paths import hubs, shortest_path
+from maia.graphing.similar import similar_atoms
 from maia.graphing.templates import parse_order, parse_query, shown_variables, template_of
 from maia.learning.truth import TruthValue
 

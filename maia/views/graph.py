@@ -424,7 +424,7 @@ async def path(
 
 async def similar(atlas: Atlas, text: str, *, limit: int = 10, space: int = OWN) -> SimilarAtoms:
     """The atoms of an atom's type that are most like it, the likest first; NoSuchAtom if it isn't there."""
-    from maia.graphing.likeness import similar_atoms
+    from maia.graphing.similar import similar_atoms
 
     dao = _dao(atlas, space)
     handle = await _there(dao, text)

@@ -24,13 +24,12 @@ import numpy as np
 from atlas.adapters.graph_views import GraphViewsDAO
 from atlas.composition import Atlas
 from maia.graph.arrays import Float32s, GraphArrays, Int64s
+from maia.graph.embedded_nodes import LEAST_COSINE, EmbeddedNodes, learn_embedding, likenesses
 from maia.graph.embedding import DIMENSIONS
-from maia.graph.likeness import LEAST_COSINE, EmbeddedNodes, learn_embedding, likenesses
-from maia.graph.neighbours import all_nearest_in_cells, cells_for, learn_centres
-from maia.graph.similarity import nearest
+from maia.graph.nearest import all_nearest_in_cells, cells_for, learn_centres, nearest
 from maia.graphing.deriving import derive
-from maia.graphing.embedding import embed
-from maia.graphing.nearest import nearest_atoms
+from maia.graphing.similar import nearest_atoms
+from maia.graphing.vectors import embed
 from tests.bench.bench_graph_feeding import Meter
 from tests.bench.figures import Figure
 from tests.bench.graphs import Size, load, make

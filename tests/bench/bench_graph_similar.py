@@ -37,7 +37,7 @@ from maia.graph.adjacency import Adjacency, adjacency
 from maia.graph.arrays import Int32s
 from maia.graph.clustering import adjusted_rand, cluster, modularity, mutual_information, telling
 from maia.graph.embedding import RECIPE, Recipe, build_embeddings, project
-from maia.graph.similarity import nearest
+from maia.graph.nearest import nearest
 from tests.bench.figures import Figure
 from tests.graph_made import MadeGraph, made_graph
 

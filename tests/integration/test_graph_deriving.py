@@ -12,10 +12,10 @@ from atlas.adapters.graph import Evidence, GraphDAO, Link, Node, Sources
 from atlas.adapters.graph_embeddings import GraphEmbeddingsDAO
 from atlas.composition import Atlas
 from atlas.testing import NOON
-from maia.graph import likeness
+from maia.graph import embedded_nodes
 from maia.graph.arrays import facts_of
+from maia.graph.embedded_nodes import learn_embedding
 from maia.graph.embedding import DIMENSIONS
-from maia.graph.likeness import learn_embedding
 from maia.graphing.communities import communities_of, find_communities, keep_communities
 from maia.graphing.deriving import derive, is_due
 from maia.graphing.feeding import feed
@@ -180,7 +180,7 @@ async def test_a_basis_is_learnt_from_those_with_most_links(
 ) -> None:
     facts = facts_of(await read_arrays(fed))
     everything = learn_embedding(facts)
-    monkeypatch.setattr(likeness, "MOST_LEARNT", 3)
+    monkeypatch.setattr(embedded_nodes, "MOST_LEARNT", 3)
     fewer = learn_embedding(facts)
     # The first three have two tags each, and what they don't have isn't learnt.
     assert len(fewer.basis.tags) == 2 < len(everything.basis.tags) == 3

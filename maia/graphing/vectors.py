@@ -22,8 +22,8 @@ from atlas.adapters.graph_embeddings import ROWS_AT_ONCE, BasisRow, FeatureRow, 
 from atlas.composition import Atlas
 from atlas.conflicts import retry_conflicts
 from maia.graph.arrays import NO_ATOM, Float32s, GraphArrays, Int64s, pairs_of, places_of, uuid_of
+from maia.graph.embedded_nodes import EmbeddedNodes, embed_nodes, learn_embedding
 from maia.graph.embedding import Basis, Recipe
-from maia.graph.likeness import EmbeddedNodes, embed_nodes, learn_embedding
 
 _GROWTH: Final = 1.5
 _ALIKE: Final = 0.999

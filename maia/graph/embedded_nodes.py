@@ -1,4 +1,4 @@
-"""Which atoms are alike: their vectors, the cells of these, and links to store for the nearest of each."""
+"""Nodes with their vectors, the cells of these, and links to store between those that are most alike."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from maia.graph.arrays import NO_ATOM, Float32s, Float64s, GraphArrays, Int32s, Int64s, part_of
 from maia.graph.associations import Associations
 from maia.graph.embedding import Basis, learn_basis, project_halves
-from maia.graph.neighbours import all_nearest_in_cells, cells_for, cells_of, learn_centres
+from maia.graph.nearest import all_nearest_in_cells, cells_for, cells_of, learn_centres
 
 EMBEDDED: Final = ("channel", "tag", "topic", "video")
 """The types whose atoms have vectors that are kept."""

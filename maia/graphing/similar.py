@@ -1,30 +1,59 @@
-"""The atoms whose vectors are nearest to an atom's, among those in the cells around it.
+"""Which atoms are most like another one: by derived links, by their vectors, or else by what they share.
 
-An atom that came since links were last derived has no vector yet. A video is then folded in by its tags and
-its channel, a tag or topic by its words, and a channel by its videos.
+Vectors are compared with those in the cells around an atom's own. An atom that came since links were last
+derived has none yet. A video is then folded in by its tags and its channel, a tag or topic by its words, and
+a channel by its videos.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal
 from uuid import UUID
 
 import numpy as np
 
-from atlas.adapters.graph import Atom
+from atlas.adapters.graph import OWN, Atom
 from atlas.adapters.graph_embeddings import BasisRow, GraphEmbeddingsDAO
 from atlas.adapters.graph_views import GraphViewsDAO
 from maia.graph.arrays import NO_ATOM, Float32s, pairs_of, places_of, uuid_of
+from maia.graph.embedded_nodes import EMBEDDED, LEAST_COSINE
 from maia.graph.embedding import NAMED, drawn, vector_of_bag, word_handles, words_in
-from maia.graph.likeness import EMBEDDED, LEAST_COSINE
-from maia.graph.neighbours import probed
-from maia.graph.similarity import nearest, unit
-from maia.graphing.embedding import basis_of, centres_of, halves
+from maia.graph.nearest import nearest, probed, unit
+from maia.graphing.vectors import basis_of, centres_of, halves
 
+_SIMILAR: Final = "similar"
+_MOST_SIMILAR: Final = 10_000
 _MOST_LINKS: Final = 500
 """So many links of an atom are looked at to fold it in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """Atoms with how much they are alike, the likest first, and how that was told.
+
+    By `links`, it is the weight of a derived link `similar`, a cosine. An atom without such links has the
+    cosines of its vector with those of others, by `vectors`. Without one, it is the closeness of Adamic and
+    Adar: atoms are alike that share `neighbours` which few others have.
+    """
+
+    by: Literal["links", "vectors", "neighbours"]
+    atoms: tuple[tuple[UUID, float], ...]
+
+
+async def similar_atoms(dao: GraphViewsDAO, handle: UUID, limit: int = 10) -> Likeness:
+    """The atoms most like one that is there, of the same type."""
+    near = await dao.near(handle, [_SIMILAR], by_weight_alone=True, limit=limit, fan_out=_MOST_SIMILAR)
+    if near:
+        return Likeness("links", tuple((each.handle, each.weight or 0.0) for each in near))
+    [atom] = await dao.get([handle])
+    nearest = await nearest_atoms(dao, atom, limit) if dao.space == OWN else []
+    if nearest:
+        return Likeness("vectors", tuple(nearest))
+    near = await dao.second_neighbours(handle, of_type=atom.type, limit=limit)
+    return Likeness("neighbours", tuple((each.handle, each.closeness or 0.0) for each in near))
 
 
 async def nearest_atoms(dao: GraphViewsDAO, atom: Atom, limit: int) -> list[tuple[UUID, float]]:

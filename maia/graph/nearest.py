@@ -1,4 +1,11 @@
-"""Which vectors are alike: the cosine, and exactly the k nearest of many in bounded memory."""
+"""Which vectors are alike: the cosine, and the k nearest of many in bounded memory, exactly or by cells.
+
+Cells (an inverted file) save comparing each with each. Vectors are gathered around centres by spherical
+k-means (Dhillon and Modha, 2001), and only those of the cells nearest to a query are compared with it,
+exactly. With about √n cells, of which a fixed number is looked at, comparing all with all takes time in
+proportion to n · √n. Few vectors are one cell, and then nothing is missed. How much is missed otherwise: see
+tests/bench/bench_graph_neighbours.py.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +22,17 @@ Vectors = NDArray[np.float32] | NDArray[np.float16]
 
 BLOCK_BYTES: Final = 32 << 20
 """So large is a block of similarities; a few of them are in memory at a time."""
+
+PROBED: Final = 16
+"""For all vectors of a cell, so many of the cells nearest to its centre are looked at."""
+PROBED_BY_ONE: Final = 4
+"""For one query, so many of the cells nearest to it are looked at."""
+ONE_CELL: Final = 2_000
+"""So many vectors at most are one cell."""
+_ROUNDS: Final = 8
+_LEARNT_FROM: Final = 64
+"""Centres are learnt from so many vectors a cell: more don't move them noticeably."""
+_ROWS: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +86,78 @@ def nearest(
     return found
 
 
-def all_nearest(vectors: Vectors, k: int, *, least: float = 0.0, block_bytes: int = BLOCK_BYTES) -> Nearest:
-    """The k nearest of every row among the others."""
-    return nearest(vectors, vectors, k, but=np.arange(len(vectors)), least=least, block_bytes=block_bytes)
-
-
 def unit(vectors: Vectors) -> Float32s:
     """The vectors in 32 bits and of length 1; those of length 0 stay so."""
     wide = np.asarray(vectors, np.float32)
     length = np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
     return np.asarray(np.divide(wide, length, out=np.zeros_like(wide), where=length > 0))
+
+
+def cells_for(vectors: int) -> int:
+    """How many cells suit so many vectors."""
+    return 1 if vectors <= ONE_CELL else int(vectors**0.5)
+
+
+def learn_centres(vectors: Vectors, cells: int, *, seed: int = 0) -> Float32s:
+    """Centres of length 1, of shape (cells, dimensions); fewer if there are fewer vectors than cells.
+
+    Equal arguments give equal centres. The centre of a cell that became empty stays where it was.
+    """
+    draw = np.random.default_rng(seed)
+    rows = np.sort(draw.permutation(len(vectors))[: cells * _LEARNT_FROM])
+    sample = unit(vectors[rows])
+    centres = sample[np.sort(draw.permutation(len(sample))[:cells])]
+    for _ in range(_ROUNDS if len(centres) > 1 else 0):
+        nearest_centre = cells_of(sample, centres)
+        order = np.argsort(nearest_centre, kind="stable")
+        filled, begins = np.unique(nearest_centre[order], return_index=True)
+        centres[filled] = unit(np.add.reduceat(sample[order], begins, axis=0))
+    return centres
+
+
+def cells_of(vectors: Vectors, centres: Float32s) -> Int32s:
+    """The cell of each vector: that of the centre nearest to it, shape (vectors,)."""
+    found = [
+        np.argmax(unit(vectors[begin : begin + _ROWS]) @ centres.T, axis=1)
+        for begin in range(0, len(vectors), _ROWS)
+    ]
+    return np.concatenate([np.zeros(0, np.int32), *found]).astype(np.int32)
+
+
+def probed(queries: Vectors, centres: Float32s, most: int = PROBED_BY_ONE) -> Int32s:
+    """The cells to look at for each query, the nearest first, of shape (queries, at most `most`)."""
+    return np.argsort(-(unit(queries) @ centres.T), axis=1, kind="stable")[:, :most].astype(np.int32)
+
+
+def all_nearest_in_cells(
+    vectors: Vectors,
+    cells: Int32s,
+    centres: Float32s,
+    k: int,
+    *,
+    least: float = 0.0,
+    most_probed: int = PROBED,
+    asked: NDArray[np.bool_] | None = None,
+) -> Nearest:
+    """Of each vector, the k others whose cosine is above `least`, of those in the cells around its own cell.
+
+    `cells` has the cell of each vector. `asked` is a mask of the vectors that are asked for, by default all.
+    Memory is a few blocks and the vectors of one neighbourhood beside the arguments and the answer.
+    """
+    order = np.argsort(cells, kind="stable")
+    starts = np.searchsorted(cells[order], np.arange(len(centres) + 1))
+    found = Nearest(np.full((len(vectors), k), NO_ATOM, np.int32), np.zeros((len(vectors), k), np.float32))
+    around = probed(centres, centres, most_probed)
+    for cell in np.flatnonzero(np.diff(starts)).tolist():
+        members = order[starts[cell] : starts[cell + 1]]
+        members = members if asked is None else members[asked[members]]
+        if not len(members):
+            continue
+        near = np.sort(np.concatenate([order[starts[each] : starts[each + 1]] for each in around[cell]]))
+        best = nearest(vectors[near], vectors[members], k, but=np.searchsorted(near, members), least=least)
+        found.rows[members] = _named(best.rows, near)
+        found.cosines[members] = best.cosines
+    return found
 
 
 class _Best:
@@ -124,3 +204,8 @@ def _leave_out(cosines: Float32s, columns: Int64s) -> None:
 def _check(one: Vectors, other: Vectors) -> None:
     if one.ndim != 2 or other.ndim != 2 or one.shape[1] != other.shape[1]:
         raise ValueError(f"vectors of shapes {one.shape} and {other.shape} cannot be compared")
+
+
+def _named(rows: Int32s, names: Int64s) -> Int32s:
+    """Rows among some vectors as rows among all."""
+    return np.where(rows == NO_ATOM, NO_ATOM, names[rows]).astype(np.int32)
