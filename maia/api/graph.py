@@ -20,7 +20,15 @@ from maia.api.paging import cursor_after, values_of
 from maia.api.problems import Problem, described
 from maia.graphing.naming import NoSuchAtom
 from maia.views import graph as views
-from maia.views.graph import AtomDetails, AtomView, GraphStats, Neighbourhood, PathView, SimilarAtoms
+from maia.views.graph_answers import (
+    AtomDetails,
+    AtomPage,
+    AtomView,
+    GraphStats,
+    Neighbourhood,
+    PathView,
+    SimilarAtoms,
+)
 
 if TYPE_CHECKING:
     from maia.api.context import Service
@@ -376,7 +384,7 @@ def _place_of(cursor: str, scope: object) -> str:
     return place
 
 
-def _page(request: Request, scope: object, space: str, page: views.AtomPage, form: Format) -> Body:
+def _page(request: Request, scope: object, space: str, page: AtomPage, form: Format) -> Body:
     following = None if page.next is None else cursor_after(scope, page.next)
     view = Atoms(space, page.atoms, following)
     return listed(view, page.atoms, _ATOMS, form, request.url, following)

@@ -20,7 +20,7 @@ from maia.api.context import READ, service_of
 from maia.api.graph import LONGEST_ATOM, NO_ATOM, SpaceName, one
 from maia.graphing.communities import Communities, find_communities
 from maia.views import graph as views
-from maia.views.graph import CommunitiesView
+from maia.views.graph_answers import CommunitiesView
 
 if TYPE_CHECKING:
     from atlas.composition import Atlas

@@ -40,7 +40,7 @@ from maia.graphing.templates import (
     VariableForm,
 )
 from maia.views import graph as views
-from maia.views.graph import QueryAnswer
+from maia.views.graph_answers import QueryAnswer
 
 router = APIRouter(prefix="/api/v1/graph", tags=["graph"], dependencies=[READ])
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from atlas.adapters.graph_matching import PROPERTIES
-from atlas.wording import counted
 from maia.commands import graph_changes, graph_copies, graph_files, graph_mirrors
 from maia.commands.graph_arguments import (
     Atoms,
@@ -20,15 +18,24 @@ from maia.commands.graph_arguments import (
     of_types,
     refuse,
 )
-from maia.commands.tables import Column, print_table
-from maia.commands.terminal import AsJson, print_json, print_text
+from maia.commands.graph_printing import (
+    print_answer,
+    print_communities,
+    print_details,
+    print_neighbours,
+    print_page,
+    print_path,
+    print_similar,
+    print_stats,
+)
+from maia.commands.terminal import AsJson, print_json
+from maia.views.words import plain
 
 if TYPE_CHECKING:
     from atlas.composition import Atlas
-    from maia.views.graph import (
+    from maia.views.graph_answers import (
         AtomDetails,
         AtomPage,
-        AtomRef,
         AtomView,
         CommunitiesView,
         GraphStats,
@@ -56,8 +63,6 @@ NodeType = Annotated[
     typer.Option("--type", "-t", metavar="TYPE", help="Only atoms of this type.", show_default=False),
 ]
 
-_ATOM: Final = Column("atom", 24, wraps=True)
-_CALLED: Final = Column("called", 12, wraps=True, rank=2)
 _FEW_MEMBERS: Final = 3
 
 
@@ -79,14 +84,11 @@ def get(atoms: Atoms, space: SpaceName = None, as_json: AsJson = False) -> None:
 
     found = in_space(space, look)
     if as_json:
-        _print_plain({"atoms": found})
+        print_json(plain({"atoms": found}))
     elif not found:
         refuse(f"there is no atom {' and no '.join(atoms)}: maia graph find lists what there is")
     else:
-        for nth, each in enumerate(found):
-            if nth:
-                print_text()
-            _print_details(each)
+        print_details(found)
 
 
 @app.command()
@@ -128,12 +130,9 @@ def find(
 
     page = in_space(space, look)
     if as_json:
-        _print_plain(page)
-    elif not page.atoms:
-        print_text("There is no such node.")
+        print_json(plain(page))
     else:
-        _print_atoms(page.atoms)
-        _print_next(page)
+        print_page(page, "There is no such node.")
 
 
 @app.command()
@@ -162,12 +161,9 @@ def incoming(
 
     page = in_space(space, look)
     if as_json:
-        _print_plain(page)
-    elif not page.atoms:
-        print_text(f"No link{of_types(types)} has this atom in its outgoing set.")
+        print_json(plain(page))
     else:
-        _print_atoms(page.atoms)
-        _print_next(page)
+        print_page(page, f"No link{of_types(types)} has this atom in its outgoing set.")
 
 
 @app.command()
@@ -198,9 +194,9 @@ def neighbours(
 
     found = in_space(space, look)
     if as_json:
-        _print_plain(found)
+        print_json(plain(found))
     else:
-        _print_neighbours(found, hops, types)
+        print_neighbours(found, hops, types)
 
 
 @app.command()
@@ -231,11 +227,9 @@ def path(
 
     found = in_space(space, look)
     if as_json:
-        _print_plain(found)
-    elif found.note is not None:
-        print_text(found.note)
+        print_json(plain(found))
     else:
-        _print_path(found)
+        print_path(found)
 
 
 @app.command()
@@ -255,19 +249,9 @@ def similar(atom: OneAtom, limit: Limit = 10, space: SpaceName = None, as_json: 
 
     found = in_space(space, look)
     if as_json:
-        _print_plain(found)
-    elif not found.atoms:
-        print_text(f"Nothing is known to be like {called(found.of)}.")
+        print_json(plain(found))
     else:
-        _print_known(
-            (Column("likeness", right=True), _ATOM, _CALLED),
-            [(f"{each.likeness:.3f}", each.atom.atom, each.atom.shown) for each in found.atoms],
-        )
-        print_text(
-            "Likeness is the cosine of what they are linked with."
-            if found.by != "neighbours"
-            else "Nothing was learnt of it yet: likeness is the closeness over shared neighbours."
-        )
+        print_similar(found)
 
 
 @app.command()
@@ -311,9 +295,9 @@ def communities(
 
     found = in_space(space, look)
     if as_json:
-        _print_plain(found)
+        print_json(plain(found))
     else:
-        _print_communities(found)
+        print_communities(found)
 
 
 @app.command()
@@ -398,9 +382,9 @@ def query(
 
     answer = in_space(space, look)
     if as_json:
-        _print_plain(answer)
+        print_json(plain(answer))
     else:
-        _print_answer(answer)
+        print_answer(answer)
 
 
 @app.command()
@@ -426,19 +410,17 @@ def stats(
 
     found, most = in_space(space, look)
     if as_json:
-        from maia.views.words import plain
-
         print_json(plain(found) | {"most_attended": plain(most)})
     else:
-        _print_stats(found, most)
+        print_stats(found, most)
 
 
 app.command()(graph_files.export)
 app.command("import")(graph_files.import_)
-app.command()(graph_changes.add)
-app.command()(graph_changes.remove)
-app.command()(graph_changes.update)
 for each in (
+    graph_changes.add,
+    graph_changes.remove,
+    graph_changes.update,
     graph_copies.snapshot,
     graph_copies.snapshots,
     graph_copies.restore,
@@ -449,162 +431,6 @@ for each in (
 app.add_typer(graph_mirrors.app, name="mirror")
 
 
-# Printing
-
-
-def _print_plain(value: Any) -> None:
-    from maia.views.words import plain
-
-    print_json(plain(value))
-
-
-def _print_atoms(atoms: Sequence[AtomView]) -> None:
-    _print_known(
-        (
-            _ATOM, _CALLED, Column("weight", rank=4), Column("strength", rank=3),
-            Column("confidence", rank=3), Column("for", rank=5), Column("against", rank=6),
-            Column("said by", rank=7), Column("sti", rank=4),
-        ),
-        [
-            (each.atom, each.shown, each.weight, *_truth(each), ", ".join(each.sources), each.sti or None)
-            for each in atoms
-        ],
-    )  # fmt: skip
-
-
-def _print_known(
-    columns: Sequence[Column], rows: Sequence[Sequence[object]], *, title: str | None = None
-) -> None:
-    """Print a table without the columns in which nothing is known."""
-    kept = [nth for nth in range(len(columns)) if any(row[nth] is not None for row in rows)]
-    print_table([columns[nth] for nth in kept], [[row[nth] for nth in kept] for row in rows], title=title)
-
-
-def _truth(atom: AtomView) -> tuple[object, ...]:
-    """Strength, confidence, and observations for and against an atom; nothing if there are none."""
-    if not atom.count:
-        return None, None, None, None
-    against = atom.count - atom.positive
-    return f"{atom.strength:.2f}", f"{atom.confidence:.3f}", round(atom.positive), round(against)
-
-
-def _print_next(page: AtomPage) -> None:
-    if page.next is not None:
-        print_text(f"There are more: -n shows more, and --after '{page.next}' goes on here.")
-
-
-def called(atom: AtomRef) -> str:
-    """An atom by its text form, and by what people call it."""
-    return atom.atom if atom.shown is None else f"{atom.atom} ({atom.shown})"
-
-
-def _print_details(atom: AtomDetails) -> None:
-    print_text(called(atom))
-    rows: list[tuple[str, object]] = [("handle", atom.handle), ("type", atom.type)]
-    rows += [(f"end {nth}", called(each)) for nth, each in enumerate(atom.outgoing or (), 1)]
-    own = f" ({atom.own_pos:,} and {atom.own_neg:,} at this site)" if atom.count else ""
-    truth = f"strength {atom.strength:.2f}, confidence {atom.confidence:.3f}"
-    seen = f"{atom.positive:,.0f} for, {atom.count - atom.positive:,.0f} against{own}"
-    rows += [("truth value", truth), ("seen", seen)]
-    if atom.weight is not None:
-        rows.append(("weight", f"{atom.weight:.4g}"))
-    rows += [("said by", ", ".join(atom.sources)), ("last seen", atom.seen_at)]
-    if atom.attended_at is not None:
-        rows.append(("attention", f"sti {atom.sti:.2f}, lti {atom.lti:.2f}, vlti {atom.vlti}"))
-    rows += [(f"value {key}", _value(each)) for key, each in atom.values.items()]
-    rows += [(f"in {type_}", counted(links, "link")) for type_, links in atom.incoming.items()]
-    print_table(("", Column("", 30, wraps=True)), rows)
-
-
-def _value(value: Sequence[Any]) -> str:
-    shown = [
-        f"{each:.4g}" if isinstance(each, float) else str(getattr(each, "atom", each)) for each in value[:8]
-    ]
-    return ", ".join(shown) + (f" … ({len(value)} in all)" if len(value) > len(shown) else "")
-
-
-def _print_neighbours(found: Neighbourhood, hops: int, types: Sequence[str] | None) -> None:
-    near = [each for each in found.neighbours if each.hops == 1]
-    far = [each for each in found.neighbours if each.hops == 2]
-    if not near:
-        print_text(f"No link of two{of_types(types)} connects {called(found.of)} with anything.")
-        return
-    _print_known(
-        (
-            _ATOM, _CALLED, Column("by", 10, wraps=True, rank=3), Column("weight", rank=4),
-            Column("seen", rank=4), Column("links", rank=5),
-        ),
-        [
-            (
-                each.neighbour.atom, each.neighbour.shown, ", ".join(each.types), each.weight,
-                None if each.link is None or not each.link.count else round(each.link.positive), each.paths,
-            )
-            for each in near
-        ],
-        title=f"Linked with {called(found.of)}",
-    )  # fmt: skip
-    if hops > 1:
-        _print_known(
-            (
-                _ATOM,
-                _CALLED,
-                Column("closeness", rank=1),
-                Column("ways", rank=4),
-                Column("such as over", 10, wraps=True, rank=3),
-            ),
-            [
-                (
-                    each.neighbour.atom,
-                    each.neighbour.shown,
-                    each.closeness,
-                    each.paths,
-                    each.via and each.via.atom,
-                )
-                for each in far
-            ],
-            title="Two links away",
-        )
-    if found.sampled:
-        print_text("It has more links than are looked at, so some may be missing: --type narrows them.")
-
-
-def _print_path(found: PathView) -> None:
-    rows: list[tuple[object, ...]] = []
-    for nth, atom in enumerate(found.atoms):
-        rows.append((nth or None, atom.atom, atom.shown, found.links[nth - 1].type if nth else None))
-    _print_known((Column("", right=True), _ATOM, _CALLED, Column("by", rank=1)), rows)
-    print_text(f"{counted(len(found.links), 'link')}; {counted(found.visited, 'atom')} looked at.")
-
-
-def _print_communities(found: CommunitiesView) -> None:
-    if not found.communities:
-        print_text("There is nothing that links of these types would group.")
-        return
-    print_table(
-        (
-            Column("atoms", right=True), Column("videos", rank=3, right=True),
-            Column("tags that tell of it", 24, wraps=True),
-            Column("such as", 20, wraps=True, rank=1),
-        ),
-        [
-            (
-                each.size, each.by_type.get("video"), ", ".join(map(_spoken, each.tags)),
-                ", ".join(map(_spoken, each.members)),
-            )
-            for each in found.communities
-        ],
-    )  # fmt: skip
-    print_text(
-        f"{counted(found.total, 'community', 'communities')} in all; modularity {found.modularity:.2f}; "
-        f"as of {found.found_at:%Y-%m-%d %H:%M} UTC."
-    )
-
-
-def _spoken(atom: AtomRef) -> str:
-    """What people call an atom, without its type."""
-    return atom.shown or atom.atom.partition(":")[2] or atom.atom
-
-
 def _mode(
     *, distinct: bool, tally: bool, count: bool
 ) -> Literal["rows", "distinct", "tally", "count", "count_distinct"]:
@@ -613,63 +439,3 @@ def _mode(
     if count:
         return "count_distinct" if distinct else "count"
     return "tally" if tally else "distinct" if distinct else "rows"
-
-
-def _print_answer(answer: QueryAnswer) -> None:
-    if answer.plan is not None:
-        print_text(f"{answer.sql}\n\n" + "\n".join(answer.plan))
-        print_text(f"\nIt would cost {answer.cost:,.0f}.")
-        return
-    if answer.missing:
-        print_text(f"Nothing matches: there is no {' and no '.join(answer.missing)}.")
-        return
-    if answer.total is not None:
-        print_text(counted(answer.total, "match", "matches"))
-        return
-    if not answer.rows:
-        print_text("Nothing matches.")
-        return
-    tallied = answer.rows[0].tally is not None
-    print_table(
-        (
-            *([Column("times", right=True)] if tallied else []),
-            *(Column(each, 16, wraps=True) for each in answer.variables),
-        ),
-        [(*([row.tally] if tallied else []), *map(called, row.atoms)) for row in answer.rows],
-    )
-    if answer.more:
-        print_text("There are more matches: -n shows more, --count counts them all.")
-
-
-def _print_stats(found: GraphStats, most: Sequence[AtomView]) -> None:
-    print_text(
-        f"{counted(found.nodes, 'node')} and {counted(found.links, 'link')} in the space {found.space}, "
-        f"{sum(found.bytes.values()) / 2**20:,.1f} MiB on disk."
-    )
-    if not found.types:
-        print_text("It is empty: maia graph update fills it from the videos, topics and patterns.")
-        return
-    print_text()
-    _print_known(
-        (
-            Column("type"), Column("", rank=3), Column("atoms"), Column("facts", rank=4),
-            Column("derived", rank=4), Column("people", rank=4), Column("sites", rank=4),
-            Column("seen", rank=2), Column("last", rank=1),
-        ),
-        [
-            (
-                each.type, "links" if each.is_link else "nodes", each.atoms, each.by_source.get("facts"),
-                each.by_source.get("derived"), each.by_source.get("people"), each.by_source.get("sites"),
-                round(each.count), each.seen_at,
-            )
-            for each in found.types
-        ],
-    )  # fmt: skip
-    if found.gone:
-        print_text(f"{counted(found.gone, 'tombstone')} of atoms that are gone.")
-    if most and found.attended:
-        print_table(
-            (_ATOM, _CALLED, "sti", Column("lti", rank=1)),
-            [(each.atom, each.shown, each.sti, each.lti) for each in most],
-            title=f"{counted(found.attended, 'atom')} with attention; most now:",
-        )

@@ -12,7 +12,7 @@ from maia.api.mcp.answers import Answer, Arguments, Tool, cut, figure, text_of
 
 if TYPE_CHECKING:
     from atlas.composition import Atlas
-    from maia.views.graph import AtomRef, AtomView, NeighbourView
+    from maia.views.graph_answers import AtomRef, AtomView, NeighbourView
 
 _LONGEST_ATOM: Final = 300
 _TIMEOUT_S: Final = 5.0

@@ -23,7 +23,7 @@ from maia.graphing.forms import FormError, NodeForm, parse_form
 from maia.graphing.naming import NoSuchAtom
 from maia.views import graph as views
 from maia.views.drawing import Dot, Line, drawn, symbol
-from maia.views.graph import AtomRef, CommunityView
+from maia.views.graph_answers import AtomRef, AtomView, CommunityView
 from maia.views.surroundings import SurroundingAtom, Surroundings, surroundings
 
 if TYPE_CHECKING:
@@ -171,12 +171,12 @@ async def _communities(service: Service) -> Sequence[CommunityView] | None:
     return shown.communities
 
 
-async def _attended(service: Service) -> Sequence[views.AtomView]:
+async def _attended(service: Service) -> Sequence[AtomView]:
     found = await views.most_attended(service.atlas, limit=_MOST_ATTENDED)
     return [each for each in found if each.sti > 0]
 
 
-async def _found(service: Service, text: str, type_: str | None) -> Sequence[views.AtomView]:
+async def _found(service: Service, text: str, type_: str | None) -> Sequence[AtomView]:
     """Nodes whose names begin so, and those whose titles have these words."""
     try:
         found = [*(await views.find(service.atlas, text, type_=type_, limit=_MOST_FOUND)).atoms]
