@@ -7,14 +7,14 @@ the first characters of a handle. FormError points at what can't be read; NoSuch
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final, Literal
 from uuid import UUID
 
 from atlas.adapters.graph import AT_ONCE, OWN, Atom, Sources, Value, node_handle
 from atlas.wording import counted
 from maia.graphing.forms import NodeForm, canonical, parse_form
-from maia.graphing.naming import Named, NoSuchAtom, check_type, handle_of, name_atoms, resolve
+from maia.graphing.naming import NoSuchAtom, check_type, handle_of, name_atoms, resolve
 from maia.graphing.templates import (
     constants_of,
     parse_order,
@@ -23,7 +23,7 @@ from maia.graphing.templates import (
     shown_variables,
     template_of,
 )
-from maia.learning.truth import PERSONALITY, TruthValue
+from maia.learning.truth import PERSONALITY
 from maia.views.graph_answers import (
     AtomDetails,
     AtomPage,
@@ -33,20 +33,22 @@ from maia.views.graph_answers import (
     CommunityView,
     GraphStats,
     Neighbourhood,
-    NeighbourView,
     PathView,
     QueryAnswer,
     QueryRow,
-    ShownValue,
     SimilarAtom,
     SimilarAtoms,
-    SourceName,
     TypeFigures,
+    details_of,
+    neighbour_of,
+    ref_of,
+    source_names,
+    view_of,
 )
 
 if TYPE_CHECKING:
     from atlas.adapters.graph_matching import Mode
-    from atlas.adapters.graph_views import GraphViewsDAO, NearAtom
+    from atlas.adapters.graph_views import GraphViewsDAO
     from atlas.composition import Atlas
     from maia.graphing.communities import Communities
     from maia.graphing.templates import QueryForm
@@ -82,7 +84,7 @@ async def get(atlas: Atlas, texts: Sequence[str], *, space: int = OWN) -> list[A
     within = (handle for of in values.values() for value in of for handle in value.handles or ())
     names = await name_atoms(dao, [*atoms, *within])
     return [
-        _details(atoms[handle], names, values.get(handle, []), links.get(handle, {}))
+        details_of(atoms[handle], names, values.get(handle, []), links.get(handle, {}))
         for handle in dict.fromkeys(handles)
         if handle in atoms
     ]
@@ -151,7 +153,7 @@ async def incoming(
     begin = UUID(int=0) if after is None else await handle_of(dao, after)
     links = await dao.incoming(handle, await _link_types(dao, types), after=begin, limit=limit + 1)
     names = await name_atoms(dao, [each.handle for each in links[:limit]])
-    views = tuple(_view(each, names) for each in links[:limit])
+    views = tuple(view_of(each, names) for each in links[:limit])
     return AtomPage(views, views[-1].handle if len(links) > limit else None)
 
 
@@ -181,8 +183,8 @@ async def neighbours(
     handles = [each.handle for each in near] + [each.link for each in near if each.link]
     atoms = {each.handle: each for each in await dao.get(handles)}
     names = await name_atoms(dao, [handle, *atoms, *(each.via for each in near if each.via)])
-    views = tuple(_neighbour(each, atoms, names) for each in near if each.handle in atoms)
-    return Neighbourhood(_ref(names[handle]), views, sampled)
+    views = tuple(neighbour_of(each, atoms, names) for each in near if each.handle in atoms)
+    return Neighbourhood(ref_of(names[handle]), views, sampled)
 
 
 async def path(
@@ -214,8 +216,8 @@ async def path(
             else f"The search gave up after {found.visited:,} atoms: name the types of links to follow."
         )
     return PathView(
-        tuple(_ref(names[each]) for each in found.atoms if each in names),
-        tuple(_view(links[each], names) for each in found.links if each in links),
+        tuple(ref_of(names[each]) for each in found.atoms if each in names),
+        tuple(view_of(links[each], names) for each in found.links if each in links),
         found.visited,
         note,
     )
@@ -230,8 +232,8 @@ async def similar(atlas: Atlas, text: str, *, limit: int = 10, space: int = OWN)
     alike = await similar_atoms(dao, handle, limit)
     atoms = {each.handle: each for each in await dao.get([each for each, _ in alike.atoms])}
     names = await name_atoms(dao, [handle, *atoms])
-    found = (SimilarAtom(_view(atoms[each], names), how) for each, how in alike.atoms if each in atoms)
-    return SimilarAtoms(_ref(names[handle]), alike.by, tuple(found))
+    found = (SimilarAtom(view_of(atoms[each], names), how) for each, how in alike.atoms if each in atoms)
+    return SimilarAtoms(ref_of(names[handle]), alike.by, tuple(found))
 
 
 async def communities(
@@ -276,7 +278,7 @@ async def show_communities(
 
     def refs(handles: Sequence[UUID]) -> tuple[AtomRef, ...]:
         """Without those that are gone since."""
-        return tuple(_ref(names[each]) for each in handles if each in names)
+        return tuple(ref_of(names[each]) for each in handles if each in names)
 
     views = (CommunityView(each.size, each.by_type, refs(each.tags), refs(each.members)) for each in chosen)
     return CommunitiesView(tuple(views), found.total, found.modularity, found.found_at)
@@ -332,7 +334,7 @@ async def most_attended(
         check_type(type_, await dao.types())
     atoms = await dao.most_attended(type_, limit=limit)
     names = await name_atoms(dao, [each.handle for each in atoms])
-    return [_view(each, names) for each in atoms]
+    return [view_of(each, names) for each in atoms]
 
 
 async def stats(atlas: Atlas, *, space: int = OWN) -> GraphStats:
@@ -345,8 +347,8 @@ async def stats(atlas: Atlas, *, space: int = OWN) -> GraphStats:
     for name in dict.fromkeys(each.type for each in counts):
         of_type = [each for each in counts if each.type == name]
         by_source = {
-            source: sum(each.atoms for each in of_type if source in _source_names(each.sources))
-            for source in _source_names(Sources(15))
+            source: sum(each.atoms for each in of_type if source in source_names(each.sources))
+            for source in source_names(Sources(15))
         }
         figures.append(
             TypeFigures(
@@ -405,7 +407,7 @@ async def _views_of(dao: GraphViewsDAO, handles: Iterable[UUID]) -> dict[UUID, A
     for start in range(0, len(wanted), AT_ONCE):
         atoms += await dao.get(wanted[start : start + AT_ONCE])
     names = await name_atoms(dao, [each.handle for each in atoms])
-    return {each.handle: _view(each, names) for each in atoms}
+    return {each.handle: view_of(each, names) for each in atoms}
 
 
 async def _missing(dao: GraphViewsDAO, form: QueryForm) -> tuple[str, ...]:
@@ -421,81 +423,6 @@ def _place_of(after: str) -> tuple[str, str]:
     if not isinstance(form, NodeForm):
         raise NoSuchAtom(f"{after} is no node: give the one that a page named as the next")
     return form.type, form.name
-
-
-def _ref(named: Named) -> AtomRef:
-    return AtomRef(str(named.handle), named.text, named.type, named.shown)
-
-
-def _view(atom: Atom, names: Mapping[UUID, Named]) -> AtomView:
-    return AtomView(**_columns(atom, names))
-
-
-def _details(
-    atom: Atom, names: Mapping[UUID, Named], values: Sequence[Value], incoming: Mapping[str, int]
-) -> AtomDetails:
-    return AtomDetails(
-        **_columns(atom, names),
-        own_pos=atom.pos,
-        own_neg=atom.neg,
-        values={each.key: _shown_value(each, names) for each in values},
-        incoming=incoming,
-    )
-
-
-def _columns(atom: Atom, names: Mapping[UUID, Named]) -> dict[str, Any]:
-    named = names.get(atom.handle) or Named(atom.handle, atom.type, str(atom.handle), None, None)
-    truth = TruthValue.of_counts(atom.positive, atom.count - atom.positive)
-    ends = None if atom.outgoing is None else tuple(_ref(names[each]) for each in named.outgoing or ())
-    return {
-        "handle": str(atom.handle),
-        "atom": named.text,
-        "type": atom.type,
-        "shown": named.shown,
-        "outgoing": ends,
-        "strength": truth.strength,
-        "confidence": truth.confidence,
-        "positive": atom.positive,
-        "count": atom.count,
-        "weight": atom.weight,
-        "sources": _source_names(atom.sources),
-        "seen_at": atom.seen_at,
-        "sti": atom.sti,
-        "lti": atom.lti,
-        "vlti": atom.vlti,
-        "attended_at": atom.attended_at,
-    }
-
-
-def _shown_value(value: Value, names: Mapping[UUID, Named]) -> ShownValue:
-    if value.handles is not None:
-        return tuple(_ref(names[each]) for each in value.handles if each in names)
-    return tuple(value.texts) if value.texts is not None else tuple(value.floats or ())
-
-
-def _neighbour(near: NearAtom, atoms: Mapping[UUID, Atom], names: Mapping[UUID, Named]) -> NeighbourView:
-    link = atoms.get(near.link) if near.link else None
-    via = names.get(near.via) if near.via else None
-    return NeighbourView(
-        neighbour=_view(atoms[near.handle], names),
-        hops=1 if near.hops == 1 else 2,
-        paths=near.paths,
-        types=tuple(near.types),
-        weight=near.weight,
-        link=None if link is None else _view(link, names),
-        via=None if via is None else _ref(via),
-        closeness=near.closeness,
-    )
-
-
-def _source_names(sources: Sources) -> tuple[SourceName, ...]:
-    named: Iterable[tuple[Sources, SourceName]] = (
-        (Sources.FACTS, "facts"),
-        (Sources.DERIVED, "derived"),
-        (Sources.PEOPLE, "people"),
-        (Sources.SITES, "sites"),
-    )
-    return tuple(name for source, name in named if source in sources)
 
 
 def _dao(atlas: Atlas, space: int) -> GraphViewsDAO:

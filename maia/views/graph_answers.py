@@ -1,11 +1,19 @@
-"""The knowledge graph for people, as data: what the functions of `maia.views.graph` return."""
+"""The knowledge graph for people, as data: what `maia.views.graph` answers, and how atoms become that."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from uuid import UUID
+
+from atlas.adapters.graph import Atom, Sources, Value
+from maia.graphing.naming import Named
+from maia.learning.truth import TruthValue
+
+if TYPE_CHECKING:
+    from atlas.adapters.graph_views import NearAtom
 
 SourceName: TypeAlias = Literal["facts", "derived", "people", "sites"]
 
@@ -222,3 +230,83 @@ class GraphStats:
     seen_at: datetime | None
     gone: int
     bytes: Mapping[str, int]
+
+
+def ref_of(named: Named) -> AtomRef:
+    """What an atom is called."""
+    return AtomRef(str(named.handle), named.text, named.type, named.shown)
+
+
+def view_of(atom: Atom, names: Mapping[UUID, Named]) -> AtomView:
+    """An atom as it is shown; `names` has those of its outgoing set, too."""
+    return AtomView(**_columns(atom, names))
+
+
+def details_of(
+    atom: Atom, names: Mapping[UUID, Named], values: Sequence[Value], incoming: Mapping[str, int]
+) -> AtomDetails:
+    """An atom with its values, and how many links of each type it is in."""
+    return AtomDetails(
+        **_columns(atom, names),
+        own_pos=atom.pos,
+        own_neg=atom.neg,
+        values={each.key: _shown_value(each, names) for each in values},
+        incoming=incoming,
+    )
+
+
+def _columns(atom: Atom, names: Mapping[UUID, Named]) -> dict[str, Any]:
+    named = names.get(atom.handle) or Named(atom.handle, atom.type, str(atom.handle), None, None)
+    truth = TruthValue.of_counts(atom.positive, atom.count - atom.positive)
+    ends = None if atom.outgoing is None else tuple(ref_of(names[each]) for each in named.outgoing or ())
+    return {
+        "handle": str(atom.handle),
+        "atom": named.text,
+        "type": atom.type,
+        "shown": named.shown,
+        "outgoing": ends,
+        "strength": truth.strength,
+        "confidence": truth.confidence,
+        "positive": atom.positive,
+        "count": atom.count,
+        "weight": atom.weight,
+        "sources": source_names(atom.sources),
+        "seen_at": atom.seen_at,
+        "sti": atom.sti,
+        "lti": atom.lti,
+        "vlti": atom.vlti,
+        "attended_at": atom.attended_at,
+    }
+
+
+def _shown_value(value: Value, names: Mapping[UUID, Named]) -> ShownValue:
+    if value.handles is not None:
+        return tuple(ref_of(names[each]) for each in value.handles if each in names)
+    return tuple(value.texts) if value.texts is not None else tuple(value.floats or ())
+
+
+def neighbour_of(near: NearAtom, atoms: Mapping[UUID, Atom], names: Mapping[UUID, Named]) -> NeighbourView:
+    """An atom that is near; `atoms` has it and the link, if there is one."""
+    link = atoms.get(near.link) if near.link else None
+    via = names.get(near.via) if near.via else None
+    return NeighbourView(
+        neighbour=view_of(atoms[near.handle], names),
+        hops=1 if near.hops == 1 else 2,
+        paths=near.paths,
+        types=tuple(near.types),
+        weight=near.weight,
+        link=None if link is None else view_of(link, names),
+        via=None if via is None else ref_of(via),
+        closeness=near.closeness,
+    )
+
+
+def source_names(sources: Sources) -> tuple[SourceName, ...]:
+    """Who says that an atom is there."""
+    named: Iterable[tuple[Sources, SourceName]] = (
+        (Sources.FACTS, "facts"),
+        (Sources.DERIVED, "derived"),
+        (Sources.PEOPLE, "people"),
+        (Sources.SITES, "sites"),
+    )
+    return tuple(name for source, name in named if source in sources)
