@@ -111,11 +111,11 @@ class AtomType:
 
 
 @dataclass(frozen=True, slots=True)
-class Atom:
-    """A stored atom.
+class BareAtom:
+    """A stored atom without its attention.
 
     Of `count` observations by all sites together, `positive` say that it is true; `pos` and `neg` are this
-    site's. Attention is as of `attended_at`, None if it never had any.
+    site's.
     """
 
     handle: UUID
@@ -129,6 +129,12 @@ class Atom:
     weight: float | None
     sources: Sources
     seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Atom(BareAtom):
+    """A stored atom; its attention is as of `attended_at`, None if it never had any."""
+
     sti: float
     lti: float
     vlti: int

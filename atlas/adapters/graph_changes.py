@@ -11,7 +11,7 @@ from typing import Final, Self
 from uuid import UUID
 
 from atlas.adapters.dao import DAO
-from atlas.adapters.graph import FIRST, Sources
+from atlas.adapters.graph import FIRST, BareAtom, Sources
 from atlas.errors import DataRefused, UnknownCursor
 
 _CURSOR: Final = re.compile(
@@ -20,26 +20,15 @@ _CURSOR: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class AtomChange:
+class AtomChange(BareAtom):
     """An atom as it is now, that changed; `cursor` is the place after it.
 
     Of one that is gone, `gone_at` says when, and neither `name` nor `outgoing` what it was.
     """
 
+    gone_at: datetime | None
     cursor: str
     place: tuple[int, UUID]
-    handle: UUID
-    type: str
-    name: str | None
-    outgoing: Sequence[UUID] | None
-    pos: int
-    neg: int
-    positive: float
-    count: float
-    weight: float | None
-    sources: Sources
-    seen_at: datetime
-    gone_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +99,7 @@ class GraphChangesDAO(DAO):
         for row in map(dict, rows):
             place = _Place(end.database, row.pop("xid"), row["handle"])
             row["sources"] = Sources(row["sources"])
-            items.append(AtomChange(str(place), (place.xid, place.handle), **row))
+            items.append(AtomChange(**row, cursor=str(place), place=(place.xid, place.handle)))
         more = len(items) == limit
         return GraphChanges(items, items[-1].cursor if more else str(end), more, is_waiting)
 
