@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from atlas.adapters.changes import CHANNEL, BriefPattern, ChangesDAO, PatternChange, order
-from atlas.errors import AtlasError, UnknownCursor
-from atlas.tasks import running
+from maia.api.following import POLL_S, WAITING_POLL_S, follow
 
 if TYPE_CHECKING:
     from atlas.composition import Atlas
 
-logger = logging.getLogger(__name__)
-
 PAGE: Final = 500
 """So many changes are read and worked on at once: a few milliseconds."""
-_POLL_S: Final = 30.0
-_WAITING_POLL_S: Final = 0.2
 _BEGINNING_POLL_S: Final = 0.02
-_RECONNECT_S: Final = 1.0
 
 
 class Reader(Protocol):
@@ -49,37 +41,16 @@ class Feed:
     def __init__(self, atlas: Atlas, readers: Sequence[Reader]) -> None:
         self._db, self._readers = atlas.db, readers
         self._dao = ChangesDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-        self._woken = asyncio.Event()
         self._cursor: str | None = None
         self._frontier: tuple[int, str] | None = None
         """Up to there at least, everything must be read before the readers are complete; None once it is."""
 
     async def follow(self) -> None:
         """Follow until cancelled."""
-        listening = self._db.keep_listening(
-            CHANNEL, lambda _: self._woken.set(), "changes of patterns are not heard for now"
-        )
-        async with running(listening):
-            while True:
-                self._woken.clear()
-                pause_s = await self._read_or_say_why_not()
-                try:
-                    async with asyncio.timeout(pause_s):
-                        await self._woken.wait()
-                except TimeoutError:
-                    continue
+        await follow(self._db, CHANNEL, "patterns", self._read, self._forget)
 
-    async def _read_or_say_why_not(self) -> float:
-        """Read all there is; returns how long to wait for a notice before reading again."""
-        try:
-            return await self._read()
-        except UnknownCursor:
-            logger.info("the database was restored or has failed over: all patterns are read again")
-            self._cursor = None
-            return 0.0
-        except AtlasError as error:
-            logger.warning("changes of patterns are not read for now: %s", error)
-            return _RECONNECT_S
+    def _forget(self) -> None:
+        self._cursor = None
 
     async def _read(self) -> float:
         if self._cursor is None:
@@ -101,7 +72,7 @@ class Feed:
             self._frontier = None
             for reader in self._readers:
                 await reader.caught_up()
-        return _WAITING_POLL_S if part.waiting else _POLL_S
+        return WAITING_POLL_S if part.waiting else POLL_S
 
     async def _load(self) -> None:
         """Read all patterns as they are now, or a little later."""

@@ -19,14 +19,11 @@ from starlette.websockets import WebSocket
 
 from atlas.adapters.graph import LONGEST_NAME
 from atlas.adapters.graph_changes import GraphChangesDAO, order
-from atlas.errors import DataRefused, UnknownCursor
 from atlas.scopes import Scope
 from maia.api import live
 from maia.api.context import declares
 from maia.api.graph_hub import GraphInterest, ToldAtom, told_of
-from maia.api.listening import Listener
-from maia.api.live import TOO_SLOW, VOID_CURSOR, Closing
-from maia.api.pattern_hub import message
+from maia.api.live import Client, Page
 
 if TYPE_CHECKING:
     from maia.api.context import Service
@@ -69,72 +66,25 @@ async def follow_graph(socket: WebSocket) -> None:
     await live.serve(socket, "the graph", GraphOpening, client)
 
 
-class _GraphClient:
-    """One connection; `place` is the order of the last change that it was told of."""
-
+class _GraphClient(Client[ToldAtom]):
     def __init__(self, service: Service, socket: WebSocket, wanted: GraphSubscription) -> None:
-        self._service, self._socket, self._after = service, socket, wanted.after
         types = None if wanted.types is None else frozenset(wanted.types)
         self._interest = GraphInterest(types, wanted.prefix, wanted.min_strength, wanted.min_count)
+        super().__init__(service, socket, service.graph_hub, self._interest.covers, wanted.after)
         atlas = service.atlas
         self._dao = GraphChangesDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-        self._listener: Listener[ToldAtom] = Listener(self._interest.covers)
-        self._place: tuple[int, UUID] = (0, UUID(int=0))
 
-    async def tell(self) -> None:
-        """Catch up if the client was away, then tell of what happens."""
-        hub, after = self._service.graph_hub, self._after
-        await hub.ready.wait()
-        try:
-            if after is not None:
-                # From far behind, without letting news wait meanwhile; then once more with that.
-                after = await self._catch_up(after)
-            hub.add(self._listener)
-            # What changes from now on is told by the hub, or was before this.
-            cursor = await self._catch_up(after or await self._dao.cursor())
-            await live.send(self._socket, message("subscribed", cursor))
-            await self._tell_live(cursor)
-        except (UnknownCursor, DataRefused) as error:
-            raise Closing(VOID_CURSOR, str(error)) from error
-        finally:
-            hub.remove(self._listener)
+    async def _now(self) -> str:
+        return await self._dao.cursor()
 
-    async def until_cut(self) -> None:
-        """Wait until too many messages wait."""
-        await self._listener.cut.wait()
-        raise Closing(TOO_SLOW, "too many messages waited: connect again with the last cursor")
+    async def _page(self, cursor: str) -> Page[ToldAtom]:
+        async with self._service.catching_up:
+            part = await self._dao.since(cursor, _PAGE)
+        told = await asyncio.to_thread(told_of, part.items) if part.items else ()
+        return Page(told, part.cursor, part.more)
 
-    async def _catch_up(self, cursor: str) -> str:
-        """Tell of everything after a cursor that can be read now; returns the cursor after that."""
-        while True:
-            async with self._service.catching_up:
-                part = await self._dao.since(cursor, _PAGE)
-            told = await asyncio.to_thread(told_of, part.items) if part.items else ()
-            for each in told:
-                if self._interest.covers(each):
-                    await self._send(each)
-            cursor, self._place = part.cursor, order(part.cursor)
-            if not part.more:
-                return cursor
+    def _order(self, cursor: str) -> tuple[int, UUID]:
+        return order(cursor)
 
-    async def _tell_live(self, reached: str) -> None:
-        hub = self._service.graph_hub
-        while True:
-            # Whatever comes later than this is in the list, so the client has had all before it.
-            if hub.cursor is not None and order(hub.cursor) > order(reached):
-                reached = hub.cursor
-            try:
-                async with asyncio.timeout(live.PING_S):
-                    news = await self._listener.next()
-            except TimeoutError:
-                await live.send(self._socket, message("ping", reached))
-                continue
-            if self._listener.is_void:
-                raise Closing(VOID_CURSOR, "the database was restored: subscribe without a cursor")
-            for each in news:
-                if each.change.place > self._place:
-                    await self._send(each)
-                    self._place, reached = each.change.place, each.change.cursor
-
-    async def _send(self, told: ToldAtom) -> None:
-        await live.send(self._socket, self._interest.text_of(told))
+    def _text(self, told: ToldAtom) -> str:
+        return self._interest.text_of(told)

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 from atlas.adapters.claims import CHANNEL
 from atlas.adapters.graph_changes import AtomChange, GraphChangesDAO
-from atlas.errors import AtlasError, UnknownCursor
-from atlas.tasks import running
-from maia.api.listening import Listener, tell
-from maia.api.pattern_hub import message
+from maia.api.following import POLL_S, WAITING_POLL_S, follow
+from maia.api.listening import FeedHub, message
 
 if TYPE_CHECKING:
     from atlas.composition import Atlas
 
-logger = logging.getLogger(__name__)
-
 MOST_WAITING: Final = 5_000
 """A client for which more messages wait is too slow."""
 _PAGE: Final = 1_000
-_POLL_S: Final = 30.0
-_WAITING_POLL_S: Final = 0.2
-_RECONNECT_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +28,14 @@ class ToldAtom:
 
     change: AtomChange
     text: str
+
+    @property
+    def place(self) -> tuple[int, UUID]:
+        return self.change.place
+
+    @property
+    def cursor(self) -> str:
+        return self.change.cursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +63,15 @@ class GraphInterest:
         return told.text if change.outgoing is None or is_firm else _gone_text(change)
 
 
-class GraphHub:
+class GraphHub(FeedHub[ToldAtom]):
     """Keeps the listeners of this process up to date."""
 
     def __init__(self, atlas: Atlas) -> None:
+        super().__init__()
         self._atlas = atlas
         self._dao = GraphChangesDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-        self._listeners: set[Listener[ToldAtom]] = set()
         self._waiting: set[asyncio.Event] = set()
-        self._woken, self._ended = asyncio.Event(), False
-        self.cursor: str | None = None
-        """Up to where the listeners have been told everything; None until it is known."""
-        self.ready = asyncio.Event()
-
-    def add(self, listener: Listener[ToldAtom]) -> None:
-        """Tell a listener of what is read from now on."""
-        if not self.ready.is_set():
-            listener.void()
-        self._listeners.add(listener)
-
-    def remove(self, listener: Listener[ToldAtom]) -> None:
-        self._listeners.discard(listener)
+        self._ended = False
 
     @asynccontextmanager
     async def waiting(self) -> AsyncIterator[Callable[[float], Awaitable[None]]]:
@@ -108,39 +97,19 @@ class GraphHub:
         """Once the process stops, let nobody wait any more."""
         await stopping.wait()
         self._ended = True
-        for event in self._waiting:
-            event.set()
+        self._wake()
 
     async def follow(self) -> None:
         """Follow the feed until cancelled."""
-        listening = self._atlas.db.keep_listening(
-            CHANNEL, lambda _: self._woken.set(), "changes of the graph are not heard for now"
-        )
-        async with running(listening):
-            while True:
-                self._woken.clear()
-                pause_s = await self._read_or_say_why_not()
-                try:
-                    async with asyncio.timeout(pause_s):
-                        await self._woken.wait()
-                except TimeoutError:
-                    continue
-                for event in self._waiting:
-                    event.set()
+        await follow(self._atlas.db, CHANNEL, "the graph", self._read, self._forget, self._wake)
 
-    async def _read_or_say_why_not(self) -> float:
-        try:
-            return await self._read()
-        except UnknownCursor:
-            logger.info("the database was restored or has failed over: who follows the graph begins anew")
-            self.cursor = None
-            self.ready.clear()
-            for listener in self._listeners:
-                listener.void()
-            return 0.0
-        except AtlasError as error:
-            logger.warning("changes of the graph are not read for now: %s", error)
-            return _RECONNECT_S
+    def _forget(self) -> None:
+        self.cursor = None
+        self._void()
+
+    def _wake(self) -> None:
+        for event in self._waiting:
+            event.set()
 
     async def _read(self) -> float:
         """Read all there is; returns how long to wait for a notice before reading again."""
@@ -152,14 +121,14 @@ class GraphHub:
             cursor = await self._dao.cursor()
             if not self._listeners:
                 self.cursor = cursor
-                return _POLL_S
+                return POLL_S
         while True:
             part = await self._dao.since(self.cursor, _PAGE)
             if part.items:
-                tell(self._listeners, await asyncio.to_thread(told_of, part.items), MOST_WAITING)
+                self._tell(await asyncio.to_thread(told_of, part.items), MOST_WAITING)
             self.cursor = part.cursor
             if not part.more:
-                return _WAITING_POLL_S if part.waiting else _POLL_S
+                return WAITING_POLL_S if part.waiting else POLL_S
 
 
 def told_of(changes: Sequence[AtomChange]) -> list[ToldAtom]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import orjson
 
 News = TypeVar("News")
 
@@ -33,14 +35,43 @@ class Listener(Generic[News]):
         self.has_news.set()
 
 
-def tell(listeners: Iterable[Listener[News]], news: Sequence[News], most_waiting: int) -> None:
-    """Give each listener what it wants to hear, and cut those for which more waits."""
-    for listener in listeners:
-        wanted = [each for each in news if listener.covers(each)]
-        if not wanted or listener.cut.is_set():
-            continue
-        listener.waiting += wanted
-        if len(listener.waiting) > most_waiting:
-            listener.cut.set()
-            listener.waiting.clear()
-        listener.has_news.set()
+class FeedHub(Generic[News]):
+    """The listeners of this process to a feed."""
+
+    def __init__(self) -> None:
+        self._listeners: set[Listener[News]] = set()
+        self.cursor: str | None = None
+        """Up to where the listeners have been told everything; None until it is known."""
+        self.ready = asyncio.Event()
+
+    def add(self, listener: Listener[News]) -> None:
+        """Tell a listener of what is read from now on."""
+        if not self.ready.is_set():
+            listener.void()
+        self._listeners.add(listener)
+
+    def remove(self, listener: Listener[News]) -> None:
+        self._listeners.discard(listener)
+
+    def _void(self) -> None:
+        """All that listeners know is void."""
+        self.ready.clear()
+        for listener in self._listeners:
+            listener.void()
+
+    def _tell(self, news: Sequence[News], most_waiting: int) -> None:
+        """Give each listener what it wants to hear, and cut those for which more waits."""
+        for listener in self._listeners:
+            wanted = [each for each in news if listener.covers(each)]
+            if not wanted or listener.cut.is_set():
+                continue
+            listener.waiting += wanted
+            if len(listener.waiting) > most_waiting:
+                listener.cut.set()
+                listener.waiting.clear()
+            listener.has_news.set()
+
+
+def message(kind: str, cursor: str, **rest: Any) -> str:
+    """A message to a client, in JSON."""
+    return orjson.dumps({"cursor": cursor, "kind": kind, **rest}).decode()

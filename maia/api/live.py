@@ -1,18 +1,21 @@
-"""What all WebSockets that tell of changes have in common: who may open one, and why it ends."""
+"""What all WebSockets that tell of changes share: who may open one, in which order it tells, why it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from atlas.errors import AtlasError
+from atlas.errors import AtlasError, DataRefused, UnknownCursor
 from atlas.scopes import Scope
 from maia.api.context import caller_of, service_of
+from maia.api.listening import FeedHub, Listener, message
 from maia.api.problems import Problem
 
 if TYPE_CHECKING:
@@ -50,21 +53,119 @@ class Closing(Exception):
         self.code, self.reason = code, reason
 
 
-class Client(Protocol):
-    """One connection that is told of changes."""
+class Told(Protocol):
+    """A change as it is told: `place` is its order in the feed, and `cursor` what to go on with after it."""
+
+    @property
+    def place(self) -> tuple[int, Any]: ...
+
+    @property
+    def cursor(self) -> str: ...
+
+
+News = TypeVar("News", bound=Told)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[News]):
+    """Part of a feed: `cursor` is where to read on, at once if there may be `more`."""
+
+    news: Sequence[News]
+    cursor: str
+    more: bool
+
+
+class Client(ABC, Generic[News]):
+    """One connection: it catches up, and then is told of what happens; each change once, in order."""
+
+    def __init__(
+        self,
+        service: Service,
+        socket: WebSocket,
+        hub: FeedHub[News],
+        covers: Callable[[News], bool],
+        after: str | None,
+    ) -> None:
+        """`after` is the cursor of a client that was away."""
+        self._service, self._socket, self._hub, self._after = service, socket, hub, after
+        self._listener = Listener(covers)
+        self._place: tuple[int, Any] = (0, None)
+        """The order of the last change that it was told of."""
+
+    @abstractmethod
+    async def _now(self) -> str:
+        """The cursor after everything that can be read now."""
+
+    @abstractmethod
+    async def _page(self, cursor: str) -> Page[News]:
+        """What follows a cursor."""
+
+    @abstractmethod
+    def _order(self, cursor: str) -> tuple[int, Any]:
+        """By this, cursors are in the order of the feed."""
+
+    @abstractmethod
+    def _text(self, told: News) -> str:
+        """The message about a change."""
 
     async def tell(self) -> None:
         """Catch up if the client was away, then tell of what happens."""
+        hub, after = self._hub, self._after
+        await hub.ready.wait()
+        try:
+            if after is not None:
+                # From far behind, without letting news wait meanwhile; then once more with that.
+                after = await self._catch_up(after)
+            hub.add(self._listener)
+            # What changes from now on is told by the hub, or was before this.
+            cursor = await self._catch_up(after or await self._now())
+            await send(self._socket, message("subscribed", cursor))
+            await self._tell_live(cursor)
+        except (UnknownCursor, DataRefused) as error:
+            raise Closing(VOID_CURSOR, str(error)) from error
+        finally:
+            hub.remove(self._listener)
 
     async def until_cut(self) -> None:
         """Wait until too many messages wait, and then raise Closing."""
+        await self._listener.cut.wait()
+        raise Closing(TOO_SLOW, "too many messages waited: connect again with the last cursor")
+
+    async def _catch_up(self, cursor: str) -> str:
+        """Tell of everything after a cursor that can be read now; returns the cursor after that."""
+        while True:
+            page = await self._page(cursor)
+            for each in page.news:
+                if self._listener.covers(each):
+                    await send(self._socket, self._text(each))
+            cursor, self._place = page.cursor, self._order(page.cursor)
+            if not page.more:
+                return cursor
+
+    async def _tell_live(self, reached: str) -> None:
+        while True:
+            # Whatever comes later than this is in the list, so the client has had all before it.
+            if self._hub.cursor is not None and self._order(self._hub.cursor) > self._order(reached):
+                reached = self._hub.cursor
+            try:
+                async with asyncio.timeout(PING_S):
+                    news = await self._listener.next()
+            except TimeoutError:
+                await send(self._socket, message("ping", reached))
+                continue
+            if self._listener.is_void:
+                raise Closing(VOID_CURSOR, "the database was restored: subscribe without a cursor")
+            for each in news:
+                if each.place > self._place:
+                    await send(self._socket, self._text(each))
+                    self._place, reached = each.place, each.cursor
 
 
 async def serve(
     socket: WebSocket,
     what: str,
     opening: type[Opening],
-    client_of: Callable[[Service, Opening], Awaitable[Client]],
+    client_of: Callable[[Service, Opening], Awaitable[Client[Any]]],
 ) -> None:
     """Serve one client until it leaves, is too slow, or the service stops. `what` it follows, for the log."""
     service = service_of(socket)
@@ -87,7 +188,7 @@ async def serve(
         return
 
 
-async def _serve(service: Service, socket: WebSocket, client: Client, caller_id: str | None) -> None:
+async def _serve(service: Service, socket: WebSocket, client: Client[Any], caller_id: str | None) -> None:
     # One of them ends it: whatever it waits for, as when the client does not read.
     tasks = [
         asyncio.ensure_future(work)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
-
-import orjson
+from typing import TYPE_CHECKING, Final
 
 from atlas.adapters.changes import BriefPattern, PatternChange, order
-from maia.api.listening import Listener, tell
+from maia.api.listening import FeedHub, message
 from maia.learning.evidence import confidence
 from maia.learning.patterns import PatternType, condition_of
 from maia.views.federation import count_sites
@@ -65,31 +63,20 @@ class Interest:
         return context is None or any(each.holds(context) for each in told.conditions)
 
 
-class PatternHub:
+class PatternHub(FeedHub[Told]):
     """Keeps the listeners of this process up to date; a reader of the change feed."""
 
     def __init__(self, atlas: Atlas, confidence_before: Callable[[str], float]) -> None:
         """`confidence_before` says how firmly a pattern was believed before the changes taken last."""
+        super().__init__()
         self._atlas, self._prior = atlas, prior_of(atlas)
         self._confidence_before = confidence_before
-        self._listeners: set[Listener[Told]] = set()
         self._is_live = False
-        self.cursor: str | None = None
-        """Up to where the listeners have been told everything; None until the feed has been read once."""
-        self.ready = asyncio.Event()
-
-    def add(self, listener: Listener[Told]) -> None:
-        self._listeners.add(listener)
-
-    def remove(self, listener: Listener[Told]) -> None:
-        self._listeners.discard(listener)
 
     async def begin(self) -> None:
         """Cut everybody: what they know is void."""
         self._is_live = False
-        self.ready.clear()
-        for listener in self._listeners:
-            listener.void()
+        self._void()
 
     async def load(self, patterns: Sequence[BriefPattern]) -> None:
         """What was there at the beginning is no news."""
@@ -100,7 +87,7 @@ class PatternHub:
             before = [self._confidence_before(each.pattern.id) for each in changes]
             of_sites = await count_sites(self._atlas)
             news = await asyncio.to_thread(told_of, changes, self._prior, of_sites, before)
-            tell(self._listeners, news, MOST_WAITING)
+            self._tell(news, MOST_WAITING)
         self.cursor = cursor
 
     async def caught_up(self) -> None:
@@ -130,7 +117,3 @@ def told_of(
         )
         for change, pattern, confidence_before in zip(changes, believed, before, strict=True)
     ]
-
-
-def message(kind: str, cursor: str, **rest: Any) -> str:
-    return orjson.dumps({"cursor": cursor, "kind": kind, **rest}).decode()

@@ -18,13 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.websockets import WebSocket
 
 from atlas.adapters.changes import ChangesDAO, order
-from atlas.errors import DataRefused, UnknownCursor
 from atlas.scopes import Scope
 from maia.api import live
 from maia.api.context import declares
-from maia.api.listening import Listener
-from maia.api.live import TOO_SLOW, VOID_CURSOR, Closing
-from maia.api.pattern_hub import Interest, Told, message, told_of
+from maia.api.live import Client, Page
+from maia.api.pattern_hub import Interest, Told, told_of
 from maia.learning.patterns import PatternType
 from maia.views.federation import count_sites
 from maia.views.patterns import prior_of
@@ -63,88 +61,37 @@ class Opening(BaseModel):
 async def follow_patterns(socket: WebSocket) -> None:
     """Serve one client until it leaves, is too slow, or the service stops."""
 
-    async def client(service: Service, opening: Opening) -> _Client:
+    async def client(service: Service, opening: Opening) -> _PatternClient:
         wanted = opening.subscribe
         context = wanted.context
         if context is not None:
             context = dict((await service.engine.pseudonyms()).context(context))
         types = None if wanted.types is None else frozenset(wanted.types)
         interest = Interest(types, wanted.min_confidence, context)
-        return _Client(service, socket, interest, wanted.after)
+        return _PatternClient(service, socket, interest, wanted.after)
 
     await live.serve(socket, "the patterns", Opening, client)
 
 
-class _Client:
-    """One connection; `place` is the order of the last change that it was told of."""
-
+class _PatternClient(Client[Told]):
     def __init__(self, service: Service, socket: WebSocket, interest: Interest, after: str | None) -> None:
-        self._service, self._socket, self._interest = service, socket, interest
-        self._after = after
+        super().__init__(service, socket, service.pattern_hub, interest.covers, after)
         atlas = service.atlas
         self._dao = ChangesDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
         self._prior = prior_of(atlas)
-        self._place: tuple[int, str] = (0, "")
-        self._listener: Listener[Told] = Listener(interest.covers)
 
-    async def tell(self) -> None:
-        """Catch up if the client was away, then tell of what happens."""
-        hub, after = self._service.pattern_hub, self._after
-        await hub.ready.wait()
-        try:
-            if after is not None:
-                # From far behind, without letting news wait meanwhile; then once more with that.
-                after = await self._catch_up(after)
-            hub.add(self._listener)
-            cursor = hub.cursor if after is None else after
-            assert cursor is not None
-            if after is not None:
-                cursor = await self._catch_up(after)
-            await self._send(message("subscribed", cursor))
-            self._place = max(self._place, order(cursor))
-            await self._tell_live()
-        except (UnknownCursor, DataRefused) as error:
-            raise Closing(VOID_CURSOR, str(error)) from error
-        finally:
-            hub.remove(self._listener)
+    async def _now(self) -> str:
+        return await self._dao.cursor()
 
-    async def until_cut(self) -> None:
-        """Wait until too many messages wait."""
-        await self._listener.cut.wait()
-        raise Closing(TOO_SLOW, "too many messages waited: connect again with the last cursor")
+    async def _page(self, cursor: str) -> Page[Told]:
+        async with self._service.catching_up:
+            part = await self._dao.patterns_since(cursor, _PAGE)
+            of_sites = await count_sites(self._service.atlas)
+        told = await asyncio.to_thread(told_of, part.items, self._prior, of_sites) if part.items else ()
+        return Page(told, part.cursor, part.more)
 
-    async def _send(self, text: str) -> None:
-        await live.send(self._socket, text)
+    def _order(self, cursor: str) -> tuple[int, str]:
+        return order(cursor)
 
-    async def _catch_up(self, cursor: str) -> str:
-        """Tell of everything after a cursor that can be read now; returns the cursor after that."""
-        while True:
-            async with self._service.catching_up:
-                part = await self._dao.patterns_since(cursor, _PAGE)
-                of_sites = await count_sites(self._service.atlas)
-            told = await asyncio.to_thread(told_of, part.items, self._prior, of_sites) if part.items else ()
-            for each in told:
-                if self._interest.covers(each):
-                    await self._send(each.text)
-            cursor, self._place = part.cursor, order(part.cursor)
-            if not part.more:
-                return cursor
-
-    async def _tell_live(self) -> None:
-        hub, listener = self._service.pattern_hub, self._listener
-        while True:
-            # Whatever comes later than this is in the list, so the client has had all before it.
-            reached = hub.cursor
-            try:
-                async with asyncio.timeout(live.PING_S):
-                    news = await listener.next()
-            except TimeoutError:
-                assert reached is not None
-                await self._send(message("ping", reached))
-                continue
-            if listener.is_void:
-                raise Closing(VOID_CURSOR, "the database was restored: subscribe without a cursor")
-            for each in news:
-                if each.place > self._place:
-                    await self._send(each.text)
-                    self._place = each.place
+    def _text(self, told: Told) -> str:
+        return told.text
