@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from atlas.adapters.graph import ONCE, Attention, Evidence, GraphDAO, Link, Node, Sources, node_handle
+from atlas.adapters.graph import Attention, Evidence, GraphDAO, Link, Node, Sources, node_handle
 from atlas.composition import Atlas
 
 TAGS: Final = ("lofi", "chill", "study", "jazz", "beats", "a/b?c&d")
 VIDEOS: Final = 12
+ONCE: Final = Evidence(1)
 AWKWARD: Final = "\"'><script>alert(1)</script>{{7*7}}\u202egnp, (x)"
 
 

@@ -191,10 +191,6 @@ class ClaimsDAO(DAO):
         rows = await self._executor.fetch("claims.handles", first, last, after, end or _LAST, limit)
         return [row["handle"] for row in rows]
 
-    async def of_atom(self, handle: UUID) -> list[Mapping[str, Any]]:
-        """All claims about an atom: `node`, `present`, `pos`, `neg`, `weight`, `seen_at` and `version`."""
-        return [dict(row) for row in await self._executor.fetch("claims.claims_of", handle)]
-
     # Others' claims
 
     async def unknown(self, handles: Sequence[UUID]) -> set[UUID]:

@@ -69,7 +69,6 @@ class Evidence:
 
 
 NONE: Final = Evidence()
-ONCE: Final = Evidence(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,13 +321,6 @@ class GraphDAO(DAO):
         """Those of the atoms that are there, in the order of their handles."""
         return atoms_of(await self._executor.fetch("graph.get", self.space, list(handles)))
 
-    async def find(self, type_: str, prefix: str = "", *, after: str = "", limit: int = 100) -> list[Atom]:
-        """Nodes of a type whose names begin with a prefix, after a name, in the order of their names."""
-        rows = await self._executor.fetch(
-            "graph.find", self.space, type_, clean_text(prefix), clean_text(after), limit
-        )
-        return atoms_of(rows)
-
     async def incoming(
         self, handle: UUID, types: Sequence[str] | None = None, *, after: UUID = FIRST, limit: int = 100
     ) -> list[Atom]:
@@ -372,11 +364,6 @@ class GraphDAO(DAO):
         self._check_own()
         handles, names = [each[0] for each in keys], [each[1] for each in keys]
         return await self._executor.execute("graph.drop_values", self.space, handles, names)
-
-    async def attention(self, handles: Sequence[UUID]) -> dict[UUID, Attention]:
-        """The attention of atoms when it was last set, without those that never had any."""
-        rows = await self._executor.fetch("graph.attention", self.space, list(handles))
-        return {row["handle"]: Attention(row["sti"], row["lti"], row["vlti"]) for row in rows}
 
     async def attend(self, attention: Mapping[UUID, Attention], at: datetime) -> None:
         """Set what attention atoms have at an instant; atoms that aren't there are passed over."""

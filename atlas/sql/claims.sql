@@ -151,7 +151,3 @@ SELECT handle, site FROM batch ORDER BY handle DESC, site DESC LIMIT 1;
 -- Forget what other sites say, and how far it was read: they say all of it again.
 WITH claims AS (DELETE FROM atom_claims), links AS (DELETE FROM waiting_links)
 DELETE FROM federation_positions WHERE feed = 'atoms';
-
--- name: claims_of
--- All that sites say of the atom $1, this one included.
-SELECT node, present, pos, neg, weight, seen_at, version FROM told_claims() WHERE handle = $1::uuid ORDER BY node;

@@ -51,17 +51,6 @@ LEFT JOIN atom_attention AS t ON t.space = a.space AND t.handle = a.handle
 WHERE a.space = $1::smallint AND a.handle = ANY ($2::uuid[]) AND a.sources > 0
 ORDER BY a.handle;
 
--- name: find
--- At most $5 nodes of space $1 and type $2 whose names begin with $3, with names after $4, in the order of their names.
-SELECT a.handle, a.type, a.name, a.outgoing, a.pos, a.neg, a.positive, a.count, a.weight, a.sources, a.seen_at,
-    coalesce(t.sti, 0) AS sti, coalesce(t.lti, 0) AS lti, coalesce(t.vlti, 0) AS vlti, t.attended_at
-FROM atoms AS a
-LEFT JOIN atom_attention AS t ON t.space = a.space AND t.handle = a.handle
-WHERE a.space = $1::smallint AND a.type = $2::text AND a.sources > 0 AND a.name IS NOT NULL AND a.name > $4::text
-    AND a.name >= $3::text AND a.name < $3::text || U&'\+10FFFF'
-ORDER BY a.name
-LIMIT $5;
-
 -- name: incoming
 -- At most $5 links of space $1 that have the atom $2 in their outgoing set, of the types $3 (NULL: all), with handles after $4, by handle.
 SELECT a.handle, a.type, a.name, a.outgoing, a.pos, a.neg, a.positive, a.count, a.weight, a.sources, a.seen_at,

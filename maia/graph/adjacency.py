@@ -35,12 +35,10 @@ class Weighting(StrEnum):
 class Adjacency:
     """A square CSR matrix (float32, all entries above 0) over n vertices, in ascending order of their places.
 
-    Entry (i, j) is the sum of the weights of all links from i to j, and `links`, in the order of the matrix's
-    data, has the place of the strongest of these links; of equally strong ones, the first.
+    Entry (i, j) is the sum of the weights of all links from i to j.
     """
 
     matrix: sparse.csr_array
-    links: Int32s
     places: Int64s
     directed: bool
 
@@ -61,11 +59,6 @@ class Adjacency:
         starts = self.matrix.indptr
         ends: Int32s = self.matrix.indices[starts[row] : starts[row + 1]]
         return ends
-
-    def degrees(self) -> Int64s:
-        """How many others each row is linked to; its link to itself does not count."""
-        counts = np.diff(self.matrix.indptr).astype(np.int64)
-        return np.asarray(counts - (self.matrix.diagonal() > 0))
 
     def strengths(self) -> Float64s:
         """The sum of each row's entries (the weighted degree)."""
@@ -107,8 +100,8 @@ def adjacency(
     row_of = np.cumsum(present) - 1
     places = np.flatnonzero(present)
     sources, targets = row_of[entries.sources[kept]], row_of[entries.targets[kept]]
-    matrix, strongest = _assembled(sources, targets, weights, entries.links[kept], len(places), directed)
-    return Adjacency(matrix, strongest, places, directed)
+    matrix = _assembled(sources, targets, weights[entries.links[kept]], len(places), directed)
+    return Adjacency(matrix, places, directed)
 
 
 def link_weights(graph: GraphArrays, weighting: Weighting) -> Float32s:
@@ -160,30 +153,19 @@ def _entries(graph: GraphArrays, chosen: Int64s, arity: Int64s) -> _Entries:
 
 
 def _assembled(
-    sources: Int64s, targets: Int64s, weights: Float32s, links: Int64s, size: int, directed: bool
-) -> tuple[sparse.csr_array, Int32s]:
-    """The matrix with equal entries added up, and the strongest link of each entry."""
+    sources: Int64s, targets: Int64s, weights: Float32s, size: int, directed: bool
+) -> sparse.csr_array:
+    """The matrix of these entries, in which equal ones are added up."""
     if not directed:
         back = sources != targets
-        sources, targets, links = (
+        sources, targets, weights = (
             np.concatenate([sources, targets[back]]),
             np.concatenate([targets, sources[back]]),
-            np.concatenate([links, links[back]]),
+            np.concatenate([weights, weights[back]]),
         )
-    entry = weights[links]
-    # Stable sorts from the least important key: the place of the link, its weight, the cell.
-    order = np.argsort(links, kind="stable")
-    order = order[np.argsort(-entry[order], kind="stable")]
-    cells = sources[order] * size + targets[order]
-    order = order[np.argsort(cells, kind="stable")]
-    cells = sources[order] * size + targets[order]
-    first = np.flatnonzero(np.diff(cells, prepend=-1))
-    summed = np.add.reduceat(entry[order], first) if len(first) else np.zeros(0, np.float32)
-    starts = np.searchsorted(sources[order][first], np.arange(size + 1)).astype(np.int32)
-    columns = targets[order][first].astype(np.int32)
-    matrix = sparse.csr_array((summed.astype(np.float32), columns, starts), shape=(size, size))
-    matrix.has_canonical_format = True
-    return matrix, links[order][first].astype(np.int32)
+    cells = sources.astype(np.int32), targets.astype(np.int32)
+    matrix: sparse.csr_array = sparse.coo_array((weights, cells), shape=(size, size)).tocsr()
+    return matrix
 
 
 def gathered(starts: NDArray[Any], rows: Int64s) -> Int64s:

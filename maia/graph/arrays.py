@@ -8,7 +8,7 @@ memory-mapped files: nothing here writes to them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
@@ -25,8 +25,6 @@ Float64s = NDArray[np.float64]
 
 NO_ATOM: Final = -1
 """The place of an atom that isn't there."""
-FACTS: Final = 1
-"""The bit of `sources` that says that an atom is there by facts."""
 
 _LOW: Final = (1 << 64) - 1
 
@@ -95,28 +93,6 @@ class GraphArrays:
         """The places of all atoms of some types; types that no atom has are none."""
         codes = [self.types.index(each) for each in types if each in self.types]
         return np.flatnonzero(np.isin(self.type_of, codes))
-
-
-def facts_of(arrays: GraphArrays) -> GraphArrays:
-    """The same graph with only the atoms that are there by facts, all ends of which are."""
-    return part_of(arrays, arrays.sources & FACTS > 0)
-
-
-def part_of(arrays: GraphArrays, kept: NDArray[np.bool_]) -> GraphArrays:
-    """The graph of the atoms that a mask names, with which all ends of its links must be."""
-    place = np.cumsum(kept) - 1
-    lengths = np.diff(arrays.outgoing_starts)
-    outgoing = arrays.outgoing[np.repeat(kept, lengths)]
-    sizes = np.diff(arrays.names.starts)
-    names = Texts(starts_of(sizes[kept]), arrays.names.data[np.repeat(kept, sizes)])
-    columns = ("handles", "type_of", "positive", "count", "pos", "neg", "sources", "weight", "seen_us", "sti")
-    return replace(
-        arrays,
-        **{name: getattr(arrays, name)[kept] for name in (*columns, "lti", "vlti")},
-        names=names,
-        outgoing_starts=starts_of(lengths[kept]),
-        outgoing=place[outgoing].astype(np.int32),
-    )
 
 
 def starts_of(lengths: ArrayLike) -> Int64s:

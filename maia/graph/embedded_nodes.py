@@ -9,9 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from maia.graph.arrays import NO_ATOM, Float32s, Float64s, GraphArrays, Int32s, Int64s, part_of
+from maia.graph.arrays import NO_ATOM, Float32s, Float64s, GraphArrays, Int32s, Int64s
 from maia.graph.associations import Associations
 from maia.graph.embedding import Basis, learn_basis, project_halves
+from maia.graph.merging import part_of
 from maia.graph.nearest import all_nearest_in_cells, cells_for, cells_of, learn_centres
 
 EMBEDDED: Final = ("channel", "tag", "topic", "video")

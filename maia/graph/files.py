@@ -66,11 +66,6 @@ class GraphSnapshot:
     removed: UInt64s = field(default_factory=none_removed)
 
 
-def is_graph(body: bytes) -> bool:
-    """Whether the bytes begin as a snapshot of a graph does."""
-    return body.startswith(KIND.magic)
-
-
 def write(snapshot: GraphSnapshot) -> Iterator[bytes]:
     """The pieces of the file in their order. Equal content makes equal bytes."""
     columns = _columns_of(snapshot)

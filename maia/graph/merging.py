@@ -13,12 +13,25 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from maia.graph.arrays import NO_ATOM, GraphArrays, Int16s, Int32s, Int64s, Texts, UInt64s, keys_of, places_of
+from maia.graph.arrays import (
+    NO_ATOM,
+    GraphArrays,
+    Int16s,
+    Int32s,
+    Int64s,
+    Texts,
+    UInt64s,
+    keys_of,
+    places_of,
+    starts_of,
+)
 
 NUMBERS: Final = (
     "positive", "count", "pos", "neg", "sources", "weight", "seen_us", "sti", "lti", "vlti",
 )  # fmt: skip
 """The columns of GraphArrays with one number for each atom that can change."""
+FACTS: Final = 1
+"""The bit of `sources` that says that an atom is there by facts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +53,38 @@ class _Part:
         return self.now.astype(np.int32)[self.graph.outgoing]
 
 
-def subset(graph: GraphArrays, places: Int64s) -> GraphArrays:
-    """The atoms at some ascending places; ValueError if an outgoing set names one that isn't among them."""
-    now = np.full(len(graph), NO_ATOM, np.int64)
-    now[places] = np.arange(len(places))
-    return _joined([_Part(graph, places, now)])
+def facts_of(graph: GraphArrays) -> GraphArrays:
+    """The graph of the atoms that are there by facts, as are all ends of these."""
+    return part_of(graph, graph.sources & FACTS > 0)
 
 
-def with_ends(graph: GraphArrays, places: Int64s) -> Int64s:
-    """The places of some atoms and of all that their outgoing sets name, directly or not; ascending."""
-    found = np.zeros(len(graph), bool)
+def part_of(graph: GraphArrays, kept: NDArray[np.bool_]) -> GraphArrays:
+    """The graph of the atoms that a mask names; ValueError if an outgoing set names one that it doesn't."""
+    lengths = np.diff(graph.outgoing_starts)
+    outgoing = graph.outgoing[np.repeat(kept, lengths)]
+    if not kept[outgoing].all():
+        raise ValueError("an outgoing set names an atom that is not there")
+    codes, type_of = np.unique(graph.type_of[kept], return_inverse=True)
+    sizes = np.diff(graph.names.starts)
+    return GraphArrays(
+        types=tuple(graph.types[code] for code in codes.tolist()),
+        type_of=type_of.astype(np.int16),
+        names=Texts(starts_of(sizes[kept]), graph.names.data[np.repeat(kept, sizes)]),
+        outgoing_starts=starts_of(lengths[kept]),
+        outgoing=(np.cumsum(kept) - 1)[outgoing].astype(np.int32),
+        **{name: getattr(graph, name)[kept] for name in ("handles", *NUMBERS)},
+    )
+
+
+def with_ends(graph: GraphArrays, wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A mask of some atoms and of all that their outgoing sets name, directly or not."""
+    found = wanted.copy()
+    places = np.flatnonzero(wanted)
     while len(places):
-        found[places] = True
         ends = np.unique(graph.outgoing[_flat(graph.outgoing_starts, places)]).astype(np.int64)
         places = ends[~found[ends]]
-    return np.flatnonzero(found)
+        found[places] = True
+    return found
 
 
 def difference(base: GraphArrays, now: GraphArrays) -> tuple[GraphArrays, UInt64s]:
@@ -68,7 +98,7 @@ def difference(base: GraphArrays, now: GraphArrays) -> tuple[GraphArrays, UInt64
         new, old = getattr(now, name)[known], getattr(base, name)[places[known]]
         changed[known] |= _bits(new) != _bits(old)
     gone = places_of(now.handles, base.handles) == NO_ATOM
-    return subset(now, with_ends(now, np.flatnonzero(changed))), base.handles[gone]
+    return part_of(now, with_ends(now, changed)), base.handles[gone]
 
 
 def update(base: GraphArrays, changed: GraphArrays, removed: UInt64s) -> GraphArrays:
@@ -156,8 +186,7 @@ def _ragged(
     lengths = np.zeros(sum(len(each.places) for each in parts), np.int64)
     for part, (starts, _) in zip(parts, rows, strict=True):
         lengths[part.target] = starts[part.places + 1] - starts[part.places]
-    begins = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=begins[1:])
+    begins = starts_of(lengths)
     joined = np.empty(int(begins[-1]), rows[0][1].dtype)
     for part, (starts, data) in zip(parts, rows, strict=True):
         joined[_flat(begins, part.target)] = data[_flat(starts, part.places)]

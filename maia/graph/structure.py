@@ -1,32 +1,18 @@
-"""What the shape of a graph tells: neighbourhoods, shortest paths, components, triangles and PageRank."""
+"""What the shape of a graph tells: neighbourhoods, triangles and PageRank."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse import csgraph
 
 from maia.graph.adjacency import Adjacency, gathered
 from maia.graph.arrays import NO_ATOM, Float64s, Int32s, Int64s
 
 _PRODUCT_ENTRIES = 1 << 25
 """Triangles are counted in blocks of rows whose products need about so many multiplications at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """A shortest path: its vertices by their rows, the places of the links between them, and its length.
-
-    The length counts links, or adds up 1 / weight if the path is a weighted one.
-    """
-
-    rows: tuple[int, ...]
-    links: tuple[int, ...]
-    length: float
 
 
 def hops(graph: Adjacency, sources: Collection[int], most: int = 2) -> Int32s:
@@ -41,31 +27,6 @@ def hops(graph: Adjacency, sources: Collection[int], most: int = 2) -> Int32s:
             break
         distance[frontier] = step
     return distance
-
-
-def shortest_path(graph: Adjacency, source: int, target: int, *, weighted: bool = False) -> Path | None:
-    """The shortest path between two rows, None if there is none.
-
-    Without weights it has the fewest links, and of several such paths it is the one whose vertices, from the
-    target backwards, come first. With weights a link is 1 / weight long, so strong links are preferred.
-    """
-    _checked(graph, [source, target])
-    before, length = _dijkstra(graph, source, target) if weighted else _breadth_first(graph, source, target)
-    if not np.isfinite(length):
-        return None
-    rows = [target]
-    while rows[-1] != source:
-        rows.append(int(before[rows[-1]]))
-    rows.reverse()
-    links = [_link(graph, one, other) for one, other in pairwise(rows)]
-    return Path(tuple(rows), tuple(links), length)
-
-
-def components(graph: Adjacency) -> Int32s:
-    """The weakly connected component of each row, numbered by size, largest first; ties by the first row."""
-    if not len(graph):
-        return np.zeros(0, np.int32)
-    return by_size(csgraph.connected_components(graph.matrix, directed=True, connection="weak")[1])
 
 
 def by_size(labels: Int32s | Int64s) -> Int32s:
@@ -137,37 +98,6 @@ def _checked(graph: Adjacency, rows: Collection[int]) -> Int64s:
     if len(checked) and not 0 <= checked[0] <= checked[-1] < len(graph):
         raise ValueError(f"rows must be between 0 and {len(graph) - 1}")
     return checked
-
-
-def _breadth_first(graph: Adjacency, source: int, target: int) -> tuple[Int64s, float]:
-    before = np.full(len(graph), NO_ATOM, np.int64)
-    before[source] = source
-    frontier, length = np.array([source]), 0
-    while before[target] == NO_ATOM:
-        starts = graph.matrix.indptr
-        reached = graph.matrix.indices[gathered(starts, frontier)]
-        origin = np.repeat(frontier, starts[frontier + 1] - starts[frontier])
-        new = before[reached] == NO_ATOM
-        # The frontier is in ascending order, so the first of several ways comes from the lowest row.
-        frontier, first = np.unique(reached[new], return_index=True)
-        frontier = frontier.astype(np.int64)
-        if not len(frontier):
-            return before, np.inf
-        before[frontier] = origin[new][first]
-        length += 1
-    return before, float(length)
-
-
-def _dijkstra(graph: Adjacency, source: int, target: int) -> tuple[Int64s, float]:
-    lengths = graph.matrix.astype(np.float64)
-    lengths.data = 1 / lengths.data
-    distance, before = csgraph.dijkstra(lengths, directed=True, indices=source, return_predecessors=True)
-    return before.astype(np.int64), float(distance[target])
-
-
-def _link(graph: Adjacency, row: int, column: int) -> int:
-    begin = int(graph.matrix.indptr[row])
-    return int(graph.links[begin + int(np.searchsorted(graph.neighbours(row), column))])
 
 
 def _oriented(graph: Adjacency) -> sparse.csr_array:

@@ -22,9 +22,10 @@ from atlas.adapters.graph_feeding import DerivedLink, GraphFeedDAO
 from atlas.composition import Atlas
 from atlas.conflicts import retry_conflicts
 from atlas.graph_settings import GraphSettings
-from maia.graph.arrays import NO_ATOM, GraphArrays, Int64s, UInt64s, facts_of, places_of, uuid_of
+from maia.graph.arrays import NO_ATOM, GraphArrays, Int64s, UInt64s, places_of, uuid_of
 from maia.graph.associations import Associations, Incidence, associations, co_occurrences, incidence, shares
 from maia.graph.embedded_nodes import LIKE, EmbeddedNodes, likenesses
+from maia.graph.merging import facts_of
 from maia.graphing.communities import keep_communities
 from maia.graphing.present import present_arrays
 from maia.graphing.vectors import embed

@@ -181,7 +181,7 @@ def _random_graph(arrays: GraphArrays, pairs: NDArray[np.int64]) -> Adjacency:
     matrix = sparse.csr_array(both + both.T)
     matrix.setdiag(0)
     matrix.eliminate_zeros()
-    return Adjacency(matrix, np.zeros(matrix.nnz, np.int32), like.places, directed=False)
+    return Adjacency(matrix, like.places, directed=False)
 
 
 def _rustworkx(folder: Path, *_: float | str) -> dict[str, float]:

@@ -13,9 +13,9 @@ from atlas.adapters.graph_embeddings import GraphEmbeddingsDAO
 from atlas.composition import Atlas
 from atlas.testing import NOON
 from maia.graph import embedded_nodes
-from maia.graph.arrays import facts_of
 from maia.graph.embedded_nodes import learn_embedding
 from maia.graph.embedding import DIMENSIONS
+from maia.graph.merging import facts_of
 from maia.graphing.communities import communities_of, find_communities, keep_communities
 from maia.graphing.deriving import derive, is_due
 from maia.graphing.feeding import feed

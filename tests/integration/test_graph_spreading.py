@@ -47,9 +47,9 @@ async def graph(atlas: Atlas) -> GraphDAO:
 
 
 async def sti_of(graph: GraphDAO, *nodes: Node) -> list[float]:
-    found = await graph.attention([node_handle(each.type, each.name) for each in nodes])
-    nothing = Attention(0, 0)
-    return [found.get(node_handle(each.type, each.name), nothing).sti for each in nodes]
+    handles = [node_handle(each.type, each.name) for each in nodes]
+    found = {each.handle: each.sti for each in await graph.get(handles)}
+    return [found.get(each, 0.0) for each in handles]
 
 
 async def total(graph: GraphDAO) -> float:
@@ -111,7 +111,7 @@ async def test_rent_is_charged_and_importance_is_kept(
     await graph.attend({video: Attention(8, 1, 1)}, NOON - 10 * HOUR)
     await atlas.events.append("tracker.breakout", {"video_id": VIDEO.name})
     await spread_attention(atlas)
-    found = (await graph.attention([video]))[video]
+    [found] = await graph.get([video])
     sti, lti = ECONOMY.after(8, 1, 10)
     fresh = await sti_of(graph, VIDEO)
     assert found.vlti == 1

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from maia.graph import associations as module
-from maia.graph.arrays import facts_of
 from maia.graph.associations import Incidence, associations, co_occurrences, incidence, shares
 from maia.graph.building import LooseAtoms, arrays_of
+from maia.graph.merging import facts_of
 
 ROWS = st.lists(st.sets(st.integers(0, 6), max_size=5), min_size=1, max_size=12)
 
