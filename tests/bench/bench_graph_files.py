@@ -32,7 +32,7 @@ from maia.graphing.cache import ColumnCache
 from maia.graphing.disk import load, write_file
 from tests.bench.figures import Figure
 from tests.bench.stage import temporary_folder
-from tests.made_graphs import made_graph
+from tests.sized_graphs import made_graph
 
 NODES, LINKS = 250_000, 1_200_000
 CHANGED = 0.01

@@ -39,7 +39,7 @@ from maia.graph.clustering import adjusted_rand, cluster, modularity, mutual_inf
 from maia.graph.embedding import RECIPE, Recipe, build_embeddings, project
 from maia.graph.nearest import nearest
 from tests.bench.figures import Figure
-from tests.graph_made import MadeGraph, made_graph
+from tests.graph_arrays import NamedGraph, named_graph
 
 TRIED = 207
 """Configurations compared before this one on September's videos, of weighting, smoothing, words and rank.
@@ -174,7 +174,7 @@ def ours(split: Split, *, recipe: Recipe = RECIPE, channels: bool = True, told: 
 
 def graph_of(
     known: Sequence[Video], asked: Sequence[Video] = (), *, channels: bool = True, told: bool = False
-) -> MadeGraph:
+) -> NamedGraph:
     """The graph of these videos, without categories."""
     every = [*known, *asked]
     uploads = [*(known if channels else ()), *(asked if told else ())]
@@ -187,7 +187,7 @@ def graph_of(
         *(("tagged", ("video", video.id), ("tag", tag)) for video in every for tag in sorted(video.tags)),
         *(("uploaded_by", ("video", video.id), ("channel", video.channel)) for video in uploads),
     ]
-    return made_graph(nodes, links)
+    return named_graph(nodes, links)
 
 
 METHODS: dict[str, Callable[[Split], Rows]] = {

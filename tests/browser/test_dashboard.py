@@ -26,8 +26,8 @@ from atlas.scopes import Scope
 from atlas.testing import NOON
 from maia.api.pages.rendering import in_graph
 from tests.dashboard import PATTERN_ID, store_awkward, store_shown
-from tests.graph import AWKWARD, store_graph
 from tests.served import Served, served
+from tests.stored_graphs import AWKWARD, store_graph
 
 pytestmark = pytest.mark.integration
 

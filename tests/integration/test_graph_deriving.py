@@ -21,7 +21,7 @@ from maia.graphing.deriving import derive, is_due
 from maia.graphing.feeding import feed
 from maia.graphing.reading import read_arrays
 from maia.views import graph
-from tests.graph_facts import SOURCE, TOPIC, VIDEO, links
+from tests.stored_graphs import SOURCE, TOPIC, VIDEO, links
 
 pytestmark = pytest.mark.integration
 

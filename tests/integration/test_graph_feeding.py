@@ -21,7 +21,7 @@ from maia.cycle.agent import run
 from maia.graphing import feeding
 from maia.graphing.feeding import LOCK, feed, rebuild
 from maia.learner.cycle import Learner
-from tests.graph_facts import PATTERN, SOURCE, TOPIC, VIDEO, links
+from tests.stored_graphs import PATTERN, SOURCE, TOPIC, VIDEO, links
 
 pytestmark = pytest.mark.integration
 

@@ -23,8 +23,8 @@ from maia.graphing.present import cache_of, present_arrays
 from maia.graphing.reading import columns_of, read_arrays
 from maia.graphing.saving import GraphCopyRefused
 from maia.learner.cycle import Learner
-from tests.any_graphs import contents
-from tests.made_graphs import made_graph
+from tests.graph_arrays import contents
+from tests.sized_graphs import made_graph
 
 pytestmark = pytest.mark.integration
 

@@ -27,7 +27,7 @@ from maia.hunter.cycle import Hunter
 from maia.stack.exporter import Exporter
 from maia.stack.families import FAMILIES
 from maia.stack.metrics import MetricsError, serve_metrics
-from tests.graph import VIDEOS, store_graph
+from tests.stored_graphs import VIDEOS, store_graph
 
 pytestmark = pytest.mark.integration
 

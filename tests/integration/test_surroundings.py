@@ -11,7 +11,7 @@ from atlas.adapters.neighbourhood import NeighbourhoodDAO
 from atlas.composition import Atlas
 from maia.graphing.naming import NoSuchAtom
 from maia.views.surroundings import MOST_BEYOND, MOST_NEAR, surroundings
-from tests.graph import graph_of
+from tests.stored_graphs import graph_of
 
 POPULAR = Node("tag", "popular")
 

@@ -17,8 +17,8 @@ import pytest
 from maia.graph.files import GraphSnapshot
 from maia.graphing.cache import ColumnCache
 from maia.graphing.disk import GraphNotSaved, load_last, save, saved_in
-from tests.any_graphs import contents
-from tests.made_graphs import made_graph
+from tests.graph_arrays import contents
+from tests.sized_graphs import made_graph
 
 pytestmark = [
     pytest.mark.integration,

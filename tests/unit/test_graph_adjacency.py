@@ -12,28 +12,28 @@ from hypothesis import strategies as st
 from maia.graph.adjacency import Adjacency, Weighting, adjacency
 from maia.graph.arrays import NO_ATOM
 from maia.graph.structure import hops, pagerank, triangles
-from tests.graph_made import MadeGraph, made_graph
+from tests.graph_arrays import NamedGraph, named_graph
 
 A, B, C, D, E = (("tag", name) for name in "abcde")
 V = ("video", "v")
-EMPTY = made_graph([])
-KITE = made_graph(
+EMPTY = named_graph([])
+KITE = named_graph(
     [A, B, C, D, E], [("co_occurs", A, B), ("co_occurs", B, C), ("co_occurs", A, C), ("co_occurs", C, D)]
 )
 """A triangle a, b, c with a tail c – d; e is alone."""
 
 
-def dense(graph: MadeGraph, matrix: Adjacency, *nodes: tuple[str, str]) -> list[list[float]]:
+def dense(graph: NamedGraph, matrix: Adjacency, *nodes: tuple[str, str]) -> list[list[float]]:
     rows = matrix.rows(graph.places(nodes))
     return matrix.matrix.toarray()[np.ix_(rows, rows)].tolist()
 
 
-def rows_of(graph: MadeGraph, matrix: Adjacency, *nodes: tuple[str, str]) -> list[int]:
+def rows_of(graph: NamedGraph, matrix: Adjacency, *nodes: tuple[str, str]) -> list[int]:
     return matrix.rows(graph.places(nodes)).tolist()
 
 
 def test_directed_and_symmetric_links_of_chosen_types_and_weights() -> None:
-    made = made_graph(
+    made = named_graph(
         [A, B, V],
         [("tagged", V, A), ("tagged", V, B), ("co_occurs", A, B)],
         weights={0: 2.0, 1: -1.0},
@@ -60,7 +60,7 @@ def test_directed_and_symmetric_links_of_chosen_types_and_weights() -> None:
 
 
 def test_parallel_links_add_up() -> None:
-    made = made_graph(
+    made = named_graph(
         [A, B], [("similar", A, B), ("co_occurs", A, B), ("similar", A, A)], weights={0: 1, 1: 3, 2: 5}
     )
     matrix = adjacency(made.arrays, weighting=Weighting.WEIGHT)
@@ -70,7 +70,7 @@ def test_parallel_links_add_up() -> None:
 
 
 def test_larger_and_nested_links_become_vertices() -> None:
-    made = made_graph([A, B, C, V], [("group", A, B, C), ("evidence_for", V, 0), ("alone", V)])
+    made = named_graph([A, B, C, V], [("group", A, B, C), ("evidence_for", V, 0), ("alone", V)])
     matrix = adjacency(made.arrays)
     star, single = matrix.rows(made.links[[0, 2]]).tolist()
     assert matrix.rows(made.links[[1]]).tolist() == [NO_ATOM]
@@ -101,7 +101,7 @@ def test_the_shape_of_a_small_graph() -> None:
 
 def test_triangles_are_the_same_in_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [("tag", str(nth)) for nth in range(30)]
-    made = made_graph(
+    made = named_graph(
         nodes, [("co_occurs", *pair) for nth, pair in enumerate(combinations(nodes, 2)) if nth % 3]
     )
     matrix = adjacency(made.arrays)
@@ -115,14 +115,14 @@ def test_triangles_are_the_same_in_small_blocks(monkeypatch: pytest.MonkeyPatch)
 
 def test_pagerank_by_hand() -> None:
     # a → b and c with nothing: b = (1 − d)/3 + d·(a + lost/3), lost = b + c.
-    made = made_graph([A, B, C], [("leads", A, B)])
+    made = named_graph([A, B, C], [("leads", A, B)])
     matrix = adjacency(made.arrays, directed=True)
     rank = pagerank(matrix, damping=0.5)
     a, b, c = rows_of(made, matrix, A, B, C)
     # a = c = x and b = x + a/2 = 1.5·x, which add up to 1.
     assert rank[[a, b, c]] == pytest.approx([2 / 7, 3 / 7, 2 / 7])
     ring = adjacency(
-        made_graph([A, B, C], [("leads", A, B), ("leads", B, C), ("leads", C, A)]).arrays, directed=True
+        named_graph([A, B, C], [("leads", A, B), ("leads", B, C), ("leads", C, A)]).arrays, directed=True
     )
     assert pagerank(ring) == pytest.approx([1 / 3] * 3)
     begin = np.zeros(3)
@@ -138,7 +138,7 @@ def test_pagerank_by_hand() -> None:
 
 
 def test_nothing_and_one_node() -> None:
-    nothing, one = adjacency(EMPTY.arrays), adjacency(made_graph([A]).arrays)
+    nothing, one = adjacency(EMPTY.arrays), adjacency(named_graph([A]).arrays)
     assert len(nothing) == 0
     assert nothing.rows([3]).tolist() == [NO_ATOM]
     for function in (triangles, pagerank):
@@ -152,7 +152,7 @@ def test_nothing_and_one_node() -> None:
 @given(st.sets(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=30), st.booleans())
 def test_as_naive_code_does(pairs: set[tuple[int, int]], directed: bool) -> None:
     nodes = [("tag", str(nth)) for nth in range(9)]
-    made = made_graph(nodes, [("leads", nodes[one], nodes[other]) for one, other in sorted(pairs)])
+    made = named_graph(nodes, [("leads", nodes[one], nodes[other]) for one, other in sorted(pairs)])
     matrix = adjacency(made.arrays, directed=directed)
     number = dict(zip(rows_of(made, matrix, *nodes), range(9), strict=True))
     follow = {(one, other) for one, other in pairs} | (set() if directed else {(b, a) for a, b in pairs})

@@ -18,21 +18,21 @@ from maia.graph.clustering import (
     stability,
     telling,
 )
-from tests.graph_made import MadeGraph, made_graph
+from tests.graph_arrays import NamedGraph, named_graph
 
 GROUPINGS = st.integers(1, 12).flatmap(
     lambda size: st.tuples(*[st.lists(st.integers(0, 3), min_size=size, max_size=size)] * 2)
 )
 
 
-def cliques(count: int, size: int) -> tuple[MadeGraph, Adjacency, list[list[int]]]:
+def cliques(count: int, size: int) -> tuple[NamedGraph, Adjacency, list[list[int]]]:
     """Cliques in a ring, each joined to the next by one link; and the rows of each."""
     nodes = [[("tag", f"{nth}-{each}") for each in range(size)] for nth in range(count)]
     links = [("co_occurs", *pair) for group in nodes for pair in combinations(group, 2)]
     links += [
         ("co_occurs", group[0], other[1]) for group, other in zip(nodes, nodes[1:] + nodes[:1], strict=True)
     ]
-    made = made_graph([node for group in nodes for node in group], links)
+    made = named_graph([node for group in nodes for node in group], links)
     matrix = adjacency(made.arrays)
     return made, matrix, [matrix.rows(made.places(group)).tolist() for group in nodes]
 
@@ -40,7 +40,7 @@ def cliques(count: int, size: int) -> tuple[MadeGraph, Adjacency, list[list[int]
 def test_two_triangles() -> None:
     nodes = [("tag", name) for name in "abcdef"]
     links = [(0, 1), (1, 2), (0, 2), (3, 4), (4, 5), (3, 5), (2, 3)]
-    made = made_graph(nodes, [("co_occurs", nodes[one], nodes[other]) for one, other in links])
+    made = named_graph(nodes, [("co_occurs", nodes[one], nodes[other]) for one, other in links])
     matrix = adjacency(made.arrays)
     rows = matrix.rows(made.places(nodes))
     found = cluster(matrix)
@@ -77,7 +77,7 @@ def test_equal_seeds_give_equal_communities_and_direction_makes_no_difference() 
     rng = np.random.default_rng(1)
     nodes = [("tag", str(nth)) for nth in range(60)]
     pairs = {tuple(sorted(pair)) for pair in rng.integers(0, 60, (150, 2)).tolist() if pair[0] != pair[1]}
-    made = made_graph(nodes, [("leads", nodes[one], nodes[other]) for one, other in sorted(pairs)])
+    made = named_graph(nodes, [("leads", nodes[one], nodes[other]) for one, other in sorted(pairs)])
     matrix = adjacency(made.arrays)
     found, again = cluster(matrix, seed=3), cluster(matrix, seed=3)
     assert found.labels.tolist() == again.labels.tolist()
@@ -89,14 +89,14 @@ def test_equal_seeds_give_equal_communities_and_direction_makes_no_difference() 
 
 
 def test_nothing_one_node_and_no_links() -> None:
-    nothing, one = adjacency(made_graph([]).arrays), adjacency(made_graph([("tag", "a")]).arrays)
+    nothing, one = adjacency(named_graph([]).arrays), adjacency(named_graph([("tag", "a")]).arrays)
     assert (len(cluster(nothing)), cluster(nothing).modularity) == (0, 0)
     assert (cluster(one).labels.tolist(), cluster(one).modularity) == ([0], 0)
-    alone = adjacency(made_graph([("tag", "a"), ("tag", "b")]).arrays)
+    alone = adjacency(named_graph([("tag", "a"), ("tag", "b")]).arrays)
     assert cluster(alone).labels.tolist() == [0, 1]
     assert telling(alone, cluster(alone), np.array([0, 1])) != []
     itself = adjacency(
-        made_graph([("tag", "a"), ("tag", "b")], [("co_occurs", ("tag", "a"), ("tag", "a"))]).arrays
+        named_graph([("tag", "a"), ("tag", "b")], [("co_occurs", ("tag", "a"), ("tag", "a"))]).arrays
     )
     assert len(cluster(itself)) == 2
 
@@ -105,7 +105,7 @@ def test_tags_that_tell_of_a_community() -> None:
     videos = [("video", str(nth)) for nth in range(6)]
     tags = [("tag", name) for name in ("cats", "kittens", "cars", "video")]
     carried = {0: (0, 1, 3), 1: (0, 3), 2: (0, 1), 3: (2, 3), 4: (2, 3), 5: (2,)}
-    made = made_graph(
+    made = named_graph(
         [*videos, *tags],
         [("tagged", videos[video], tags[tag]) for video, all_ in carried.items() for tag in all_],
     )
@@ -157,7 +157,7 @@ def test_agreement_is_symmetric_bounded_and_counts_pairs(two: tuple[list[int], l
 @given(st.sets(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30), st.integers(0, 3))
 def test_no_community_falls_apart_or_is_worse_than_none(pairs: set[tuple[int, int]], seed: int) -> None:
     nodes = [("tag", str(nth)) for nth in range(10)]
-    made = made_graph(nodes, [("leads", nodes[one], nodes[other]) for one, other in sorted(pairs)])
+    made = named_graph(nodes, [("leads", nodes[one], nodes[other]) for one, other in sorted(pairs)])
     matrix = adjacency(made.arrays)
     found = cluster(matrix, seed=seed)
     assert found.modularity >= modularity(matrix, np.arange(10, dtype=np.int32)) - 1e-9

@@ -18,8 +18,8 @@ import pytest
 from maia.graph.files import GraphSnapshot
 from maia.graphing.cache import ColumnCache
 from maia.graphing.disk import GraphNotLoaded, GraphNotSaved, load, load_last, save, saved_in, write_file
-from tests.any_graphs import contents, graph_of
-from tests.made_graphs import made_graph
+from tests.graph_arrays import contents, graph_of
+from tests.sized_graphs import made_graph
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 GRAPH = made_graph(400, 1600)
@@ -33,8 +33,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from maia.graph.files import GraphSnapshot
 from maia.graphing.disk import load_last, save, saved_in
-from tests.any_graphs import contents
-from tests.made_graphs import made_graph
+from tests.graph_arrays import contents
+from tests.sized_graphs import made_graph
 
 folder, kills, choose = Path(sys.argv[1]), int(sys.argv[2]), random.Random(7)
 start = datetime(2026, 11, 29, tzinfo=UTC)

@@ -7,13 +7,13 @@ import pytest
 
 from maia.graph.embedding import Embeddings, Recipe, build_embeddings, project
 from maia.graph.nearest import similarity
-from tests.graph_made import MadeGraph, made_graph
+from tests.graph_arrays import NamedGraph, named_graph
 
 SMALL = Recipe(dimensions=64)
 CATS, CARS = ("cats", "funny cats", "kittens"), ("cars", "fast cars", "racing")
 
 
-def library(videos: int = 12, new: bool = False) -> MadeGraph:
+def library(videos: int = 12, new: bool = False) -> NamedGraph:
     """Videos of cats and of cars by turns, two of their three tags each, of two channels of each kind."""
     nodes, links = [], []
     for nth in range(videos):
@@ -28,10 +28,10 @@ def library(videos: int = 12, new: bool = False) -> MadeGraph:
         nodes += [("tag", "old cars"), ("video", "new"), ("video", "bare"), ("video", "silent")]
         links += [("tagged", ("video", "new"), ("tag", "old cars"))]
         links += [("uploaded_by", ("video", "bare"), ("channel", "c1"))]
-    return made_graph(nodes, links)
+    return named_graph(nodes, links)
 
 
-def vector(made: MadeGraph, embeddings: Embeddings, type_: str, name: str) -> np.ndarray:
+def vector(made: NamedGraph, embeddings: Embeddings, type_: str, name: str) -> np.ndarray:
     row = np.flatnonzero((embeddings.handles == made.arrays.handles[made.nodes[type_, name]]).all(axis=1))
     return embeddings.vectors[row]
 
@@ -95,7 +95,7 @@ def test_the_basis_is_orthogonal_and_its_signs_are_fixed(learnt: Embeddings) -> 
 
 @pytest.mark.parametrize("nodes", [[], [("tag", "a")], [("video", "v")]])
 def test_graphs_that_teach_nothing(nodes: list[tuple[str, str]]) -> None:
-    embeddings = build_embeddings(made_graph(nodes).arrays, SMALL)
+    embeddings = build_embeddings(named_graph(nodes).arrays, SMALL)
     assert embeddings.vectors.shape == (len(nodes), 64)
     assert not embeddings.vectors.any()
 

@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maia.graph import files, json_lines
+from maia.graph.arrays import pairs_of
 from maia.graph.files import GraphSnapshot, apply, difference, read, restored
 from maia.learning import column_file
 from maia.learning.column_file import SnapshotError, id_of
-from tests.any_graphs import Known, Numbers, atoms, contents, graph_of, handles_of
+from tests.graph_arrays import Known, Numbers, atoms, contents, graph_of
 
 NOW = datetime(2026, 11, 29, 12, 0, 0, 123456, tzinfo=UTC)
 MUSIC, CAFE = Known("tag", "music"), Known("tag", "café 🎵")
@@ -65,7 +66,7 @@ snapshots = st.builds(
     instants,
     instants,
     st.one_of(st.none(), st.text("0123456789abcdef", min_size=64, max_size=64)),
-    st.lists(st.uuids(), max_size=2).map(handles_of),
+    st.lists(st.uuids(), max_size=2).map(pairs_of),
 )
 
 
@@ -268,7 +269,7 @@ def test_a_chain_of_increments_is_restored_in_its_order() -> None:
         restored([])
     with pytest.raises(SnapshotError, match="total checksum"):
         restored(map(in_file, [WRITTEN, second_file[:-1] + b"?"]))
-    stray = replace(increment, removed=handles_of([VIDEO.handle]))
+    stray = replace(increment, removed=pairs_of([VIDEO.handle]))
     with pytest.raises(SnapshotError, match="makes no sense"):
         apply(FULL, id_of(WRITTEN), stray)
 

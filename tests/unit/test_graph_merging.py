@@ -10,20 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maia.graph.arrays import Texts
+from maia.graph.arrays import Texts, pairs_of
 from maia.graph.checking import check, check_handles
 from maia.graph.merging import difference, part_of, update, with_ends
-from tests.any_graphs import (
+from tests.graph_arrays import (
     Known,
     Numbers,
     atoms,
     contents,
     graph_of,
-    handles_of,
     numbers,
     without,
 )
-from tests.made_graphs import made_graph
+from tests.sized_graphs import made_graph
 
 MUSIC, LIVE = Known("tag", "music"), Known("tag", "live")
 VIDEO = Known("video", "v")
@@ -31,7 +30,7 @@ TAGGED = Known("tagged", "", (VIDEO.handle, MUSIC.handle))
 ABOUT = Known("list", "", (TAGGED.handle, LIVE.handle, TAGGED.handle))
 ALL = dict.fromkeys((MUSIC, LIVE, VIDEO, TAGGED, ABOUT), Numbers())
 GRAPH = graph_of(ALL)
-NONE = handles_of([])
+NONE = pairs_of([])
 
 
 @settings(max_examples=20)
@@ -47,7 +46,7 @@ def test_an_updated_graph_equals_one_that_is_built_anew(
     check(difference_)
     assert contents(update(base, difference_, removed)) == contents(expected)
     # What is unchanged may be told again, and what was never there may be removed.
-    stray = np.concatenate([removed, handles_of([UUID(int=7)])])
+    stray = np.concatenate([removed, pairs_of([UUID(int=7)])])
     assert contents(update(base, expected, stray)) == contents(expected)
     assert contents(update(graph_of({}), expected, NONE)) == contents(expected)
 
@@ -67,9 +66,9 @@ def test_a_difference_holds_only_what_changed_and_what_that_needs() -> None:
 
 def test_what_would_leave_a_link_without_its_ends_is_refused() -> None:
     with pytest.raises(ValueError, match="names an atom that is not there"):
-        update(GRAPH, graph_of({}), handles_of([MUSIC.handle]))
+        update(GRAPH, graph_of({}), pairs_of([MUSIC.handle]))
     with pytest.raises(ValueError, match="changed and removed at once"):
-        update(GRAPH, graph_of({LIVE: Numbers()}), handles_of([LIVE.handle]))
+        update(GRAPH, graph_of({LIVE: Numbers()}), pairs_of([LIVE.handle]))
     is_tagged = np.isin(np.arange(len(GRAPH)), GRAPH.places([TAGGED.handle]))
     with pytest.raises(ValueError, match="names an atom that is not there"):
         part_of(GRAPH, is_tagged)

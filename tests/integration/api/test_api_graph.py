@@ -19,10 +19,10 @@ from atlas.composition import Atlas
 from atlas.scopes import Scope
 from maia.api import graph, graph_communities, graph_query
 from maia.api.graph_export import Streamed
-from tests.graph import AWKWARD, TAGS, VIDEOS, graph_of, store_graph
 from tests.growth import store_video
 from tests.integration.api.test_api_documented import is_of_form
 from tests.served import Served
+from tests.stored_graphs import AWKWARD, TAGS, VIDEOS, graph_of, store_graph
 
 pytestmark = pytest.mark.integration
 

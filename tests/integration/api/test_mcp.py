@@ -29,9 +29,9 @@ from atlas.testing import NOON, throw_away_folder
 from maia.api.mcp.server import MOST_BYTES, TOOLS, server
 from maia.learning.patterns import Pattern, PatternType
 from maia.views.words import ATTRIBUTION
-from tests.graph import store_graph
 from tests.growth import HOUR, store_samples, store_video
 from tests.served import Served
+from tests.stored_graphs import store_graph
 
 pytestmark = pytest.mark.integration
 

@@ -9,10 +9,10 @@ from urllib.parse import quote
 import pytest
 
 from maia.api.pages.rendering import in_graph
-from tests.graph import AWKWARD, TAGS, VIDEOS, store_graph
 from tests.growth import store_video
 from tests.integration.api.test_pages import HTML, Page, seen
 from tests.served import Served
+from tests.stored_graphs import AWKWARD, TAGS, VIDEOS, store_graph
 
 pytestmark = pytest.mark.integration
 

@@ -1,9 +1,9 @@
-"""Graphs of any content, as arrays, for tests."""
+"""Graphs as arrays, for tests and benches: of named nodes and links, or of any content."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from atlas.adapters.graph import link_handle, node_handle
-from maia.graph.arrays import GraphArrays, Texts, UInt64s
+from maia.graph.arrays import GraphArrays, Int64s, Texts, pairs_of
 from maia.graph.building import AttentionColumns, LooseAtoms, arrays_of, attended
 
 NODE_TYPES = ("tag", "video", "wörd")
@@ -50,15 +50,10 @@ class Known:
 Atoms = Mapping[Known, Numbers]
 
 
-def handles_of(handles: Sequence[UUID]) -> UInt64s:
-    pairs = [divmod(each.int, 1 << 64) for each in handles]
-    return np.array(pairs, np.uint64).reshape(-1, 2)
-
-
 def graph_of(atoms: Atoms) -> GraphArrays:
     """The arrays of atoms, built anew."""
     known, numbers = list(atoms), list(atoms.values())
-    handles = handles_of([each.handle for each in known])
+    handles = pairs_of([each.handle for each in known])
     types = tuple(dict.fromkeys(each.type for each in known))
     linked = [nth for nth, each in enumerate(known) if len(each.outgoing) == 2]
 
@@ -71,9 +66,9 @@ def graph_of(atoms: Atoms) -> GraphArrays:
             types=types,
             type_of=np.array([types.index(each.type) for each in known], np.int16),
             linked=np.array(linked, np.int64),
-            ends=np.array([handles_of(known[nth].outgoing) for nth in linked], np.uint64).reshape(-1, 2, 2),
+            ends=np.array([pairs_of(known[nth].outgoing) for nth in linked], np.uint64).reshape(-1, 2, 2),
             wide=[
-                (nth, handles_of(each.outgoing))
+                (nth, pairs_of(each.outgoing))
                 for nth, each in enumerate(known)
                 if len(each.outgoing) not in (0, 2)
             ],
@@ -91,6 +86,50 @@ def graph_of(atoms: Atoms) -> GraphArrays:
         handles, column("sti", np.float32), column("lti", np.float32), column("vlti", np.uint8)
     )
     return attended(graph, attention)
+
+
+Node = tuple[str, str]
+"""Type and name."""
+_UNSEEN = Numbers(positive=0, count=0, pos=0)
+
+
+@dataclass(frozen=True)
+class NamedGraph:
+    """A graph, and where the atoms are that it was made of."""
+
+    arrays: GraphArrays
+    nodes: Mapping[Node, int]
+    links: Int64s
+
+    def places(self, nodes: Iterable[Node]) -> Int64s:
+        return np.array([self.nodes[node] for node in nodes], np.int64)
+
+
+def named_graph(
+    nodes: Iterable[Node],
+    links: Iterable[tuple[str, *tuple[Node | int, ...]]] = (),
+    weights: Mapping[int, float] | None = None,
+    counts: Mapping[int, tuple[float, float]] | None = None,
+) -> NamedGraph:
+    """A graph of nodes and of links (type, ends…); an end that is a number is an earlier link, by its place.
+
+    `weights` and `counts` (positive, count) are by the place of the link in `links`.
+    """
+    known = {node: Known(*node) for node in nodes}
+    atoms: dict[Known, Numbers] = dict.fromkeys(known.values(), _UNSEEN)
+    made: list[Known] = []
+    for nth, (type_, *ends) in enumerate(links):
+        outgoing = (made[end] if isinstance(end, int) else known[end] for end in ends)
+        made.append(Known(type_, "", tuple(each.handle for each in outgoing)))
+        positive, count = (counts or {}).get(nth, (0, 0))
+        atoms[made[-1]] = replace(
+            _UNSEEN, positive=positive, count=count, weight=(weights or {}).get(nth, np.nan)
+        )
+    arrays = graph_of(atoms)
+    places = arrays.places([each.handle for each in known.values()]).tolist()
+    return NamedGraph(
+        arrays, dict(zip(known, places, strict=True)), arrays.places([each.handle for each in made])
+    )
 
 
 def contents(graph: GraphArrays) -> dict[str, object]:
