@@ -11,12 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from atlas.adapters.graph_matching import (
-    MAX_COST,
+from atlas.adapters.graph_matching import MAX_COST, TIMEOUT_S
+from atlas.adapters.graph_queries import (
     MOST_CLAUSES,
     MOST_CONDITIONS,
     MOST_VARIABLES,
-    TIMEOUT_S,
     Comparison,
     Mode,
     Property,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from atlas.adapters.graph_matching import PROPERTIES
+from atlas.adapters.graph_queries import PROPERTIES
 from maia.commands import graph_changes, graph_copies, graph_files, graph_mirrors
 from maia.commands.graph_arguments import (
     Atoms,

@@ -20,7 +20,8 @@ from typing import TypeAlias
 from uuid import UUID
 
 from atlas.adapters.graph import OWN, Added, Atom, Evidence, NewAtom, Sources, Value
-from atlas.adapters.graph_matching import GraphMatchingDAO, Wanted
+from atlas.adapters.graph_matching import GraphMatchingDAO
+from atlas.adapters.graph_queries import Wanted
 from atlas.adapters.graph_views import GraphViewsDAO
 from atlas.composition import Atlas, current
 from maia.graphing.forms import Form, FormError, LinkForm, parse_form

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
 from atlas.adapters.graph import AtomType
-from atlas.adapters.graph_matching import (
+from atlas.adapters.graph_queries import (
     BOUNDABLE,
     COMPARISONS,
     MOST_CLAUSES,

@@ -47,7 +47,7 @@ from maia.views.graph_answers import (
 )
 
 if TYPE_CHECKING:
-    from atlas.adapters.graph_matching import Mode
+    from atlas.adapters.graph_queries import Mode
     from atlas.adapters.graph_views import GraphViewsDAO
     from atlas.composition import Atlas
     from maia.graphing.communities import Communities
@@ -302,7 +302,8 @@ async def query(
     How a query is written, `maia.graphing.templates` says; `order` has texts such as `?link.weight`. With
     `explain`, it is only planned. QueryTooCostly or StatementTimeout if it takes too much.
     """
-    from atlas.adapters.graph_matching import MAX_COST, TIMEOUT_S, GraphMatchingDAO, Wanted
+    from atlas.adapters.graph_matching import MAX_COST, TIMEOUT_S, GraphMatchingDAO
+    from atlas.adapters.graph_queries import Wanted
 
     dao, form = _dao(atlas, space), parse_query(text)
     template = await template_of(dao, form)

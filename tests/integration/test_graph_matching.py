@@ -19,19 +19,17 @@ from hypothesis import strategies as st
 
 from atlas.adapters.graph import Atom, Attention, Evidence, Link, NewAtom, Node, Sources, node_handle
 from atlas.adapters.graph_columns import GraphColumnsDAO
-from atlas.adapters.graph_matching import (
+from atlas.adapters.graph_matching import GraphMatchingDAO, Matches, statement
+from atlas.adapters.graph_queries import (
     Bounded,
     Clause,
     Different,
-    GraphMatchingDAO,
-    Matches,
     Order,
     Template,
     Term,
     Typed,
     Variable,
     Wanted,
-    statement,
 )
 from atlas.clock import FixedClock
 from atlas.composition import Atlas

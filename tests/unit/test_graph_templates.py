@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.adapters.graph_matching import BOUNDABLE, COMPARISONS, Order, Variable
+from atlas.adapters.graph_queries import BOUNDABLE, COMPARISONS, Order, Variable
 from maia.graphing.forms import FormError, HandleForm, NodeForm
 from maia.graphing.templates import (
     BoundForm,
