@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Self
 from uuid import UUID
 
 from atlas.adapters.dao import DAO
-from atlas.adapters.graph import FIRST, AtomType
+from atlas.adapters.graph import FIRST, AtomType, flattened
 from atlas.errors import DataRefused, UnknownCursor
 
 Tells = Literal["off", "people", "topics", "all"]
@@ -212,20 +212,14 @@ class ClaimsDAO(DAO):
         else here is passed over.
         """
         await self.add_types(claims.types)
-        begins, ends, flat = [], [], list[UUID]()
-        for claim in claims.claims:
-            begins.append(len(flat) + 1)
-            flat += claim.outgoing or ()
-            ends.append(len(flat))
+        outgoing = flattened(each.outgoing or () for each in claims.claims)
         columns_of = [
             [getattr(each, name) for each in claims.claims]
             for name in (
                 "handle", "node", "present", "pos", "neg", "weight", "seen_at", "version", "type", "name",
             )
         ]  # fmt: skip
-        row = await self._executor.fetchrow(
-            "claims.merge", *columns_of, begins, ends, flat, node, self._clock.now()
-        )
+        row = await self._executor.fetchrow("claims.merge", *columns_of, *outgoing, node, self._clock.now())
         assert row is not None
         return MergedClaims(row["changed"], row["missing"] or ())
 

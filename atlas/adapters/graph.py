@@ -279,11 +279,6 @@ class GraphDAO(DAO):
                 raise DataRefused(f"there is no atom {missing[0]['handle']}: add it before links to it")
 
     async def _add(self, rows: Sequence[_Row], sources: Sources, *, counting: bool) -> Added:
-        begins, ends, flat = [], [], list[UUID]()
-        for row in rows:
-            begins.append(len(flat) + 1)
-            flat += row.outgoing
-            ends.append(len(flat))
         found = await self._executor.fetchrow(
             "graph.add",
             self.space,
@@ -292,9 +287,7 @@ class GraphDAO(DAO):
             [row.handle for row in rows],
             [row.type for row in rows],
             [row.name for row in rows],
-            begins,
-            ends,
-            flat,
+            *flattened(row.outgoing for row in rows),
             [row.weight for row in rows],
             [row.evidence.pos for row in rows],
             [row.evidence.neg for row in rows],
@@ -468,6 +461,16 @@ def _checked_name(name: str) -> str:
     if not 1 <= len(cleaned) <= LONGEST_NAME:
         raise DataRefused(f"the name {cleaned[:40]!r} has {len(cleaned)} characters: use 1 to {LONGEST_NAME}")
     return cleaned
+
+
+def flattened(outgoing: Iterable[Sequence[UUID]]) -> tuple[list[int], list[int], list[UUID]]:
+    """Where each of some outgoing sets begins and ends among all their atoms, counted from 1; and these."""
+    begins, ends, flat = [], [], list[UUID]()
+    for each in outgoing:
+        begins.append(len(flat) + 1)
+        flat += each
+        ends.append(len(flat))
+    return begins, ends, flat
 
 
 def atoms_of(rows: Iterable[Any]) -> list[Atom]:

@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 from uuid import UUID
 
 from atlas.adapters.dao import DAO, json_text
-from atlas.adapters.graph import AtomType
+from atlas.adapters.graph import AtomType, flattened
 from atlas.errors import DataRefused
 
 MOST_ATOMS: Final = 100_000
@@ -127,20 +127,13 @@ class MirrorsDAO(DAO):
         """Keep atoms that a refresh has read, until it has read all."""
         for start in range(0, len(atoms), _STAGED_AT_ONCE):
             batch = atoms[start : start + _STAGED_AT_ONCE]
-            begins, ends, flat = [], [], list[UUID]()
-            for atom in batch:
-                begins.append(len(flat) + 1)
-                flat += atom.outgoing or ()
-                ends.append(len(flat))
             await self._executor.execute(
                 "mirrors.stage",
                 mirror.space,
                 [each.handle for each in batch],
                 [each.type for each in batch],
                 [each.name for each in batch],
-                begins,
-                ends,
-                flat,
+                *flattened(each.outgoing or () for each in batch),
                 [each.positive for each in batch],
                 [each.count for each in batch],
                 [each.weight for each in batch],
