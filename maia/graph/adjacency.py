@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, assert_never
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from maia.graph.arrays import NO_ATOM, Float32s, Float64s, GraphArrays, Int32s, Int64s
+from maia.graph.merging import flat_places
 from maia.learning.truth import PERSONALITY
 
 _ENDS = 2
@@ -142,12 +143,10 @@ def _entries(graph: GraphArrays, chosen: Int64s, arity: Int64s) -> _Entries:
     first = graph.outgoing_starts[pairs]
     stars = chosen[arity[chosen] != _ENDS]
     hub = np.repeat(stars, arity[stars])
-    at = np.arange(len(hub)) - np.repeat(np.cumsum(arity[stars]) - arity[stars], arity[stars])
+    ends = graph.outgoing[flat_places(graph.outgoing_starts, stars)]
     return _Entries(
         np.concatenate([graph.outgoing[first].astype(np.int64), hub]),
-        np.concatenate([graph.outgoing[first + 1], graph.outgoing[graph.outgoing_starts[hub] + at]]).astype(
-            np.int64
-        ),
+        np.concatenate([graph.outgoing[first + 1], ends]).astype(np.int64),
         np.concatenate([pairs, hub]),
     )
 
@@ -166,10 +165,3 @@ def _assembled(
     cells = sources.astype(np.int32), targets.astype(np.int32)
     matrix: sparse.csr_array = sparse.coo_array((weights, cells), shape=(size, size)).tocsr()
     return matrix
-
-
-def gathered(starts: NDArray[Any], rows: Int64s) -> Int64s:
-    """Where the data of some rows of a CSR matrix is: the rows' ranges, one after another."""
-    lengths = (starts[rows + 1] - starts[rows]).astype(np.int64)
-    shift = starts[rows] - (np.cumsum(lengths) - lengths)
-    return np.asarray(np.arange(int(lengths.sum())) + np.repeat(shift, lengths))

@@ -17,8 +17,9 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from maia.graph.adjacency import Adjacency, gathered
+from maia.graph.adjacency import Adjacency
 from maia.graph.arrays import Float64s, Int32s, Int64s
+from maia.graph.merging import flat_places
 from maia.graph.structure import by_size
 
 NO_COMMUNITY: Final = -1
@@ -192,7 +193,7 @@ def _moved(weights: sparse.csr_array, labels: Int32s, resolution: float, rng: np
         if gained > 0:
             moved = some[proposed[some] != labels[some]]
             waiting[some] = False
-            waiting[weights.indices[gathered(weights.indptr, moved)]] = True
+            waiting[weights.indices[flat_places(weights.indptr, moved)]] = True
             labels, quality = proposed, reached
         idle = 0 if gained > _LEAST_GAIN else idle + 1
         if idle == _IDLE_ROUNDS:

@@ -81,7 +81,7 @@ def with_ends(graph: GraphArrays, wanted: NDArray[np.bool_]) -> NDArray[np.bool_
     found = wanted.copy()
     places = np.flatnonzero(wanted)
     while len(places):
-        ends = np.unique(graph.outgoing[_flat(graph.outgoing_starts, places)]).astype(np.int64)
+        ends = np.unique(graph.outgoing[flat_places(graph.outgoing_starts, places)]).astype(np.int64)
         places = ends[~found[ends]]
         found[places] = True
     return found
@@ -137,6 +137,16 @@ def _merged(old: UInt64s, new: UInt64s) -> tuple[Int64s, Int64s]:
     return places, np.flatnonzero(is_old)
 
 
+def flat_places(starts: NDArray[Any], rows: Int64s) -> Int64s:
+    """Where the data of some rows are, one row after the other; the n-th begins at `starts[n]`."""
+    begins = starts[rows]
+    lengths = starts[rows + 1] - begins
+    ends = np.cumsum(lengths)
+    flat: Int64s = np.arange(int(ends[-1]) if len(ends) else 0)
+    flat += np.repeat(begins - (ends - lengths), lengths)
+    return flat
+
+
 def _joined(parts: Sequence[_Part]) -> GraphArrays:
     """One graph of all parts, whose new places are together 0, 1, 2 and so on."""
     size = sum(len(each.places) for each in parts)
@@ -189,18 +199,8 @@ def _ragged(
     begins = starts_of(lengths)
     joined = np.empty(int(begins[-1]), rows[0][1].dtype)
     for part, (starts, data) in zip(parts, rows, strict=True):
-        joined[_flat(begins, part.target)] = data[_flat(starts, part.places)]
+        joined[flat_places(begins, part.target)] = data[flat_places(starts, part.places)]
     return begins, joined
-
-
-def _flat(starts: Int64s, places: Int64s) -> Int64s:
-    """Where the data of the rows at some places are, one row after the other."""
-    begins = starts[places]
-    lengths = starts[places + 1] - begins
-    ends = np.cumsum(lengths)
-    flat: Int64s = np.arange(int(ends[-1]) if len(ends) else 0)
-    flat += np.repeat(begins - (ends - lengths), lengths)
-    return flat
 
 
 def _bits(column: NDArray[Any]) -> NDArray[Any]:

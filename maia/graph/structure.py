@@ -8,8 +8,9 @@ from itertools import pairwise
 import numpy as np
 from scipy import sparse
 
-from maia.graph.adjacency import Adjacency, gathered
+from maia.graph.adjacency import Adjacency
 from maia.graph.arrays import NO_ATOM, Float64s, Int32s, Int64s
+from maia.graph.merging import flat_places
 
 _PRODUCT_ENTRIES = 1 << 25
 """Triangles are counted in blocks of rows whose products need about so many multiplications at most."""
@@ -21,7 +22,7 @@ def hops(graph: Adjacency, sources: Collection[int], most: int = 2) -> Int32s:
     frontier = _checked(graph, sources)
     distance[frontier] = 0
     for step in range(1, most + 1):
-        reached = graph.matrix.indices[gathered(graph.matrix.indptr, frontier)]
+        reached = graph.matrix.indices[flat_places(graph.matrix.indptr, frontier)]
         frontier = np.unique(reached[distance[reached] == NO_ATOM]).astype(np.int64)
         if not len(frontier):
             break
