@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,7 +16,7 @@ from starlette.responses import Response
 from maia.api.context import READ, service_of
 from maia.api.graph import LONGEST_ATOM, one, stats
 from maia.api.graph_communities import told
-from maia.api.pages.parameters import Blank, Text
+from maia.api.pages.parameters import PageRoute, Text, TypeName
 from maia.api.pages.rendering import Table, page
 from maia.api.problems import Problem
 from maia.graph.layout import Frame
@@ -30,7 +30,7 @@ from maia.views.surroundings import SurroundingAtom, Surroundings, surroundings
 if TYPE_CHECKING:
     from maia.api.context import Service
 
-router = APIRouter(dependencies=[READ])
+router = APIRouter(route_class=PageRoute, dependencies=[READ])
 
 _WIDE: Final = Frame(960, 600)
 _NARROW: Final = Frame(360, 460, gap=4)
@@ -53,7 +53,7 @@ _NODE_TYPES: Final = ("topic", "tag", "video", "channel", "category", "pattern",
 async def overview(
     request: Request,
     q: Text = None,
-    type: Annotated[str | None, Blank, Query(pattern=r"^[a-z][a-z0-9_]{0,49}$")] = None,  # noqa: A002 - the name in the URL
+    type: TypeName = None,  # noqa: A002 - the name in the URL
 ) -> Response:
     """How much there is in the graph, what deserves attention, and atoms by the beginning of their name."""
     service = service_of(request)
