@@ -68,6 +68,7 @@ def made_graph(nodes: int, links: int, seed: int = 1) -> GraphArrays:
         sti=np.where(attended, random.exponential(5, size), 0).astype(np.float32),
         lti=np.where(attended, random.exponential(1, size), 0).astype(np.float32),
         vlti=np.zeros(size, np.uint8),
+        attended_us=np.where(attended, _BEGIN_US + _MONTH_US, 0),
     )
     return in_order(unordered)
 

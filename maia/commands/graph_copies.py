@@ -41,9 +41,9 @@ def snapshot(
         from functools import partial
 
         from maia.graphing import saving
-        from maia.graphing.present import present_arrays
+        from maia.graphing.present import present_graph
 
-        return await saving.take(atlas, partial(present_arrays, atlas), full=full)
+        return await saving.take(atlas, partial(present_graph, atlas), full=full)
 
     taken = with_atlas(work)
     if as_json:
@@ -93,7 +93,7 @@ def restore(
         from functools import partial
 
         from maia.graphing import saving
-        from maia.graphing.present import replace_graph
+        from maia.graphing.restoring import replace_graph
 
         return await saving.restore(atlas, partial(replace_graph, atlas), name)
 
@@ -118,10 +118,12 @@ def save(file: File, as_json: AsJson = False) -> None:
     async def work(atlas: Atlas) -> tuple[int, int]:
         from maia.graph.files import GraphSnapshot
         from maia.graphing import disk
-        from maia.graphing.present import present_arrays
+        from maia.graphing.present import present_graph
 
-        at, graph = atlas.clock.now(), await present_arrays(atlas)
-        return len(graph), await disk.write_file(file, GraphSnapshot(graph, at, atlas.clock.now()))
+        at = atlas.clock.now()
+        graph, values = await present_graph(atlas)
+        snapshot = GraphSnapshot(graph, at, atlas.clock.now(), values=values)
+        return len(graph), await disk.write_file(file, snapshot)
 
     atoms, size = with_atlas(work)
     if as_json:
@@ -139,11 +141,11 @@ def load(file: File, yes: Yes = False, as_json: AsJson = False) -> None:
 
     async def work(atlas: Atlas) -> int:
         from maia.graphing import disk
-        from maia.graphing.present import replace_graph
+        from maia.graphing.restoring import replace_graph
 
-        graph = (await disk.load_whole(file)).graph
-        await replace_graph(atlas, graph)
-        return len(graph)
+        snapshot = await disk.load_whole(file)
+        await replace_graph(atlas, snapshot)
+        return len(snapshot.graph)
 
     atoms = with_atlas(work)
     if as_json:

@@ -118,9 +118,9 @@ async def test_a_damaged_snapshot_is_named_and_the_one_before_is_loaded(
     body = second.read_bytes()
     second.write_bytes(body[:-40])
     assert (await load_last(tmp_path))[0] == first
-    assert f"{second} cannot be loaded: the snapshot is cut off in its block lti/0" in caplog.text
+    assert f"{second} cannot be loaded: the snapshot is cut off in its block attended_us/0" in caplog.text
     first.write_bytes(b"")
-    with pytest.raises(GraphNotLoaded, match=r"lti/0; .*this is no snapshot of a graph"):
+    with pytest.raises(GraphNotLoaded, match=r"attended_us/0; .*this is no snapshot of a graph"):
         await load_last(tmp_path)
     with pytest.raises(GraphNotLoaded, match=r"cannot be read: No such file"):
         await load(tmp_path / "gone.plgraph")
