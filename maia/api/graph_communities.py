@@ -53,8 +53,10 @@ class Communities:
         self._finding: dict[int, asyncio.Task[Groups]] = {}
         self._turn = asyncio.Lock()
 
-    def known(self, space: int = OWN) -> Groups | None:
+    async def known(self, space: int = OWN) -> Groups | None:
         """The communities as they were found last; if that was long ago or never, finding them begins."""
+        if space == OWN:
+            await self._forget_former()
         groups = self._known.get(space)
         if groups is None or self._atlas.clock.now() - groups.found_at > FRESH:
             self._begin(space)
@@ -62,9 +64,7 @@ class Communities:
 
     async def found(self, space: int = OWN) -> Groups:
         """The communities, waiting for them if they never were found."""
-        if space == OWN:
-            await self._forget_former()
-        groups = self.known(space)
+        groups = await self.known(space)
         return groups if groups is not None else await asyncio.shield(self._begin(space))
 
     async def _forget_former(self) -> None:
