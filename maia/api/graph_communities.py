@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from atlas.adapters.graph import OWN
+from atlas.adapters.graph_standing import GraphStandingDAO
 from atlas.adapters.graph_views import GraphViewsDAO
 from maia.api import graph_examples as examples
 from maia.api.answers import Body, as_json, documented
@@ -39,16 +40,23 @@ _MEMBERS: Final = 5
 
 
 class Communities:
-    """The communities of each space that was asked for, at most so old, found by one task at a time."""
+    """The communities of each space that was asked for, at most so old, found by one task at a time.
+
+    Those of this site's own graph are forgotten at once when others were derived, or the graph was restored.
+    """
 
     def __init__(self, atlas: Atlas) -> None:
         self._atlas = atlas
         self._known: dict[int, Groups] = {}
+        self._grouped_at: datetime | None = None
+        """When those of this site's own graph that are known were derived; None if they never were."""
         self._finding: dict[int, asyncio.Task[Groups]] = {}
         self._turn = asyncio.Lock()
 
-    def known(self, space: int = OWN) -> Groups | None:
+    async def known(self, space: int = OWN) -> Groups | None:
         """The communities as they were found last; if that was long ago or never, finding them begins."""
+        if space == OWN:
+            await self._forget_former()
         groups = self._known.get(space)
         if groups is None or self._atlas.clock.now() - groups.found_at > FRESH:
             self._begin(space)
@@ -56,8 +64,16 @@ class Communities:
 
     async def found(self, space: int = OWN) -> Groups:
         """The communities, waiting for them if they never were found."""
-        groups = self.known(space)
+        groups = await self.known(space)
         return groups if groups is not None else await asyncio.shield(self._begin(space))
+
+    async def _forget_former(self) -> None:
+        atlas = self._atlas
+        grouped = await GraphStandingDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).grouped()
+        grouped_at = None if grouped is None else grouped[0]
+        if grouped_at != self._grouped_at:
+            self._known.pop(OWN, None)
+            self._grouped_at = grouped_at
 
     async def end(self) -> None:
         """End what is being found."""

@@ -9,7 +9,7 @@ import typer
 
 from atlas.adapters.graph_matching import PROPERTIES
 from atlas.wording import counted
-from maia.commands import graph_changes, graph_copies, graph_files, graph_mirrors
+from maia.commands import graph_changes, graph_copies, graph_files, graph_mirrors, graph_sites
 from maia.commands.graph_arguments import (
     Atoms,
     Hops,
@@ -444,6 +444,7 @@ for each in (
 ):
     app.command()(each)
 app.add_typer(graph_mirrors.app, name="mirror")
+app.command()(graph_sites.forget_site)
 
 
 # Printing

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maia.graph.arrays import GraphArrays, Int64s, Texts
+from maia.graph.merging import NUMBERS
 
 FACTS: Final = 1
 """The bit of `sources` that says that an atom is there by facts."""
@@ -26,10 +27,9 @@ def part_of(arrays: GraphArrays, kept: NDArray[np.bool_]) -> GraphArrays:
     outgoing = arrays.outgoing[np.repeat(kept, lengths)]
     sizes = np.diff(arrays.names.starts)
     names = Texts(_starts(sizes[kept]), arrays.names.data[np.repeat(kept, sizes)])
-    columns = ("handles", "type_of", "positive", "count", "pos", "neg", "sources", "weight", "seen_us", "sti")
     return replace(
         arrays,
-        **{name: getattr(arrays, name)[kept] for name in (*columns, "lti", "vlti")},
+        **{name: getattr(arrays, name)[kept] for name in ("handles", "type_of", *NUMBERS)},
         names=names,
         outgoing_starts=_starts(lengths[kept]),
         outgoing=place[outgoing].astype(np.int32),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from maia.graph.arrays import NO_ATOM, GraphArrays, Int16s, Int32s, Int64s, Texts, UInt64s, keys_of, places_of
 
 NUMBERS: Final = (
-    "positive", "count", "pos", "neg", "sources", "weight", "seen_us", "sti", "lti", "vlti",
+    "positive", "count", "pos", "neg", "sources", "weight", "seen_us", "sti", "lti", "vlti", "attended_us",
 )  # fmt: skip
 """The columns of GraphArrays with one number for each atom that can change."""
 
@@ -52,7 +52,7 @@ def with_ends(graph: GraphArrays, places: Int64s) -> Int64s:
     found = np.zeros(len(graph), bool)
     while len(places):
         found[places] = True
-        ends = np.unique(graph.outgoing[_flat(graph.outgoing_starts, places)]).astype(np.int64)
+        ends = np.unique(graph.outgoing[flat_places(graph.outgoing_starts, places)]).astype(np.int64)
         places = ends[~found[ends]]
     return np.flatnonzero(found)
 
@@ -84,7 +84,7 @@ def update(base: GraphArrays, changed: GraphArrays, removed: UInt64s) -> GraphAr
     stays[known[known != NO_ATOM]] = False
     stays[gone[gone != NO_ATOM]] = False
     kept = np.flatnonzero(stays)
-    of_changed, of_kept = _merged(base.handles[kept], changed.handles)
+    of_kept, of_changed = places_merged(base.handles[kept], changed.handles)
     now = np.full(len(base), NO_ATOM, np.int64)
     now[kept] = of_kept
     now[known[known != NO_ATOM]] = of_changed[known != NO_ATOM]
@@ -99,12 +99,22 @@ def in_order(graph: GraphArrays) -> GraphArrays:
     return _joined([_Part(graph, np.arange(len(order)), now)])
 
 
-def _merged(old: UInt64s, new: UInt64s) -> tuple[Int64s, Int64s]:
-    """Where new and old handles, both ascending and without any in common, come when they are merged."""
+def places_merged(old: UInt64s, new: UInt64s) -> tuple[Int64s, Int64s]:
+    """Where old and new handles, both ascending and without any in common, come when they are merged."""
     places = np.searchsorted(keys_of(old), keys_of(new)) + np.arange(len(new))
     is_old = np.ones(len(old) + len(new), bool)
     is_old[places] = False
-    return places, np.flatnonzero(is_old)
+    return np.flatnonzero(is_old), places
+
+
+def flat_places(starts: Int64s, rows: Int64s) -> Int64s:
+    """Where the data of some rows are, one row after the other; the n-th begins at `starts[n]`."""
+    begins = starts[rows]
+    lengths = starts[rows + 1] - begins
+    ends = np.cumsum(lengths)
+    flat: Int64s = np.arange(int(ends[-1]) if len(ends) else 0)
+    flat += np.repeat(begins - (ends - lengths), lengths)
+    return flat
 
 
 def _joined(parts: Sequence[_Part]) -> GraphArrays:
@@ -160,18 +170,8 @@ def _ragged(
     np.cumsum(lengths, out=begins[1:])
     joined = np.empty(int(begins[-1]), rows[0][1].dtype)
     for part, (starts, data) in zip(parts, rows, strict=True):
-        joined[_flat(begins, part.target)] = data[_flat(starts, part.places)]
+        joined[flat_places(begins, part.target)] = data[flat_places(starts, part.places)]
     return begins, joined
-
-
-def _flat(starts: Int64s, places: Int64s) -> Int64s:
-    """Where the data of the rows at some places are, one row after the other."""
-    begins = starts[places]
-    lengths = starts[places + 1] - begins
-    ends = np.cumsum(lengths)
-    flat: Int64s = np.arange(int(ends[-1]) if len(ends) else 0)
-    flat += np.repeat(begins - (ends - lengths), lengths)
-    return flat
 
 
 def _bits(column: NDArray[Any]) -> NDArray[Any]:

@@ -152,7 +152,7 @@ def own_page(atom: AtomRef) -> str | None:
 
 async def _community(service: Service, handle: UUID) -> CommunityView | None:
     """That of an atom, if it has one and communities are known already; they take too long to wait for."""
-    groups = service.communities.known()
+    groups = await service.communities.known()
     if groups is None:
         return None
     found = await told(service, groups, handle, members=_MOST_MEMBERS)
@@ -160,7 +160,7 @@ async def _community(service: Service, handle: UUID) -> CommunityView | None:
 
 
 async def _communities(service: Service) -> Sequence[CommunityView] | None:
-    groups = service.communities.known()
+    groups = await service.communities.known()
     if groups is None:
         return None
     return await service.answers.get(
