@@ -362,7 +362,7 @@ class KeyRing:
             return first_s
         if now < closed_until:
             return max(first_s, last_s)
-        return max(first_s, min(2 * last_s, _LONGEST_REST_S))
+        return Backoff(first_s=first_s, longest_s=max(first_s, _LONGEST_REST_S)).following_s(last_s)
 
     def _rest(self, grant: Grant, key: Row) -> datetime | None:
         """Until when a key that failed must rest; None if it need not, or is resting already."""

@@ -52,6 +52,10 @@ class Backoff:
         except OverflowError:
             return self.longest_s
 
+    def following_s(self, last_s: float) -> float:
+        """The longest pause after one of at most `last_s`, for those who keep that instead of failures."""
+        return min(max(self.first_s, 2 * last_s), self.longest_s)
+
     def pause_s(self, failures: int, chance: Callable[[], float] = random.random) -> float:
         """How long to pause after so many failures before this one; `chance` is uniform in [0, 1)."""
         bound_s = self.bound_s(failures)

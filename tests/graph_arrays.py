@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 from uuid import UUID
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from atlas.adapters.graph import link_handle, node_handle
 from maia.graph.arrays import GraphArrays, Int64s, Texts, pairs_of
 from maia.graph.building import AttentionColumns, LooseAtoms, arrays_of, attended
+from maia.graph.values import Elements, Kind, Values
 
 NODE_TYPES = ("tag", "video", "wörd")
 LINK_TYPES = ("list", "tagged")
@@ -32,6 +33,7 @@ class Numbers:
     sti: float = 0
     lti: float = 0
     vlti: int = 0
+    attended_us: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,11 @@ def graph_of(atoms: Atoms) -> GraphArrays:
         )
     )
     attention = AttentionColumns(
-        handles, column("sti", np.float32), column("lti", np.float32), column("vlti", np.uint8)
+        handles,
+        column("sti", np.float32),
+        column("lti", np.float32),
+        column("vlti", np.uint8),
+        column("attended_us", np.int64),
     )
     return attended(graph, attention)
 
@@ -143,6 +149,11 @@ def contents(graph: GraphArrays) -> dict[str, object]:
     return found
 
 
+def told(values: Values) -> list[tuple[UUID, dict[str, Elements]]]:
+    """All values, atom by atom."""
+    return list(values.by_atom())
+
+
 whole = st.integers(0, 2**63 - 1)
 single = st.floats(-(2**20), 2**20, width=32)
 counts = st.floats(0, 1e300)
@@ -158,6 +169,16 @@ numbers = st.builds(
     single,
     single,
     st.integers(0, 255),
+    st.integers(-(2**55), 2**55),
+)
+elements = st.one_of(
+    st.builds(Elements, st.just(Kind.FLOATS), st.lists(st.floats(-1e300, 1e300), max_size=3)),
+    st.builds(
+        Elements,
+        st.just(Kind.TEXTS),
+        st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=4), max_size=3),
+    ),
+    st.builds(Elements, st.just(Kind.HANDLES), st.lists(st.uuids(), max_size=3)),
 )
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6)
 nodes = st.builds(Known, st.sampled_from(NODE_TYPES), names)
@@ -172,6 +193,14 @@ def atoms(draw: st.DrawFn, most_nodes: int = 5, most_links: int = 4) -> dict[Kno
         link = Known(draw(st.sampled_from(LINK_TYPES)), "", tuple(draw(ends)))
         found[link] = draw(numbers)
     return found
+
+
+@st.composite
+def any_values(draw: st.DrawFn, handles: Sequence[UUID], least: int = 1) -> Values:
+    """Values of some atoms, at least so many of each."""
+    some = draw(st.lists(st.sampled_from(handles), unique=True, max_size=4)) if handles else []
+    values = st.dictionaries(st.sampled_from(["a", "b", "ключ"]), elements, min_size=least)
+    return Values.of([(handle, draw(values)) for handle in some])
 
 
 def without(known: Atoms, gone: set[UUID]) -> dict[Known, Numbers]:

@@ -9,6 +9,7 @@ import numpy as np
 from atlas.adapters.graph import link_handle, node_handle
 from maia.graph.arrays import GraphArrays, Int16s, Int64s, Texts, UInt64s
 from maia.graph.merging import in_order
+from maia.graph.values import Kind, Values, joined_kinds, packed_texts, starts_of
 
 TYPES = ("channel", "co_occurs", "tag", "tagged", "uploaded_by", "video")
 CHANNEL, CO_OCCURS, TAG, TAGGED, UPLOADED_BY, VIDEO = range(len(TYPES))
@@ -68,8 +69,30 @@ def made_graph(nodes: int, links: int, seed: int = 1) -> GraphArrays:
         sti=np.where(attended, random.exponential(5, size), 0).astype(np.float32),
         lti=np.where(attended, random.exponential(1, size), 0).astype(np.float32),
         vlti=np.zeros(size, np.uint8),
+        attended_us=np.where(attended, _BEGIN_US + _MONTH_US, 0),
     )
     return in_order(unordered)
+
+
+def made_values(graph: GraphArrays, seed: int = 1) -> Values:
+    """Of each node a community and a PageRank, and of every third a text; by made-up keys."""
+    random = np.random.default_rng(seed)
+    nodes = np.flatnonzero(np.diff(graph.outgoing_starts) == 0)
+    ranks, communities = random.exponential(1, len(nodes)), random.integers(0, 300, len(nodes))
+    numbers = np.stack([communities.astype(np.float64), ranks], axis=1)
+    counts = np.where(np.arange(len(nodes)) % 3 == 0, 3, 2)
+    starts = starts_of(counts)
+    key_of = (np.arange(starts[-1]) - np.repeat(starts[:-1], counts)).astype(np.int32)
+    text = packed_texts(["Shown so"])
+    data_starts = starts_of(np.where(key_of == 2, len(text), 8))
+    kind_of = np.where(key_of == 2, Kind.TEXTS, Kind.FLOATS).astype(np.uint8)
+    of_kinds = {
+        Kind.FLOATS: numbers.reshape(-1).view(np.uint8),
+        Kind.TEXTS: np.tile(np.frombuffer(text, np.uint8), int((counts == 3).sum())),
+    }
+    data = joined_kinds(kind_of, data_starts, of_kinds)
+    keys = ("community", "pagerank", "shown")
+    return Values(graph.handles[nodes], starts, keys, key_of, kind_of, data_starts, data)
 
 
 def _distinct(random: np.random.Generator, count: int, draw: Callable[[int], tuple[Int64s, ...]]) -> Int64s:

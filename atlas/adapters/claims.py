@@ -92,6 +92,18 @@ class MergedClaims:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimingSite:
+    """Another site that says that atoms are there: how many, and how many of these only it says."""
+
+    site: str
+    claims: int
+    alone: int
+    seen_at: datetime | None
+    """When any site of the cluster last heard of it; None if this one doesn't know it any more."""
+    left_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Place:
     """A claim in the feed: the transaction that changed it, and its key."""
 
@@ -222,6 +234,30 @@ class ClaimsDAO(DAO):
         row = await self._executor.fetchrow("claims.merge", *columns_of, *outgoing, node, self._clock.now())
         assert row is not None
         return MergedClaims(row["changed"], row["missing"] or ())
+
+    # Sites that are gone for good
+
+    async def sites(self) -> list[ClaimingSite]:
+        """The other sites that say that atoms are there."""
+        return [ClaimingSite(**row) for row in await self._executor.fetch("claims.sites")]
+
+    async def take_back(self, site: str) -> int:
+        """Take back all that a site says, in its place; returns how many claims that were.
+
+        Others hear so, as of anything that a site takes back, and what the site said before doesn't come back
+        from them. If it is alive, it says again what holds. It may be cut off, and then done again.
+        """
+        last, total = FIRST, 0
+        while True:
+            async with self._atomic() as executor:
+                await executor.execute("graph.lock", True)
+                now = self._clock.now()
+                rows = await executor.fetch("claims.take_back", site, last, _AT_ONCE, now)
+                if not rows:
+                    return total
+                handles = sorted(row["handle"] for row in rows)
+                await executor.execute("claims.weigh_these", handles, now)
+            last, total = handles[-1], total + len(handles)
 
     # What follows from settings, and from becoming another database
 

@@ -394,6 +394,10 @@ class FederationDAO(DAO):
             [left_at for _, (_, left_at) in told],
         )
 
+    async def depart(self, site: str) -> None:
+        """Note that a site has left, under all of its names; other sites hear so from this one."""
+        await self._executor.execute("federation.depart", site, self._clock.now())
+
     async def sent(self, node: str, records: int, size: int) -> None:
         """Note a message to a peer."""
         await self._executor.execute("federation.sent", node, records, size)

@@ -38,7 +38,26 @@ ATOM_FORM: Final = row_form(
     handle=UUID_FORM, type=">i2", arity=">i2", first=UUID_FORM, second=UUID_FORM, positive=">f8", count=">f8",
     pos=">i8", neg=">i8", sources=">i2", weight=">f4", seen_us=">i8",
 )  # fmt: skip
-ATTENTION_FORM: Final = row_form(handle=UUID_FORM, sti=">f4", lti=">f4", vlti=">i2", at_s=">f8")
+ATTENTION_FORM: Final = row_form(handle=UUID_FORM, sti=">f4", lti=">f4", vlti=">i2", at_us=">i8")
+VALUE_FORM: Final = row_form(handle=UUID_FORM, key=">i4", kind=">i4", elements=">i4")
+_FLOAT_FORM: Final = row_form(element=">f8")
+_HANDLE_FORM: Final = row_form(element=UUID_FORM)
+FLOATS, TEXTS, HANDLES = 0, 1, 2
+"""Kinds of values."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueColumns:
+    """Values by handle and key. `rows` has for each the `handle`, the place of its `key` in `keys`, counted
+    from 1, its `kind`, and how many `elements` it has. These follow one another: the numbers of all values of
+    numbers, the texts of each value of texts, and the handles, with two columns, of all values of handles.
+    """
+
+    keys: Sequence[str]
+    rows: NDArray[Any]
+    floats: NDArray[Any]
+    texts: Sequence[Sequence[str]]
+    handles: NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +73,15 @@ class GraphColumns:
     names: Sequence[tuple[UUID, str]]
     wide: Sequence[tuple[UUID, Sequence[UUID]]]
     attention: NDArray[Any]
-    """Rows with `handle`, `sti`, `lti`, `vlti`, and `at_s`, the seconds since 1970 when it was set."""
+    """Rows with `handle`, `sti`, `lti`, `vlti`, and `at_us`, the microseconds since 1970 when it was set."""
     gone: Sequence[UUID]
     """The atoms that went since the cursor, if the columns begin at one."""
     cursor: str
     """To read from here what changes later."""
     size: int | None = None
     """How many atoms the space has, if these are changes: so it shows whether any were deleted unseen."""
+    values: ValueColumns | None = None
+    """All values, if they were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +103,8 @@ class _Place:
 class GraphColumnsDAO(DAO):
     """Reads whole graphs, each at one moment. Cursors hold only in their own database."""
 
-    async def read(self, space: int) -> GraphColumns:
-        """All atoms of a space."""
+    async def read(self, space: int, *, with_values: bool = False) -> GraphColumns:
+        """All atoms of a space, and their values if wanted."""
         async with self._one_moment() as (dao, place):
             types = await dao._types()
             return GraphColumns(
@@ -94,12 +115,14 @@ class GraphColumnsDAO(DAO):
                 await dao._copied(ATTENTION_FORM, "graph.attention_columns", space),
                 (),
                 str(place),
+                values=await dao._values(space) if with_values else None,
             )
 
-    async def changes(self, space: int, cursor: str) -> GraphColumns:
+    async def changes(self, space: int, cursor: str, *, with_values: bool = False) -> GraphColumns:
         """The atoms that changed since a cursor, with all atoms in their outgoing sets, and all attention.
 
-        UnknownCursor if the cursor is of another database.
+        All values, too, if wanted, as nothing says which of them changed. UnknownCursor if the cursor is of
+        another database.
         """
         begin = _Place.parse(cursor)
         async with self._one_moment() as (dao, place):
@@ -118,7 +141,19 @@ class GraphColumnsDAO(DAO):
                 [row[0] for row in await fetch("graph.gone_since", space, begin.xid)],
                 str(place),
                 await dao._executor.fetchval("graph.size", space),
+                await dao._values(space) if with_values else None,
             )
+
+    async def _values(self, space: int) -> ValueColumns:
+        fetch = self._executor.fetch
+        keys = [row["key"] for row in await fetch("graph.value_keys", space)]
+        return ValueColumns(
+            keys,
+            await self._copied(VALUE_FORM, "graph.value_columns", space, keys),
+            (await self._copied(_FLOAT_FORM, "graph.value_floats", space))["element"],
+            [[each or "" for each in row["texts"]] for row in await fetch("graph.value_texts", space)],
+            (await self._copied(_HANDLE_FORM, "graph.value_handles", space))["element"],
+        )
 
     @asynccontextmanager
     async def _one_moment(self) -> AsyncIterator[tuple[Self, _Place]]:

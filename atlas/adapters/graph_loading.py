@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,14 +14,22 @@ from numpy.typing import NDArray
 
 from atlas.adapters.dao import DAO
 from atlas.adapters.graph import OWN
-from atlas.adapters.graph_columns import UUID_FORM, GraphColumns, row_form
+from atlas.adapters.graph_columns import (
+    FLOATS,
+    HANDLES,
+    TEXTS,
+    UUID_FORM,
+    GraphColumns,
+    ValueColumns,
+    row_form,
+)
 from atlas.db import Executor
 
 _COPY_START: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_END: Final = b"\xff\xff"
 _2000_US: Final = 946_684_800_000_000
 """Microseconds from 1970 to 2000, where PostgreSQL begins to count."""
-_UUID_TYPE: Final = 2950
+_UUID_TYPE, _FLOAT_TYPE, _TEXT_TYPE = 2950, 701, 25
 _PART: Final = 1 << 20
 _AT_ONCE: Final = 100_000
 """So many rows are stored by one statement."""
@@ -28,9 +37,10 @@ _OURS: Final = 7
 """The bits of those sources that are not other sites."""
 
 
-def _array_head(ends: int) -> bytes:
-    """What comes before the handles of an array: dimensions, no NULLs, type, length, first index."""
-    return b"".join(each.to_bytes(4, "big") for each in (1, 0, _UUID_TYPE, ends, 1))
+def _array_head(elements: int, type_: int = _UUID_TYPE) -> bytes:
+    """What comes before the elements of an array: dimensions, no NULLs, type, length, first index."""
+    shape = (1, 0, type_, elements, 1) if elements else (0, 0, type_)
+    return b"".join(each.to_bytes(4, "big") for each in shape)
 
 
 _PAIR: Final = np.dtype(
@@ -60,10 +70,11 @@ class GraphLoadingDAO(DAO):
     """Fills spaces of the graph."""
 
     async def load(self, space: int, columns: GraphColumns) -> None:
-        """Put these atoms in place of all that a space has, in one transaction, without values.
+        """Put these atoms, with attention and values, in place of all that a space has, in one transaction.
 
         What other sites observed is left out: they say it again. If it is this site's own, the next feeder
-        compares it with all facts.
+        compares it with all facts, and everything that was derived of the former atoms, but is no atom, is
+        gone until it is derived of these: vectors, and communities.
         """
         now_us = int(self._clock.now().timestamp() * 1_000_000)
         async with self._executor.transaction() as executor:
@@ -76,8 +87,9 @@ class GraphLoadingDAO(DAO):
                 await executor.execute("claims.forget")
             await _copy(executor, space, columns, now_us)
             if space == OWN:
-                await executor.execute("graph_embeddings.drop_gone")
-                await executor.execute("graph_feeding.begin_rebuild")
+                await executor.execute("graph_embeddings.drop_all")
+                await executor.execute("graph_communities.empty_communities")
+                await executor.execute("graph_feeding.begin_anew")
 
     async def add(self, space: int, columns: GraphColumns) -> None:
         """Add atoms that a space neither has nor had.
@@ -101,8 +113,18 @@ def _batches(space: int, columns: GraphColumns, now_us: int) -> Iterator[_Batch]
         yield from _wide_batches(space, columns, rows, now_us)
     yield from _node_batches(space, columns, rows, now_us)
     yield from _pair_batches(space, columns, rows, now_us)
-    if len(columns.attention):
-        yield _attention(space, columns.attention)
+    attention = columns.attention[_among(rows, columns.attention)]
+    if len(attention):
+        yield _attention(space, attention)
+    if columns.values is not None:
+        yield from _value_batches(space, columns.values, _among(rows, columns.values.rows))
+
+
+def _among(rows: NDArray[Any], others: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which of the others are of atoms that are stored."""
+    # As bytes, since NumPy compares no pairs.
+    stored, wanted = (np.ascontiguousarray(each["handle"]).view("S16").reshape(-1) for each in (rows, others))
+    return np.isin(wanted, stored)
 
 
 def _node_batches(space: int, columns: GraphColumns, rows: NDArray[Any], now_us: int) -> Iterator[_Batch]:
@@ -188,9 +210,49 @@ def _attention(space: int, attention: NDArray[Any]) -> _Batch:
         "sti": (">f4", attention["sti"]),
         "lti": (">f4", attention["lti"]),
         "vlti": (">i2", attention["vlti"]),
-        "attended_at": (">i8", (attention["at_s"] * 1_000_000).astype(np.int64) - _2000_US),
+        "attended_at": (">i8", attention["at_us"] - _2000_US),
     }
     return _Batch("atom_attention", [*columns], _filled(len(attention), 0, columns))
+
+
+def _value_batches(space: int, values: ValueColumns, wanted: NDArray[np.bool_]) -> Iterator[_Batch]:
+    """The wanted values, those of a key and a kind together: a column has one length."""
+    rows = values.rows
+    tails = {
+        FLOATS: ("floats", _vectors(rows, FLOATS, values.floats, ">f8", _FLOAT_TYPE)),
+        TEXTS: ("texts", [*map(_texts, values.texts)]),
+        HANDLES: ("handles", _vectors(rows, HANDLES, values.handles, UUID_FORM, _UUID_TYPE)),
+    }
+    for kind, (column, arrays) in tails.items():
+        places = np.flatnonzero(rows["kind"] == kind)
+        for key in np.unique(rows["key"][places[wanted[places]]]).tolist():
+            some = np.flatnonzero(wanted[places] & (rows["key"][places] == key))
+            own: dict[str, tuple[Any, Any]] = {
+                "space": (">i2", space),
+                "handle": (UUID_FORM, rows["handle"][places[some]]),
+                "key": _text(values.keys[key - 1]),
+            }
+            ends = [arrays[nth] for nth in some.tolist()]
+            yield _Batch("atom_values", [*own, column], _filled(len(some), 1, own), ends)
+
+
+def _vectors(rows: NDArray[Any], kind: int, elements: NDArray[Any], form: Any, type_: int) -> list[bytes]:
+    """The values of a kind whose elements have a fixed length, as arrays of PostgreSQL."""
+    laid = np.zeros(len(elements), [("length", ">i4"), ("element", form)])
+    laid["length"], laid["element"] = laid.dtype["element"].itemsize, elements
+    body, size = laid.tobytes(), laid.itemsize
+    counts = rows["elements"][rows["kind"] == kind].tolist()
+    heads = {count: _array_head(count, type_) for count in {*counts}}
+    ends = accumulate(counts)
+    return [
+        heads[many] + body[(end - many) * size : end * size] for many, end in zip(counts, ends, strict=True)
+    ]
+
+
+def _texts(texts: Sequence[str]) -> bytes:
+    encoded = [each.encode() for each in texts]
+    elements = b"".join(len(each).to_bytes(4, "big") + each for each in encoded)
+    return _array_head(len(encoded), _TEXT_TYPE) + elements
 
 
 def _filled(count: int, tails: int, columns: dict[str, tuple[Any, Any]]) -> NDArray[Any]:

@@ -151,3 +151,34 @@ SELECT handle, site FROM batch ORDER BY handle DESC, site DESC LIMIT 1;
 -- Forget what other sites say, and how far it was read: they say all of it again.
 WITH claims AS (DELETE FROM atom_claims), links AS (DELETE FROM waiting_links)
 DELETE FROM federation_positions WHERE feed = 'atoms';
+
+-- name: sites
+-- The other sites that say that atoms are there: how many, how many of these would be gone if the site didn't say so, and when any
+-- name of it was last seen, and it left (NULL: never).
+WITH said AS (
+    SELECT c.site, count(*) AS claims, count(*) FILTER (
+        WHERE a.sources = 8 AND NOT EXISTS (SELECT FROM atom_claims AS o WHERE o.handle = c.handle AND o.site <> c.site AND o.present)
+    ) AS alone
+    FROM atom_claims AS c LEFT JOIN atoms AS a ON a.space = 0 AND a.handle = c.handle
+    WHERE c.present GROUP BY c.site
+)
+SELECT said.site, said.claims, said.alone, max(f.seen_at) AS seen_at, max(f.left_at) AS left_at
+FROM said CROSS JOIN site
+LEFT JOIN federation_peers AS f ON site_of(f.node) COLLATE "C" = said.site
+WHERE said.site <> site_of(site.node)
+GROUP BY said.site, said.claims, said.alone ORDER BY said.site;
+
+-- name: take_back
+-- Take back, as of $4, that the site $1 says of $3 atoms behind $2 that they are there; returns which atoms these are.
+UPDATE atom_claims AS c
+SET present = false, is_link = false, weight = NULL, pos = 0, neg = 0, seen_at = $4, brought_by = NULL,
+    version = greatest(c.version + 1, (extract(epoch FROM $4::timestamptz) * 1000000)::bigint), changed = pg_current_xact_id()
+FROM (
+    SELECT handle FROM atom_claims WHERE site = $1 AND handle > $2::uuid AND present ORDER BY handle LIMIT $3
+) AS batch
+WHERE c.site = $1 AND c.handle = batch.handle
+RETURNING c.handle;
+
+-- name: weigh_these
+-- Weigh the claims about the atoms $1, as of $2.
+SELECT weigh_atoms($1::uuid[], $2);

@@ -218,6 +218,10 @@ ON CONFLICT (node) DO UPDATE
 SET seen_at = greatest(f.seen_at, excluded.seen_at), left_at = greatest(f.left_at, excluded.left_at)
 WHERE excluded.seen_at > f.seen_at OR excluded.left_at > coalesce(f.left_at, '-infinity');
 
+-- name: depart
+-- Note that the site $1 left at $2, under whatever name it is known.
+UPDATE federation_peers SET left_at = greatest(left_at, seen_at, $2) WHERE site_of(node) = $1;
+
 -- name: lock_peer
 -- Let nobody else take messages of node $1 until this transaction ends; returns how many new patterns and atoms it brought on $2.
 SELECT CASE WHEN new_on = $2 THEN new_keys ELSE 0 END AS patterns, CASE WHEN new_on = $2 THEN new_atoms ELSE 0 END AS atoms

@@ -176,8 +176,35 @@ SELECT handle, outgoing FROM atoms
 WHERE space = $1::smallint AND handle = ANY ($2::uuid[]) AND sources > 0 AND cardinality(outgoing) <> 2;
 
 -- name: attention_columns
--- The attention of all atoms of space $1 that have any, with the seconds since 1970 when it was set.
-SELECT handle, sti, lti, vlti, extract(epoch FROM attended_at)::float8 FROM atom_attention WHERE space = $1::smallint;
+-- The attention of all atoms of space $1 that have any, with the microseconds since 1970 when it was set.
+SELECT handle, sti, lti, vlti, (extract(epoch FROM attended_at) * 1000000)::bigint FROM atom_attention WHERE space = $1::smallint;
+
+-- name: value_keys
+-- All keys that values of atoms of space $1 have.
+SELECT DISTINCT key FROM atom_values WHERE space = $1::smallint ORDER BY key;
+
+-- name: value_columns
+-- What has a fixed length of all values of space $1, by handle and key: the key's place in $2, whether it has texts or handles, or else
+-- floats, and how many elements.
+SELECT handle, array_position($2::text[], key)::integer, CASE WHEN texts IS NOT NULL THEN 1 WHEN handles IS NOT NULL THEN 2 ELSE 0 END,
+    cardinality(coalesce(floats, '{}')) + cardinality(coalesce(texts, '{}')) + cardinality(coalesce(handles, '{}'))
+FROM atom_values WHERE space = $1::smallint ORDER BY handle, key;
+
+-- name: value_floats
+-- The numbers of all values of space $1, in the same order.
+SELECT coalesce(element.float, 'NaN'::float8)
+FROM atom_values AS v CROSS JOIN LATERAL unnest(v.floats) WITH ORDINALITY AS element (float, nth)
+WHERE v.space = $1::smallint ORDER BY v.handle, v.key, element.nth;
+
+-- name: value_texts
+-- The texts of all values of space $1 that have some, in the same order.
+SELECT texts FROM atom_values WHERE space = $1::smallint AND texts IS NOT NULL ORDER BY handle, key;
+
+-- name: value_handles
+-- The handles that all values of space $1 have as elements, in the same order.
+SELECT element.handle
+FROM atom_values AS v CROSS JOIN LATERAL unnest(v.handles) WITH ORDINALITY AS element (handle, nth)
+WHERE v.space = $1::smallint ORDER BY v.handle, v.key, element.nth;
 
 -- name: gone_since
 -- The atoms of space $1 that went in transaction $2 or later.

@@ -67,10 +67,9 @@ SELECT handle, vector FROM atom_embeddings WHERE basis = $1 AND handle > $2 ORDE
 -- Delete the vectors of the atoms $2 on the basis $1.
 DELETE FROM atom_embeddings WHERE basis = $1 AND handle = ANY ($2::uuid[]);
 
--- name: drop_gone
--- Delete the vectors of atoms that are no longer there.
-DELETE FROM atom_embeddings AS e
-WHERE NOT EXISTS (SELECT FROM atoms AS a WHERE a.space = 0 AND a.handle = e.handle AND a.sources > 0);
+-- name: drop_all
+-- Delete all bases, with all vectors.
+DELETE FROM embedding_bases;
 
 -- name: of_atoms
 -- The vectors of the atoms $2 on the basis $1.

@@ -8,6 +8,11 @@ SELECT is_whole, fed_at, derived_at, changes FROM graph_state;
 -- The graph and the outbox may lack facts, so that all must be compared.
 UPDATE graph_state SET is_whole = false;
 
+-- name: begin_anew
+-- All atoms are others now: all facts must be compared, and everything that is derived of them is due.
+UPDATE graph_state
+SET is_whole = false, derived_at = NULL, changes = greatest(changes, 1), grouped_at = NULL, modularity = NULL;
+
 -- name: note_rebuilt
 -- The graph and the outbox together hold all facts.
 UPDATE graph_state SET is_whole = true;

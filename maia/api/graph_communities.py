@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from atlas.adapters.graph import OWN
+from atlas.adapters.graph_communities import GraphCommunitiesDAO
 from maia.api import graph_examples as examples
 from maia.api.answers import Body, as_json, documented
 from maia.api.context import READ, service_of
@@ -35,17 +36,24 @@ _MEMBERS: Final = 5
 
 
 class RecentCommunities:
-    """The communities of each space that was asked for, looked for by one task at a time, now and then."""
+    """The communities of each space that was asked for, looked for by one task at a time, now and then.
+
+    Those of this site's own graph are forgotten at once when others were derived, or the graph was restored.
+    """
 
     def __init__(self, atlas: Atlas) -> None:
         self._atlas = atlas
         self._known: dict[int, tuple[datetime, Communities]] = {}
         """With when they were looked for; kept ones may have been found long before."""
+        self._grouped_at: datetime | None = None
+        """When those of this site's own graph that are known were derived; None if they never were."""
         self._finding: dict[int, asyncio.Task[Communities]] = {}
         self._turn = asyncio.Lock()
 
-    def known(self, space: int = OWN) -> Communities | None:
+    async def known(self, space: int = OWN) -> Communities | None:
         """The communities as they were last looked for; if that was long ago or never, it begins again."""
+        if space == OWN:
+            await self._forget_former()
         at, found = self._known.get(space, (None, None))
         if at is None or self._atlas.clock.now() - at > FRESH:
             self._begin(space)
@@ -53,8 +61,16 @@ class RecentCommunities:
 
     async def found(self, space: int = OWN) -> Communities:
         """The communities, waiting for them if they never were found."""
-        found = self.known(space)
+        found = await self.known(space)
         return found if found is not None else await asyncio.shield(self._begin(space))
+
+    async def _forget_former(self) -> None:
+        atlas = self._atlas
+        grouped = await GraphCommunitiesDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).grouped()
+        grouped_at = None if grouped is None else grouped[0]
+        if grouped_at != self._grouped_at:
+            self._known.pop(OWN, None)
+            self._grouped_at = grouped_at
 
     async def end(self) -> None:
         """End what is being found."""

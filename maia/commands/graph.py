@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from atlas.adapters.graph_queries import PROPERTIES
-from maia.commands import graph_changes, graph_copies, graph_files, graph_mirrors
+from maia.commands import graph_changes, graph_copies, graph_files, graph_mirrors, graph_sites
 from maia.commands.graph_arguments import (
     Atoms,
     Hops,
@@ -429,6 +429,7 @@ for each in (
 ):
     app.command()(each)
 app.add_typer(graph_mirrors.app, name="mirror")
+app.command()(graph_sites.forget_site)
 
 
 def _mode(

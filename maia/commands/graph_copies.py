@@ -14,12 +14,15 @@ from maia.commands.terminal import AsJson, print_json, print_text, with_atlas
 if TYPE_CHECKING:
     from atlas.composition import Atlas
     from maia.cycle.snapshot_chains import StoredSnapshot
+    from maia.graphing.disk import Saved
     from maia.graphing.saving import Restored, Taken
 
-File = Annotated[
+Place = Annotated[
     Path,
     typer.Argument(
-        metavar="FILE", help="Binary, or lines of JSON if the name ends in .jsonl.", show_default=False
+        metavar="FILE|FOLDER",
+        help="A file is binary, or lines of JSON if its name ends in .jsonl.",
+        show_default=False,
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
@@ -41,9 +44,9 @@ def snapshot(
         from functools import partial
 
         from maia.graphing import saving
-        from maia.graphing.present import present_arrays
+        from maia.graphing.present import present_graph
 
-        return await saving.take(atlas, partial(present_arrays, atlas), full=full)
+        return await saving.take(atlas, partial(present_graph, atlas), full=full)
 
     taken = with_atlas(work)
     if as_json:
@@ -85,7 +88,8 @@ def restore(
 ) -> None:
     """Put a snapshot in place of the graph, once it and those it is based on have been verified.
 
-    What people added since is lost. Facts aren't: the learner's next cycle takes over what has changed since.
+    What people added since is lost. Facts aren't: the learner's next cycle takes over what has changed since,
+    and derives again what is derived.
     """
     _confirm(yes=yes)
 
@@ -93,7 +97,7 @@ def restore(
         from functools import partial
 
         from maia.graphing import saving
-        from maia.graphing.present import replace_graph
+        from maia.graphing.restoring import replace_graph
 
         return await saving.restore(atlas, partial(replace_graph, atlas), name)
 
@@ -106,50 +110,70 @@ def restore(
     print_text(f"restored {counted(restored.atoms, 'atom')}")
 
 
-def save(file: File, as_json: AsJson = False) -> None:
+def save(
+    to: Place,
+    with_json: Annotated[
+        bool, typer.Option("--with-json", help="In a folder: the same as lines of JSON beside the file.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Write the whole graph to a file, from which maia graph load restores it.
 
-    A file is written aside and renamed, so that what was there stays until the new one is whole. For example:
+    A file is written aside and renamed, so that what was there stays until the new one is whole. In a folder
+    that is there, each gets a name that says when it was written, and all but the last
+    PLEIADES_GRAPH__SNAPSHOTS_KEPT are deleted. For example:
 
     - `maia graph save graph.plgraph`
     - `maia graph save graph.jsonl` for JSON, which is ten times larger and slower
+    - `maia graph save /var/backups/pleiades --with-json` from a timer
     """
+    if with_json and not to.is_dir():
+        raise typer.BadParameter(f"--with-json is for folders, and {to} is none")
 
-    async def work(atlas: Atlas) -> tuple[int, int]:
+    async def work(atlas: Atlas) -> tuple[int, Saved]:
         from maia.graph.files import GraphSnapshot
         from maia.graphing import disk
-        from maia.graphing.present import present_arrays
+        from maia.graphing.present import present_graph
 
-        at, graph = atlas.clock.now(), await present_arrays(atlas)
-        return len(graph), await disk.write_file(file, GraphSnapshot(graph, at, atlas.clock.now()))
+        at = atlas.clock.now()
+        graph, values = await present_graph(atlas)
+        snapshot = GraphSnapshot(graph, at, atlas.clock.now(), values=values)
+        if not to.is_dir():
+            return len(graph), disk.Saved(to, await disk.write_file(to, snapshot), 0)
+        kept = atlas.settings.graph.snapshots_kept
+        return len(graph), await disk.save(to, snapshot, kept=kept, as_json=with_json)
 
-    atoms, size = with_atlas(work)
+    atoms, saved = with_atlas(work)
     if as_json:
-        print_json({"file": str(file), "atoms": atoms, "bytes": size})
-    else:
-        print_text(f"wrote {counted(atoms, 'atom')} in {counted(size, 'byte')} to {file}")
+        figures = {"file": str(saved.path), "atoms": atoms, "bytes": saved.bytes, "deleted": saved.deleted}
+        print_json(figures)
+        return
+    print_text(f"wrote {counted(atoms, 'atom')} in {counted(saved.bytes, 'byte')} to {saved.path}")
+    if saved.deleted:
+        print_text(f"deleted {counted(saved.deleted, 'old file')}")
 
 
-def load(file: File, yes: Yes = False, as_json: AsJson = False) -> None:
+def load(file: Place, yes: Yes = False, as_json: AsJson = False) -> None:
     """Put the graph of a file in place of what there is, once all of the file has been verified.
 
-    What people added since is lost. Facts aren't: the learner's next cycle takes over what has changed since.
+    Of a folder, the last file that is whole is loaded. What people added since is lost. Facts aren't: the
+    learner's next cycle takes over what has changed since, and derives again what is derived.
     """
     _confirm(yes=yes)
 
-    async def work(atlas: Atlas) -> int:
+    async def work(atlas: Atlas) -> tuple[Path, int]:
         from maia.graphing import disk
-        from maia.graphing.present import replace_graph
+        from maia.graphing.restoring import replace_graph
 
-        graph = (await disk.load_whole(file)).graph
-        await replace_graph(atlas, graph)
-        return len(graph)
+        path, snapshot = await disk.load_whole(file)
+        await replace_graph(atlas, snapshot)
+        return path, len(snapshot.graph)
 
-    atoms = with_atlas(work)
+    path, atoms = with_atlas(work)
     if as_json:
-        print_json({"file": str(file), "atoms": atoms})
+        print_json({"file": str(path), "atoms": atoms})
     else:
-        print_text(f"loaded {counted(atoms, 'atom')} from {file}")
+        print_text(f"loaded {counted(atoms, 'atom')} from {path}")
 
 
 def _confirm(*, yes: bool) -> None:

@@ -57,8 +57,9 @@ class GraphArrays:
     outgoing_starts[n + 1]]`, places of atoms; it is empty for nodes. Names of links are empty. `positive` of
     `count` observations, both of all sites together, say that the atom is true; `pos` and `neg` are what this
     site alone observed for and against it, and `sources` the bits of who says that it is there. `weight` is
-    NaN where there is none. `seen_us` are microseconds since 1970. Attention: `sti`, `lti`, and `vlti`, above
-    0 for atoms that are never forgotten.
+    NaN where there is none. `seen_us` are microseconds since 1970. Attention: `sti` and `lti` as they were at
+    `attended_us`, when they were last set, and `vlti`, above 0 for atoms that are never forgotten. All four
+    are 0 for atoms that have none.
     """
 
     handles: UInt64s
@@ -77,6 +78,7 @@ class GraphArrays:
     sti: Float32s
     lti: Float32s
     vlti: UInt8s
+    attended_us: Int64s
 
     def __len__(self) -> int:
         return len(self.handles)

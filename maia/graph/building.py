@@ -50,12 +50,13 @@ class LooseAtoms:
 
 @dataclass(frozen=True, slots=True)
 class AttentionColumns:
-    """What attention atoms have, by their handles."""
+    """What attention atoms have, by their handles, and when it was set."""
 
     handles: UInt64s
     sti: Float32s
     lti: Float32s
     vlti: UInt8s
+    attended_us: Int64s
 
 
 def arrays_of(atoms: LooseAtoms) -> GraphArrays:
@@ -87,6 +88,7 @@ def arrays_of(atoms: LooseAtoms) -> GraphArrays:
         sti=np.zeros(len(order), np.float32),
         lti=np.zeros(len(order), np.float32),
         vlti=np.zeros(len(order), np.uint8),
+        attended_us=np.zeros(len(order), np.int64),
     )
 
 
@@ -95,7 +97,7 @@ def attended(arrays: GraphArrays, attention: AttentionColumns) -> GraphArrays:
     places = places_of(arrays.handles, attention.handles)
     known = places != NO_ATOM
     columns: dict[str, Any] = {}
-    for name in ("sti", "lti", "vlti"):
+    for name in ("sti", "lti", "vlti", "attended_us"):
         column = np.zeros(len(arrays), getattr(arrays, name).dtype)
         column[places[known]] = getattr(attention, name)[known]
         columns[name] = column

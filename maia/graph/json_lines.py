@@ -1,31 +1,37 @@
 """Snapshots of the graph as lines of JSON, for people and other programs: the same content as a file has.
 
 The first line says what it is: counts, when the graph was like this and when it was saved, and the base of an
-increment. Then comes a line for each atom in the order of the handles, and for each removed handle. The last
-line has the BLAKE2b of all lines before it; whoever edits the file deletes that line.
+increment. Then comes a line for each atom in the order of the handles, with its values; in an increment, one
+for each atom of which only values have changed; and one for each removed handle. The last line has the
+BLAKE2b of all lines before it; whoever edits the file deletes that line. maia.graph.files says what each
+version has.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import reduce
 from hashlib import blake2b
 from itertools import chain, islice
+from math import isfinite
 from typing import Any, Final
+from uuid import UUID
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from maia.graph.arrays import NO_ATOM, GraphArrays, Int64s, Texts, UInt64s, places_of
-from maia.graph.checking import check, check_handles
-from maia.graph.files import KIND, GraphSnapshot, base_of
+from maia.graph.checking import check_handles
+from maia.graph.files import KIND, GraphSnapshot, attended_at, base_of, check_all
 from maia.graph.merging import NUMBERS, in_order
+from maia.graph.values import NO_VALUES, Elements, Kind, Values, ValuesOf, merged, starts_of, taken
 from maia.learning.column_file import SnapshotError, making_sense
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 _FORMAT: Final = "pleiades graph"
 _AT_ONCE: Final = 20_000
@@ -35,10 +41,13 @@ _UUID_TEXT: Final = 36
 _DASHES: Final = (8, 13, 18, 23)
 _DIGIT_PLACES: Final = [place for place in range(_UUID_TEXT) if place not in _DASHES]
 _INSTANT: Final = re.compile(r"-?\d{4,6}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
+_NEVER: Final = "1970-01-01T00:00:00.000000Z"
+_KINDS: Final = {Kind.FLOATS: "floats", Kind.TEXTS: "texts", Kind.HANDLES: "handles"}
+_KIND_OF: Final = {name: kind for kind, name in _KINDS.items()}
 _DIGITS: Final = np.frombuffer(b"0123456789abcdef", np.uint8)
 _TYPES: Final = {
     "positive": "f8", "count": "f8", "pos": "i8", "neg": "i8", "sources": "u1", "weight": "f4",
-    "seen_us": "i8", "sti": "f4", "lti": "f4", "vlti": "u1",
+    "seen_us": "i8", "sti": "f4", "lti": "f4", "vlti": "u1", "attended_us": "i8",
 }  # fmt: skip
 
 
@@ -53,18 +62,26 @@ def write(snapshot: GraphSnapshot) -> Iterator[bytes]:
             raise ValueError(f"the column {name} holds what JSON cannot")
     if np.isinf(graph.weight).any():
         raise ValueError("the column weight holds what JSON cannot")
+    places = places_of(graph.handles, snapshot.values.handles)
+    others = taken(snapshot.values, np.flatnonzero(places == NO_ATOM))
     total = blake2b(digest_size=_SUM_BYTES)
-    for piece in chain([_line(_header(snapshot))], _atoms(graph), _removed(snapshot.removed)):
+    for piece in chain(
+        [_line(_header(snapshot, len(others.handles)))],
+        _atoms(graph, taken(snapshot.values, np.flatnonzero(places != NO_ATOM))),
+        _pieces({"handle": handle, "values": found} for handle, found in _values(others)),
+        _pieces({"removed": each} for each in _texts(snapshot.removed)),
+    ):
         total.update(piece)
         yield piece
     yield _line({"blake2b": total.hexdigest()})
 
 
-def _header(snapshot: GraphSnapshot) -> dict[str, Any]:
+def _header(snapshot: GraphSnapshot, others: int) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "version": VERSION,
         "atoms": len(snapshot.graph),
+        "valued": others,
         "removed": len(snapshot.removed),
         "created_at": snapshot.created_at,
         "saved_at": snapshot.saved_at,
@@ -72,9 +89,34 @@ def _header(snapshot: GraphSnapshot) -> dict[str, Any]:
     }
 
 
-def _atoms(graph: GraphArrays) -> Iterator[bytes]:
+def _values(values: Values) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The handles of atoms, with their values as JSON has them."""
+    for handle, found in values.by_atom():
+        yield str(handle), {key: {_KINDS[each.kind]: _told(each)} for key, each in found.items()}
+
+
+def _told(value: Elements) -> Sequence[Any]:
+    if value.kind is Kind.HANDLES:
+        return [*map(str, value.elements)]
+    if value.kind is Kind.FLOATS and not all(map(isfinite, value.elements)):
+        raise ValueError("a value holds what JSON cannot")
+    return value.elements
+
+
+def _atoms(graph: GraphArrays, values: Values) -> Iterator[bytes]:
+    is_valued = np.zeros(len(graph), bool)
+    is_valued[places_of(graph.handles, values.handles)] = True
+    left = _values(values)
     for begin in range(0, len(graph), _AT_ONCE):
-        yield b"".join(map(_line, _objects(graph, begin, min(begin + _AT_ONCE, len(graph)))))
+        end = min(begin + _AT_ONCE, len(graph))
+        objects = zip(_objects(graph, begin, end), is_valued[begin:end].tolist(), strict=True)
+        yield b"".join(_line({**each, "values": next(left)[1]} if has else each) for each, has in objects)
+
+
+def _pieces(lines: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    left = iter(lines)
+    while some := b"".join(map(_line, islice(left, _AT_ONCE))):
+        yield some
 
 
 def _objects(graph: GraphArrays, begin: int, end: int) -> Iterator[dict[str, Any]]:
@@ -82,14 +124,16 @@ def _objects(graph: GraphArrays, begin: int, end: int) -> Iterator[dict[str, Any
     part = slice(begin, end)
     starts = graph.outgoing_starts[begin : end + 1].tolist()
     outgoing = _texts(graph.handles[graph.outgoing[starts[0] : starts[-1]]])
-    seen = np.datetime_as_string(graph.seen_us[part].astype("M8[us]"), timezone="UTC").tolist()
+    seen, attended = _instants_of(graph.seen_us[part]), _instants_of(graph.attended_us[part])
     rows = zip(
         _texts(graph.handles[part]),
         graph.type_of[part].tolist(),
         *(getattr(graph, name)[part].tolist() for name in NUMBERS),
         strict=True,
     )
-    for nth, (handle, code, positive, count, pos, neg, sources, weight, _, sti, lti, vlti) in enumerate(rows):
+    for nth, (handle, code, positive, count, pos, neg, sources, weight, _, sti, lti, vlti, _) in enumerate(
+        rows
+    ):
         atom: dict[str, Any] = {"handle": handle, "type": graph.types[code]}
         if starts[nth] == starts[nth + 1]:
             atom["name"] = graph.names[begin + nth]
@@ -99,12 +143,14 @@ def _objects(graph: GraphArrays, begin: int, end: int) -> Iterator[dict[str, Any
         if weight == weight:
             atom["weight"] = weight
         atom |= {"seen_at": seen[nth], "sti": sti, "lti": lti, "vlti": vlti}
+        if attended[nth] != _NEVER:
+            atom["attended_at"] = attended[nth]
         yield atom
 
 
-def _removed(handles: UInt64s) -> Iterator[bytes]:
-    for begin in range(0, len(handles), _AT_ONCE):
-        yield b"".join(_line({"removed": each}) for each in _texts(handles[begin : begin + _AT_ONCE]))
+def _instants_of(microseconds: Int64s) -> list[str]:
+    texts: list[str] = np.datetime_as_string(microseconds.astype("M8[us]"), timezone="UTC").tolist()
+    return texts
 
 
 def _line(content: dict[str, Any]) -> bytes:
@@ -129,7 +175,7 @@ def read(lines: Iterable[bytes]) -> GraphSnapshot:
     with making_sense(KIND):
         found = _Lines(lines)
         snapshot = _snapshot(found.header, list(found.chunks()))
-        check(snapshot.graph)
+        check_all(snapshot)
         # People may have edited it.
         check_handles(snapshot.graph)
         return snapshot
@@ -150,10 +196,12 @@ class _Lines:
                 f"the lines have format version {self.header['version']}; this version reads up to "
                 f"{VERSION}: upgrade first"
             )
+        if self.header["version"] == 1:
+            self.header["valued"] = 0
 
     def chunks(self) -> Iterator[_Chunk]:
-        """The atoms and removed handles, many at once."""
-        left = self.header["atoms"] + self.header["removed"]
+        """The atoms, values and removed handles, many at once."""
+        left = sum(self.header[name] for name in ("atoms", "valued", "removed"))
         number = 1
         while left:
             lines = [*islice(self._lines, min(left, _AT_ONCE))]
@@ -180,7 +228,10 @@ class _Chunk:
     """Some lines as columns: a thousand objects of Python would take a hundred times as much memory."""
 
     def __init__(self, lines: Sequence[dict[str, Any]]) -> None:
-        atoms = [each for each in lines if "removed" not in each]
+        atoms = [each for each in lines if "type" in each]
+        self.values = Values.of(
+            (UUID(each["handle"]), _valued(each["values"])) for each in lines if "values" in each
+        )
         self.removed = _handles([each["removed"] for each in lines if "removed" in each])
         self.handles = _handles([each["handle"] for each in atoms])
         self.types = [each["type"] for each in atoms]
@@ -206,7 +257,25 @@ def _column(atoms: Sequence[dict[str, Any]], name: str, form: str) -> NDArray[An
         return _numbers([each.get(name, np.nan) for each in atoms], form)
     if name == "seen_us":
         return _instants([each["seen_at"] for each in atoms])
+    if name == "attended_us":
+        return _instants([each.get("attended_at", _NEVER) for each in atoms])
     return _numbers([each[name] for each in atoms], form)
+
+
+def _valued(values: Mapping[str, Any]) -> ValuesOf:
+    return {key: _value(value) for key, value in values.items()}
+
+
+def _value(value: Mapping[str, Sequence[Any]]) -> Elements:
+    [(name, elements)] = value.items()
+    kind = _KIND_OF[name]
+    if not isinstance(elements, list):
+        raise ValueError("a value is no list")
+    if kind is Kind.FLOATS:
+        return Elements(kind, _numbers(elements, "f8").tolist())
+    if kind is Kind.TEXTS and not all(isinstance(each, str) for each in elements):
+        raise ValueError("a text of a value is none")
+    return Elements(kind, elements if kind is Kind.TEXTS else [*map(UUID, elements)])
 
 
 def _instants(texts: Sequence[str]) -> Int64s:
@@ -235,17 +304,16 @@ def _handles(texts: Sequence[str]) -> UInt64s:
 
 
 def _snapshot(header: dict[str, Any], chunks: Sequence[_Chunk]) -> GraphSnapshot:
-    graph = _graph([*chunks, _Chunk(())])
+    graph, created_at = _graph([*chunks, _Chunk(())]), _instant(header["created_at"])
     removed = np.concatenate([_Chunk(()).removed, *(each.removed for each in chunks)])
-    if (len(graph), len(removed)) != (header["atoms"], header["removed"]):
+    values = reduce(merged, [each.values for each in chunks], NO_VALUES)
+    others = np.count_nonzero(places_of(graph.handles, values.handles) == NO_ATOM)
+    if (len(graph), others, len(removed)) != tuple(header[name] for name in ("atoms", "valued", "removed")):
         raise ValueError("it has another number of atoms than its first line says")
-    return GraphSnapshot(
-        graph,
-        _instant(header["created_at"]),
-        _instant(header["saved_at"]),
-        base_of(header),
-        removed,
-    )
+    if header["version"] == 1:
+        columns = {name: getattr(graph, name) for name in NUMBERS}
+        graph = replace(graph, attended_us=attended_at(columns, created_at))
+    return GraphSnapshot(graph, created_at, _instant(header["saved_at"]), base_of(header), removed, values)
 
 
 def _instant(text: str) -> datetime:
@@ -266,8 +334,8 @@ def _graph(chunks: Sequence[_Chunk]) -> GraphArrays:
         handles=handles,
         types=tuple(types),
         type_of=np.array([code_of[name] for each in chunks for name in each.types], np.int16),
-        names=Texts(_starts(lengths), np.concatenate(data)),
-        outgoing_starts=_starts(arity),
+        names=Texts(starts_of(lengths), np.concatenate(data)),
+        outgoing_starts=starts_of(arity),
         outgoing=np.zeros(int(arity.sum()), np.int32),
         **{name: np.concatenate([each.numbers[name] for each in chunks]) for name in NUMBERS},
     )
@@ -281,9 +349,3 @@ def _linked(unordered: GraphArrays, ends: UInt64s) -> GraphArrays:
     if (found == NO_ATOM).any():
         raise ValueError("an outgoing set names an atom that is not there")
     return in_order(replace(unordered, outgoing=order[found].astype(np.int32)))
-
-
-def _starts(lengths: Int64s) -> Int64s:
-    starts = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=starts[1:])
-    return starts

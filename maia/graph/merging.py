@@ -27,7 +27,7 @@ from maia.graph.arrays import (
 )
 
 NUMBERS: Final = (
-    "positive", "count", "pos", "neg", "sources", "weight", "seen_us", "sti", "lti", "vlti",
+    "positive", "count", "pos", "neg", "sources", "weight", "seen_us", "sti", "lti", "vlti", "attended_us",
 )  # fmt: skip
 """The columns of GraphArrays with one number for each atom that can change."""
 FACTS: Final = 1
@@ -114,7 +114,7 @@ def update(base: GraphArrays, changed: GraphArrays, removed: UInt64s) -> GraphAr
     stays[known[known != NO_ATOM]] = False
     stays[gone[gone != NO_ATOM]] = False
     kept = np.flatnonzero(stays)
-    of_changed, of_kept = _merged(base.handles[kept], changed.handles)
+    of_kept, of_changed = places_merged(base.handles[kept], changed.handles)
     now = np.full(len(base), NO_ATOM, np.int64)
     now[kept] = of_kept
     now[known[known != NO_ATOM]] = of_changed[known != NO_ATOM]
@@ -129,12 +129,12 @@ def in_order(graph: GraphArrays) -> GraphArrays:
     return _joined([_Part(graph, np.arange(len(order)), now)])
 
 
-def _merged(old: UInt64s, new: UInt64s) -> tuple[Int64s, Int64s]:
-    """Where new and old handles, both ascending and without any in common, come when they are merged."""
+def places_merged(old: UInt64s, new: UInt64s) -> tuple[Int64s, Int64s]:
+    """Where old and new handles, both ascending and without any in common, come when they are merged."""
     places = np.searchsorted(keys_of(old), keys_of(new)) + np.arange(len(new))
     is_old = np.ones(len(old) + len(new), bool)
     is_old[places] = False
-    return places, np.flatnonzero(is_old)
+    return np.flatnonzero(is_old), places
 
 
 def flat_places(starts: NDArray[Any], rows: Int64s) -> Int64s:

@@ -34,7 +34,7 @@ from maia.graph.arrays import GraphArrays, Texts
 
 logger = logging.getLogger(__name__)
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _MANIFEST: Final = "manifest.json"
 _FOLDER: Final = re.compile(r"columns-[0-9a-f]{32}")
 _MOST_MANIFEST_BYTES: Final = 1 << 20

@@ -93,8 +93,24 @@ async def load(path: Path) -> GraphSnapshot:
         raise GraphNotLoaded(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-async def load_whole(path: Path) -> GraphSnapshot:
-    """The graph in a file that holds all of it, each handle verified; GraphNotLoaded says what is wrong."""
+async def load_whole(place: Path) -> tuple[Path, GraphSnapshot]:
+    """The graph in a file that holds all of it, each handle verified, or in the last such file of a folder.
+
+    GraphNotLoaded says what is wrong; that files of a folder are, the log says, too.
+    """
+    if not await asyncio.to_thread(place.is_dir):
+        return place, await _load_whole(place)
+    errors = []
+    for path in reversed(await asyncio.to_thread(saved_in, place)):
+        try:
+            return path, await _load_whole(path)
+        except GraphNotLoaded as error:
+            logger.warning("an earlier snapshot is tried: %s", error, extra={"action": "snapshot_damaged"})
+            errors.append(str(error))
+    raise GraphNotLoaded("; ".join(errors) or f"there is no snapshot of the graph in {place}")
+
+
+async def _load_whole(path: Path) -> GraphSnapshot:
     snapshot = await load(path)
     if snapshot.base is not None:
         raise GraphNotLoaded(f"{path} holds only what had changed since the snapshot {snapshot.base}")
@@ -103,18 +119,6 @@ async def load_whole(path: Path) -> GraphSnapshot:
     except ValueError as error:
         raise GraphNotLoaded(f"{path} cannot be loaded: {error}") from error
     return snapshot
-
-
-async def load_last(folder: Path) -> tuple[Path, GraphSnapshot]:
-    """The last whole snapshot in a folder, and its file; damaged ones are told in the log."""
-    errors = []
-    for path in reversed(await asyncio.to_thread(saved_in, folder)):
-        try:
-            return path, await load(path)
-        except GraphNotLoaded as error:
-            logger.warning("an earlier snapshot is tried: %s", error, extra={"action": "snapshot_damaged"})
-            errors.append(str(error))
-    raise GraphNotLoaded("; ".join(errors) or f"there is no snapshot of the graph in {folder}")
 
 
 def saved_in(folder: Path) -> list[Path]:

@@ -288,8 +288,17 @@ def _object(exported: ExportedAtom) -> dict[str, Any]:
         "sti": atom.sti, "lti": atom.lti, "vlti": atom.vlti,
     }  # fmt: skip
     if exported.values:
-        found["values"] = {each.key: _shown_value(each) for each in exported.values}
+        found["values"] = _shown_values(exported)
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _shown_values(exported: ExportedAtom) -> dict[str, Any]:
+    return {each.key: _shown_value(each) for each in exported.values}
+
+
+def _values_text(exported: ExportedAtom) -> str | None:
+    """The values as JSON; None if there are none."""
+    return orjson.dumps(_shown_values(exported)).decode() if exported.values else None
 
 
 def _shown_value(value: Value) -> Any:
@@ -306,7 +315,7 @@ xsi:schemaLocation="http://graphml.graphdrawing.org/xmlns http://graphml.graphdr
 _KEYS: Final = {
     "atom": "string", "type": "string", "label": "string", "pos": "long", "neg": "long", "strength": "double",
     "confidence": "double", "count": "double", "weight": "double", "sources": "string", "seen_at": "string",
-    "sti": "double", "lti": "double", "position": "int",
+    "sti": "double", "lti": "double", "position": "int", "values": "string",
 }  # fmt: skip
 _NOT_XML: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -347,13 +356,16 @@ def _element(exported: ExportedAtom) -> str:
 def _figures(exported: ExportedAtom) -> dict[str, Any]:
     atom = exported.atom
     truth = TruthValue.of_counts(atom.positive, atom.count - atom.positive)
-    # In a text form, such characters are only in quotes.
-    text = _NOT_XML.sub(lambda found: f"\\u{ord(found.group()):04x}", exported.text)
+    # In a text form, such characters are only in quotes, as in JSON.
+    text, values = (
+        each and _NOT_XML.sub(lambda found: f"\\u{ord(found.group()):04x}", each)
+        for each in (exported.text, _values_text(exported))
+    )
     return {
         "atom": text, "type": atom.type, "label": atom.name or atom.type, "pos": atom.pos,
         "neg": atom.neg, "strength": truth.strength, "confidence": truth.confidence, "count": atom.count,
         "weight": atom.weight, "sources": " ".join(_source_names(atom)),
-        "seen_at": atom.seen_at.isoformat(), "sti": atom.sti, "lti": atom.lti,
+        "seen_at": atom.seen_at.isoformat(), "sti": atom.sti, "lti": atom.lti, "values": values,
     }  # fmt: skip
 
 
@@ -377,6 +389,7 @@ class _Parquet:
             ("neg", pa.int64()), ("strength", pa.float64()), ("confidence", pa.float64()),
             ("count", pa.float64()), ("weight", pa.float32()), ("sources", pa.list_(pa.string())),
             ("seen_at", pa.timestamp("us", "UTC")), ("sti", pa.float32()), ("lti", pa.float32()),
+            ("values", pa.string()),
         ]  # fmt: skip
         handles, texts = pa.list_(pa.string()), pa.list_(pa.string())
         self._schemas = (
@@ -409,7 +422,7 @@ def _row(exported: ExportedAtom) -> dict[str, Any]:
         "neg": atom.neg, "strength": truth.strength, "confidence": truth.confidence, "count": atom.count,
         "weight": atom.weight, "sources": _source_names(atom), "seen_at": atom.seen_at, "sti": atom.sti,
         "lti": atom.lti, "name": atom.name, "outgoing": [str(each) for each in atom.outgoing or ()],
-        "ends": list(exported.ends),
+        "ends": list(exported.ends), "values": _values_text(exported),
     }  # fmt: skip
 
 

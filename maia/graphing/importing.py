@@ -128,14 +128,18 @@ def _of_line(number: int, line: bytes, types: Mapping[str, AtomType]) -> _Item:
         raise ImportRefused(number, f"it is no JSON: {error}") from error
     if not isinstance(found, dict):
         raise ImportRefused(number, "an atom is an object with type and name, or type and outgoing")
-    weight, values = found.get("weight"), found.get("values", {})
+    weight, values = found.get("weight"), _checked_values(number, found.get("values", {}))
     if weight is not None and not _is_number(weight):
         raise ImportRefused(number, "weight is no number")
-    if not isinstance(values, dict) or not all(_is_value(each) for each in values.values()):
-        raise ImportRefused(number, "values are lists of numbers or texts, or objects with a list of atoms")
     evidence = Evidence(_tally(number, found, "pos"), _tally(number, found, "neg"))
     atom = _made(number, _form_of(number, found), types, evidence, weight)
     return _Item(number, atom, bool({"pos", "neg"} & found.keys()), values)
+
+
+def _checked_values(number: int, values: object) -> dict[str, Any]:
+    if not isinstance(values, dict) or not all(_is_value(each) for each in values.values()):
+        raise ImportRefused(number, "values are lists of numbers or texts, or objects with a list of atoms")
+    return values
 
 
 def _form_of(number: int, found: Mapping[str, Any]) -> Form:
@@ -317,7 +321,7 @@ class _GraphMlReader:
         evidence = Evidence(self._tally("pos"), self._tally("neg"))
         weight = self._weight() if isinstance(form, LinkForm) else None
         atom = _made(self._line, form, self._types, evidence, weight)
-        self._items.append(_Item(self._line, atom, bool({"pos", "neg"} & self._data.keys()), {}))
+        self._items.append(_Item(self._line, atom, bool({"pos", "neg"} & self._data.keys()), self._values()))
 
     def _node(self) -> Form:
         if "atom" in self._data:
@@ -348,6 +352,16 @@ class _GraphMlReader:
         if not (text.isascii() and text.isdigit() and int(text[:20]) <= _MOST):
             raise ImportRefused(self._line, f"{key} is no whole number from 0 to 2^53")
         return int(text)
+
+    def _values(self) -> dict[str, Any]:
+        # A number or text that another program calls so is none of ours.
+        if "atom" not in self._data:
+            return {}
+        try:
+            values = orjson.loads(self._data.get("values", "{}"))
+        except orjson.JSONDecodeError as error:
+            raise ImportRefused(self._line, f"values are no JSON: {error}") from error
+        return _checked_values(self._line, values)
 
     def _weight(self) -> float | None:
         text = self._data.get("weight")

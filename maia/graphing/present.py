@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
-import numpy as np
-
-from atlas.adapters.graph import OWN, AtomType, GraphDAO
+from atlas.adapters.graph import OWN
 from atlas.adapters.graph_columns import GraphColumns, GraphColumnsDAO
-from atlas.adapters.graph_loading import GraphLoadingDAO
 from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.errors import UnknownCursor
 from maia.graph.arrays import GraphArrays, pairs_of
 from maia.graph.building import attended
 from maia.graph.merging import update
+from maia.graph.values import Values
 from maia.graphing.cache import CachedGraph, ColumnCache
-from maia.graphing.reading import arrays_from, attention_of, columns_of
+from maia.graphing.reading import arrays_from, attention_of, values_from
 
 logger = logging.getLogger(__name__)
 
@@ -34,38 +34,37 @@ def cache_of(settings: Settings, space: int = OWN) -> ColumnCache:
 
 async def present_arrays(atlas: Atlas, space: int = OWN) -> GraphArrays:
     """What `read_arrays` returns; only what has changed is read if there is a copy to begin with."""
-    dao = GraphColumnsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-    cache, now = cache_of(atlas.settings, space), atlas.clock.now()
-    graph = await _followed(dao, space, cache, now)
-    if graph is None:
-        columns = await dao.read(space)
-        graph = await asyncio.to_thread(arrays_from, columns)
-        await _keep(cache, CachedGraph(graph, columns.cursor, now))
+    graph, _ = await _present(atlas, space, with_values=False)
     return graph
 
 
-async def replace_graph(atlas: Atlas, graph: GraphArrays) -> None:
-    """Put arrays in place of this site's graph, without values; the next feeder brings it up to date."""
-    dao = GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-    known, arity = await dao.types(), np.diff(graph.outgoing_starts)
-    for code, name in enumerate(graph.types):
-        if name not in known:
-            is_link = bool(arity[graph.type_of == code].any())
-            await dao.add_type(AtomType(name, is_link, is_symmetric=False, what="a type of the copy"))
-    columns = await asyncio.to_thread(columns_of, graph, atlas.clock.now())
-    loading = GraphLoadingDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-    await loading.load(OWN, columns)
+async def present_graph(atlas: Atlas, space: int = OWN) -> tuple[GraphArrays, Values]:
+    """The same with all values that atoms had at that moment."""
+    graph, columns = await _present(atlas, space, with_values=True)
+    return graph, await asyncio.to_thread(values_from, columns, graph)
+
+
+async def _present(atlas: Atlas, space: int, *, with_values: bool) -> tuple[GraphArrays, GraphColumns]:
+    dao = GraphColumnsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    cache, now = cache_of(atlas.settings, space), atlas.clock.now()
+    followed = await _followed(partial(dao.changes, space, with_values=with_values), cache, now)
+    if followed is not None:
+        return followed
+    columns = await dao.read(space, with_values=with_values)
+    graph = await asyncio.to_thread(arrays_from, columns)
+    await _keep(cache, CachedGraph(graph, columns.cursor, now))
+    return graph, columns
 
 
 async def _followed(
-    dao: GraphColumnsDAO, space: int, cache: ColumnCache, now: datetime
-) -> GraphArrays | None:
+    changes: Callable[[str], Awaitable[GraphColumns]], cache: ColumnCache, now: datetime
+) -> tuple[GraphArrays, GraphColumns] | None:
     """The copy with what has changed since; None if it is of no use, and all must be read."""
     cached = await cache.load()
     if cached is None or not timedelta(0) <= now - cached.at < _TRUSTED:
         return None
     try:
-        columns = await dao.changes(space, cached.cursor)
+        columns = await changes(cached.cursor)
         graph = await asyncio.to_thread(_updated, cached.graph, columns)
     except UnknownCursor:
         return None
@@ -78,7 +77,7 @@ async def _followed(
     # All attention is read each time anyway.
     if len(columns.rows) or columns.gone:
         await _keep(cache, CachedGraph(graph, columns.cursor, now))
-    return graph
+    return graph, columns
 
 
 def _updated(graph: GraphArrays, columns: GraphColumns) -> GraphArrays:

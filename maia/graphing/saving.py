@@ -1,6 +1,6 @@
 """Snapshots of the graph in the vault: taken as increments, chained to full ones, and restored.
 
-What reads the graph of the database into arrays, and what stores arrays there, is given by the caller. A
+What reads the graph of the database, and what stores a snapshot there, is given by the caller. A
 snapshot holds what was known of videos then, so it is deleted when metadata that old would be.
 """
 
@@ -23,12 +23,13 @@ from maia.graph import files
 from maia.graph.arrays import GraphArrays
 from maia.graph.checking import check_handles
 from maia.graph.files import GraphSnapshot
+from maia.graph.values import Values
 from maia.learning.column_file import SnapshotError, id_of
 
 logger = logging.getLogger(__name__)
 
-Read: TypeAlias = Callable[[], Awaitable[GraphArrays]]
-Store: TypeAlias = Callable[[GraphArrays], Awaitable[object]]
+Read: TypeAlias = Callable[[], Awaitable[tuple[GraphArrays, Values]]]
+Store: TypeAlias = Callable[[GraphSnapshot], Awaitable[object]]
 
 _SERIES: Final = Series("graph/", "plgraph", "graph snapshot")
 _SMALLER: Final = 0.5
@@ -92,11 +93,12 @@ async def take(atlas: Atlas, read: Read, *, full: bool = False) -> Taken:
     It is an increment on the last one unless `full`, or if that one's chain is long enough or damaged, or so
     much has changed that an increment would be large.
     """
-    at, graph = atlas.clock.now(), await read()
+    at = atlas.clock.now()
+    graph, values = await read()
     known = await stored(atlas)
     before = at - timedelta(days=atlas.settings.maintainer.retention.metadata_days)
     base = None if full else await _base(atlas, known, before)
-    whole = GraphSnapshot(graph, at, atlas.clock.now())
+    whole = GraphSnapshot(graph, at, atlas.clock.now(), values=values)
     snapshot, body = await asyncio.to_thread(_written, whole, base)
     taken = _SERIES.new(whole.saved_at, id_of(body), snapshot.base, known)
     await atlas.vault.store(taken.name, body)
@@ -124,7 +126,7 @@ async def restore(atlas: Atlas, store: Store, name: str | None = None) -> Restor
         raise GraphCopyRefused(
             f"{wanted.name} can't be restored: {error}: name an earlier snapshot"
         ) from error
-    await store(state.graph)
+    await store(state)
     return Restored(chain, len(state.graph))
 
 

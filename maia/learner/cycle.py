@@ -28,7 +28,7 @@ from maia.cycle.steps import StepRunner, plain
 from maia.graphing import saving
 from maia.graphing.deriving import derive, is_due
 from maia.graphing.feeding import feed
-from maia.graphing.present import present_arrays
+from maia.graphing.present import present_graph
 from maia.graphing.spreading import forget_atoms, spread_attention
 from maia.learner import archive
 from maia.learner.advising import make_suggestions
@@ -331,7 +331,7 @@ class LearnerCycle(Cycle[LearnerStatistics]):
         self._copies.append(("learner.snapshot", {"name": taken.snapshot.name, **figures}))
 
     async def _take_graph_snapshot(self) -> None:
-        taken = await saving.take(self.atlas, partial(present_arrays, self.atlas))
+        taken = await saving.take(self.atlas, partial(present_graph, self.atlas))
         self.snapshots += 1
         figures = {"bytes": taken.bytes, "atoms": taken.atoms, "deleted": taken.deleted}
         self._copies.append(("learner.graph_snapshot", {"name": taken.snapshot.name, **figures}))

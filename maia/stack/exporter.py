@@ -123,7 +123,7 @@ class Exporter:
         samples |= await self._database()
         samples |= await self._judged()
         samples |= await self._exchanged()
-        samples |= await self._graph_age()
+        samples |= await self._graph_unchanged()
         samples |= tables
         samples["pleiades_up"] = [((), 1.0)]
         return samples
@@ -227,13 +227,13 @@ class Exporter:
             },
         }
 
-    async def _graph_age(self) -> dict[str, list[LabelledValue]]:
+    async def _graph_unchanged(self) -> dict[str, list[LabelledValue]]:
         """Nothing while the graph is empty."""
         changed_at = await self._graph.last_change()
         if changed_at is None:
             return {}
-        age_s = (self._atlas.clock.now() - changed_at).total_seconds()
-        return {"pleiades_graph_age_seconds": [((), max(age_s, 0.0))]}
+        unchanged_s = (self._atlas.clock.now() - changed_at).total_seconds()
+        return {"pleiades_graph_unchanged_seconds": [((), max(unchanged_s, 0.0))]}
 
     async def _tables(self) -> Mapping[str, list[LabelledValue]]:
         """Row counts of the large tables. It also counts expired claims, which is as slow."""

@@ -63,10 +63,10 @@ FAMILIES = (
     Family("pleiades_graph_atoms", "gauge", ("type",), "Nodes of the knowledge graph."),
     Family("pleiades_graph_links", "gauge", ("type",), "Links of the knowledge graph."),
     Family(
-        "pleiades_graph_age_seconds",
+        "pleiades_graph_unchanged_seconds",
         "gauge",
         (),
-        "Time since anything was last added to the graph or removed.",
+        "Time since the graph last changed: since an atom was added, observed anew or removed.",
     ),
     Family("pleiades_videos_found_total", "counter", ("agent",), "Videos found for the first time."),
     Family("pleiades_samples_total", "counter", ("agent",), "Stored samples of videos' counts."),

@@ -5,13 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
-from atlas.adapters.graph import Attention, Evidence, GraphDAO, Link, Node, Sources, Value, node_handle
+from atlas.adapters.claims import Claim, Claims
+from atlas.adapters.federation import FederationDAO
+from atlas.adapters.graph import (
+    AtomType,
+    Attention,
+    Evidence,
+    GraphDAO,
+    Link,
+    Node,
+    Sources,
+    Value,
+    node_handle,
+)
 from atlas.composition import Atlas
 from atlas.testing import SettingsFactory
 from tests.growth import store_video
@@ -200,3 +213,39 @@ def test_copies(maia: Any, tmp_path: Path) -> None:
     files[0].write_bytes(files[0].read_bytes()[:-7])
     assert "cannot be loaded" in maia("load", str(files[0]), "--yes", status=1)
     assert "concept:lost" in maia("get", "concept:lost")
+    # In a folder the last ones are kept, and the last that is whole is loaded.
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    refused = maia("save", str(tmp_path / "x.plgraph"), "--with-json", status=2)
+    assert "is for folders" in " ".join(refused.split())
+    first, last = (json.loads(maia("save", str(folder), "--with-json", "--json"))["file"] for _ in range(2))
+    assert {each.suffix for each in folder.iterdir()} == {".plgraph", ".jsonl"}
+    Path(last).write_bytes(b"")
+    assert json.loads(maia("load", str(folder), "--yes", "--json")) == {"file": first, "atoms": 16}
+    assert "value shown" in maia("get", "tag:jazz")
+
+
+@pytest.mark.usefixtures("stored")
+def test_a_site_that_departed_is_forgotten(
+    maia: Any, settings_factory: SettingsFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hear() -> None:
+        async with Atlas.open(settings_factory()) as atlas:
+            craze, now = node_handle("concept", "craze"), atlas.clock.now()
+            said = Claim(craze, "gone-for-good.7", True, 0, 0, None, now, 1, "concept", "craze")
+            concept = AtomType("concept", is_link=False, is_symmetric=False, what="anything")
+            federation = FederationDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+            async with federation.transaction() as dao:
+                await dao.claims().merge(Claims([said], [concept]), "gone-for-good.7")
+
+    asyncio.run(hear())
+    assert "no other site 'nobody' says" in maia("forget-site", "nobody", "--dry-run", status=1)
+    seen = {"site": "gone-for-good", "claims": 1, "alone": 1}
+    assert json.loads(maia("forget-site", "gone", "--dry-run", "--json")) == seen | {"forgotten": False}
+    assert "1 atom, 1 of which nobody else says" in " ".join(maia("forget-site", "gone", "--dry-run").split())
+    assert "add --yes" in " ".join(maia("forget-site", "gone", "--json", status=2).split())
+    monkeypatch.setattr("sys.stdin", StringIO("n\n"))
+    maia("forget-site", "gone", status=1)
+    assert "concept:craze" in maia("get", "concept:craze")
+    assert json.loads(maia("forget-site", "gone", "--yes", "--json")) == seen | {"forgotten": True}
+    assert "there is no atom concept:craze" in maia("get", "concept:craze", status=1)

@@ -91,7 +91,7 @@ async def test_a_graph_can_be_loaded_as_it_was_read(graph: GraphDAO, atlas: Atla
     loading = GraphLoadingDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
     await graph.add([Node("tag", "later")])
     for space in (0, 1):
-        await loading.load(space, columns_of(before, at))
+        await loading.load(space, columns_of(before))
         after = await read_arrays(atlas, space)
         for name in (
             "handles",
@@ -103,6 +103,7 @@ async def test_a_graph_can_be_loaded_as_it_was_read(graph: GraphDAO, atlas: Atla
             "sti",
             "lti",
             "vlti",
+            "attended_us",
             "seen_us",
         ):
             assert getattr(after, name).tolist() == getattr(before, name).tolist()

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import numpy as np
 import pytest
 
-from atlas.adapters.graph import OWN, Attention, Evidence, GraphDAO, Link, Node, Sources, node_handle
+from atlas.adapters.graph import (
+    OWN,
+    Attention,
+    Evidence,
+    GraphDAO,
+    Link,
+    Node,
+    Sources,
+    Value,
+    link_handle,
+    node_handle,
+)
+from atlas.adapters.graph_columns import GraphColumns, GraphColumnsDAO
+from atlas.adapters.graph_communities import GraphCommunitiesDAO
+from atlas.adapters.graph_embeddings import GraphEmbeddingsDAO
 from atlas.adapters.graph_loading import GraphLoadingDAO
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
@@ -17,13 +32,17 @@ from atlas.testing import NOON, SettingsFactory
 from maia.cycle.agent import run
 from maia.cycle.snapshot_chains import MOST_INCREMENTS
 from maia.graph.arrays import GraphArrays
+from maia.graph.files import GraphSnapshot
 from maia.graph.merging import part_of
-from maia.graphing import saving
-from maia.graphing.present import cache_of, present_arrays
-from maia.graphing.reading import columns_of, read_arrays
+from maia.graph.values import NO_VALUES, Elements, Kind, Values
+from maia.graphing import feeding, saving
+from maia.graphing.deriving import is_due
+from maia.graphing.present import cache_of, present_arrays, present_graph
+from maia.graphing.reading import columns_of, read_arrays, values_from
+from maia.graphing.restoring import GraphBusy, replace_graph
 from maia.graphing.saving import GraphCopyRefused
 from maia.learner.cycle import Learner
-from tests.graph_arrays import contents
+from tests.graph_arrays import contents, told
 from tests.sized_graphs import made_graph
 
 pytestmark = pytest.mark.integration
@@ -47,20 +66,21 @@ class Stage:
     """What stands for the database: the graph to read, and what was restored."""
 
     def __init__(self, graph: GraphArrays) -> None:
-        self.graph, self.restored = graph, list[GraphArrays]()
+        self.graph, self.values, self.restored = graph, NO_VALUES, list[GraphSnapshot]()
 
-    async def read(self) -> GraphArrays:
-        return self.graph
+    async def read(self) -> tuple[GraphArrays, Values]:
+        return self.graph, self.values
 
-    async def store(self, graph: GraphArrays) -> None:
-        self.restored.append(graph)
+    async def store(self, snapshot: GraphSnapshot) -> None:
+        self.restored.append(snapshot)
 
 
 async def test_a_chain_brings_back_each_of_its_states(atlas: Atlas, clock: FixedClock) -> None:
     stage, states, taken = Stage(FIRST), [], []
     for nth in range(3):
         stage.graph = later(stage.graph, nth)
-        states.append(stage.graph)
+        stage.values = Values.of([(FIRST.handle(7), {"rank": Elements(Kind.FLOATS, [nth])})])
+        states.append((stage.graph, stage.values))
         taken.append(await saving.take(atlas, stage.read))
         clock.advance(timedelta(hours=1))
     names = [each.snapshot.name for each in taken]
@@ -70,7 +90,8 @@ async def test_a_chain_brings_back_each_of_its_states(atlas: Atlas, clock: Fixed
     assert all(each.atoms <= 3 and each.bytes < taken[0].bytes / 10 for each in taken[1:])
     for nth, name in enumerate((names[0], taken[1].snapshot.id, None)):
         restored = await saving.restore(atlas, stage.store, name)
-        assert contents(stage.restored.pop()) == contents(states[nth])
+        found, (graph, values) = stage.restored.pop(), states[nth]
+        assert (contents(found.graph), told(found.values)) == (contents(graph), told(values))
         assert [each.name for each in restored.chain] == names[: nth + 1]
     with pytest.raises(GraphCopyRefused, match="no snapshot of the graph has the name"):
         await saving.restore(atlas, stage.store, "f" * 15)
@@ -124,9 +145,9 @@ async def test_one_is_due_by_the_interval_once_there_is_something(atlas: Atlas, 
     await GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).add([Node("tag", "music")])
     assert await saving.is_due(atlas)
     await saving.take(atlas, Stage(FIRST).read)
-    for hours, is_due in ((23, False), (1, True)):
+    for hours, due in ((23, False), (1, True)):
         clock.advance(timedelta(hours=hours))
-        assert await saving.is_due(atlas) == is_due
+        assert await saving.is_due(atlas) == due
 
 
 async def test_the_copy_of_the_arrays_follows_the_database(atlas: Atlas, clock: FixedClock) -> None:
@@ -153,7 +174,7 @@ async def test_the_copy_of_the_arrays_follows_the_database(atlas: Atlas, clock: 
     # A space that is filled anew has no tombstones of what was in it.
     loading = GraphLoadingDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
     is_tag = np.isin(np.arange(len(cached.graph)), cached.graph.of_type("tag"))
-    await loading.load(OWN, columns_of(part_of(cached.graph, is_tag), NOON))
+    await loading.load(OWN, columns_of(part_of(cached.graph, is_tag)))
     assert len(await check()) == 3
     # A copy of another database is worth nothing.
     await cache_of(atlas.settings).store(FIRST, "other 7", clock.now())
@@ -164,21 +185,53 @@ async def test_the_copy_of_the_arrays_follows_the_database(atlas: Atlas, clock: 
     assert len(await check()) == 3
 
 
-async def test_a_learner_takes_one_that_brings_the_graph_back(atlas: Atlas) -> None:
+async def test_a_learner_takes_one_that_brings_the_graph_back(atlas: Atlas, clock: FixedClock) -> None:
     dao = GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-    tags = [Node("tag", "music"), Node("tag", "café 🎵")]
-    await dao.add(
-        [Link("related_to", (Link("co_occurs", tuple(tags), Evidence(3, 1), 1.5), tags[0], tags[1]))]
+    standing = GraphCommunitiesDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    vectors = GraphEmbeddingsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    music, cafe = node_handle("tag", "music"), node_handle("tag", "café 🎵")
+    both = Link("co_occurs", (Node("tag", "music"), Node("tag", "café 🎵")), Evidence(3, 1), 1.5)
+    await dao.add([Link("related_to", (both, *both.outgoing))])
+    await dao.set_values(
+        [
+            Value(music, "shown", texts=["Music", "", "MUSIC"]),
+            Value(music, "mood", floats=[0.25, -3]),
+            Value(cafe, "near", handles=[music, cafe]),
+            Value(cafe, "mood", floats=[]),
+            Value(link_handle("co_occurs", sorted([music, cafe])), "shown", floats=[7]),
+        ]
     )
+    await dao.attend({music: Attention(2.5, 1, 1)}, NOON - timedelta(hours=5))
+    everything = [music, cafe, link_handle("co_occurs", sorted([music, cafe]))]
+    before = await read_arrays(atlas), await dao.values(everything), await dao.get(everything)
     assert (await run(Learner, atlas))["snapshots"] == 1
     assert await atlas.events.since(0, kinds=["learner.graph_snapshot"])
-    before = await read_arrays(atlas)
-    await dao.remove([node_handle("tag", "music")])
-    loading = GraphLoadingDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-
-    async def store(graph: GraphArrays) -> None:
-        await loading.load(OWN, columns_of(graph, NOON))
-
-    restored = await saving.restore(atlas, store)
+    # What is there by then goes, and what was derived of it is not answered any more.
+    await dao.remove([music])
+    await dao.add([Node("concept", "later")])
+    await dao.set_values([Value(cafe, "mood", floats=[9]), Value(cafe, "later", texts=["x"])])
+    await vectors.enter(await vectors.begin(1, {"dimensions": 2}, 1.0))
+    await standing.group({1: [cafe]}, 0.5)
+    clock.advance(timedelta(days=2))
+    restored = await saving.restore(atlas, partial(replace_graph, atlas))
     assert (restored.atoms, len(restored.chain)) == (4, 1)
-    assert contents(await present_arrays(atlas)) == contents(before)
+    after = await present_graph(atlas)
+    assert contents(after[0]) == contents(before[0])
+    assert told(after[1]) == told(values_from(await columns_with_values(atlas), before[0]))
+    assert (await dao.values(everything), await dao.get(everything)) == before[1:]
+    assert (await vectors.present(), await standing.grouped(), await standing.communities()) == (
+        None,
+        None,
+        {},
+    )
+    assert await is_due(atlas)
+    # A feeder that is at work would go on with what it had read before.
+    async with atlas.db.only_one(feeding.LOCK):
+        with pytest.raises(GraphBusy, match="the graph feeder is at work"):
+            await replace_graph(atlas, GraphSnapshot(FIRST, NOON, NOON), wait_s=0)
+    assert contents(await present_arrays(atlas)) == contents(before[0])
+
+
+async def columns_with_values(atlas: Atlas) -> GraphColumns:
+    dao = GraphColumnsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    return await dao.read(OWN, with_values=True)

@@ -32,8 +32,9 @@ from atlas.adapters.graph_columns import GraphColumnsDAO
 from atlas.adapters.graph_loading import GraphLoadingDAO
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
-from atlas.testing import SettingsFactory, ThrowAwayServer
+from atlas.testing import NOON, SettingsFactory, ThrowAwayServer
 from maia.federation.atoms import AtomRecords
+from maia.federation.departing import SiteNotForgotten, claiming_site, forget_site
 from maia.federation.messages import decode
 from maia.federation.publishing import SiteDesk
 from maia.federation.refusals import Refused
@@ -110,6 +111,45 @@ async def test_what_each_says_all_know(sites: Sequence[GraphSite], clock: FixedC
         await three.call(two)
     await agree(one, two, three)
     assert handle(MUSIC) not in await three.atoms()
+
+
+async def test_a_departed_site_is_forgotten_at_all_sites(
+    sites: Sequence[GraphSite], clock: FixedClock
+) -> None:
+    one, two, three = sites
+    about = Link("related_to", (Node("concept", "mine"), MUSIC), Evidence(2), 0.5)
+    await one.graph.add([about, LIVE, Node("tag", "music", Evidence(5))])
+    await two.graph.add([Node("tag", "music", Evidence(1, 3)), LIVE])
+    # A link of another site to what only the departed one says waits from then on.
+    await one.call(two)
+    await three.call(two)
+    await three.graph.add([Link("related_to", (node_handle("concept", "mine"), handle(LIVE)))])
+    await three.call(two)
+    [found, _] = await two.claims.sites()
+    assert (found.site, found.claims, found.alone) == ("site-0", 4, 1)
+    with pytest.raises(SiteNotForgotten, match=r"was seen at .* leave there, or give --force"):
+        await claiming_site(two.atlas, "site-0")
+    with pytest.raises(SiteNotForgotten, match="several sites begin with 'site': site-0, site-2"):
+        await claiming_site(two.atlas, "site")
+    with pytest.raises(SiteNotForgotten, match=r"no other site 'site-1' says .* these do: site-0, site-2"):
+        await claiming_site(two.atlas, "site-1")
+    clock.advance(timedelta(days=2))
+    await three.call(two)
+    assert await forget_site(two.atlas, await claiming_site(two.atlas, "site-0")) == 4
+    [event] = await two.atlas.events.since(0, kinds=["graph.site_forgotten"])
+    assert event.payload == {"site": "site-0", "claims": 4}
+    await three.call(two, compare=True)
+    await agree(two, three)
+    left = {row[1] or row[0]: row[3:] for row in (await two.atoms()).values()}
+    # What three said of it, it says still.
+    assert left == {"music": (1, 4), "live": (0, 0), "mine": (0, 0), "related_to": (0, 0)}
+    assert [each.site for each in await three.claims.sites()] == ["site-1"]
+    assert await three.site.dao.count_sites(NOON) == 2
+    # If it is alive after all, it hears so when it compares, and says what holds.
+    for caller in (one, one, three):
+        await caller.call(two, compare=True)
+    await agree(one, two, three)
+    assert (await three.atoms())[handle(MUSIC)][3:] != (1, 4)
 
 
 async def carry(source: GraphSite, target: GraphSite, *handles: UUID) -> list[UUID]:

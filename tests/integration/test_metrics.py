@@ -351,13 +351,13 @@ class TestOtherNames:
 
     async def test_the_knowledge_graph_is_counted_by_type(self, atlas: Atlas) -> None:
         exporter = Exporter(atlas)
-        assert value(await told_by(exporter), "pleiades_graph_age_seconds") is None
+        assert value(await told_by(exporter), "pleiades_graph_unchanged_seconds") is None
         await store_graph(atlas)
         told = await told_by(Exporter(atlas))
         assert value(told, "pleiades_graph_atoms", type="video") == VIDEOS
         assert value(told, "pleiades_graph_atoms", type="pattern") == 0
         assert value(told, "pleiades_graph_links", type="uploaded_by") == VIDEOS
-        assert value(told, "pleiades_graph_age_seconds") == 0
+        assert value(told, "pleiades_graph_unchanged_seconds") == 0
 
     @pytest.mark.parametrize("details", [None, {}, {"score": "high"}, {"score": None}])
     async def test_an_odd_judgement_is_left_out(self, atlas: Atlas, details: Any) -> None:

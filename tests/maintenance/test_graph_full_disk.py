@@ -16,7 +16,7 @@ import pytest
 
 from maia.graph.files import GraphSnapshot
 from maia.graphing.cache import ColumnCache
-from maia.graphing.disk import GraphNotSaved, load_last, save, saved_in
+from maia.graphing.disk import GraphNotSaved, load_whole, save, saved_in
 from tests.graph_arrays import contents
 from tests.sized_graphs import made_graph
 
@@ -48,7 +48,7 @@ async def test_saving_until_the_disk_is_full(small_disk: Path) -> None:
     assert saved > 1
     paths = saved_in(small_disk)
     assert sorted(small_disk.iterdir()) == paths
-    path, found = await load_last(small_disk)
+    path, found = await load_whole(small_disk)
     assert path == paths[-1]
     assert contents(found.graph) == contents(snapshot.graph)
 

@@ -149,6 +149,7 @@ def arrays_with(types: list[str], outgoing: list[list[int]]) -> GraphArrays:
         sti=np.zeros(n, np.float32),
         lti=np.zeros(n, np.float32),
         vlti=np.zeros(n, np.uint8),
+        attended_us=np.zeros(n, np.int64),
     )
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from maia.graph.files import GraphSnapshot
 from maia.graphing.cache import ColumnCache
-from maia.graphing.disk import GraphNotLoaded, GraphNotSaved, load, load_last, save, saved_in, write_file
+from maia.graphing.disk import GraphNotLoaded, GraphNotSaved, load, load_whole, save, saved_in, write_file
 from tests.graph_arrays import contents, graph_of
 from tests.sized_graphs import made_graph
 
@@ -32,7 +32,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from maia.graph.files import GraphSnapshot
-from maia.graphing.disk import load_last, save, saved_in
+from maia.graphing.disk import load_whole, save, saved_in
 from tests.graph_arrays import contents
 from tests.sized_graphs import made_graph
 
@@ -60,7 +60,7 @@ for _ in range(kills):
     time.sleep(choose.uniform(0, 1.5) * usual_s)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    path, found = asyncio.run(load_last(folder))
+    path, found = asyncio.run(load_whole(folder))
     assert contents(found.graph) == expected
     assert path == saved_in(folder)[-1], "one is damaged"
     assert found.saved_at > last, "what was told is not there"
@@ -86,8 +86,10 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 async def test_snapshots_are_saved_loaded_and_rotated(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "graphs"
+    with pytest.raises(GraphNotLoaded, match="cannot be read: No such file"):
+        await load_whole(folder)
     with pytest.raises(GraphNotLoaded, match="there is no snapshot of the graph in"):
-        await load_last(folder)
+        await load_whole(tmp_path)
     for hours in range(4):
         at = NOW + timedelta(hours=hours)
         saved = await save(folder, replace(FULL, saved_at=at), kept=2, as_json=hours != 2)
@@ -102,7 +104,7 @@ async def test_snapshots_are_saved_loaded_and_rotated(tmp_path: Path) -> None:
     os.utime(abandoned, (0, 0))
     await save(folder, replace(FULL, saved_at=NOW + timedelta(hours=9)), kept=1)
     assert names(folder) == [recent.name, "graph-20261129T210000.000000Z.plgraph", "notes.txt"]
-    path, found = await load_last(folder)
+    path, found = await load_whole(folder)
     assert path == saved_in(folder)[-1]
     assert contents(found.graph) == contents(GRAPH)
     as_json = tmp_path / "export.jsonl"
@@ -117,11 +119,11 @@ async def test_a_damaged_snapshot_is_named_and_the_one_before_is_loaded(
     second = (await save(tmp_path, replace(FULL, saved_at=NOW + timedelta(hours=1)), kept=9)).path
     body = second.read_bytes()
     second.write_bytes(body[:-40])
-    assert (await load_last(tmp_path))[0] == first
-    assert f"{second} cannot be loaded: the snapshot is cut off in its block lti/0" in caplog.text
+    assert (await load_whole(tmp_path))[0] == first
+    assert f"{second} cannot be loaded: the snapshot is cut off in its block attended_us/0" in caplog.text
     first.write_bytes(b"")
-    with pytest.raises(GraphNotLoaded, match=r"lti/0; .*this is no snapshot of a graph"):
-        await load_last(tmp_path)
+    with pytest.raises(GraphNotLoaded, match=r"attended_us/0; .*this is no snapshot of a graph"):
+        await load_whole(tmp_path)
     with pytest.raises(GraphNotLoaded, match=r"cannot be read: No such file"):
         await load(tmp_path / "gone.plgraph")
 

@@ -10,6 +10,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any
+from uuid import UUID
+from zlib import decompress
 
 import msgpack
 import numpy as np
@@ -17,12 +19,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maia.graph import files, json_lines
+from maia.graph import files, json_lines, values
 from maia.graph.arrays import pairs_of
 from maia.graph.files import GraphSnapshot, apply, difference, read, restored
+from maia.graph.values import NO_VALUES, Elements, Kind, Values
 from maia.learning import column_file
 from maia.learning.column_file import SnapshotError, id_of
-from tests.graph_arrays import Known, Numbers, atoms, contents, graph_of
+from tests.graph_arrays import Known, Numbers, any_values, atoms, contents, graph_of, told
 
 NOW = datetime(2026, 11, 29, 12, 0, 0, 123456, tzinfo=UTC)
 MUSIC, CAFE = Known("tag", "music"), Known("tag", "café 🎵")
@@ -30,13 +33,24 @@ VIDEO = Known("video", "dQw4w9WgXcQ")
 TAGGED = Known("tagged", "", (VIDEO.handle, MUSIC.handle))
 RELATED = Known("related_to", "", (TAGGED.handle, CAFE.handle, VIDEO.handle))
 ATOMS: Mapping[Known, Numbers] = {
-    MUSIC: Numbers(12, 13, 7, 1, 1, np.nan, 1_764_000_000_123_456, 2.5, 0.125, 1),
+    MUSIC: Numbers(12, 13, 7, 1, 1, np.nan, 1_764_000_000_123_456, 2.5, 0.125, 1, 1_764_003_600_000_001),
     CAFE: Numbers(0, 0, 0, 0, 4),
     VIDEO: Numbers(1e300, 2e300, 2**62, 3, 9, np.nan, -1),
-    TAGGED: Numbers(weight=0.1, sti=-3.25),
+    TAGGED: Numbers(weight=0.1, sti=-3.25, attended_us=-7),
     RELATED: Numbers(0.5, 1.5, weight=-1),
 }
-FULL = GraphSnapshot(graph_of(ATOMS), NOW, NOW + timedelta(seconds=1))
+VALUES = Values.of(
+    {
+        CAFE.handle: {"shown": Elements(Kind.TEXTS, ["Café 🎵", ""])},
+        MUSIC.handle: {
+            "mood": Elements(Kind.FLOATS, [0.5, -1e300, 3]),
+            "near": Elements(Kind.HANDLES, [CAFE.handle, VIDEO.handle]),
+            "none": Elements(Kind.TEXTS, []),
+        },
+        TAGGED.handle: {"mood": Elements(Kind.FLOATS, []), "shown": Elements(Kind.FLOATS, [7])},
+    }.items()
+)
+FULL = GraphSnapshot(graph_of(ATOMS), NOW, NOW + timedelta(seconds=1), values=VALUES)
 
 
 def written(snapshot: GraphSnapshot) -> bytes:
@@ -53,25 +67,33 @@ def as_json(snapshot: GraphSnapshot) -> list[bytes]:
 
 def content(snapshot: GraphSnapshot) -> tuple[object, ...]:
     named = (snapshot.created_at, snapshot.saved_at, snapshot.base, snapshot.removed.tolist())
-    return *named, contents(snapshot.graph)
+    return *named, contents(snapshot.graph), told(snapshot.values)
 
 
 WRITTEN = written(FULL)
 LINES = as_json(FULL)
 
 instants = st.datetimes(datetime(1900, 1, 1), datetime(9000, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
-snapshots = st.builds(
-    GraphSnapshot,
-    atoms().map(graph_of),
-    instants,
-    instants,
-    st.one_of(st.none(), st.text("0123456789abcdef", min_size=64, max_size=64)),
-    st.lists(st.uuids(), max_size=2).map(pairs_of),
-)
+
+
+@st.composite
+def snapshots(draw: st.DrawFn) -> GraphSnapshot:
+    known = draw(atoms())
+    base = draw(st.one_of(st.none(), st.text("0123456789abcdef", min_size=64, max_size=64)))
+    # Those of increments are also of atoms that it doesn't have, or of none any more.
+    handles = [each.handle for each in known] + (draw(st.lists(st.uuids(), max_size=2)) if base else [])
+    return GraphSnapshot(
+        graph_of(known),
+        draw(instants),
+        draw(instants),
+        base,
+        draw(st.lists(st.uuids(), max_size=2).map(pairs_of)),
+        draw(any_values(handles, least=0 if base else 1)),
+    )
 
 
 @settings(max_examples=20)
-@given(snapshots)
+@given(snapshots())
 def test_what_was_written_is_read(snapshot: GraphSnapshot) -> None:
     body = written(snapshot)
     id_, found = read(in_file(body))
@@ -81,6 +103,23 @@ def test_what_was_written_is_read(snapshot: GraphSnapshot) -> None:
     found = json_lines.read(lines)
     assert content(found) == content(snapshot)
     assert as_json(found) == lines
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_a_difference_of_values_makes_one_the_other(data: st.DataObject) -> None:
+    known = [UUID(int=nth << 60) for nth in range(5)]
+    base = data.draw(any_values(data.draw(st.lists(st.sampled_from(known), unique=True))))
+    left = data.draw(st.lists(st.sampled_from(known), unique=True).map(sorted))
+    # Some of the atoms have the same values as before.
+    drawn, before = data.draw(any_values(left)), dict(base.by_atom())
+    same = data.draw(st.sets(st.sampled_from(known))) & {*left} & before.keys()
+    now = Values.of({**dict(drawn.by_atom()), **{each: before[each] for each in same}}.items())
+    changed = values.difference(base, now, pairs_of(left))
+    assert told(values.update(base, changed, pairs_of(left))) == told(now)
+    values.check_values(changed)
+    assert same.isdisjoint(handle for handle, _ in changed.by_atom())
+    assert not len(values.difference(now, now, pairs_of(left)).handles)
 
 
 def test_long_columns_are_many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,13 +140,15 @@ def test_equal_content_makes_equal_bytes() -> None:
 
 def test_json_is_for_people() -> None:
     assert LINES[0] == (
-        b'{"format":"pleiades graph","version":1,"atoms":5,"removed":0,"created_at":'
+        b'{"format":"pleiades graph","version":2,"atoms":5,"valued":0,"removed":0,"created_at":'
         b'"2026-11-29T12:00:00.123456+00:00","saved_at":"2026-11-29T12:00:01.123456+00:00","base":null}\n'
     )
     [music] = [line.decode() for line in LINES if b'"music"' in line]
     assert music == (
         f'{{"handle":"{MUSIC.handle}","type":"tag","name":"music","positive":12.0,"count":13.0,"pos":7,'
-        '"neg":1,"sources":1,"seen_at":"2025-11-24T16:00:00.123456Z","sti":2.5,"lti":0.125,"vlti":1}\n'
+        '"neg":1,"sources":1,"seen_at":"2025-11-24T16:00:00.123456Z","sti":2.5,"lti":0.125,"vlti":1,'
+        '"attended_at":"2025-11-24T17:00:00.000001Z","values":{"mood":{"floats":[0.5,-1e+300,3.0]},"near":'
+        f'{{"handles":["{CAFE.handle}","{VIDEO.handle}"]}},"none":{{"texts":[]}}}}}}\n'
     )
     # Whoever edits the lines deletes the last one.
     edited = [line.replace(b'"sti":2.5', b'"sti":9.5') for line in LINES]
@@ -126,6 +167,9 @@ def test_json_is_for_people() -> None:
         (b'"pos":7,', b""), (b'"type":"tag"', b'"type":null'), (b'"handle":"', b'"handle":"0'),
         (b'"music"', b'"musik"'), (b"00:00\",\"base\":null", b"00:00\",\"base\":[]"),
         (b'01.123456+00:00"', b'01.123456"'), (b'"tag"', b"5"),
+        (b"0.5,", b'"0.5",'), (b'"mood":{', b'"":{'), (b'{"texts":[]}', b'{"texts":[],"floats":[]}'),
+        (b'{"texts":[]}', b'{"text":[]}'), (b'{"texts":[]}', b'{"texts":"a"}'), (b'{"texts":[]}', b"[]"),
+        (b'{"texts":[]}', b'{"texts":["\\u0000"]}'), (b'{"texts":[]}', b'{"handles":["x"]}'),
     ],
 )  # fmt: skip
 def test_json_that_makes_no_sense_is_refused(old: bytes, new: bytes) -> None:
@@ -173,7 +217,7 @@ def directory(body: bytes) -> tuple[dict[str, Any], int]:
 
 def test_errors_name_the_damaged_block() -> None:
     header, at = directory(WRITTEN)
-    assert len(header["blocks"]) == 17
+    assert len(header["blocks"]) == 29
     for name, length, _, _ in header["blocks"]:
         damaged = bytearray(WRITTEN)
         damaged[at + length // 2] ^= 0x10
@@ -195,13 +239,15 @@ def sealed(version: int, header: Mapping[str, Any], blocks: bytes) -> io.BytesIO
 def test_other_versions_are_told_by_name() -> None:
     header, at = directory(WRITTEN)
     blocks = WRITTEN[at:-32]
-    assert sealed(1, header, blocks).getvalue() == WRITTEN
-    with pytest.raises(SnapshotError, match="has format version 2; this version reads up to 1: upgrade"):
-        read(sealed(2, header, blocks))
+    assert sealed(2, header, blocks).getvalue() == WRITTEN
+    with pytest.raises(SnapshotError, match="has format version 3; this version reads up to 2: upgrade"):
+        read(sealed(3, header, blocks))
+    with pytest.raises(SnapshotError, match="its columns are not those of version 1"):
+        read(sealed(1, header, blocks))
     with pytest.raises(SnapshotError, match="impossible format version 0"):
         read(sealed(0, header, blocks))
-    with pytest.raises(SnapshotError, match="lines have format version 2; this version reads up to 1: up"):
-        json_lines.read([LINES[0].replace(b'"version":1', b'"version":2'), *LINES[1:]])
+    with pytest.raises(SnapshotError, match="lines have format version 3; this version reads up to 2: up"):
+        json_lines.read([LINES[0].replace(b'"version":2', b'"version":3'), *LINES[1:]])
     with pytest.raises(SnapshotError, match="no snapshot of a graph"):
         read(in_file(b"\x89PLPAT\r\n" + WRITTEN[8:]))
 
@@ -209,8 +255,8 @@ def test_other_versions_are_told_by_name() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"nodes": 4}, {"types": ["tag"]}, {"types": None}, {"created_at_us": "today"}, {"base": "me"},
-        {"base": [0] * 64}, {"types": [1, 2, 3, 4]},
+        {"nodes": 4}, {"values": 5}, {"types": ["tag"]}, {"types": None}, {"created_at_us": "today"},
+        {"base": "me"}, {"base": [0] * 64}, {"types": [1, 2, 3, 4]},
         {"columns": []}, {"columns": [["vlti", "O", 5]]}, {"columns": [["vlti", "u1", 10**18]]},
         {"columns": [["vlti", "u1", -1]]}, {"blocks": [["vlti/0", -1, 2, b""]]},
     ],
@@ -218,19 +264,23 @@ def test_other_versions_are_told_by_name() -> None:
 def test_a_whole_file_that_makes_no_sense_is_refused(change: dict[str, Any]) -> None:
     header, at = directory(WRITTEN)
     with pytest.raises(SnapshotError, match="makes no sense"):
-        read(sealed(1, {**header, **change}, WRITTEN[at:-32]))
+        read(sealed(2, {**header, **change}, WRITTEN[at:-32]))
 
 
 def test_columns_of_another_kind_are_refused() -> None:
     header, at = directory(WRITTEN)
     columns = [["sti", "f4", 5] if name == "weight" else [name, *rest] for name, *rest in header["columns"]]
     with pytest.raises(SnapshotError, match="makes no sense"):
-        read(sealed(1, {**header, "columns": columns}, WRITTEN[at:-32]))
+        read(sealed(2, {**header, "columns": columns}, WRITTEN[at:-32]))
     swapped = [header["blocks"][1], header["blocks"][0], *header["blocks"][2:]]
     with pytest.raises(SnapshotError):
-        read(sealed(1, {**header, "blocks": swapped}, WRITTEN[at:-32]))
-    with pytest.raises(ValueError, match="columns are not those of version 1"):
+        read(sealed(2, {**header, "blocks": swapped}, WRITTEN[at:-32]))
+    with pytest.raises(ValueError, match="columns are not those of version 2"):
         written(replace(FULL, graph=replace(FULL.graph, sti=FULL.graph.sti.astype(np.float64))))
+    endless = Values.of([(MUSIC.handle, {"mood": Elements(Kind.FLOATS, [np.inf])})])
+    assert told(read(in_file(written(replace(FULL, values=endless))))[1].values) == told(endless)
+    with pytest.raises(ValueError, match="a value holds what JSON cannot"):
+        as_json(replace(FULL, values=endless))
     with pytest.raises(ValueError, match="the column sti holds what JSON cannot"):
         as_json(replace(FULL, graph=graph_of({MUSIC: Numbers(sti=np.inf)})))
 
@@ -239,12 +289,45 @@ def test_a_file_that_would_fill_the_memory_is_refused_before_it_does() -> None:
     header, at = directory(WRITTEN)
     huge = [[name, length, 2**33, digest] for name, length, _, digest in header["blocks"]]
     with pytest.raises(SnapshotError, match="more than 16 GiB of memory"):
-        read(sealed(1, {**header, "blocks": huge}, WRITTEN[at:-32]))
+        read(sealed(2, {**header, "blocks": huge}, WRITTEN[at:-32]))
 
 
 def test_the_first_version_is_read_for_ever() -> None:
     """The bytes are those that version 1 wrote for this content; never write them anew."""
-    assert content(read(in_file(b85decode(FIRST_VERSION)))[1]) == content(FULL)
+    at = (NOW - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    graph = graph_of({atom: replace(each, attended_us=at if each.sti else 0) for atom, each in ATOMS.items()})
+    former = replace(FULL, graph=graph, values=NO_VALUES)
+    id_, found = read(in_file(b85decode(FIRST_VERSION)))
+    assert content(found) == content(former)
+    lines = decompress(b85decode(FIRST_LINES)).splitlines(keepends=True)
+    assert content(json_lines.read(lines)) == content(former)
+    # What is saved next is an increment on it.
+    increment = written(difference(found, id_, FULL))
+    assert content(restored([in_file(b85decode(FIRST_VERSION)), in_file(increment)])[1]) == content(FULL)
+
+
+@pytest.mark.parametrize(
+    ("change", "told_of"),
+    [
+        ({"handles": pairs_of([UUID(int=1)]), "starts": [0, 1]}, "an atom that is not there has values"),
+        ({"starts": [0, 6, 6, 6]}, "not in the order of their keys|an atom without values"),
+        ({"starts": [0, 1, 4, 5]}, "the numbers of values"),
+        ({"keys": ("mood", "none", "near", "shown")}, "not in alphabetical order"),
+        ({"keys": ("mood", "near", "none", "s" * 101)}, "no text of 1 to 100 characters"),
+        ({"key_of": [0, 1, 2, 9, 0, 3]}, "a key that is not there"),
+        ({"kind_of": [3] * 6}, "of a kind that is not there"),
+        ({"kind_of": [1, 0, 2, 1, 0, 0]}, "a text of a value is cut off|handles of a value are cut off"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(change: dict[str, Any], told_of: str) -> None:
+    forms = {"starts": np.int64, "key_of": np.int32, "kind_of": np.uint8}
+    columns = {name: np.array(each, forms[name]) if name in forms else each for name, each in change.items()}
+    base = VALUES
+    if "handles" in change:
+        base = Values.of([(CAFE.handle, {"a": Elements(Kind.FLOATS, [1])})])
+    odd = replace(FULL, values=replace(base, **columns))
+    with pytest.raises(ValueError, match=told_of):
+        files.check_all(odd)
 
 
 # Increments
@@ -252,9 +335,16 @@ def test_the_first_version_is_read_for_ever() -> None:
 
 def test_a_chain_of_increments_is_restored_in_its_order() -> None:
     second = GraphSnapshot(graph_of({**ATOMS, Known("tag", "new"): Numbers()}), NOW, NOW)
-    third = GraphSnapshot(graph_of({MUSIC: Numbers(7), VIDEO: ATOMS[VIDEO]}), NOW, NOW)
+    of_music = {"mood": Elements(Kind.FLOATS, [0.25])}
+    third = GraphSnapshot(
+        graph_of({MUSIC: Numbers(7), VIDEO: ATOMS[VIDEO]}),
+        NOW,
+        NOW,
+        values=Values.of([(MUSIC.handle, of_music)]),
+    )
     increment = difference(FULL, id_of(WRITTEN), second)
-    assert len(increment.graph) == 1
+    # The values of three atoms are gone.
+    assert (len(increment.graph), len(increment.values.handles), len(increment.values)) == (1, 3, 0)
     second_file = written(increment)
     third_file = written(difference(second, id_of(second_file), third))
     chain = [WRITTEN, second_file, third_file]
@@ -271,6 +361,9 @@ def test_a_chain_of_increments_is_restored_in_its_order() -> None:
         restored(map(in_file, [WRITTEN, second_file[:-1] + b"?"]))
     stray = replace(increment, removed=pairs_of([VIDEO.handle]))
     with pytest.raises(SnapshotError, match="makes no sense"):
+        apply(FULL, id_of(WRITTEN), stray)
+    stray = replace(increment, values=Values.of([(UUID(int=1), of_music)]))
+    with pytest.raises(SnapshotError, match=r"makes no sense.*an atom that is not there has values"):
         apply(FULL, id_of(WRITTEN), stray)
 
 
@@ -293,4 +386,14 @@ FIRST_VERSION = (
     "{U9h!000;P0{{U49xwzbwJ-f31t|ak0SN>F0VuUE{U8*f00000007MZ0002Yz`($O%zuA>zdb0mFa01WK>+|j{{R30BL4sY0A&9F002S"
     "%00014{{R30ME?K)00#d6000300000ewJ-f36rlhB0000000000001BW002-x0002MD77#BAQWu?05|{uJ^%m!00968zyc_>Fa00|DF6"
     "Tg00000Qm0MwXKLD+dNFo-p;-=jEY{H5Mk!bBE+=BajT_G&"
+)
+FIRST_LINES = (
+    "c-pO$U1}RK5XawpilEm-Ml<@@)!rgtXlW@$pU%>?*Lc?sCFBadLZ5qpo}d@%5jxrg+glpyK!spuq>*-h|B>{-a=%-<ku_}FrPjqXT&;F)"
+    "d&h3rA?=2?->?R5m>c``z#4tSc4^%oQe=&|VPTitnBu2tJqk1&fTLXkHbPKe07|9J_2kfwgFCz&4Sz;^Hzd|<_Feb*=7HV0P3*{LK1UHT"
+    "I*wp652ytXmCiiXAicG9U1gxv<CkrT9^HzZjawIIy&u{@?zSJ=u|3cb;G%H!`wb-pvN$x!nu^w>)r3Cu`&~%GlbzD$n7^L#S4%K6+V=%?"
+    "Y*~W~lB+9LnIiizIWVJ1+6E6k@c>G3k)7Z&B;pE6I;f3E*`H_*ZA|@%C*Izxd;50vF5J$k(zO&PE_`+;GGzb^?F+TSO4gMX>X}uZvD$N1"
+    "u*PygE@6qX(U$tcPVLAligMl2dLk8bQY(_AAM@ay=Bbp-pmaQ2Yh>{B@!^HK1($z*zxws<>yH_xIIEpFmQFn5h%+2D$EgGtKz%vYt&~no"
+    "?KL=AW@EBdT<RRTw?qOEfmeV;qP4}SPdK~OO*dsM)$8};s&6-x;|G>w@-a|0+GxjPrI6Pe1IHLJSRYl$MU@N1yXZ81oNK60=fBvKhVT~+"
+    "Y3x3=t2+whP*nNvie4tg>42>08Jeqk;cdF;37N?R=g-9PsQp7Gy7o^h2vAngwF7*mYFsW*zo47%+~<V8JOion+AHtsjG(*{HlwanCfQ=d"
+    "Otcm?WULW|%-Kq#m8_C+S}CQaV~=ls11>JC4g"
 )

@@ -31,6 +31,7 @@ class TestBackoff:
         assert first_s <= bound_s <= first_s + more_s
         # 2**3000 is more than any quotient of two of these numbers.
         assert bound_s == min(Fraction(first_s) * 2 ** min(failures, 3000), Fraction(first_s + more_s))
+        assert backoff.following_s(bound_s) == backoff.bound_s(failures + 1)
         match jitter:
             case "none":
                 assert pause_s == bound_s

@@ -14,12 +14,12 @@ from atlas.adapters.watches import Watch, WatchKind
 from maia import acts
 from maia.api.caching import FRESH_S
 from maia.api.context import READ, WRITE, service_of
-from maia.api.pages.parameters import Span, span_of
+from maia.api.pages.parameters import PageRoute, Span, span_of
 from maia.api.pages.rendering import Table, page
 from maia.api.problems import Problem
 from maia.views.channel import ChannelView, channel
 
-router = APIRouter(dependencies=[READ])
+router = APIRouter(route_class=PageRoute, dependencies=[READ])
 
 
 @router.get("/channels/{channel_id}")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 
 from maia.api.context import READ, service_of
 from maia.api.graph import LONGEST_ATOM, one, stats
-from maia.api.pages.parameters import Blank, Text
+from maia.api.pages.parameters import PageRoute, Text, TypeName
 from maia.api.pages.rendering import Table, page
 from maia.api.problems import Problem
 from maia.graph.layout import Frame
@@ -29,7 +29,7 @@ from maia.views.surroundings import SurroundingAtom, Surroundings, surroundings
 if TYPE_CHECKING:
     from maia.api.context import Service
 
-router = APIRouter(dependencies=[READ])
+router = APIRouter(route_class=PageRoute, dependencies=[READ])
 
 _WIDE: Final = Frame(960, 600)
 _NARROW: Final = Frame(360, 460, gap=4)
@@ -53,7 +53,7 @@ _NODE_TYPES: Final = ("topic", "tag", "video", "channel", "category", "pattern",
 async def overview(
     request: Request,
     q: Text = None,
-    type: Annotated[str | None, Blank, Query(pattern=r"^[a-z][a-z0-9_]{0,49}$")] = None,  # noqa: A002 - the name in the URL
+    type: TypeName = None,  # noqa: A002 - the name in the URL
 ) -> Response:
     """How much there is in the graph, what deserves attention, and atoms by the beginning of their name."""
     service = service_of(request)
@@ -152,7 +152,7 @@ def own_page(atom: AtomRef) -> str | None:
 
 async def _community(service: Service, handle: UUID) -> CommunityView | None:
     """That of an atom, if it has one and communities are known already; they take too long to wait for."""
-    found = service.communities.known()
+    found = await service.communities.known()
     if found is None:
         return None
     own = await views.show_communities(service.atlas, found, of=handle, members=_MOST_MEMBERS)
@@ -160,7 +160,7 @@ async def _community(service: Service, handle: UUID) -> CommunityView | None:
 
 
 async def _communities(service: Service) -> Sequence[CommunityView] | None:
-    found = service.communities.known()
+    found = await service.communities.known()
     if found is None:
         return None
     shown = await service.answers.get(

@@ -11,6 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from maia import acts
 from maia.api.acting import RowId
 from maia.api.context import READ, WRITE, service_of
+from maia.api.pages.parameters import PageRoute
 from maia.api.pages.rendering import Table, page
 from maia.api.pages.upkeep import ACTIONS_OF
 from maia.maintainer.health import look
@@ -20,7 +21,7 @@ from maia.views.health import Health
 from maia.views.log import log
 from maia.views.upkeep import upkeep
 
-router = APIRouter(dependencies=[READ])
+router = APIRouter(route_class=PageRoute, dependencies=[READ])
 
 _FRESH_S: Final = 10.0
 _STALE_S: Final = 60.0

@@ -11,12 +11,12 @@ from starlette.responses import RedirectResponse, Response
 
 from maia.api.access import SESSION_COOKIE, SESSION_S
 from maia.api.context import service_of
-from maia.api.pages.parameters import form_of
+from maia.api.pages.parameters import PageRoute, form_of
 from maia.api.pages.rendering import page
 from maia.api.problems import Problem
 from maia.origin import refusal
 
-router = APIRouter()
+router = APIRouter(route_class=PageRoute)
 
 _LONGEST: Final = 2_000
 

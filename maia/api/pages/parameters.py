@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from typing import Annotated, Final, TypeVar
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote_plus
 
 from fastapi import Query
-from pydantic import BeforeValidator, StringConstraints
+from fastapi.routing import APIRoute
 from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 
 from maia.api.problems import Problem
 
@@ -22,14 +23,22 @@ _MOST_FIELDS: Final = 50
 LONGEST_TEXT: Final = 200
 
 
-def blank_as_none(value: object) -> object:
-    """None for the empty text that a form sends for an empty field."""
-    return None if isinstance(value, str) and not value.strip() else value
+class PageRoute(APIRoute):
+    """The route of a page: an empty field of a form in its address is one that was not given."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fields = scope["query_string"].split(b"&")
+        scope["query_string"] = b"&".join(each for each in fields if _is_filled_in(each))
+        await super().handle(scope, receive, send)
 
 
-Blank = BeforeValidator(blank_as_none)
-Text = Annotated[Annotated[str, StringConstraints(max_length=LONGEST_TEXT)] | None, Blank, Query()]
-Span = Annotated[Annotated[str, StringConstraints(pattern=r"^\d{1,4}[mhd]$")] | None, Blank, Query()]
+def _is_filled_in(field: bytes) -> bool:
+    return bool(unquote_plus(field.partition(b"=")[2].decode("latin-1")).strip())
+
+
+Text = Annotated[str | None, Query(max_length=LONGEST_TEXT)]
+Span = Annotated[str | None, Query(pattern=r"^\d{1,4}[mhd]$")]
+TypeName = Annotated[str | None, Query(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
 
 
 def span_of(text: str | None) -> timedelta | None:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from atlas.adapters.patterns import PatternsDAO
 from maia.api.context import READ, service_of
-from maia.api.pages.parameters import Blank
+from maia.api.pages.parameters import PageRoute
 from maia.api.pages.rendering import Table, page
 from maia.api.problems import Problem
 from maia.learning.patterns import PatternType
@@ -23,7 +23,7 @@ from maia.views.patterns import BelievedPattern, pattern, patterns
 if TYPE_CHECKING:
     from atlas.composition import Atlas
 
-router = APIRouter(dependencies=[READ])
+router = APIRouter(route_class=PageRoute, dependencies=[READ])
 
 _FRESH_S: Final = 5.0
 _SHOWN: Final = 50
@@ -35,7 +35,7 @@ _EVIDENCE: Final = 100
 @router.get("/learnt")
 async def listed(
     request: Request,
-    type: Annotated[PatternType | None, Blank, Query()] = None,  # noqa: A002 - the name in the URL
+    type: Annotated[PatternType | None, Query()] = None,  # noqa: A002 - the name in the URL
     min_confidence: Annotated[float, Query(ge=0, le=1)] = 0.0,
     offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
 ) -> Response:

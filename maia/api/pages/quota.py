@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from maia.agents import AGENTS, round_s
 from maia.api.context import READ, service_of
+from maia.api.pages.parameters import PageRoute
 from maia.api.pages.rendering import Table, page
 from maia.maintainer.rota import Turn, rota
 from maia.maintenance.health_terms import Basis
@@ -26,7 +27,7 @@ from maia.views.words import plain
 if TYPE_CHECKING:
     from atlas.composition import Atlas
 
-router = APIRouter(dependencies=[READ])
+router = APIRouter(route_class=PageRoute, dependencies=[READ])
 
 _FRESH_S: Final = 2.0
 _STALE_S: Final = 30.0

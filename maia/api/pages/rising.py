@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from maia.api.context import READ, service_of
+from maia.api.pages.parameters import PageRoute
 from maia.api.pages.rendering import Table, page
 from maia.api.videos import BoardQuery, span_of
 from maia.views.breakouts import breakouts
@@ -23,7 +24,7 @@ from maia.youtube.categories import CATEGORIES, category_of
 if TYPE_CHECKING:
     from atlas.composition import Atlas
 
-router = APIRouter(dependencies=[READ])
+router = APIRouter(route_class=PageRoute, dependencies=[READ])
 
 _BREAKOUTS_OF: Final = timedelta(days=7)
 _BREAKOUTS: Final = 6

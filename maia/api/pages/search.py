@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from maia.api.context import READ, service_of
-from maia.api.pages.parameters import Text
+from maia.api.pages.parameters import PageRoute, Text
 from maia.api.pages.rendering import Table, page
 from maia.api.pages.video import named
 from maia.views.search import Found, nearest, search
@@ -18,7 +18,7 @@ from maia.views.video import is_stored
 if TYPE_CHECKING:
     from atlas.composition import Atlas
 
-router = APIRouter(dependencies=[READ])
+router = APIRouter(route_class=PageRoute, dependencies=[READ])
 
 _CHANNELS, _VIDEOS = 15, 50
 _NEAREST_CHANNELS = 5

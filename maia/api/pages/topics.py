@@ -12,13 +12,13 @@ from atlas.adapters.queue import TopicStatus
 from maia import acts
 from maia.api.context import READ, WRITE, service_of
 from maia.api.discovery import COUNTS, COUNTS_FRESH_S, COUNTS_STALE_S
-from maia.api.pages.parameters import Blank, form_of
+from maia.api.pages.parameters import PageRoute, form_of
 from maia.api.pages.rendering import Table, page
 from maia.api.problems import Problem
 from maia.views.clusters import MOST_VIDEOS, clusters, together
 from maia.views.queue import counts, queue
 
-router = APIRouter(dependencies=[READ])
+router = APIRouter(route_class=PageRoute, dependencies=[READ])
 
 TopicId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
@@ -37,7 +37,7 @@ _DONE: Final = {
 @router.get("/topics")
 async def topics(
     request: Request,
-    status: Annotated[TopicStatus | None, Blank, Query()] = None,
+    status: Annotated[TopicStatus | None, Query()] = None,
     limit: Annotated[int, Query(ge=1, le=1_000)] = 50,
     done: Annotated[str | None, Query(max_length=20)] = None,
 ) -> Response:

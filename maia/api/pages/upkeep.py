@@ -11,14 +11,14 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from maia.api.context import ADMIN, READ, caller_of, service_of
-from maia.api.pages.parameters import Blank, form_of
+from maia.api.pages.parameters import PageRoute, form_of
 from maia.api.pages.rendering import Table, page
 from maia.api.problems import Problem
 from maia.maintainer.asked import WORKS, Work, plans, work_named
 from maia.views.actions import actions
 from maia.views.log import MOST, Level, log
 
-router = APIRouter(dependencies=[READ], prefix="/health")
+router = APIRouter(route_class=PageRoute, dependencies=[READ], prefix="/health")
 
 ACTIONS_OF: Final = timedelta(days=30)
 MOST_ACTIONS: Final = 50
@@ -33,7 +33,7 @@ _DONE: Final = {
 @router.get("/log")
 async def tail(
     request: Request,
-    level: Annotated[Level, Blank, Query()] = "info",
+    level: Annotated[Level, Query()] = "info",
     limit: Annotated[int, Query(ge=1, le=MOST)] = 100,
 ) -> Response:
     """The last lines that processes of all hosts logged."""

@@ -15,7 +15,7 @@ from atlas.adapters.watches import Watch, WatchKind
 from maia import acts
 from maia.api.caching import FRESH_S
 from maia.api.context import READ, WRITE, service_of
-from maia.api.pages.parameters import Span, Text, span_of
+from maia.api.pages.parameters import PageRoute, Span, Text, span_of
 from maia.api.pages.rendering import Table, page
 from maia.api.problems import Problem
 from maia.views.plotted import aligned, plotted
@@ -27,7 +27,7 @@ from maia.youtube.categories import CATEGORIES
 if TYPE_CHECKING:
     from atlas.composition import Atlas
 
-router = APIRouter(dependencies=[READ])
+router = APIRouter(route_class=PageRoute, dependencies=[READ])
 
 MOST_COMPARED: Final = 6
 _SAMPLES_SHOWN: Final = 50

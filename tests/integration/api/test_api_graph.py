@@ -15,10 +15,15 @@ import pytest
 import pytest_asyncio
 
 from atlas.adapters.graph import Link, Node, link_handle, node_handle
+from atlas.adapters.graph_communities import GraphCommunitiesDAO
 from atlas.composition import Atlas
 from atlas.scopes import Scope
+from atlas.testing import NOON
 from maia.api import graph, graph_communities, graph_query
 from maia.api.graph_export import Streamed
+from maia.graph.files import GraphSnapshot
+from maia.graphing.reading import read_arrays
+from maia.graphing.restoring import replace_graph
 from tests.growth import store_video
 from tests.integration.api.test_api_documented import is_of_form
 from tests.served import Served
@@ -119,6 +124,15 @@ async def test_neighbours_similar_atoms_paths_attention_and_figures(graph_servic
     assert own["size"] in {each["size"] for each in groups["communities"]}
     assert len(own["members"]) == 2
     assert (await get(f"{API}/communities?of=category:10")).json["communities"] == []
+    # Those that are derived, and those of a graph that was restored, are answered at once.
+    atlas = graph_service.atlas
+    standing = GraphCommunitiesDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    await standing.set_numbers("community", [node_handle("video", "video1")], [3])
+    await standing.group({3: []}, 0.25)
+    derived = (await get(f"{API}/communities")).json
+    assert (derived["modularity"], derived["total"]) == (0.25, 1)
+    await replace_graph(atlas, GraphSnapshot(await read_arrays(atlas), NOON, NOON))
+    assert (await get(f"{API}/communities")).json["total"] == groups["total"]
     found = (await get(f"{API}/stats")).json
     by_type = {each["type"]: each["atoms"] for each in found["types"]}
     assert (by_type["video"], by_type["uploaded_by"], by_type["co_occurs"]) == (VIDEOS, VIDEOS, 5)
