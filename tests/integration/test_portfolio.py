@@ -475,23 +475,25 @@ class TestForms:
         assert {search["q"] for search in searches(emulator)} == {"cats", "gardens"}
 
     @pytest.mark.parametrize("steer", [True, False])
-    async def test_attention_reaches_the_choice_if_it_steers(
+    async def test_the_category_reaches_the_choice_and_attention_if_it_steers(
         self, hunting: Hunting, monkeypatch: pytest.MonkeyPatch, steer: bool
     ) -> None:
-        seen: dict[str, float] = {}
+        seen: dict[str, tuple[float, int | None]] = {}
 
         def choosing(topics: Sequence[TopicRecord], *args: Any, **options: Any) -> tuple[TopicRecord, ...]:
-            seen.update({topic.query: topic.attention for topic in topics})
+            seen.update({topic.query: (topic.attention, topic.category) for topic in topics})
             return choose(topics, *args, **options)
 
         monkeypatch.setattr("maia.discovery.search.choose", choosing)
         async with hunting(only="search:date", graph={"steer": steer}) as hunter:
             await hunter.dao.add_to_search_queue(["Cats", "gardens"])
             graph = GraphDAO(hunter.atlas.db, clock=hunter.atlas.clock, settings=hunter.atlas.settings)
-            await graph.add([Node("topic", "cats")])
+            await graph.add(
+                [Link("inherits", (Node("topic", "cats"), Node("category", "15")), Evidence(1), 0.7)]
+            )
             await graph.attend({node_handle("topic", "cats"): Attention(3, 0)}, hunter.atlas.clock.now())
             await hunter.cycle(1)
-        assert seen == {"Cats": 3.0 if steer else 0.0, "gardens": 0.0}
+        assert seen == {"Cats": (3.0 if steer else 0.0, 15), "gardens": (0.0, None)}
 
     async def test_contexts_of_asks_have_what_the_graph_knows_of_topics(
         self, hunting: Hunting, sql: Any
