@@ -29,7 +29,9 @@ from maia.discovery import forms
 from maia.discovery.forms import FORMS, SPECIFICATION, Form, Request
 from maia.discovery.source import Ask, Finding, Source, Stored
 from maia.graphing.steering import attention_of_topics
+from maia.graphing.topics import NOTHING_KNOWN, known_topics
 from maia.learning import conduct, growth
+from maia.learning.observations import Scalar
 from maia.learning.topics import TopicRecord, choose, choose_groups
 from maia.youtube.client import YouTube
 from maia.youtube.errors import BadRequest
@@ -104,6 +106,14 @@ class SearchAsk(Ask):
     question: Question | None = None
     queries: Mapping[int, str] = field(default_factory=dict)
     """What the topics search for, if it asks about several."""
+    known: Mapping[str, Scalar] = field(default_factory=dict)
+    """What the knowledge graph knows of the topics, for the context in which the learner sees the ask."""
+
+    @property
+    def topic_keys(self) -> tuple[str, ...]:
+        """The keys of the topics that it asks about."""
+        queries = self.queries or {topic.id: topic.query for topic in self.claimed}
+        return tuple(topic_key(queries[id_]) for id_ in self.topics if id_ in queries)
 
     @property
     def topic(self) -> Topic | None:
@@ -151,6 +161,8 @@ class Search(Source[SearchAsk, SearchFinding]):
         self._threshold: float | None = None
         self._attention: Mapping[str, float] = {}
         """What attention topics have in the knowledge graph, by their keys, if it steers."""
+        self._known = NOTHING_KNOWN
+        """What else the graph knows of the topics to choose from."""
         self._last_answers: defaultdict[str, conduct.LastAnswers] = defaultdict(conduct.LastAnswers)
         self._has_warned = False
 
@@ -169,20 +181,28 @@ class Search(Source[SearchAsk, SearchFinding]):
 
     async def claim(self, wanted: Mapping[str, int]) -> list[SearchAsk]:
         asks: list[SearchAsk] = []
-        if count := wanted.get(SPECIFICATION):
-            return await self._claim_by_priority(count)
         by_kind = {form: wanted[form.arm] for form in FORMS if wanted.get(form.arm)}
         try:
+            if count := wanted.get(SPECIFICATION):
+                asks += await self._claim_by_priority(count)
             for form, count in by_kind.items():
                 if form.combines in ("slices", "regions", "categories"):
                     asks += await self._claim_questions(form, count)
             about_topics = {f: n for f, n in by_kind.items() if f.combines in ("topic", "any")}
             if about_topics:
                 asks += await self._claim_topics(about_topics)
+            return await self._with_contexts(asks)
         except BaseException:
             await self._release_quietly(asks)
             raise
-        return asks
+
+    async def _with_contexts(self, asks: Sequence[SearchAsk]) -> list[SearchAsk]:
+        """The asks with what the graph knows of their topics, also of those that were no candidates."""
+        known = self._known
+        others = {key for ask in asks for key in ask.topic_keys} - known.read
+        if others:
+            known = known.joined(await known_topics(self.atlas, others))
+        return [replace(ask, known=known.context(ask.topic_keys)) for ask in asks]
 
     async def _claim_by_priority(self, count: int) -> list[SearchAsk]:
         claim = await self.dao.claim_topics(count)
@@ -267,8 +287,10 @@ class Search(Source[SearchAsk, SearchFinding]):
         await self.dao.wake_topics()
         self._threshold = await self.questions.growing_views_per_hour()
         free = {topic.id: topic for topic in await self.dao.candidates(_CANDIDATES, _HEAD)}
+        keys = [topic.key for topic in free.values()]
+        self._known = await known_topics(self.atlas, keys)
         if self.atlas.settings.graph.steer:
-            self._attention = await attention_of_topics(self.atlas, [topic.key for topic in free.values()])
+            self._attention = await attention_of_topics(self.atlas, keys)
         self.next_wake_at = None if free else await self.dao.next_wake_at()
         asks: list[SearchAsk] = []
         for form, count in wanted.items():
@@ -290,7 +312,8 @@ class Search(Source[SearchAsk, SearchFinding]):
         return [self._about_one(form.arm, form, topic) for topic in claim.topics]
 
     def _record(self, topic: Candidate, now: datetime) -> TopicRecord:
-        return _record(topic, now, self._attention.get(topic.key, 0.0))
+        attention, category = self._attention.get(topic.key, 0.0), self._known.category(topic.key)
+        return _record(topic, now, attention, category)
 
     def _has_page(self, topic: Candidate, now: datetime) -> bool:
         return (
@@ -631,7 +654,7 @@ def _forgotten(topic: Topic, form: Form | None, error: str) -> TopicOutcome:
     )
 
 
-def _record(topic: Candidate, now: datetime, attention: float) -> TopicRecord:
+def _record(topic: Candidate, now: datetime, attention: float, category: int | None) -> TopicRecord:
     """What is known of a topic's yield, for `maia.learning.topics`."""
     judged = topic.judged_total / topic.early_total if topic.early_total else 1.0
     asked_h = (now - topic.asked_at).total_seconds() / 3600 if topic.asked_at else None
@@ -645,6 +668,7 @@ def _record(topic: Candidate, now: datetime, attention: float) -> TopicRecord:
         videos=topic.mention_count,
         judged=topic.mention_count,
         growing=min(topic.growing_mentions, topic.mention_count),
+        category=category,
         attention=attention,
         asked_h=asked_h,
     )

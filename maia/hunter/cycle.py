@@ -750,6 +750,7 @@ class HunterCycle(PaidCycle[Ask, HunterStatistics]):
             context["page"] = "next" if goes_on else "first"
             if topic is not None:
                 context["origin"] = topic.origin
+            context |= ask.known
         return context
 
     async def _abandon(self, reason: SkipReason) -> None:

@@ -113,7 +113,7 @@ def emulated(seed: int, requests: int = 20_000) -> list[Step]:
         context, method = _request(random_, methods, topics, now)
         # The second project's search quota is spent in the last hours of the Pacific day.
         spent = context["project"] == "two" and method.bucket == "search" and now.hour in (3, 4, 5, 6, 7)
-        failure = _failure(weather.plans(context, broken, spent), method, number, now)
+        failure = failure_of(weather.plans(context, broken, spent), method, number, now)
         steps.append(Step(number, context))
         steps.append(Step(number, context, failure is None, failure and failure.value))
     return steps
@@ -136,7 +136,7 @@ def _request(
     return context, method
 
 
-def _failure(
+def failure_of(
     plans: Iterable[FaultPlan], method: EmulatedMethod, number: int, now: datetime
 ) -> FailureClass | None:
     for plan in plans:

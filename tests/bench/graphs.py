@@ -85,7 +85,7 @@ def make(size: Size = STANDARD, seed: int = 0) -> GraphArrays:
 async def load(atlas: Atlas, arrays: GraphArrays, space: int = OWN) -> None:
     """Fill a space with a graph by binary COPY."""
     dao = GraphLoadingDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
-    await dao.load(space, await asyncio.to_thread(columns_of, arrays, AT))
+    await dao.load(space, await asyncio.to_thread(columns_of, arrays))
 
 
 def _ranks(draw: np.random.Generator, kinds: int, amount: int, exponent: float) -> NDArray[np.int64]:

@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 
 from atlas.adapters.discovery import ArmYield, DiscoveryDAO, NewQuestion, PlannedArm
-from atlas.adapters.graph import Attention, GraphDAO, Node, node_handle
+from atlas.adapters.graph import Attention, Evidence, GraphDAO, Link, Node, Sources, node_handle
+from atlas.adapters.graph_standing import GraphStandingDAO
+from atlas.adapters.patterns import Model, PatternsDAO
 from atlas.adapters.queue import SEED_WEIGHT
 from atlas.clock import FixedClock
 from atlas.composition import Atlas
@@ -27,6 +29,7 @@ from atlas.config import DiscoverySettings
 from atlas.errors import ConfigError, LeaseLost
 from atlas.queries import SearchParameters
 from atlas.testing import NOON, SettingsFactory
+from maia.cycle.expectations import SUCCESS_MODEL
 from maia.discovery import judging
 from maia.discovery.forms import FORMS, REGIONS_EVERY
 from maia.discovery.history import History
@@ -36,6 +39,7 @@ from maia.emulator import Emulator
 from maia.emulator.catalogue import Catalogue, CatalogueChannel, CatalogueVideo, new_catalogue
 from maia.emulator.curves import Sample
 from maia.hunter.cycle import Hunter
+from maia.learning.success import Outcome, SuccessPredictor, known_before
 from maia.learning.topics import TopicRecord, choose
 from maia.views.video import video
 from tests.interference import Interferer
@@ -99,6 +103,33 @@ def hunting(settings_factory: SettingsFactory, emulator: Emulator, clock: FixedC
 
 def searches(emulator: Emulator) -> list[dict[str, str]]:
     return [dict(call.parameters) for call in emulator.calls if call.method == "search.list"]
+
+
+STEPS = "SELECT payload FROM events WHERE kind = 'hunter.step' ORDER BY payload->'context'->>'category'"
+
+
+async def add_graph_of_cats(atlas: Atlas) -> None:
+    """Cats are mostly pets, and their tag is in the community of kittens."""
+    categories = [
+        Link("inherits", (Node("topic", "cats"), Node("category", number)), Evidence(1), share)
+        for number, share in (("10", 0.3), ("15", 0.7))
+    ]
+    graph = GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    await graph.add([*categories, Node("tag", "cats")], Sources.FACTS)
+    standing = GraphStandingDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    await standing.set_numbers("community", [node_handle("tag", "cats")], [3.0])
+    await standing.group({3: [node_handle("tag", "kittens"), node_handle("tag", "cats")]}, 0.5)
+
+
+async def expect_failures_of(atlas: Atlas, *, category: str) -> None:
+    """Let the learner know that questions about this category fail, and no others."""
+    predictor = SuccessPredictor()
+    contexts = [known_before("hunter", "search:date", {"category": each}, NOON) for each in (category, None)]
+    predictor.learn_many(
+        [Outcome(contexts[n % 2], n % 2 == 1, None if n % 2 else "service") for n in range(600)]
+    )
+    dao = PatternsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    await dao.save_models([Model(SUCCESS_MODEL, 1, predictor.state(), 600)])
 
 
 async def claims(sql: Any) -> int:
@@ -444,23 +475,45 @@ class TestForms:
         assert {search["q"] for search in searches(emulator)} == {"cats", "gardens"}
 
     @pytest.mark.parametrize("steer", [True, False])
-    async def test_attention_reaches_the_choice_if_it_steers(
+    async def test_the_category_reaches_the_choice_and_attention_if_it_steers(
         self, hunting: Hunting, monkeypatch: pytest.MonkeyPatch, steer: bool
     ) -> None:
-        seen: dict[str, float] = {}
+        seen: dict[str, tuple[float, int | None]] = {}
 
         def choosing(topics: Sequence[TopicRecord], *args: Any, **options: Any) -> tuple[TopicRecord, ...]:
-            seen.update({topic.query: topic.attention for topic in topics})
+            seen.update({topic.query: (topic.attention, topic.category) for topic in topics})
             return choose(topics, *args, **options)
 
         monkeypatch.setattr("maia.discovery.search.choose", choosing)
         async with hunting(only="search:date", graph={"steer": steer}) as hunter:
             await hunter.dao.add_to_search_queue(["Cats", "gardens"])
             graph = GraphDAO(hunter.atlas.db, clock=hunter.atlas.clock, settings=hunter.atlas.settings)
-            await graph.add([Node("topic", "cats")])
+            await graph.add(
+                [Link("inherits", (Node("topic", "cats"), Node("category", "15")), Evidence(1), 0.7)]
+            )
             await graph.attend({node_handle("topic", "cats"): Attention(3, 0)}, hunter.atlas.clock.now())
             await hunter.cycle(1)
-        assert seen == {"Cats": 3.0 if steer else 0.0, "gardens": 0.0}
+        assert seen == {"Cats": (3.0 if steer else 0.0, 15), "gardens": (0.0, None)}
+
+    async def test_contexts_of_asks_have_what_the_graph_knows_of_topics(
+        self, hunting: Hunting, sql: Any
+    ) -> None:
+        async with hunting(only="search:date", graph={"enabled": False}) as hunter:
+            await hunter.dao.seed(["Cats", "gardens"])
+            await add_graph_of_cats(hunter.atlas)
+            without = await hunter.search.claim({"search:date": 4})
+            await hunter.release(without)
+            assert not any(ask.known for ask in without)
+        async with hunting(only="search:date") as hunter:
+            await expect_failures_of(hunter.atlas, category="Pets & Animals")
+            await hunter.cycle(2)
+        steps = [json.loads(row["payload"]) for row in await sql.fetch(STEPS)]
+        known = {"category": "Pets & Animals", "community": node_handle("tag", "kittens").hex[:2]}
+        cats, gardens = (step["context"] for step in steps)
+        assert cats == gardens | known
+        assert known.keys().isdisjoint(gardens), "of gardens the graph knows nothing"
+        success_of_cats, success_of_gardens = (step["expected"]["success"] for step in steps)
+        assert success_of_cats < 0.3 < 0.5 < success_of_gardens
 
     async def test_topics_never_asked_get_their_part_and_none_is_asked_for_ever(
         self, hunting: Hunting, emulator: Emulator, clock: FixedClock, sql: Any
