@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -488,7 +489,7 @@ def _truth(atom: AtomView) -> tuple[object, ...]:
 
 def _print_next(page: AtomPage) -> None:
     if page.next is not None:
-        print_text(f"There are more: -n shows more, and --after '{page.next}' goes on here.")
+        print_text(f"There are more: -n shows more, and --after {shlex.quote(page.next)} goes on here.")
 
 
 def called(atom: AtomRef) -> str:
@@ -541,7 +542,9 @@ def _print_neighbours(found: Neighbourhood, hops: int, types: Sequence[str] | No
         ],
         title=f"Linked with {called(found.of)}",
     )  # fmt: skip
-    if hops > 1:
+    if hops > 1 and not far:
+        print_text("Nothing else is two links away.")
+    elif hops > 1:
         _print_known(
             (
                 _ATOM,
