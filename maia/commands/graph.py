@@ -72,21 +72,23 @@ def get(atoms: Atoms, space: SpaceName = None, as_json: AsJson = False) -> None:
     - `maia graph get 3f8a91` by the first characters of its handle
     """
 
-    async def look(atlas: Atlas, space: int) -> list[AtomDetails]:
+    async def look(atlas: Atlas, space: int) -> list[list[AtomDetails]]:
         from maia.views.graph import get
 
-        return await get(atlas, atoms, space=space)
+        return [await get(atlas, [each], space=space) for each in atoms]
 
-    found = in_space(space, look)
+    looked = in_space(space, look)
+    found = [each for some in looked for each in some]
+    missing = [atom for atom, some in zip(atoms, looked, strict=True) if not some]
     if as_json:
-        _print_plain({"atoms": found})
-    elif not found:
-        refuse(f"there is no atom {' and no '.join(atoms)}: maia graph find lists what there is")
-    else:
-        for nth, each in enumerate(found):
-            if nth:
-                print_text()
-            _print_details(each)
+        _print_plain({"atoms": found, "missing": missing})
+        return
+    for nth, each in enumerate(found):
+        if nth:
+            print_text()
+        _print_details(each)
+    if missing:
+        refuse(f"there is no atom {' and no '.join(missing)}: maia graph find lists what there is")
 
 
 @app.command()

@@ -69,7 +69,10 @@ def test_looking(maia: Any) -> None:
     assert "tag:jazz (Jazz)" in told
     assert "in tagged     2 links" in told
     assert json.loads(maia("get", "tag:jazz", "--json"))["atoms"][0]["values"] == {"shown": ["Jazz"]}
-    assert "there is no atom tag:none" in maia("get", "tag:none", status=1)
+    told = maia("get", "tag:jazz", "tag:none", status=1)
+    assert "there is no atom tag:none: maia" in told
+    assert "in tagged     2 links" in told
+    assert json.loads(maia("get", "tag:none", "--json")) == {"atoms": [], "missing": ["tag:none"]}
     assert maia("find", "v").count("video:v") == 4
     page = maia("find", "video:", "-n", "2")
     assert "--after video:v1 goes on here" in page
