@@ -47,6 +47,8 @@ def cell(value: object, form: CsvForm) -> object:
             return str(value).lower()
         case datetime():
             return rfc3339(value)
+        case list() | tuple() if all(isinstance(each, str) for each in value):
+            return cell(", ".join(value), form)
     return value
 
 

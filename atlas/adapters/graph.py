@@ -29,7 +29,12 @@ OWN: Final = 0
 AT_ONCE: Final = 1_000
 """So many atoms are stored by one statement."""
 LONGEST_NAME: Final = 300
+LONGEST_KEY: Final = 100
 MOST_OUTGOING: Final = 100
+MOST_OBSERVED: Final = 1 << 53
+"""So many observations are told at once at most: larger numbers aren't exact everywhere."""
+HEAVIEST: Final = 3e38
+"""The weight of a link is no further from zero, so that it fits into 32 bits."""
 FIRST: Final = UUID(int=0)
 """The place before all handles."""
 
@@ -404,6 +409,7 @@ class _Collector:
                 known.evidence = Evidence(
                     known.evidence.pos + row.evidence.pos, known.evidence.neg + row.evidence.neg
                 )
+                _check_evidence(atom, known.evidence)
                 known.weight = known.weight if row.weight is None else row.weight
 
     def batches(self) -> Iterable[tuple[list[_Row], bool]]:
@@ -418,8 +424,7 @@ class _Collector:
     def _row(self, atom: NewAtom, depth: int) -> _Row:
         if depth > _DEEPEST:
             raise DataRefused(f"links are nested more than {_DEEPEST} deep")
-        if min(atom.evidence.pos, atom.evidence.neg) < 0:
-            raise DataRefused(f"{atom} has less than no evidence")
+        _check_evidence(atom, atom.evidence)
         if isinstance(atom, Node):
             self._check_type(atom.type, is_link=False)
             name = _checked_name(atom.name)
@@ -429,6 +434,8 @@ class _Collector:
 
     def _link(self, link: Link, depth: int) -> _Row:
         type_ = self._check_type(link.type, is_link=True)
+        if link.weight is not None and not abs(link.weight) <= HEAVIEST:
+            raise DataRefused(f"the weight {link.weight} is none: use a number from -3e38 to 3e38")
         if not 1 <= len(link.outgoing) <= MOST_OUTGOING:
             raise DataRefused(f"a link {link.type} needs an outgoing set of 1 to {MOST_OUTGOING} atoms")
         ends, height = [], 0
@@ -454,6 +461,13 @@ class _Collector:
             known = ", ".join(each.name for each in self._types.values() if each.is_link == is_link)
             raise DataRefused(f"{name[:50]!r} is no type of {noun}; there are {known}")
         return type_
+
+
+def _check_evidence(atom: NewAtom, evidence: Evidence) -> None:
+    if min(evidence.pos, evidence.neg) < 0:
+        raise DataRefused(f"{str(atom)[:100]} has less than no evidence")
+    if max(evidence.pos, evidence.neg) > MOST_OBSERVED:
+        raise DataRefused(f"{str(atom)[:100]} has more than 2^53 observations: use fewer")
 
 
 def _checked_name(name: str) -> str:
@@ -484,6 +498,8 @@ def _atom(*columns: Any) -> Atom:
 
 
 def _value_json(value: Value) -> str:
+    if not 1 <= len(clean_text(value.key)) <= LONGEST_KEY:
+        raise DataRefused(f"the key {value.key[:50]!r} is none: use 1 to {LONGEST_KEY} characters")
     shape = {"floats": value.floats, "texts": value.texts, "handles": value.handles}
     given = {key: list(each) for key, each in shape.items() if each is not None}
     if len(given) != 1:

@@ -197,13 +197,13 @@ SELECT handle, texts[1] AS shown FROM atom_values WHERE space = 0 AND key = 'sho
 
 -- name: tagged_by_people
 -- The tags of links by which others than the facts say that they are on videos.
-SELECT DISTINCT outgoing[2] AS tag FROM atoms WHERE space = 0 AND type = 'tagged' AND sources > 0 AND sources & 1 = 0;
+SELECT DISTINCT outgoing[2] AS tag FROM atoms WHERE space = 0 AND type = 'tagged' AND sources > 0 AND sources & 1 = 0 AND cardinality(outgoing) > 1;
 
 -- name: carriers
 -- Those of the tags $1 that are there by facts, with the first $2 videos that carry each, by the handles of the links.
 SELECT a.handle, a.name, ARRAY(
     SELECT i.other FROM incoming AS i
-    WHERE i.space = 0 AND i.target = a.handle AND i.type = 'tagged' AND i.position = 2
+    WHERE i.space = 0 AND i.target = a.handle AND i.type = 'tagged' AND i.position = 2 AND i.other IS NOT NULL
     ORDER BY i.link LIMIT $2
 ) AS videos
 FROM atoms AS a

@@ -77,18 +77,20 @@ def get(atoms: Atoms, space: SpaceName = None, as_json: AsJson = False) -> None:
     - `maia graph get 3f8a91` by the first characters of its handle
     """
 
-    async def look(atlas: Atlas, space: int) -> list[AtomDetails]:
+    async def look(atlas: Atlas, space: int) -> list[list[AtomDetails]]:
         from maia.views.graph import get
 
-        return await get(atlas, atoms, space=space)
+        return [await get(atlas, [each], space=space) for each in atoms]
 
-    found = in_space(space, look)
+    looked = in_space(space, look)
+    found = [each for some in looked for each in some]
+    missing = [atom for atom, some in zip(atoms, looked, strict=True) if not some]
     if as_json:
-        print_json(plain({"atoms": found}))
-    elif not found:
-        refuse(f"there is no atom {' and no '.join(atoms)}: maia graph find lists what there is")
-    else:
-        print_details(found)
+        print_json(plain({"atoms": found, "missing": missing}))
+        return
+    print_details(found)
+    if missing:
+        refuse(f"there is no atom {' and no '.join(missing)}: maia graph find lists what there is")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,7 +46,7 @@ def print_page(page: AtomPage, none: str) -> None:
         ],
     )  # fmt: skip
     if page.next is not None:
-        print_text(f"There are more: -n shows more, and --after '{page.next}' goes on here.")
+        print_text(f"There are more: -n shows more, and --after {shlex.quote(page.next)} goes on here.")
 
 
 def _print_known(
@@ -122,7 +123,9 @@ def print_neighbours(found: Neighbourhood, hops: int, types: Sequence[str] | Non
         ],
         title=f"Linked with {called(found.of)}",
     )  # fmt: skip
-    if hops > 1:
+    if hops > 1 and not far:
+        print_text("Nothing else is two links away.")
+    elif hops > 1:
         _print_known(
             (
                 _ATOM,

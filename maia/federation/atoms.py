@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import UUID
 
@@ -88,12 +89,14 @@ class AtomRecords:
     def _sendable(self, claims: Claims, now: datetime) -> Claims:
         """The claims without those that every peer would refuse, with all that came along."""
         latest = microseconds(now + LARGEST_CLOCK_DIFFERENCE)
-        sendable = [
-            each for each in claims.claims if each.version <= latest and microseconds(each.seen_at) <= latest
-        ]
+        sendable = [each for each in claims.claims if _is_sendable(each, latest)]
         if len(sendable) < len(claims.claims) and not self._has_told:
             self._has_told = True
-            logger.warning("what was said of atoms in the future is not sent to other sites: set the clock")
+            logger.warning(
+                "what was said of atoms in the future, with more than %s observations or an infinite weight "
+                "is not sent to other sites: set the clock, or take these atoms back",
+                f"{FOREIGN_COUNT:,}",
+            )
         return Claims(sendable, claims.types)
 
     def packed(self, records: Claims) -> Tables:
@@ -159,6 +162,15 @@ class AtomRecords:
     def chunks(self, records: Claims) -> Iterator[Claims]:
         for start in range(0, len(records.claims), _MOST_CLAIMS):
             yield _with_types(records.claims[start : start + _MOST_CLAIMS], records)
+
+
+def _is_sendable(claim: Claim, latest: int) -> bool:
+    """Whether peers whose clocks are right would not refuse all that comes along with it."""
+    return (
+        max(claim.version, microseconds(claim.seen_at)) <= latest
+        and max(claim.pos, claim.neg) <= FOREIGN_COUNT
+        and (claim.weight is None or isfinite(claim.weight))
+    )
 
 
 def _number(node: str) -> int:

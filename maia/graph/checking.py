@@ -13,6 +13,11 @@ from maia.graph.arrays import GraphArrays, Int64s, Texts
 from maia.graph.merging import NUMBERS
 
 _HANDLE_BYTES: Final = 16
+_ALL_SOURCES: Final = 15
+_EARLIEST_US: Final = -62_135_596_800_000_000
+"""The begin of the year 1, which is as early as an instant of Python can be."""
+_LATEST_US: Final = 253_402_300_799_999_999
+"""The end of the year 9999."""
 
 
 def check(graph: GraphArrays) -> None:
@@ -60,6 +65,21 @@ def check_handles(graph: GraphArrays) -> None:
             content = link[code] + ends[begins[place] : begins[place + 1]]
         if sha256(content).digest()[:_HANDLE_BYTES] != handle:
             raise ValueError(f"{graph.handle(place)} is not the handle of what that atom is")
+
+
+def check_numbers(graph: GraphArrays) -> None:
+    """Raise ValueError unless the atoms have evidence, weights, sources and instants that there can be."""
+    # NaN is neither.
+    if not ((graph.positive >= 0) & (graph.count >= graph.positive) & np.isfinite(graph.count)).all():
+        raise ValueError("an atom has less than no evidence, or more than there can be")
+    if (graph.pos < 0).any() or (graph.neg < 0).any():
+        raise ValueError("an atom has less than no evidence")
+    if np.isinf(graph.weight).any():
+        raise ValueError("a weight is infinite")
+    if (graph.sources < 1).any() or (graph.sources > _ALL_SOURCES).any():
+        raise ValueError("nobody, or an unknown source, says that an atom is there")
+    if (graph.seen_us < _EARLIEST_US).any() or (graph.seen_us > _LATEST_US).any():
+        raise ValueError("an atom was seen at no time of the calendar")
 
 
 def _ascends(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> bool:

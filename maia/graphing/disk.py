@@ -22,7 +22,7 @@ from atlas.errors import VaultError
 from atlas.local import LocalFile
 from maia.errors import MaiaError
 from maia.graph import files, json_lines
-from maia.graph.checking import check_handles
+from maia.graph.checking import check_handles, check_numbers
 from maia.graph.files import GraphSnapshot
 from maia.learning.column_file import SnapshotError
 
@@ -115,6 +115,7 @@ async def _load_whole(path: Path) -> GraphSnapshot:
     if snapshot.base is not None:
         raise GraphNotLoaded(f"{path} holds only what had changed since the snapshot {snapshot.base}")
     try:
+        check_numbers(snapshot.graph)
         await asyncio.to_thread(check_handles, snapshot.graph)
     except ValueError as error:
         raise GraphNotLoaded(f"{path} cannot be loaded: {error}") from error

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeGuard
 from uuid import UUID
 from xml.parsers import expat
 
@@ -20,7 +20,10 @@ import orjson
 
 from atlas.adapters.graph import (
     AT_ONCE,
+    HEAVIEST,
+    LONGEST_KEY,
     LONGEST_NAME,
+    MOST_OBSERVED,
     MOST_OUTGOING,
     OWN,
     Added,
@@ -43,7 +46,9 @@ from maia.graphing.naming import NoSuchAtom, new_atom
 
 _PIECE: Final = 1 << 16
 _LONGEST_LINE: Final = 1 << 20
-_MOST: Final = 1 << 53
+_MOST_DIGITS: Final = 30
+_KNOWN_ENCODINGS: Final = ("utf-8", "utf-16", "us-ascii", "iso-8859-1")
+_NO_WEIGHT: Final = "weight is no number from -3e38 to 3e38"
 _OTHERS_NODE, _OTHERS_EDGE = "concept", "related_to"
 """What nodes and edges of other programs become, which have no types of ours."""
 
@@ -129,8 +134,8 @@ def _of_line(number: int, line: bytes, types: Mapping[str, AtomType]) -> _Item:
     if not isinstance(found, dict):
         raise ImportRefused(number, "an atom is an object with type and name, or type and outgoing")
     weight, values = found.get("weight"), _checked_values(number, found.get("values", {}))
-    if weight is not None and not _is_number(weight):
-        raise ImportRefused(number, "weight is no number")
+    if weight is not None and not _is_weight(weight):
+        raise ImportRefused(number, _NO_WEIGHT)
     evidence = Evidence(_tally(number, found, "pos"), _tally(number, found, "neg"))
     atom = _made(number, _form_of(number, found), types, evidence, weight)
     return _Item(number, atom, bool({"pos", "neg"} & found.keys()), values)
@@ -139,6 +144,8 @@ def _of_line(number: int, line: bytes, types: Mapping[str, AtomType]) -> _Item:
 def _checked_values(number: int, values: object) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(_is_value(each) for each in values.values()):
         raise ImportRefused(number, "values are lists of numbers or texts, or objects with a list of atoms")
+    if not all(1 <= len(clean_text(key)) <= LONGEST_KEY for key in values):
+        raise ImportRefused(number, f"the key of a value has 1 to {LONGEST_KEY} characters")
     return values
 
 
@@ -164,13 +171,17 @@ def _form_of(number: int, found: Mapping[str, Any]) -> Form:
 
 def _tally(number: int, found: Mapping[str, Any], key: str) -> int:
     value = found.get(key, 0)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_OBSERVED:
         raise ImportRefused(number, f"{key} is no whole number from 0 to 2^53")
     return value
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _is_weight(value: object) -> bool:
+    return _is_number(value) and abs(value) <= HEAVIEST
 
 
 def _is_value(value: object) -> bool:
@@ -263,12 +274,10 @@ class _GraphMlReader:
         self._is_graphml = False
         self._keys: dict[str, str] = {}
         self._path: list[str] = []
-        self._element: dict[str, str] = {}
-        self._data: dict[str, str] = {}
-        self._key: str | None = None
-        self._line = 1
+        self._open: list[_Element] = []
         self._parser = expat.ParserCreate(namespace_separator=" ")
         self._parser.buffer_text = True
+        self._parser.XmlDeclHandler = self._check_encoding
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
         self._parser.CharacterDataHandler = self._text
@@ -287,6 +296,12 @@ class _GraphMlReader:
     def _refuse_type(self, *_: Any) -> None:
         raise ImportRefused(self._parser.CurrentLineNumber, "GraphML has no document type")
 
+    def _check_encoding(self, version: str, encoding: str | None, is_standalone: int) -> None:
+        if encoding is not None and not _is_readable(encoding):
+            raise ImportRefused(
+                self._parser.CurrentLineNumber, f"the encoding {encoding[:50]!r} can't be read: use UTF-8"
+            )
+
     def _start(self, qualified: str, attributes: dict[str, str]) -> None:
         name = qualified.rpartition(" ")[2]
         self._path.append(name)
@@ -296,81 +311,119 @@ class _GraphMlReader:
             case "key":
                 self._keys[attributes.get("id", "")] = attributes.get("attr.name", "")
             case "node" | "edge":
-                self._element, self._data = attributes, {}
-                self._line = self._parser.CurrentLineNumber
+                self._open.append(_Element(self._parser.CurrentLineNumber, attributes))
             case "data" if self._path[-2:-1] in (["node"], ["edge"]):
-                self._key = self._keys.get(attributes.get("key", ""), attributes.get("key", ""))
-                self._data[self._key] = ""
+                key = attributes.get("key", "")
+                self._open[-1].begin(self._keys.get(key, key))
             case "hyperedge" | "port":
                 raise ImportRefused(self._parser.CurrentLineNumber, f"{name} of GraphML is not read")
 
     def _text(self, text: str) -> None:
-        if self._key is not None:
-            self._data[self._key] += text
+        if self._open:
+            self._open[-1].add(text)
 
     def _end(self, qualified: str) -> None:
         name = self._path.pop()
-        if name == "data":
-            self._key = None
+        if name == "data" and self._open:
+            self._open[-1].key = None
         elif name == "node":
-            self._add(self._node())
-        elif name == "edge" and "position" not in self._data:
-            self._add(self._edge())
+            element = self._open.pop()
+            self._add(element, self._node(element))
+        elif name == "edge":
+            element = self._open.pop()
+            if "position" not in element.data:
+                self._add(element, self._edge(element))
 
-    def _add(self, form: Form) -> None:
-        evidence = Evidence(self._tally("pos"), self._tally("neg"))
-        weight = self._weight() if isinstance(form, LinkForm) else None
-        atom = _made(self._line, form, self._types, evidence, weight)
-        self._items.append(_Item(self._line, atom, bool({"pos", "neg"} & self._data.keys()), self._values()))
+    def _add(self, element: _Element, form: Form) -> None:
+        evidence = Evidence(element.tally("pos"), element.tally("neg"))
+        weight = element.weight() if isinstance(form, LinkForm) else None
+        atom = _made(element.line, form, self._types, evidence, weight)
+        self._items.append(
+            _Item(element.line, atom, bool({"pos", "neg"} & element.data.keys()), element.values())
+        )
 
-    def _node(self) -> Form:
-        if "atom" in self._data:
-            return _parsed(self._line, self._data["atom"])
-        id_ = self._element.get("id", "")
-        name = clean_text(self._data.get("label") or id_).strip()
+    def _node(self, element: _Element) -> Form:
+        if "atom" in element.data:
+            return _parsed(element.line, element.data["atom"])
+        id_ = element.attributes.get("id", "")
+        name = clean_text(element.data.get("label") or id_).strip()
         if not id_ or not 1 <= len(name) <= LONGEST_NAME:
-            raise ImportRefused(self._line, f"a node has an id, and a name of 1 to {LONGEST_NAME} characters")
-        form = self._others[id_] = NodeForm(self._type(_OTHERS_NODE, is_link=False), name)
+            raise ImportRefused(
+                element.line, f"a node has an id, and a name of 1 to {LONGEST_NAME} characters"
+            )
+        type_ = self._type(element, _OTHERS_NODE, is_link=False)
+        form = self._others[id_] = NodeForm(type_, name)
         return form
 
-    def _edge(self) -> Form:
-        if "atom" in self._data:
-            return _parsed(self._line, self._data["atom"])
-        ends = [self._others.get(self._element.get(end, "")) for end in ("source", "target")]
+    def _edge(self, element: _Element) -> Form:
+        if "atom" in element.data:
+            return _parsed(element.line, element.data["atom"])
+        ends = [self._others.get(element.attributes.get(end, "")) for end in ("source", "target")]
         known = tuple(each for each in ends if each is not None)
         if len(known) < len(ends):
-            raise ImportRefused(self._line, "an edge is between two nodes that come before it")
-        return LinkForm(self._type(_OTHERS_EDGE, is_link=True), known)
+            raise ImportRefused(element.line, "an edge is between two nodes that come before it")
+        return LinkForm(self._type(element, _OTHERS_EDGE, is_link=True), known)
 
-    def _type(self, other: str, *, is_link: bool) -> str:
+    def _type(self, element: _Element, other: str, *, is_link: bool) -> str:
         """The type that it says it has, if that is one of ours."""
-        type_ = self._types.get(self._data.get("type", ""))
+        type_ = self._types.get(element.data.get("type", ""))
         return other if type_ is None or type_.is_link != is_link else type_.name
 
-    def _tally(self, key: str) -> int:
-        text = self._data.get(key, "0").strip()
-        if not (text.isascii() and text.isdigit() and int(text[:20]) <= _MOST):
-            raise ImportRefused(self._line, f"{key} is no whole number from 0 to 2^53")
+
+@dataclass(slots=True)
+class _Element:
+    """A node or edge that is being read, with its data by key; `key` is that of the data that is open."""
+
+    line: int
+    attributes: Mapping[str, str]
+    data: dict[str, str] = field(default_factory=dict)
+    key: str | None = None
+
+    def begin(self, key: str) -> None:
+        self.key = key
+        self.data[key] = ""
+
+    def add(self, text: str) -> None:
+        if self.key is not None:
+            self.data[self.key] += text
+
+    def tally(self, key: str) -> int:
+        text = self.data.get(key, "0").strip()
+        # A long text of digits takes long to read.
+        if not (
+            text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS and int(text) <= MOST_OBSERVED
+        ):
+            raise ImportRefused(self.line, f"{key} is no whole number from 0 to 2^53")
         return int(text)
 
-    def _values(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         # A number or text that another program calls so is none of ours.
-        if "atom" not in self._data:
+        if "atom" not in self.data:
             return {}
         try:
-            values = orjson.loads(self._data.get("values", "{}"))
+            values = orjson.loads(self.data.get("values", "{}"))
         except orjson.JSONDecodeError as error:
-            raise ImportRefused(self._line, f"values are no JSON: {error}") from error
-        return _checked_values(self._line, values)
+            raise ImportRefused(self.line, f"values are no JSON: {error}") from error
+        return _checked_values(self.line, values)
 
-    def _weight(self) -> float | None:
-        text = self._data.get("weight")
+    def weight(self) -> float | None:
+        text = self.data.get("weight")
         if text is None:
             return None
         try:
             weight = float(text)
         except ValueError:
-            weight = float("nan")
-        if not isfinite(weight):
-            raise ImportRefused(self._line, "weight is no number")
+            weight = nan
+        if not _is_weight(weight):
+            raise ImportRefused(self.line, _NO_WEIGHT)
         return weight
+
+
+def _is_readable(encoding: str) -> bool:
+    """Whether the parser can read it: it knows few encodings, and those in which each byte is a character."""
+    if encoding.lower() in _KNOWN_ENCODINGS:
+        return True
+    try:
+        return len(bytes(range(256)).decode(encoding, "replace")) == 256
+    except (LookupError, UnicodeError):
+        return False

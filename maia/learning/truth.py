@@ -7,6 +7,7 @@ counters (`maia.learning.evidence`) and each computes its own conclusion.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import nextafter
 from typing import Final
 
 PERSONALITY: Final = 800.0
@@ -14,6 +15,10 @@ PERSONALITY: Final = 800.0
 
 OVERLAP: Final = 0.2
 """The share of the smaller evidence that is assumed to be in the larger, too."""
+
+
+_SUREST: Final = nextafter(1.0, 0.0)
+"""Confidence never reaches 1, though dividing large numbers does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ class TruthValue:
     def of_counts(cls, pos: float, neg: float, k: float = PERSONALITY) -> TruthValue:
         """The truth value of so many observations for and against."""
         count = pos + neg
-        return cls(pos / count if count else 0.5, count / (count + k))
+        return cls(pos / count if count else 0.5, min(count / (count + k), _SUREST))
 
     def evidence(self, k: float = PERSONALITY) -> float:
         """The number of observations that such a confidence stands for."""
@@ -44,4 +49,4 @@ class TruthValue:
         if not count:
             return TruthValue((self.strength + other.strength) / 2, 0.0)
         strength = (self.strength * ours + other.strength * theirs) / (ours + theirs)
-        return TruthValue(strength, count / (count + k))
+        return TruthValue(strength, min(count / (count + k), _SUREST))

@@ -158,7 +158,8 @@ def _share(link: InnerLink, highest: float) -> float:
 
 
 def _atom(named: Named, hops: int, links: int) -> SurroundingAtom:
-    form = parse_form(named.text)
+    # The text of a link can be longer, or more deeply nested, than people may write.
+    form = parse_form(named.text) if named.outgoing is None else None
     shown = named.shown or (form.name if isinstance(form, NodeForm) else named.text)
     away: Literal[0, 1, 2] = 0 if hops == 0 else 1 if hops == 1 else 2
     return SurroundingAtom(str(named.handle), named.text, named.type, shown, away, links)

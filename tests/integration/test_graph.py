@@ -92,7 +92,11 @@ async def test_links_may_be_nested_and_name_stored_atoms_by_handle(graph: GraphD
         (Node("tag", ""), "use 1 to 300"),
         (Node("tag", "x" * 301), "use 1 to 300"),
         (Node("tag", "x", Evidence(-1)), "less than no evidence"),
+        (Node("tag", "x", Evidence(1, 2**53 + 1)), "more than 2\\^53 observations"),
         (Link("tagged", ()), "outgoing set of 1 to 100"),
+        (Link("tagged", (MUSIC,), weight=float("nan")), "the weight nan is none"),
+        (Link("tagged", (MUSIC,), weight=float("-inf")), "the weight -inf is none"),
+        (Link("tagged", (MUSIC,), weight=1e300), "the weight"),
     ],
 )
 async def test_what_makes_no_sense_is_refused(graph: GraphDAO, atom: Node | Link, told: str) -> None:

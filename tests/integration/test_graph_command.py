@@ -69,10 +69,13 @@ def test_looking(maia: Any) -> None:
     assert "tag:jazz (Jazz)" in told
     assert "in tagged     2 links" in told
     assert json.loads(maia("get", "tag:jazz", "--json"))["atoms"][0]["values"] == {"shown": ["Jazz"]}
-    assert "there is no atom tag:none" in maia("get", "tag:none", status=1)
+    told = maia("get", "tag:jazz", "tag:none", status=1)
+    assert "there is no atom tag:none: maia" in told
+    assert "in tagged     2 links" in told
+    assert json.loads(maia("get", "tag:none", "--json")) == {"atoms": [], "missing": ["tag:none"]}
     assert maia("find", "v").count("video:v") == 4
     page = maia("find", "video:", "-n", "2")
-    assert "--after 'video:v1' goes on here" in page
+    assert "--after video:v1 goes on here" in page
     assert "video:v2" in maia("find", "video:", "--after", "video:v1")
     assert "There is no such node." in maia("find", "zzz")
     assert "co_occurs(" in maia("incoming", "tag:jazz", "--type", "co_occurs")
@@ -80,6 +83,9 @@ def test_looking(maia: Any) -> None:
     near = maia("neighbours", "video:v0", "--hops", "2")
     assert near.index("Linked with video:v0") < near.index("channel:one") < near.index("Two links away")
     assert "v1" in near[near.index("Two links away") :]
+    assert "Nothing else is two links away." in maia(
+        "neighbours", "channel:one", "--hops", "2", "-t", "uploaded_by"
+    )
     way = maia("path", "channel:one", "video:v3", "--type", "uploaded_by", "--type", "tagged")
     assert way.index("channel:one") < way.index("video:v0") < way.index("tag:music") < way.index("3 links; ")
     assert "There is no path of at most 1 link." in maia("path", "channel:one", "tag:jazz", "--most", "1")

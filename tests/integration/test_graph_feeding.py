@@ -373,6 +373,19 @@ async def test_hunters_do_not_wait_for_the_graph(filled: Atlas, sql: Any, other:
     assert nodes == {"lo fi", "hunter:related"}
 
 
+async def test_odd_links_of_people_are_passed_over(filled: Atlas, sql: Any) -> None:
+    await feed(filled)
+    before = (await links(sql, Sources.FACTS)).keys()
+    jazz, video = Node("tag", "jazz"), Node("video", "v1")
+    dao = GraphDAO(filled.db, clock=filled.clock, settings=filled.settings)
+    odd = [(jazz,), (jazz, video), (jazz, jazz), (video, Node("concept", "x")), (video, jazz, jazz)]
+    await dao.add([Link("tagged", ends) for ends in odd])
+    assert (await rebuild(filled)).changed == 0
+    await sql.execute("UPDATE videos SET tags = tags || ARRAY['swing'] WHERE id = 'v3'")
+    await feed(filled)
+    assert (await links(sql, Sources.FACTS)).keys() == before | {"tagged(video:v3, tag:swing)"}
+
+
 async def test_only_one_feeds_and_a_lost_change_asks_for_a_rebuild(filled: Atlas, sql: Any) -> None:
     async with filled.db.only_one(LOCK):
         assert not (await feed(filled)).is_alone

@@ -224,6 +224,9 @@ async def test_parquet_has_a_file_for_nodes_and_one_for_links(atlas: Atlas, mixe
         ('{"type": "tagged", "outgoing": ["video:x", "abcd"]}', "a handle says nothing"),
         ('{"type": "tagged", "outgoing": []}', "a list of 1 to 100"),
         ('{"type": "tagged", "outgoing": ["video:x"], "weight": "1"}', "weight is no number"),
+        ('{"type": "tagged", "outgoing": ["video:x"], "weight": 1e300}', "from -3e38 to 3e38"),
+        ('{"type": "tag", "name": "x", "values": {"": [1]}}', "the key of a value has 1 to 100"),
+        ('{"type": "tag", "name": "x", "values": {"' + "k" * 101 + '": []}}', "the key of a value"),
         ('{"type": "tag", "name": "' + "x" * (1 << 20) + '"}', "longer than 1 MiB"),
     ],
 )
@@ -280,6 +283,16 @@ async def test_a_bad_line_leaves_the_graph_as_it_was(atlas: Atlas, mixed: GraphD
             1,
             "pos is no whole",
         ),
+        (f"<graphml><node id='1'><data key='pos'>{'0' * 20 + '9' * 20}</data></node></graphml>", 1, "pos is"),
+        (f"<graphml><node id='1'><data key='pos'>{'0' * 5_000}</data></node></graphml>", 1, "pos is no"),
+        (
+            "<graphml><node id='1'/>\n<edge source='1' target='1'><data key='weight'>inf</data></edge>",
+            2,
+            "from -3e38 to 3e38",
+        ),
+        ("<?xml version='1.0' encoding='shift_jis'?><graphml/>", 1, "'shift_jis' can't be read: use UTF-8"),
+        ("<?xml version='1.0' encoding='rot13'?><graphml/>", 1, "can't be read"),
+        ("<?xml version='1.0' encoding='idna'?><graphml/>", 1, "can't be read"),
     ],
 )
 async def test_graphml_that_makes_no_sense(
@@ -303,6 +316,20 @@ async def test_graphml_of_other_programs_becomes_concepts(atlas: Atlas, tmp_path
     async with opened(atlas) as graph:
         [edge] = await graph.edges("concept:Ann")
     assert (edge.id, edge.weight) == ("related_to(concept:Ann, concept:n1)", 2.5)
+
+
+async def test_nodes_of_graphml_may_hold_graphs(atlas: Atlas, tmp_path: Path) -> None:
+    path = tmp_path / "graph.graphml"
+    path.write_text(
+        "<?xml version='1.0' encoding='windows-1252'?><graphml><graph><node id='group'><data key='label'>All"
+        "</data><graph><node id='a'><data key='pos'>3</data></node><node id='b'/>"
+        "<edge source='a' target='b'/></graph><data key='pos'>2</data></node>"
+        "<edge source='group' target='b'/></graph></graphml>"
+    )
+    assert (await import_file(atlas, path, Format.GRAPHML)).added == 5
+    async with opened(atlas) as graph:
+        assert [(await graph.node(f"concept:{name}")).count for name in ("All", "a", "b")] == [2, 3, 0]
+        assert len(await graph.edges("concept:b")) == 2
 
 
 @asynccontextmanager

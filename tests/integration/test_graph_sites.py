@@ -112,6 +112,13 @@ async def test_what_each_says_all_know(sites: Sequence[GraphSite], clock: FixedC
     await agree(one, two, three)
     assert handle(MUSIC) not in await three.atoms()
 
+    # What every peer would refuse keeps nothing else back.
+    await one.graph.add([Node("tag", "loud", Evidence(10**12 + 1)), Node("tag", "quiet", Evidence(10**12))])
+    assert (await one.call(two)).failed is None
+    assert {node_handle("tag", "quiet")} == {
+        each.handle for each in await two.graph.find("tag") if each.name in ("loud", "quiet")
+    }
+
 
 async def test_a_departed_site_is_forgotten_at_all_sites(
     sites: Sequence[GraphSite], clock: FixedClock

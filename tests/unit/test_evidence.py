@@ -206,6 +206,12 @@ def test_the_confidence_of_a_truth_value_tells_its_evidence(pos: int, neg: int):
     assert value.evidence() == pytest.approx(pos + neg, rel=1e-6, abs=1e-6)
 
 
+def test_no_evidence_is_too_much_for_a_truth_value():
+    sure = TruthValue.of_counts(2**63, 0)
+    assert sure.confidence < 1
+    assert sure.revised(sure).confidence < 1
+
+
 @pytest.mark.parametrize(("strength_", "confidence_"), [(1.1, 0.5), (-0.1, 0.5), (0.5, 1.0), (0.5, -0.1)])
 def test_truth_values_have_bounds(strength_: float, confidence_: float):
     with pytest.raises(ValueError, match="must be in"):

@@ -128,6 +128,32 @@ async def test_a_damaged_snapshot_is_named_and_the_one_before_is_loaded(
         await load(tmp_path / "gone.plgraph")
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"positive": np.nan}, "less than no evidence, or more"),
+        ({"positive": np.inf, "count": np.inf}, "less than no evidence, or more"),
+        ({"positive": 1e9}, "less than no evidence, or more"),
+        ({"neg": -1}, "less than no evidence"),
+        ({"weight": -np.inf}, "a weight is infinite"),
+        ({"sources": 0}, "nobody, or an unknown source"),
+        ({"sources": 16}, "nobody, or an unknown source"),
+        ({"seen_us": 2**62}, "at no time of the calendar"),
+    ],
+)
+async def test_numbers_that_nobody_could_read_are_not_loaded(
+    changes: dict[str, float], told: str, tmp_path: Path
+) -> None:
+    graph, path = made_graph(20, 20), tmp_path / "graph.plgraph"
+    for name, value in changes.items():
+        column = getattr(graph, name).copy()
+        column[7] = value
+        graph = replace(graph, **{name: column})
+    await write_file(path, GraphSnapshot(graph, NOW, NOW))
+    with pytest.raises(GraphNotLoaded, match=told):
+        await load_whole(path)
+
+
 async def test_a_full_disk_leaves_the_last_snapshot_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "graph.plgraph"
     await write_file(path, FULL)

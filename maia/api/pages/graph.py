@@ -143,9 +143,10 @@ def address_of(atom: AtomRef | SurroundingAtom) -> str:
 
 def own_page(atom: AtomRef) -> str | None:
     """The page about what a node stands for, if there is one."""
-    form = parse_form(atom.atom)
-    if not isinstance(form, NodeForm) or form.type not in _PAGES:
+    if atom.type not in _PAGES:
         return None
+    form = parse_form(atom.atom)
+    assert isinstance(form, NodeForm)
     name = atom.shown if form.type == "tag" and atom.shown else form.name
     return _PAGES[form.type].format(quote(name, safe=""))
 

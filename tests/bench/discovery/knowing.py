@@ -109,7 +109,7 @@ def _leading(channels: Integers, tags: Integers, rows: Integers) -> dict[int, UU
     )
     matrix = half.tocsr().astype(np.float32)
     places = np.arange(matrix.shape[0])
-    graph = Adjacency(matrix, np.zeros(matrix.nnz, np.int32), places, directed=False)
+    graph = Adjacency(matrix, places, directed=False)
     found = cluster(graph)
     best = telling(graph, found, places[videos : videos + len(topics)], most=1)
     labels = found.labels[videos : videos + len(topics)].tolist()

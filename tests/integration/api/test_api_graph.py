@@ -95,7 +95,7 @@ async def test_atoms_are_found_and_read_in_pages_and_by_all_their_names(graph_se
     await graph_of(graph_service.atlas).add([Node("concept", "=1+1")])
     answer = await get(f"{API}/atoms?type=concept&prefix=%3D1&format=csv")
     [row] = csv.DictReader(io.StringIO(answer.body.decode()))
-    assert row["atom"] == "concept:=1+1"
+    assert (row["atom"], row["sources"]) == ("concept:=1+1", "people")
 
 
 async def test_neighbours_similar_atoms_paths_attention_and_figures(graph_service: Served) -> None:

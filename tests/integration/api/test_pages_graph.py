@@ -8,17 +8,27 @@ from urllib.parse import quote
 
 import pytest
 
+from atlas.adapters.graph import Link, Node, link_handle, node_handle
+from atlas.composition import Atlas
 from maia.api.pages.rendering import in_graph
 from tests.growth import store_video
 from tests.integration.api.test_pages import HTML, Page, seen
 from tests.served import Served
-from tests.stored_graphs import AWKWARD, TAGS, VIDEOS, store_graph
+from tests.stored_graphs import AWKWARD, TAGS, VIDEOS, graph_of, store_graph
 
 pytestmark = pytest.mark.integration
 
 
 def drawings(page: Page) -> list[str]:
     return [each["id"] or "" for each in page.named("svg") if each.get("class") == "graph"]
+
+
+async def add_tower(atlas: Atlas, node: Node) -> None:
+    """Links on links, more than may be written at once."""
+    top = node_handle(node.type, node.name)
+    for _ in range(12):
+        await graph_of(atlas).add([Link("related_to", (top, node))])
+        top = link_handle("related_to", [top, node_handle(node.type, node.name)])
 
 
 async def test_the_graph_leads_from_its_figures_to_each_atom(service: Served) -> None:
@@ -35,6 +45,9 @@ async def test_the_graph_leads_from_its_figures_to_each_atom(service: Served) ->
     assert "What deserves attention" in page.text
     await service.get("/api/v1/graph/communities")
     assert "What tells most of it" in (await seen(service, "/graph/tag:lofi")).text
+    await service.post("/api/v1/graph/atoms", {"atoms": [{"atom": "concept:low"}]})
+    await add_tower(service.atlas, Node("concept", "low"))
+    assert "concept" in (await seen(service, "/graph/concept:low")).text
     alone = await seen(service, "/graph/concept:alone")
     assert "Nothing is linked with it yet" in alone.text
     assert drawings(alone) == []
