@@ -88,6 +88,26 @@ class LinkRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class LinkColumns:
+    """Links of two to store; handles are rows of their high and low 64 bits."""
+
+    types: Sequence[str]
+    handles: NDArray[np.uint64]
+    firsts: NDArray[np.uint64]
+    seconds: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, links: Sequence[LinkRow]) -> Self:
+        """The same as columns."""
+        return cls(
+            [each.type for each in links],
+            _pairs([each.handle for each in links]),
+            _pairs([each.first for each in links]),
+            _pairs([each.second for each in links]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Carried:
     """A tag, and the first few videos that carry it, by the handles of the links."""
 
@@ -164,6 +184,11 @@ class GraphFeedDAO(DAO):
 
     # What there is
 
+    async def has_facts(self) -> bool:
+        """Whether the facts say of any atom that it is there."""
+        found: bool = await self._executor.fetchval("graph_feeding.has_facts")
+        return found
+
     async def take(self, start: Entry, limit: int) -> list[Entry]:
         """Take entries out of the outbox, from one on, in their order."""
         rows = await self._executor.fetch("graph_feeding.take", start.kind, start.key, limit)
@@ -193,8 +218,11 @@ class GraphFeedDAO(DAO):
 
     # Storing
 
-    async def load(self, nodes: Sequence[NodeRow], links: Sequence[LinkRow]) -> None:
-        """Add by COPY what nobody knows yet, within a page; the ends of links must be there, or among it."""
+    async def load(self, nodes: Sequence[NodeRow], links: LinkColumns) -> None:
+        """Add by COPY what nobody knows yet, within a page; the ends of links must be there, or among it.
+
+        DataRefused if an atom is known after all.
+        """
         at_us = int(self._clock.now().timestamp() * 1_000_000)
         columns = await asyncio.to_thread(_columns, nodes, links, at_us)
         loading = GraphLoadingDAO(self._executor, clock=self._clock, settings=self._settings)
@@ -285,9 +313,12 @@ class GraphFeedDAO(DAO):
 
     # How tags are shown
 
-    async def shown(self) -> dict[UUID, str]:
-        """How tags are shown that are not shown as they are called."""
-        rows = await self._executor.fetch("graph_feeding.shown")
+    async def shown(self, tags: Sequence[UUID] | None = None) -> dict[UUID, str]:
+        """How those of the tags, of all by default, are shown that are not shown as they are called."""
+        if tags is None:
+            rows = await self._executor.fetch("graph_feeding.shown")
+        else:
+            rows = await self._executor.fetch("graph_feeding.shown_of", list(tags))
         return {row["handle"]: row["shown"] for row in rows}
 
     async def tagged_by_people(self) -> set[UUID]:
@@ -316,22 +347,21 @@ class GraphFeedDAO(DAO):
         return changed
 
 
-def _columns(nodes: Sequence[NodeRow], links: Sequence[LinkRow], at_us: int) -> GraphColumns:
-    """The atoms as columns, in the order of their handles; each link was observed once."""
-    atoms: list[NodeRow | LinkRow] = [*nodes, *links]
-    types = tuple(sorted({each.type for each in atoms}))
+def _columns(nodes: Sequence[NodeRow], links: LinkColumns, at_us: int) -> GraphColumns:
+    """The atoms as columns, in about the order of their handles; each link was observed once."""
+    of_nodes = [each.type for each in nodes]
+    types = tuple(sorted({*of_nodes, *links.types}))
     code_of = {type_: code for code, type_ in enumerate(types, 1)}
-    rows = np.zeros(len(atoms), ATOM_FORM)
-    rows["handle"] = _pairs([each.handle for each in atoms])
-    rows["type"] = [code_of[each.type] for each in atoms]
+    rows = np.zeros(len(nodes) + len(links.types), ATOM_FORM)
+    rows["type"] = [code_of[each] for each in (*of_nodes, *links.types)]
     rows["sources"], rows["weight"], rows["seen_us"] = int(Sources.FACTS), np.nan, at_us
+    rows["handle"][: len(nodes)] = _pairs([each.handle for each in nodes])
     observed = rows[len(nodes) :]
+    observed["handle"], observed["first"], observed["second"] = links.handles, links.firsts, links.seconds
     observed["arity"] = 2
-    observed["first"] = _pairs([each.first for each in links])
-    observed["second"] = _pairs([each.second for each in links])
     for field in ("positive", "count", "pos"):
         observed[field] = 1
-    rows = rows[np.lexsort((rows["handle"][:, 1], rows["handle"][:, 0]))]
+    rows = rows[np.argsort(rows["handle"][:, 0].astype(np.uint64), kind="stable")]
     named = [(each.handle, each.name) for each in nodes]
     return GraphColumns(types, rows, named, (), np.zeros(0, ATTENTION_FORM), (), "")
 

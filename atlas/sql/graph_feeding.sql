@@ -39,6 +39,10 @@ SELECT count(*) FROM graph_outbox;
 SELECT (SELECT count(*) FROM videos) + (SELECT topics FROM queue_state)
     + (SELECT count(*) FROM patterns WHERE forgotten_at IS NULL);
 
+-- name: has_facts
+-- Whether the facts say of any atom that it is there.
+SELECT EXISTS (SELECT FROM atoms WHERE space = 0 AND sources & 1 = 1);
+
 -- name: take
 -- Take at most $3 entries of the outbox, from kind $1 and key $2 on. Those that other transactions have locked stay: these have
 -- changed something that can't be seen yet.
@@ -194,6 +198,10 @@ SELECT handle FROM atoms WHERE space = 0 AND handle = ANY ($1::uuid[]) AND sourc
 -- name: shown
 -- How tags are shown that are not shown as they are called.
 SELECT handle, texts[1] AS shown FROM atom_values WHERE space = 0 AND key = 'shown';
+
+-- name: shown_of
+-- The same of the tags $1.
+SELECT handle, texts[1] AS shown FROM atom_values WHERE space = 0 AND handle = ANY ($1::uuid[]) AND key = 'shown';
 
 -- name: tagged_by_people
 -- The tags of links by which others than the facts say that they are on videos.
