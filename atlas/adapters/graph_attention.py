@@ -87,11 +87,6 @@ class GraphAttentionDAO(DAO):
         count: int = await self._executor.fetchval("graph_attention.count_atoms", OWN)
         return count
 
-    async def estimate_atoms(self) -> int | None:
-        """About how many atoms there are at most, without counting them; None if nothing tells."""
-        estimate: int | None = await self._executor.fetchval("graph_attention.estimate_rows")
-        return estimate
-
     async def loose_unattended(self, most_links: int, most: int) -> list[LooseAtom]:
         """Tags and topics that hardly any video uses and that never got attention, those of fewest first."""
         rows = await self._executor.fetch("graph_attention.loose_unattended", OWN, most_links, most)

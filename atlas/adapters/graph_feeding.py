@@ -8,7 +8,7 @@ either in the graph or named in the outbox.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atlas.adapters.dao import DAO
-from atlas.adapters.graph import OWN, Sources
+from atlas.adapters.graph import OWN, Sources, handle_of
 from atlas.adapters.graph_columns import ATOM_FORM, ATTENTION_FORM, GraphColumns
 from atlas.adapters.graph_loading import GraphLoadingDAO
 
@@ -129,6 +129,36 @@ class DerivedLink:
     weight: float
 
 
+@dataclass(frozen=True, slots=True)
+class DerivedColumns:
+    """Links of one type that were derived, as columns; handles are rows of their high and low 64 bits."""
+
+    type: str
+    handles: NDArray[np.uint64]
+    firsts: NDArray[np.uint64]
+    seconds: NDArray[np.uint64]
+    pos: NDArray[np.int64]
+    neg: NDArray[np.int64]
+    weight: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.handles)
+
+    def only(self, which: NDArray[Any]) -> DerivedColumns:
+        """Some of the links, by a mask or by their places."""
+        columns = self.handles, self.firsts, self.seconds, self.pos, self.neg, self.weight
+        return DerivedColumns(self.type, *(each[which] for each in columns))
+
+    def rows(self) -> list[DerivedLink]:
+        """The same as rows."""
+        handles, firsts, seconds = map(_handles, (self.handles, self.firsts, self.seconds))
+        numbers = zip(self.pos.tolist(), self.neg.tolist(), self.weight.tolist(), strict=True)
+        return [
+            DerivedLink(handle, self.type, first, second, *its)
+            for handle, first, second, its in zip(handles, firsts, seconds, numbers, strict=True)
+        ]
+
+
 class GraphFeedDAO(DAO):
     """Takes facts over into this site's graph."""
 
@@ -171,6 +201,11 @@ class GraphFeedDAO(DAO):
     async def note_derived(self, changes: int) -> None:
         """Note that links were derived now, from facts that include so many changes."""
         await self._executor.execute("graph_feeding.note_derived", self._clock.now(), changes)
+
+    async def estimate_atoms(self) -> int | None:
+        """About how many atoms there are at most, without counting them; None if nothing tells."""
+        estimate: int | None = await self._executor.fetchval("graph_feeding.estimate_atoms")
+        return estimate
 
     async def count_facts(self) -> int:
         """How many videos, topics and patterns there are."""
@@ -304,6 +339,24 @@ class GraphFeedDAO(DAO):
             )
         return written
 
+    async def load_derived(self, links: DerivedColumns) -> int:
+        """Add derived links that nobody knows yet by COPY, where their ends are there; returns how many.
+
+        DataRefused if one is known after all.
+        """
+        now_us = int(self._clock.now().timestamp() * 1_000_000)
+        ends = np.unique(np.concatenate([links.firsts, links.seconds]), axis=0)
+        async with self.transaction() as dao:
+            await dao._executor.execute("graph.lock", False)
+            rows = await dao._executor.fetch("graph_feeding.absent", _handles(ends))
+            if rows:
+                gone = {row["handle"].bytes for row in rows}
+                links = await asyncio.to_thread(_without_ends, links, gone)
+            columns = await asyncio.to_thread(_derived_columns, links, now_us)
+            loading = GraphLoadingDAO(dao._executor, clock=self._clock, settings=self._settings)
+            await loading.add(OWN, columns)
+        return len(links)
+
     async def drop_derived(self, links: Sequence[UUID]) -> int:
         """Take back links that were derived; returns how many atoms went."""
         gone: int = await self._executor.fetchval(
@@ -364,6 +417,31 @@ def _columns(nodes: Sequence[NodeRow], links: LinkColumns, at_us: int) -> GraphC
     rows = rows[np.argsort(rows["handle"][:, 0].astype(np.uint64), kind="stable")]
     named = [(each.handle, each.name) for each in nodes]
     return GraphColumns(types, rows, named, (), np.zeros(0, ATTENTION_FORM), (), "")
+
+
+def _derived_columns(links: DerivedColumns, at_us: int) -> GraphColumns:
+    """The links as columns, in about the order of their handles."""
+    links = links.only(np.argsort(links.handles[:, 0], kind="stable"))
+    rows = np.zeros(len(links), ATOM_FORM)
+    rows["type"], rows["arity"], rows["sources"], rows["seen_us"] = 1, 2, int(Sources.DERIVED), at_us
+    rows["handle"], rows["first"], rows["second"] = links.handles, links.firsts, links.seconds
+    rows["pos"], rows["neg"], rows["weight"] = links.pos, links.neg, links.weight
+    rows["positive"], rows["count"] = links.pos, links.pos + links.neg
+    return GraphColumns((links.type,), rows, (), (), np.zeros(0, ATTENTION_FORM), (), "")
+
+
+def _without_ends(links: DerivedColumns, gone: Collection[bytes]) -> DerivedColumns:
+    """The links without those that have one of these handles as an end."""
+    stays = np.ones(len(links), bool)
+    for ends in (links.firsts, links.seconds):
+        stays &= [handle.bytes not in gone for handle in _handles(ends)]
+    return links.only(stays)
+
+
+def _handles(pairs: NDArray[np.uint64]) -> list[UUID]:
+    """Handles from their high and low 64 bits."""
+    raw = pairs.astype(">u8").tobytes()
+    return [handle_of(raw[begin : begin + 16]) for begin in range(0, len(raw), 16)]
 
 
 def _pairs(handles: Sequence[UUID]) -> NDArray[np.uint64]:

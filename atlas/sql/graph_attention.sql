@@ -49,14 +49,6 @@ DELETE FROM atom_attention AS t USING held WHERE t.space = $1::smallint AND t.ha
 -- How many atoms of space $1 are there.
 SELECT count(*) FROM atoms WHERE space = $1::smallint AND sources > 0;
 
--- name: estimate_rows
--- About how many rows there are for atoms, also of those that are gone and of other spaces: by the size of the table now, and how full
--- its pages were when it was last vacuumed or analysed. NULL if that is not known, or the table has grown to twice its size since.
-SELECT (c.reltuples / c.relpages * now.pages)::bigint
-FROM pg_class AS c
-CROSS JOIN LATERAL (SELECT pg_relation_size(c.oid) / current_setting('block_size')::bigint AS pages) AS now
-WHERE c.oid = 'atoms'::regclass AND c.relkind = 'r' AND c.reltuples >= 0 AND c.relpages > 0 AND now.pages <= 2 * c.relpages;
-
 -- name: loose_unattended
 -- At most $3 loose atoms of space $1 without attention, those that fewest use first. Loose are tags and topics of which people say
 -- nothing and that at most $2 videos use.

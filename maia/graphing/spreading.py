@@ -30,6 +30,7 @@ from scipy.sparse import csr_array
 
 from atlas.adapters.graph import AT_ONCE, Attention, GraphDAO, Sources, node_handle
 from atlas.adapters.graph_attention import GraphAttentionDAO, GrowingVideo, HeldAttention
+from atlas.adapters.graph_feeding import GraphFeedDAO
 from atlas.adapters.patterns import PatternsDAO
 from atlas.composition import Atlas
 from atlas.conflicts import retry_conflicts
@@ -150,7 +151,8 @@ async def atoms_to_forget(atlas: Atlas) -> list[UUID]:
     First go those that never got attention, then by the LTI that they will have.
     """
     dao = _attention_dao(atlas)
-    most, estimate = atlas.settings.graph.max_atoms, await dao.estimate_atoms()
+    feeding = GraphFeedDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    most, estimate = atlas.settings.graph.max_atoms, await feeding.estimate_atoms()
     # Counting reads the whole graph, so that it is only done if there may be too many.
     if estimate is not None and estimate < _NEARLY * most:
         return []
