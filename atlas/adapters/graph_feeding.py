@@ -366,12 +366,9 @@ class GraphFeedDAO(DAO):
 
     # How tags are shown
 
-    async def shown(self, tags: Sequence[UUID] | None = None) -> dict[UUID, str]:
-        """How those of the tags, of all by default, are shown that are not shown as they are called."""
-        if tags is None:
-            rows = await self._executor.fetch("graph_feeding.shown")
-        else:
-            rows = await self._executor.fetch("graph_feeding.shown_of", list(tags))
+    async def shown(self, tags: Sequence[UUID]) -> dict[UUID, str]:
+        """How those of the tags are shown that are not shown as they are called."""
+        rows = await self._executor.fetch("graph_feeding.shown", list(tags))
         return {row["handle"]: row["shown"] for row in rows}
 
     async def tagged_by_people(self) -> set[UUID]:

@@ -211,11 +211,7 @@ LEFT JOIN atoms AS a ON a.space = 0 AND a.handle = wanted.handle AND a.sources &
 WHERE a.handle IS NULL;
 
 -- name: shown
--- How tags are shown that are not shown as they are called.
-SELECT handle, texts[1] AS shown FROM atom_values WHERE space = 0 AND key = 'shown';
-
--- name: shown_of
--- The same of the tags $1.
+-- How those of the tags $1 are shown that are not shown as they are called.
 SELECT handle, texts[1] AS shown FROM atom_values WHERE space = 0 AND handle = ANY ($1::uuid[]) AND key = 'shown';
 
 -- name: tagged_by_people

@@ -19,6 +19,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Final, TypeAlias, TypeVar
 from uuid import UUID
 
@@ -227,19 +228,21 @@ class _Feeder:
 
     async def _show_tags(self, spelled: Spelled) -> None:
         """Show tags as videos spell them; those that people put on videos, too, have other carriers."""
-        shown, peoples = await self.dao.shown(), await self.dao.tagged_by_people()
-        differing = await asyncio.to_thread(_shown_otherwise, spelled, shown, peoples)
-        for some in _batches(differing, self.page_size * _LARGER):
+        peoples, tags = await self.dao.tagged_by_people(), spelled.shown()
+        while some := await asyncio.to_thread(_next_tags, tags, self.page_size * _LARGER):
+            shown = await self.dao.shown(list(some))
+            differing = {tag for tag, spelling in some.items() if shown.get(tag) != spelling} - peoples
+            if not differing:
+                continue
             async for attempt in retry_conflicts():
                 with attempt:
                     async with self.dao.page() as dao:
-                        there = await dao.there([tag for tag, _ in some])
-                        await dao.show({tag: spelling for tag, spelling in some if tag in there})
-        for tags in _batches(sorted(peoples), self.page_size):
+                        await dao.show({tag: some[tag] for tag in await dao.there(list(differing))})
+        for theirs in _batches(sorted(peoples), self.page_size):
             async for attempt in retry_conflicts():
                 with attempt:
                     async with self.dao.page() as dao:
-                        await _show(dao, tags, {})
+                        await _show(dao, theirs, {})
 
     async def known_topics(self, dao: GraphFeedDAO, fresh: Collection[str]) -> set[str]:
         """The keys of topics with these. Those that came since link themselves with tags that are there."""
@@ -263,12 +266,9 @@ class _Feeder:
         self.on_progress(self.read, max(self.total, self.read))
 
 
-def _shown_otherwise(
-    spelled: Spelled, shown: Mapping[UUID, str], but: Collection[UUID]
-) -> list[tuple[UUID, str | None]]:
-    """Tags with how they are to be shown, of those that are shown in another way, but for some."""
-    tags = ((node_handle("tag", tag), spelling) for tag, spelling in spelled.shown())
-    return [(tag, spelling) for tag, spelling in tags if shown.get(tag) != spelling and tag not in but]
+def _next_tags(tags: Iterator[tuple[str, str | None]], size: int) -> dict[UUID, str | None]:
+    """How the next of the tags are to be shown."""
+    return {node_handle("tag", tag): spelling for tag, spelling in islice(tags, size)}
 
 
 def _batches(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
