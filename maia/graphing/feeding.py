@@ -31,10 +31,10 @@ from atlas.adapters.graph_feeding import Entry, GraphFeedDAO, Kind, LinkColumns,
 from atlas.composition import Atlas
 from atlas.conflicts import retry_conflicts
 from atlas.errors import DataRefused
-from atlas.tags import spellings
 from maia.graphing.auditing import Differing, audit
-from maia.graphing.facts import PATTERN_LINKS, TOPIC_LINKS, VIDEO_LINKS, Atoms, named_by, shown_spelling
+from maia.graphing.facts import PATTERN_LINKS, TOPIC_LINKS, VIDEO_LINKS, Atoms, named_by
 from maia.graphing.hashing import Hashed, HashedVideos, Hashes, nodes_of
+from maia.graphing.showing import show, show_carried
 from maia.graphing.spelled import Spelled
 
 LOCK: Final = "graph feeder"
@@ -191,7 +191,7 @@ class _Feeder:
         found, size, ids = Differing(), self.page_size * _LARGER, [""]
         while ids := await self.auditing.videos(ids[-1], size):
             _, videos = await self._take_over("video", ids)
-            await asyncio.to_thread(lambda its: found.spelled.add(*its.spelled()), videos)
+            await asyncio.to_thread(_note_spellings, found.spelled, videos)
         for some in _batches(await self.auditing.topics(), size):
             await self._take_over("topic", some)
         for some in _batches([each.id for each in await self.dao.patterns()], size):
@@ -242,7 +242,7 @@ class _Feeder:
             async for attempt in retry_conflicts():
                 with attempt:
                     async with self.dao.page() as dao:
-                        await _show(dao, theirs, {})
+                        await show(dao, theirs, {})
 
     async def known_topics(self, dao: GraphFeedDAO, fresh: Collection[str]) -> set[str]:
         """The keys of topics with these. Those that came since link themselves with tags that are there."""
@@ -264,6 +264,10 @@ class _Feeder:
         self.added += counts.added
         self.removed += counts.removed
         self.on_progress(self.read, max(self.total, self.read))
+
+
+def _note_spellings(spelled: Spelled, videos: HashedVideos) -> None:
+    spelled.add(*videos.spelled())
 
 
 def _next_tags(tags: Iterator[tuple[str, str | None]], size: int) -> dict[UUID, str | None]:
@@ -301,7 +305,7 @@ class _Page:
         self.removed += dropped
         await self._connect([*loaded, *(atoms.nodes[handle] for handle in appeared)], topics, patterns)
         if self.shows_tags:
-            await _show_carried(self.dao, self.videos, ends)
+            await show_carried(self.dao, self.videos, ends)
         read = len(subjects.videos) + len(subjects.topics) + len(subjects.patterns)
         return Fed(read, self.added, self.removed)
 
@@ -426,60 +430,3 @@ def _to_load(
     lacking = {handle: node for handle, node in named.items() if not standing.get(handle, True)}
     new = {handle: node for handle, node in named.items() if handle not in standing}
     return nodes_of(lacking), nodes_of(new), videos.link_columns()
-
-
-async def _show_carried(dao: GraphFeedDAO, videos: HashedVideos, lost: Collection[UUID]) -> None:
-    """Show the tags of videos, which were just taken over, and tags that lost a carrier.
-
-    A tag that is shown as all of these videos spell it stays so: among its first carriers that spelling gains
-    if one of them is, and no other does.
-    """
-    spelled: dict[str, set[str]] = {}
-    for tags in videos.carried:
-        for tag, spelling in tags.items():
-            spelled.setdefault(tag, set()).add(spelling)
-    handles = {tag: node_handle("tag", tag) for tag in spelled}
-    shown = await dao.shown([*handles.values()]) if handles else {}
-    doubtful = {handle for tag, handle in handles.items() if spelled[tag] != {shown.get(handle, tag)}}
-    if doubtful or lost:
-        await _show(dao, doubtful, videos.spelled_by_video(), lost, shown)
-
-
-async def _show(
-    dao: GraphFeedDAO,
-    tags: Iterable[UUID],
-    carried: Mapping[UUID, Mapping[str, str]],
-    lost: Collection[UUID] | None = None,
-    shown: Mapping[UUID, str] | None = None,
-) -> None:
-    """Show tags as most of their first carriers spell them.
-
-    `carried` are spellings that are known already. If `lost` is given, only tags are looked at that lost a
-    carrier, or that have among the first one of these videos that doesn't spell it as it is `shown`.
-    """
-    carriers = await dao.carriers(sorted({*tags, *(lost or ())}))
-    if lost is not None:
-        now = shown or {}
-        carriers = [
-            each
-            for each in carriers
-            if each.tag in lost
-            or any(
-                carried[video].get(each.name) not in (None, now.get(each.tag, each.name))
-                for video in each.videos
-                if video in carried
-            )
-        ]
-    others = {video for each in carriers for video in each.videos if video not in carried}
-    spelled = dict(carried)
-    for video, raw in (await dao.tags_of(sorted(others))).items() if others else ():
-        spelled[video] = spellings(raw)
-    await dao.show(
-        {
-            each.tag: shown_spelling(
-                each.name,
-                [spelled[video][each.name] for video in each.videos if each.name in spelled.get(video, {})],
-            )
-            for each in carriers
-        }
-    )

@@ -19,7 +19,7 @@ from atlas.adapters.graph_views import GraphViewsDAO
 from maia.graph.arrays import NO_ATOM, Float32s, places_of
 from maia.graph.embedding import NAMED, drawn, vector_of_bag, word_handles, words_in
 from maia.graph.likeness import EMBEDDED, LEAST_COSINE
-from maia.graph.neighbours import probed
+from maia.graph.neighbours import MOST_IN_CELL, probed
 from maia.graph.similarity import nearest, unit
 from maia.graphing.embedding import basis_of, centres_of, halves, uuid_of
 from maia.graphing.reading import pairs_of
@@ -42,7 +42,7 @@ async def nearest_atoms(dao: GraphViewsDAO, atom: Atom, limit: int) -> list[tupl
         return []
     stored = await vectors.cells_of(basis.id, atom.type)
     cells = probed(vector, centres_of(stored))[0].tolist() if stored else [0]
-    found = await vectors.in_cells(basis.id, atom.type, cells)
+    found = await vectors.in_cells(basis.id, atom.type, cells, MOST_IN_CELL)
     return await asyncio.to_thread(_ranked, *found, vector, atom.handle, limit)
 
 

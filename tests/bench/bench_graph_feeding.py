@@ -131,7 +131,7 @@ async def _storing(meter: Meter, dao: MaiaDAO, videos: Sequence[Clip]) -> AsyncI
 
 async def measured(server: Bed, count: int) -> AsyncIterator[Figure]:
     url = await server.new_database()
-    async with _open(url) as atlas, server.connection(url) as sql:
+    async with opened(url) as atlas, server.connection(url) as sql:
         meter = Meter(sql)
         dao = MaiaDAO(atlas.db, clock=FixedClock(NOON), settings=atlas.settings)
         async for figure in _storing(meter, dao, clips(STORED)):
@@ -186,7 +186,8 @@ def _peak(when: str) -> Figure:
 
 
 @asynccontextmanager
-async def _open(url: str) -> AsyncIterator[Atlas]:
+async def opened(url: str) -> AsyncIterator[Atlas]:
+    """An Atlas of a database, with a data folder of its own."""
     with TemporaryDirectory(prefix="pleiades-bench-") as folder:
         settings = settings_of(url, database={"pool_size": 2}, data_dir=Path(folder))
         async with Atlas.open(settings) as atlas:

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maia.graph import neighbours
+from maia.graph.arrays import NO_ATOM
 from maia.graph.neighbours import ONE_CELL, all_nearest_in_cells, cells_for, cells_of, learn_centres, probed
-from maia.graph.similarity import all_nearest, unit
+from maia.graph.similarity import all_nearest, nearest, unit
 
 
 def clustered(size: int, seed: int = 0) -> np.ndarray:
@@ -48,3 +50,14 @@ def test_all_cells_give_what_comparing_all_gives(size: int, cells: int, seed: in
         found = all_nearest_in_cells(vectors, cells_of(vectors, centres), centres, 3, most_probed=cells)
         exact = all_nearest(vectors, 3)
         assert found.cosines == pytest.approx(exact.cosines, abs=1e-5)
+
+
+def test_of_large_cells_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = unit(np.random.default_rng(3).standard_normal((90, 8)).astype(np.float32))
+    monkeypatch.setattr(neighbours, "MOST_IN_CELL", 30)
+    found = all_nearest_in_cells(vectors, np.zeros(90, np.int32), np.zeros((1, 8), np.float32), 3)
+    looked_at = np.arange(0, 90, 3)
+    own = np.where(np.arange(90) % 3 == 0, np.arange(90) // 3, NO_ATOM)
+    expected = nearest(vectors[looked_at], vectors, 3, but=own)
+    assert (found.rows == np.where(expected.rows == NO_ATOM, NO_ATOM, looked_at[expected.rows])).all()
+    assert found.cosines == pytest.approx(expected.cosines)
