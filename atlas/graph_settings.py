@@ -12,7 +12,11 @@ class GraphSettings(Group):
 
     enabled: bool = Field(default=True, description="Let the learner feed the graph.")
     derive_interval_h: float = Field(
-        default=6, ge=0, le=8760, description="Least hours between two times that links are derived."
+        default=6,
+        ge=0,
+        le=8760,
+        description="Least hours between two times that links are derived; four times as many if less than "
+        "a hundredth of the graph has changed.",
     )
     derive_after: int = Field(
         default=100, ge=1, description="Facts that must have changed before links are derived again."

@@ -65,6 +65,11 @@ def link_handle(type: str, outgoing: Sequence[UUID]) -> UUID:  # noqa: A002 - At
     return pgproto.UUID(sha256(b"l" + type.encode() + b"\0" + ends).digest()[:16])
 
 
+def handle_of(raw: bytes) -> UUID:
+    """The handle with these 16 bytes."""
+    return pgproto.UUID(raw)
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """Observations that an atom is true, and that it isn't."""

@@ -147,11 +147,12 @@ class GraphEmbeddingsDAO(DAO):
         rows = await self._executor.fetch("graph_embeddings.of_atoms", basis, list(handles))
         return {row["handle"]: row["vector"] for row in rows}
 
-    async def in_cells(self, basis: int, type_: str, cells: Sequence[int]) -> tuple[bytes, bytes]:
-        """All vectors in some cells of a type, by their handles: the handles, of 16 bytes each, and they.
+    async def in_cells(self, basis: int, type_: str, cells: Sequence[int], most: int) -> tuple[bytes, bytes]:
+        """Vectors in some cells of a type, at most so many of each, by their handles.
 
+        Returns the handles, of 16 bytes each, and the vectors.
         There may be thousands, so that a row for each would take longer to read than to compare.
         """
-        row = await self._executor.fetchrow("graph_embeddings.in_cells", basis, type_, list(cells))
+        row = await self._executor.fetchrow("graph_embeddings.in_cells", basis, type_, list(cells), most)
         assert row is not None
         return row["handles"] or b"", row["vectors"] or b""

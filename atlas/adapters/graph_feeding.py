@@ -8,7 +8,7 @@ either in the graph or named in the outbox.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atlas.adapters.dao import DAO
-from atlas.adapters.graph import OWN, Sources
+from atlas.adapters.graph import OWN, Sources, handle_of
 from atlas.adapters.graph_columns import ATOM_FORM, ATTENTION_FORM, GraphColumns
 from atlas.adapters.graph_loading import GraphLoadingDAO
 
@@ -88,6 +88,26 @@ class LinkRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class LinkColumns:
+    """Links of two to store; handles are rows of their high and low 64 bits."""
+
+    types: Sequence[str]
+    handles: NDArray[np.uint64]
+    firsts: NDArray[np.uint64]
+    seconds: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, links: Sequence[LinkRow]) -> Self:
+        """The same as columns."""
+        return cls(
+            [each.type for each in links],
+            _pairs([each.handle for each in links]),
+            _pairs([each.first for each in links]),
+            _pairs([each.second for each in links]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Carried:
     """A tag, and the first few videos that carry it, by the handles of the links."""
 
@@ -107,6 +127,36 @@ class DerivedLink:
     pos: int
     neg: int
     weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedColumns:
+    """Links of one type that were derived, as columns; handles are rows of their high and low 64 bits."""
+
+    type: str
+    handles: NDArray[np.uint64]
+    firsts: NDArray[np.uint64]
+    seconds: NDArray[np.uint64]
+    pos: NDArray[np.int64]
+    neg: NDArray[np.int64]
+    weight: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.handles)
+
+    def only(self, which: NDArray[Any]) -> DerivedColumns:
+        """Some of the links, by a mask or by their places."""
+        columns = self.handles, self.firsts, self.seconds, self.pos, self.neg, self.weight
+        return DerivedColumns(self.type, *(each[which] for each in columns))
+
+    def rows(self) -> list[DerivedLink]:
+        """The same as rows."""
+        handles, firsts, seconds = map(_handles, (self.handles, self.firsts, self.seconds))
+        numbers = zip(self.pos.tolist(), self.neg.tolist(), self.weight.tolist(), strict=True)
+        return [
+            DerivedLink(handle, self.type, first, second, *its)
+            for handle, first, second, its in zip(handles, firsts, seconds, numbers, strict=True)
+        ]
 
 
 class GraphFeedDAO(DAO):
@@ -152,6 +202,11 @@ class GraphFeedDAO(DAO):
         """Note that links were derived now, from facts that include so many changes."""
         await self._executor.execute("graph_feeding.note_derived", self._clock.now(), changes)
 
+    async def estimate_atoms(self) -> int | None:
+        """About how many atoms there are at most, without counting them; None if nothing tells."""
+        estimate: int | None = await self._executor.fetchval("graph_feeding.estimate_atoms")
+        return estimate
+
     async def count_facts(self) -> int:
         """How many videos, topics and patterns there are."""
         count: int = await self._executor.fetchval("graph_feeding.count_facts")
@@ -163,6 +218,11 @@ class GraphFeedDAO(DAO):
         return count
 
     # What there is
+
+    async def has_facts(self) -> bool:
+        """Whether the facts say of any atom that it is there."""
+        found: bool = await self._executor.fetchval("graph_feeding.has_facts")
+        return found
 
     async def take(self, start: Entry, limit: int) -> list[Entry]:
         """Take entries out of the outbox, from one on, in their order."""
@@ -193,8 +253,11 @@ class GraphFeedDAO(DAO):
 
     # Storing
 
-    async def load(self, nodes: Sequence[NodeRow], links: Sequence[LinkRow]) -> None:
-        """Add by COPY what nobody knows yet, within a page; the ends of links must be there, or among it."""
+    async def load(self, nodes: Sequence[NodeRow], links: LinkColumns) -> None:
+        """Add by COPY what nobody knows yet, within a page; the ends of links must be there, or among it.
+
+        DataRefused if an atom is known after all.
+        """
         at_us = int(self._clock.now().timestamp() * 1_000_000)
         columns = await asyncio.to_thread(_columns, nodes, links, at_us)
         loading = GraphLoadingDAO(self._executor, clock=self._clock, settings=self._settings)
@@ -276,6 +339,24 @@ class GraphFeedDAO(DAO):
             )
         return written
 
+    async def load_derived(self, links: DerivedColumns) -> int:
+        """Add derived links that nobody knows yet by COPY, where their ends are there; returns how many.
+
+        DataRefused if one is known after all.
+        """
+        now_us = int(self._clock.now().timestamp() * 1_000_000)
+        ends = np.unique(np.concatenate([links.firsts, links.seconds]), axis=0)
+        async with self.transaction() as dao:
+            await dao._executor.execute("graph.lock", False)
+            rows = await dao._executor.fetch("graph_feeding.absent", _handles(ends))
+            if rows:
+                gone = {row["handle"].bytes for row in rows}
+                links = await asyncio.to_thread(_without_ends, links, gone)
+            columns = await asyncio.to_thread(_derived_columns, links, now_us)
+            loading = GraphLoadingDAO(dao._executor, clock=self._clock, settings=self._settings)
+            await loading.add(OWN, columns)
+        return len(links)
+
     async def drop_derived(self, links: Sequence[UUID]) -> int:
         """Take back links that were derived; returns how many atoms went."""
         gone: int = await self._executor.fetchval(
@@ -285,9 +366,9 @@ class GraphFeedDAO(DAO):
 
     # How tags are shown
 
-    async def shown(self) -> dict[UUID, str]:
-        """How tags are shown that are not shown as they are called."""
-        rows = await self._executor.fetch("graph_feeding.shown")
+    async def shown(self, tags: Sequence[UUID]) -> dict[UUID, str]:
+        """How those of the tags are shown that are not shown as they are called."""
+        rows = await self._executor.fetch("graph_feeding.shown", list(tags))
         return {row["handle"]: row["shown"] for row in rows}
 
     async def tagged_by_people(self) -> set[UUID]:
@@ -316,24 +397,48 @@ class GraphFeedDAO(DAO):
         return changed
 
 
-def _columns(nodes: Sequence[NodeRow], links: Sequence[LinkRow], at_us: int) -> GraphColumns:
-    """The atoms as columns, in the order of their handles; each link was observed once."""
-    atoms: list[NodeRow | LinkRow] = [*nodes, *links]
-    types = tuple(sorted({each.type for each in atoms}))
+def _columns(nodes: Sequence[NodeRow], links: LinkColumns, at_us: int) -> GraphColumns:
+    """The atoms as columns, in about the order of their handles; each link was observed once."""
+    of_nodes = [each.type for each in nodes]
+    types = tuple(sorted({*of_nodes, *links.types}))
     code_of = {type_: code for code, type_ in enumerate(types, 1)}
-    rows = np.zeros(len(atoms), ATOM_FORM)
-    rows["handle"] = _pairs([each.handle for each in atoms])
-    rows["type"] = [code_of[each.type] for each in atoms]
+    rows = np.zeros(len(nodes) + len(links.types), ATOM_FORM)
+    rows["type"] = [code_of[each] for each in (*of_nodes, *links.types)]
     rows["sources"], rows["weight"], rows["seen_us"] = int(Sources.FACTS), np.nan, at_us
+    rows["handle"][: len(nodes)] = _pairs([each.handle for each in nodes])
     observed = rows[len(nodes) :]
+    observed["handle"], observed["first"], observed["second"] = links.handles, links.firsts, links.seconds
     observed["arity"] = 2
-    observed["first"] = _pairs([each.first for each in links])
-    observed["second"] = _pairs([each.second for each in links])
     for field in ("positive", "count", "pos"):
         observed[field] = 1
-    rows = rows[np.lexsort((rows["handle"][:, 1], rows["handle"][:, 0]))]
+    rows = rows[np.argsort(rows["handle"][:, 0].astype(np.uint64), kind="stable")]
     named = [(each.handle, each.name) for each in nodes]
     return GraphColumns(types, rows, named, (), np.zeros(0, ATTENTION_FORM), (), "")
+
+
+def _derived_columns(links: DerivedColumns, at_us: int) -> GraphColumns:
+    """The links as columns, in about the order of their handles."""
+    links = links.only(np.argsort(links.handles[:, 0], kind="stable"))
+    rows = np.zeros(len(links), ATOM_FORM)
+    rows["type"], rows["arity"], rows["sources"], rows["seen_us"] = 1, 2, int(Sources.DERIVED), at_us
+    rows["handle"], rows["first"], rows["second"] = links.handles, links.firsts, links.seconds
+    rows["pos"], rows["neg"], rows["weight"] = links.pos, links.neg, links.weight
+    rows["positive"], rows["count"] = links.pos, links.pos + links.neg
+    return GraphColumns((links.type,), rows, (), (), np.zeros(0, ATTENTION_FORM), (), "")
+
+
+def _without_ends(links: DerivedColumns, gone: Collection[bytes]) -> DerivedColumns:
+    """The links without those that have one of these handles as an end."""
+    stays = np.ones(len(links), bool)
+    for ends in (links.firsts, links.seconds):
+        stays &= [handle.bytes not in gone for handle in _handles(ends)]
+    return links.only(stays)
+
+
+def _handles(pairs: NDArray[np.uint64]) -> list[UUID]:
+    """Handles from their high and low 64 bits."""
+    raw = pairs.astype(">u8").tobytes()
+    return [handle_of(raw[begin : begin + 16]) for begin in range(0, len(raw), 16)]
 
 
 def _pairs(handles: Sequence[UUID]) -> NDArray[np.uint64]:

@@ -128,10 +128,11 @@ def _among(rows: NDArray[Any], others: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _node_batches(space: int, columns: GraphColumns, rows: NDArray[Any], now_us: int) -> Iterator[_Batch]:
-    names = dict(columns.names)
+    names = {handle.bytes: name.encode() for handle, name in columns.names}
     for type_, some in _by_type(columns, rows[rows["arity"] == 0]):
         own = _own_columns(space, type_, some, now_us)
-        tails = [names[handle].encode() for handle in _handles(some)]
+        raw = some["handle"].tobytes()
+        tails = [names[raw[begin : begin + 16]] for begin in range(0, len(raw), 16)]
         yield _Batch("atoms", [*own, "name"], _filled(len(some), 1, own), tails)
 
 
@@ -145,7 +146,7 @@ def _pair_batches(space: int, columns: GraphColumns, rows: NDArray[Any], now_us:
         yield _Batch("atoms", [*own], _filled(len(some), 0, own))
         for position, (target, other) in enumerate((("first", "second"), ("second", "first")), 1):
             # In the order of the index, whose pages are each written once then.
-            by_target = some[np.lexsort((some[target][:, 1], some[target][:, 0]))]
+            by_target = some[np.argsort(some[target][:, 0].astype(np.uint64), kind="stable")]
             used = _used_columns(space, type_, position, by_target[target], by_target["handle"])
             used["other"] = (UUID_FORM, by_target[other])
             yield _Batch("incoming", [*used], _filled(len(some), 0, used))

@@ -76,6 +76,10 @@ DELETE FROM embedding_bases;
 SELECT handle, vector FROM atom_embeddings WHERE basis = $1 AND handle = ANY ($2::uuid[]) ORDER BY handle;
 
 -- name: in_cells
--- All vectors of atoms of the type $2 in the cells $3 of the basis $1, by handle: as one text of bytes, and the handles as another.
-SELECT string_agg(uuid_send(handle), ''::bytea ORDER BY handle) AS handles, string_agg(vector, ''::bytea ORDER BY handle) AS vectors
-FROM atom_embeddings WHERE basis = $1 AND type = $2 AND cell = ANY ($3::integer[]);
+-- The vectors of atoms of the type $2 in the cells $3 of the basis $1, at most $4 of each, by handle: as one text of bytes, and the
+-- handles as another.
+SELECT string_agg(uuid_send(e.handle), ''::bytea ORDER BY e.handle) AS handles, string_agg(e.vector, ''::bytea ORDER BY e.handle) AS vectors
+FROM unnest($3::integer[]) AS wanted (cell)
+CROSS JOIN LATERAL (
+    SELECT handle, vector FROM atom_embeddings WHERE basis = $1 AND type = $2 AND cell = wanted.cell LIMIT $4
+) AS e;

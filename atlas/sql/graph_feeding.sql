@@ -34,10 +34,22 @@ UPDATE graph_state SET derived_at = $1, changes = greatest(changes - $2, 0);
 -- How many entries the outbox has.
 SELECT count(*) FROM graph_outbox;
 
+-- name: estimate_atoms
+-- About how many rows there are for atoms, also of those that are gone and of other spaces: by the size of the table now, and how full
+-- its pages were when it was last vacuumed or analysed. NULL if that is not known, or the table has grown to twice its size since.
+SELECT (c.reltuples / c.relpages * now.pages)::bigint
+FROM pg_class AS c
+CROSS JOIN LATERAL (SELECT pg_relation_size(c.oid) / current_setting('block_size')::bigint AS pages) AS now
+WHERE c.oid = 'atoms'::regclass AND c.relkind = 'r' AND c.reltuples >= 0 AND c.relpages > 0 AND now.pages <= 2 * c.relpages;
+
 -- name: count_facts
 -- How many videos, topics and patterns there are.
 SELECT (SELECT count(*) FROM videos) + (SELECT topics FROM queue_state)
     + (SELECT count(*) FROM patterns WHERE forgotten_at IS NULL);
+
+-- name: has_facts
+-- Whether the facts say of any atom that it is there.
+SELECT EXISTS (SELECT FROM atoms WHERE space = 0 AND sources & 1 = 1);
 
 -- name: take
 -- Take at most $3 entries of the outbox, from kind $1 and key $2 on. Those that other transactions have locked stay: these have
@@ -191,9 +203,16 @@ SELECT count(*) FROM withdraw_atoms($1::uuid[], 3, $2::timestamptz);
 -- Those of the nodes $1 that are there by facts.
 SELECT handle FROM atoms WHERE space = 0 AND handle = ANY ($1::uuid[]) AND sources & 1 = 1;
 
+-- name: absent
+-- Those of the nodes $1 of which the facts don't say that they are there.
+SELECT wanted.handle
+FROM unnest($1::uuid[]) AS wanted (handle)
+LEFT JOIN atoms AS a ON a.space = 0 AND a.handle = wanted.handle AND a.sources & 1 = 1
+WHERE a.handle IS NULL;
+
 -- name: shown
--- How tags are shown that are not shown as they are called.
-SELECT handle, texts[1] AS shown FROM atom_values WHERE space = 0 AND key = 'shown';
+-- How those of the tags $1 are shown that are not shown as they are called.
+SELECT handle, texts[1] AS shown FROM atom_values WHERE space = 0 AND handle = ANY ($1::uuid[]) AND key = 'shown';
 
 -- name: tagged_by_people
 -- The tags of links by which others than the facts say that they are on videos.

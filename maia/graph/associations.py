@@ -18,6 +18,8 @@ from maia.graph.arrays import Float64s, GraphArrays, Int64s
 
 _BLOCK: Final = 4_000_000
 """Products of one block at most, unless one column alone has more; each takes some 16 bytes."""
+_EXACT: Final = 1_000
+_STEPS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +80,29 @@ def associations(left: Incidence, right: Incidence, *, least: int, most: int) ->
 
     Both have the same rows. A pair is met on at least `least` of them, and is among the `most` of its left
     column with the largest count times pointwise mutual information (local mutual information: Evert, 2005),
-    which neither favours what is rare nor what is everywhere. The weight is the mutual information in nats;
-    `neg` counts the rows with the left column but not the right one. No atom is paired with itself.
+    which neither favours what is rare nor what is everywhere. The weight is the mutual information in nats,
+    where there are `about` so many rows; `neg` counts the rows with the left column but not the right one. No
+    atom is paired with itself.
     """
+    rows = about(left.matrix.shape[0])
+    left, right = _frequent(left, least), _frequent(right, least)
     in_left, in_right = _sums(left.matrix), _sums(right.matrix)
-    rows = left.matrix.shape[0]
     found = []
-    for a, b, both in _together(left.matrix, right.matrix):
-        pmi = np.log(both * float(rows) / (in_left[a] * in_right[b].astype(np.float64)))
+    for columns, others, counts in _together(left.matrix, right.matrix):
+        met = counts >= least
+        a, b, both = columns[met], others[met], counts[met]
+        pmi = np.log(both * rows / (in_left[a] * in_right[b].astype(np.float64)))
         pairs = Associations(left.seconds[a], right.seconds[b], both, in_left[a] - both, pmi)
-        found.append(_best(pairs.only((both >= least) & (pmi > 0) & (pairs.firsts != pairs.seconds)), most))
+        found.append(_best(pairs.only((pmi > 0) & (pairs.firsts != pairs.seconds)), most))
     return _joined(found)
+
+
+def about(rows: int) -> float:
+    """So many rows, but of more than a thousand the nearest of 16 steps for each doubling.
+
+    So weights don't all change whenever a row is added, and are off by 0.022 nats at most.
+    """
+    return float(rows) if rows <= _EXACT else float(2 ** (round(np.log2(rows) * _STEPS) / _STEPS))
 
 
 def co_occurrences(met: Incidence, *, least: int, most: int) -> Associations:
@@ -119,6 +133,12 @@ def shares(left: Incidence, right: Incidence, *, least: int, most: int, share: f
         pairs = Associations(left.seconds[a], right.seconds[b], both, sums[a] - both, part)
         found.append(_best(pairs.only((both >= least) & (part >= share)), most))
     return _joined(found)
+
+
+def _frequent(met: Incidence, least: int) -> Incidence:
+    """Only the columns that are in so many rows."""
+    kept = np.flatnonzero(_sums(met.matrix) >= least)
+    return Incidence(sparse.csr_array(met.matrix[:, kept]), met.firsts, met.seconds[kept])
 
 
 def _sums(matrix: sparse.csr_array) -> Int64s:

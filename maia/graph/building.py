@@ -29,7 +29,7 @@ class LooseAtoms:
 
     `type_of` numbers `types`. `ends` are the outgoing sets of the links of two, whose places are `linked`:
     shape (links, 2, 2), the last axis being the high and the low 64 bits. `wide` has the outgoing sets of
-    other links by their places, and `named` the names of nodes.
+    other links by their places, and `named` the names of nodes. Numbers may be of any width and byte order.
     """
 
     handles: UInt64s
@@ -78,13 +78,13 @@ def arrays_of(atoms: LooseAtoms) -> GraphArrays:
         names=_names(atoms, place),
         outgoing_starts=starts,
         outgoing=outgoing,
-        positive=atoms.positive[order],
-        count=atoms.count[order],
-        pos=atoms.pos[order],
-        neg=atoms.neg[order],
-        sources=atoms.sources[order],
-        weight=atoms.weight[order],
-        seen_us=atoms.seen_us[order],
+        positive=atoms.positive[order].astype(np.float64, copy=False),
+        count=atoms.count[order].astype(np.float64, copy=False),
+        pos=atoms.pos[order].astype(np.int64, copy=False),
+        neg=atoms.neg[order].astype(np.int64, copy=False),
+        sources=atoms.sources[order].astype(np.uint8, copy=False),
+        weight=atoms.weight[order].astype(np.float32, copy=False),
+        seen_us=atoms.seen_us[order].astype(np.int64, copy=False),
         sti=np.zeros(len(order), np.float32),
         lti=np.zeros(len(order), np.float32),
         vlti=np.zeros(len(order), np.uint8),

@@ -27,6 +27,8 @@ PROBED: Final = 16
 """For all vectors of a cell, so many of the cells nearest to its centre are looked at."""
 PROBED_BY_ONE: Final = 4
 """For one query, so many of the cells nearest to it are looked at."""
+MOST_IN_CELL: Final = 5_000
+"""So many vectors of a cell are looked at. Larger ones are of vectors that are nearly the same."""
 ONE_CELL: Final = 2_000
 """So many vectors at most are one cell."""
 _ROUNDS: Final = 8
@@ -142,7 +144,8 @@ def all_nearest_in_cells(
     """Of each vector, the k others whose cosine is above `least`, of those in the cells around its own cell.
 
     `cells` has the cell of each vector. `asked` is a mask of the vectors that are asked for, by default all.
-    Memory is a few blocks and the vectors of one neighbourhood beside the arguments and the answer.
+    Memory is a few blocks and the vectors of one neighbourhood beside the arguments and the answer: of larger
+    cells, `MOST_IN_CELL` vectors at even distances are looked at.
     """
     order = np.argsort(cells, kind="stable")
     starts = np.searchsorted(cells[order], np.arange(len(centres) + 1))
@@ -153,8 +156,10 @@ def all_nearest_in_cells(
         members = members if asked is None else members[asked[members]]
         if not len(members):
             continue
-        near = np.sort(np.concatenate([order[starts[each] : starts[each + 1]] for each in around[cell]]))
-        best = nearest(vectors[near], vectors[members], k, but=np.searchsorted(near, members), least=least)
+        near = np.sort(
+            np.concatenate([_spread(order[starts[each] : starts[each + 1]]) for each in around[cell]])
+        )
+        best = nearest(vectors[near], vectors[members], k, but=_where(near, members), least=least)
         found.rows[members] = _named(best.rows, near)
         found.cosines[members] = best.cosines
     return found
@@ -204,6 +209,19 @@ def _leave_out(cosines: Float32s, columns: Int64s) -> None:
 def _check(one: Vectors, other: Vectors) -> None:
     if one.ndim != 2 or other.ndim != 2 or one.shape[1] != other.shape[1]:
         raise ValueError(f"vectors of shapes {one.shape} and {other.shape} cannot be compared")
+
+
+def _spread(members: Int64s) -> Int64s:
+    """As many members of a cell as are looked at."""
+    if len(members) <= MOST_IN_CELL:
+        return members
+    return members[np.arange(MOST_IN_CELL) * len(members) // MOST_IN_CELL]
+
+
+def _where(near: Int64s, members: Int64s) -> Int64s:
+    """The places of members among ascending rows, NO_ATOM for those that aren't among them."""
+    found = np.minimum(np.searchsorted(near, members), len(near) - 1)
+    return np.where(near[found] == members, found, NO_ATOM)
 
 
 def _named(rows: Int32s, names: Int64s) -> Int32s:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
-from itertools import chain
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,27 +19,18 @@ from numpy.typing import NDArray
 
 from atlas.adapters.graph_auditing import GraphAuditDAO
 from atlas.adapters.graph_feeding import GraphFeedDAO, VideoFacts
-from atlas.tags import spellings
 from maia.graph.arrays import NO_ATOM, Int64s, UInt64s
-from maia.graphing.facts import PATTERN_LINKS, TOPIC_LINKS, VIDEO_LINKS, ends_of, named_by
+from maia.graphing.facts import named_by
+from maia.graphing.hashing import LINKS, SUBJECTS, Hashed, HashedVideos, Hashes, Named, pairs
 from maia.graphing.spelled import Spelled
 
-_SUBJECTS: Final = ("pattern", "topic", "video")
 _LED_TO: Final = ("agent", "category", "channel", "tag")
-_TYPES: Final = (*_SUBJECTS, *_LED_TO)
-_LINKS: Final = tuple({*VIDEO_LINKS, *TOPIC_LINKS, *PATTERN_LINKS})
+_TYPES: Final = (*SUBJECTS, *_LED_TO)
 _AT_ONCE: Final = 2_000
-_MOST_REMEMBERED: Final = 200_000
 _NODES_A_PART: Final = 500_000
 """Of so many nodes, the links are read within the time that a statement may take."""
 _WRONG: Final = 1 << 32
 """More links than begin anywhere."""
-_OF_LINK: Final = {type_: b"l" + type_.encode() + b"\0" for type_ in _LINKS}
-
-_Named = tuple[str, str]
-"""The type and the name of a node."""
-_Subject = tuple[_Named, Sequence[tuple[str, _Named]]]
-"""A node, and its links: their types, and the nodes at their ends."""
 
 
 @dataclass(slots=True)
@@ -63,9 +52,9 @@ class Differing:
 async def audit(feed: GraphFeedDAO, audit: GraphAuditDAO, on_read: Callable[[int], None]) -> Differing:
     """Compare all facts with the graph. `on_read` is told after some how many things were compared so far."""
     async with audit.one_moment() as dao:
-        facts, hashes = feed.joining(dao), _Hashes()
+        facts, hashes = feed.joining(dao), Hashes()
         graph = _Graph(await dao.nodes(_TYPES))
-        await dao.links(_LINKS, graph.take, 1 + len(graph.keys) // _NODES_A_PART)
+        await dao.links(LINKS, graph.take, 1 + len(graph.keys) // _NODES_A_PART)
         differing, read, ids = Differing(), 0, [""]
         while ids := await dao.videos(ids[-1], _AT_ONCE):
             videos = await facts.videos(ids)
@@ -75,56 +64,11 @@ async def audit(feed: GraphFeedDAO, audit: GraphAuditDAO, on_read: Callable[[int
         await asyncio.to_thread(_compare_topics, graph, hashes, topics, differing)
         patterns = {each.id: named_by(each) for each in await facts.patterns()}
         await asyncio.to_thread(_compare_patterns, graph, hashes, patterns, differing)
-        for named in await dao.names(graph.unseen(_SUBJECTS)):
+        for named in await dao.names(graph.unseen(SUBJECTS)):
             differing.add(*named)
         differing.unsupported = graph.unseen(_LED_TO, standing=True)
         on_read(read + len(topics) + len(patterns))
         return differing
-
-
-class _Hashes:
-    """Handles as bytes. Those of what many lead to are remembered."""
-
-    def __init__(self) -> None:
-        self._known: dict[_Named, bytes] = {}
-
-    def node(self, named: _Named) -> bytes:
-        found = self._known.get(named)
-        if found is None:
-            type_, name = named
-            found = sha256(b"n" + type_.encode() + b"\0" + name.encode()).digest()[:16]
-            if len(self._known) >= _MOST_REMEMBERED:
-                self._known.clear()
-            if type_ not in _SUBJECTS:
-                self._known[named] = found
-        return found
-
-    @staticmethod
-    def link(type_: str, first: bytes, second: bytes) -> bytes:
-        return sha256(_OF_LINK[type_] + first + second).digest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class _Hashed:
-    """The handles of subjects, and of their links with the ends of these, one after the other."""
-
-    heads: UInt64s
-    links: UInt64s
-    ends: UInt64s
-    counts: Int64s
-    """How many links each subject has."""
-
-    @classmethod
-    def of(cls, subjects: Sequence[_Subject], hashes: _Hashes) -> _Hashed:
-        heads = [hashes.node(subject) for subject, _ in subjects]
-        ends = [[hashes.node(end) for _, end in links] for _, links in subjects]
-        handles = [
-            hashes.link(type_, head, end)
-            for head, (_, links), its in zip(heads, subjects, ends, strict=True)
-            for (type_, _), end in zip(links, its, strict=True)
-        ]
-        counts = np.array([len(each) for each in ends], np.int64)
-        return cls(_pairs(heads), _pairs(handles), _pairs(list(chain.from_iterable(ends))), counts)
 
 
 class _Graph:
@@ -165,14 +109,14 @@ class _Graph:
         codes = [_TYPES.index(each) + 1 for each in types]
         wanted = np.isin(self.type_of, codes) & ~self.seen & (self.stands | (not standing))
         places = np.flatnonzero(wanted)
-        pairs = zip(self.keys[places].tolist(), self.lows[places].tolist(), strict=True)
-        return [UUID(int=high << 64 | low) for high, low in pairs]
+        halves = zip(self.keys[places].tolist(), self.lows[places].tolist(), strict=True)
+        return [UUID(int=high << 64 | low) for high, low in halves]
 
-    def differ(self, hashed: _Hashed) -> NDArray[np.bool_]:
+    def differ(self, hashed: Hashed) -> NDArray[np.bool_]:
         """See these subjects and what they lead to; returns which of them the graph has otherwise."""
-        wanted = _sums(_counted(hashed.links), hashed.counts)
-        places, there = self._see(hashed.heads)
-        _, ends_there = self._see(hashed.ends)
+        wanted = _sums(_counted(pairs(hashed.links)), hashed.counts)
+        places, there = self._see(pairs(hashed.heads))
+        _, ends_there = self._see(pairs(hashed.ends))
         absent = _sums((~ends_there).astype(np.uint64).reshape(-1, 1), hashed.counts)[:, 0]
         same = there & (absent == 0)
         same[there] &= (wanted[there] == self.sums[:, places[there]].T).all(axis=1)
@@ -181,7 +125,7 @@ class _Graph:
 
     def is_kept(self, handle: bytes) -> bool:
         """Whether something that was seen before leads to a node that the graph has."""
-        [place] = self.places(_pairs([handle])).tolist()
+        [place] = self.places(pairs([handle])).tolist()
         return place != NO_ATOM and bool(self.seen[place])
 
     def _see(self, handles: UInt64s) -> tuple[Int64s, NDArray[np.bool_]]:
@@ -195,37 +139,27 @@ class _Graph:
 
 
 def _compare_videos(
-    graph: _Graph, hashes: _Hashes, videos: Sequence[VideoFacts], differing: Differing
+    graph: _Graph, hashes: Hashes, videos: Sequence[VideoFacts], differing: Differing
 ) -> None:
-    carried = [spellings(each.tags) for each in videos]
-    subjects = [
-        (("video", video.id), [(link, (type_, name)) for link, type_, name in ends_of(video, tags)])
-        for video, tags in zip(videos, carried, strict=True)
-    ]
-    hashed = _Hashed.of(subjects, hashes)
-    for nth in np.flatnonzero(graph.differ(hashed)).tolist():
+    known = HashedVideos.of(videos, hashes)
+    for nth in np.flatnonzero(graph.differ(known.hashed)).tolist():
         differing.videos.append(videos[nth].id)
-    tagged = [type_ == "tagged" for _, links in subjects for type_, _ in links]
-    differing.spelled.add(
-        list(chain.from_iterable(carried)),
-        list(chain.from_iterable(each.values() for each in carried)),
-        hashed.links[np.array(tagged, bool), 0],
-    )
+    differing.spelled.add(*known.spelled())
 
 
-def _compare_topics(graph: _Graph, hashes: _Hashes, keys: Sequence[str], differing: Differing) -> None:
+def _compare_topics(graph: _Graph, hashes: Hashes, keys: Sequence[str], differing: Differing) -> None:
     """Tags that the graph lacks bring their topics' links along when they appear."""
     subjects = [
         (("topic", key), [("inherits", tag)] if graph.is_kept(hashes.node(tag)) else [])
         for key in keys
         for tag in [("tag", key)]
     ]
-    for nth in np.flatnonzero(graph.differ(_Hashed.of(subjects, hashes))).tolist():
+    for nth in np.flatnonzero(graph.differ(Hashed.of(subjects, hashes))).tolist():
         differing.topics.append(keys[nth])
 
 
 def _compare_patterns(
-    graph: _Graph, hashes: _Hashes, named: dict[str, set[_Named]], differing: Differing
+    graph: _Graph, hashes: Hashes, named: dict[str, set[Named]], differing: Differing
 ) -> None:
     """The same; but agents are there because patterns tell of them."""
     subjects = [
@@ -235,12 +169,8 @@ def _compare_patterns(
         )
         for id_, ends in named.items()
     ]
-    for nth in np.flatnonzero(graph.differ(_Hashed.of(subjects, hashes))).tolist():
+    for nth in np.flatnonzero(graph.differ(Hashed.of(subjects, hashes))).tolist():
         differing.patterns.append(subjects[nth][0][1])
-
-
-def _pairs(handles: Sequence[bytes]) -> UInt64s:
-    return np.frombuffer(b"".join(handles), ">u8").reshape(-1, 2).astype(np.uint64)
 
 
 def _counted(handles: UInt64s) -> UInt64s:

@@ -18,9 +18,10 @@ import numpy as np
 from scipy import sparse
 
 from atlas.adapters.graph import Sources
-from atlas.adapters.graph_feeding import DerivedLink, GraphFeedDAO
+from atlas.adapters.graph_feeding import DerivedColumns, GraphFeedDAO
 from atlas.composition import Atlas
 from atlas.conflicts import retry_conflicts
+from atlas.errors import DataRefused
 from atlas.graph_settings import GraphSettings
 from maia.graph.arrays import NO_ATOM, GraphArrays, Int64s, UInt64s, places_of, uuid_of
 from maia.graph.associations import Associations, Incidence, associations, co_occurrences, incidence, shares
@@ -32,11 +33,15 @@ from maia.graphing.vectors import embed
 
 LOCK: Final = "graph deriver"
 AT_ONCE: Final = 2_000
+COPIED_AT_ONCE: Final = 20_000
 _LEAST: Final = 2
 """What was met together once says nothing."""
 _MOST_CATEGORIES: Final = 3
 _SHARE: Final = 0.2
 """A topic is of a category that at least this share of its videos have."""
+_CHANGED: Final = 0.01
+_PATIENCE: Final = 4
+"""After so many intervals, even a few changes are enough."""
 _PEOPLE, _DERIVED = int(Sources.PEOPLE), int(Sources.DERIVED)
 _Items = TypeVar("_Items", Int64s, UInt64s)
 
@@ -63,12 +68,20 @@ def _ignore(what: str, done: int, total: int) -> None:
 
 
 async def is_due(atlas: Atlas) -> bool:
-    """Whether enough has changed since links were last derived, and that was long enough ago."""
-    state, graph = await _dao(atlas).state(), atlas.settings.graph
+    """Whether enough has changed since links were last derived, and that was long enough ago.
+
+    Deriving reads the whole graph, so that a hundredth of it must have changed, unless it was very long ago.
+    """
+    dao, graph = _dao(atlas), atlas.settings.graph
+    state = await dao.state()
     if state.derived_at is None:
         return state.changes > 0
     waited = atlas.clock.now() - state.derived_at
-    return waited >= timedelta(hours=graph.derive_interval_h) and state.changes >= graph.derive_after
+    interval = timedelta(hours=graph.derive_interval_h)
+    if waited < interval or state.changes < graph.derive_after:
+        return False
+    atoms = await dao.estimate_atoms()
+    return waited >= _PATIENCE * interval or atoms is None or state.changes >= _CHANGED * atoms
 
 
 async def derive(atlas: Atlas, on_progress: OnDerived = _ignore) -> Derived:
@@ -91,7 +104,7 @@ async def derive(atlas: Atlas, on_progress: OnDerived = _ignore) -> Derived:
         on_progress("grouping atoms", 0, 1)
         await keep_communities(atlas, facts)
         await dao.note_derived(changes)
-        return Derived(sum(len(part.found) for part in parts), written, removed)
+        return Derived(sum(part.found for part in parts), written, removed)
 
 
 def _dao(atlas: Atlas) -> GraphFeedDAO:
@@ -100,42 +113,56 @@ def _dao(atlas: Atlas) -> GraphFeedDAO:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The links of one type that hold, with their own handles and their ends', which of them are to be
-    written, and which others are to be taken back. Handles have two columns.
+    """The links of one type: how many hold, which of these are new or differ, and which are to be taken back.
+
+    Handles have two columns.
     """
 
-    type: str
-    found: Associations
-    handles: UInt64s
-    ends: UInt64s
-    """The handles of all atoms that are there by facts, by their places in `found`."""
-    differing: Int64s
+    found: int
+    new: DerivedColumns
+    differing: DerivedColumns
     former: UInt64s
-
-    def link(self, nth: int) -> DerivedLink:
-        first, second = (uuid_of(self.ends[each[nth]]) for each in (self.found.firsts, self.found.seconds))
-        pos, neg = int(self.found.pos[nth]), int(self.found.neg[nth])
-        weight = float(self.found.weight[nth])
-        return DerivedLink(uuid_of(self.handles[nth]), self.type, first, second, pos, neg, weight)
 
 
 async def _write(dao: GraphFeedDAO, parts: Sequence[_Part], on_progress: OnDerived) -> int:
-    written, total = 0, sum(len(part.differing) for part in parts)
+    written, total = 0, sum(len(part.new) + len(part.differing) for part in parts)
     for part in parts:
-        for some in _batches(part.differing):
-            links = [part.link(nth) for nth in some.tolist()]
-            async for attempt in retry_conflicts():
-                with attempt:
-                    stored = await dao.add_derived(links)
-            written += stored
+        for some in _batches(np.arange(len(part.new)), COPIED_AT_ONCE):
+            written += await _load(dao, part.new.only(some))
             on_progress("writing links", written, total)
+        written += await _store(dao, part.differing)
+        on_progress("writing links", written, total)
+    return written
+
+
+async def _load(dao: GraphFeedDAO, links: DerivedColumns) -> int:
+    """Write links that the graph doesn't have; returns how many were written."""
+    try:
+        async for attempt in retry_conflicts():
+            with attempt:
+                loaded = await dao.load_derived(links)
+    except DataRefused:
+        # There are tombstones of some, or others have added them meanwhile.
+        return await _store(dao, links)
+    return loaded
+
+
+async def _store(dao: GraphFeedDAO, links: DerivedColumns) -> int:
+    """Write links that the graph may have; returns how many were written."""
+    written = 0
+    for some in _batches(np.arange(len(links)), AT_ONCE):
+        rows = await asyncio.to_thread(links.only(some).rows)
+        async for attempt in retry_conflicts():
+            with attempt:
+                stored = await dao.add_derived(rows)
+        written += stored
     return written
 
 
 async def _remove(dao: GraphFeedDAO, parts: Sequence[_Part], on_progress: OnDerived) -> int:
     removed, total = 0, sum(len(part.former) for part in parts)
     for part in parts:
-        for some in _batches(part.former):
+        for some in _batches(part.former, AT_ONCE):
             async for attempt in retry_conflicts():
                 with attempt:
                     dropped = await dao.drop_derived([uuid_of(each) for each in some])
@@ -149,10 +176,11 @@ def _parts(
 ) -> list[_Part]:
     parts = []
     for type_, firsts, found in _found(facts, nodes, graph):
-        handles = _handles(facts, type_, found)
-        places = places_of(arrays.handles, handles)
+        columns = _columns(facts, type_, found)
+        places = places_of(arrays.handles, columns.handles)
         former = arrays.handles[_former(arrays, type_, firsts, places)]
-        parts.append(_Part(type_, found, handles, facts.handles, _differing(arrays, found, places), former))
+        new, differing = np.flatnonzero(places == NO_ATOM), _differing(arrays, found, places)
+        parts.append(_Part(len(found), columns.only(new), columns.only(differing), former))
     return parts
 
 
@@ -179,19 +207,18 @@ def _carried_topics(tagged: Incidence, named: Incidence) -> Incidence:
     return Incidence(sparse.csr_array(tagged.matrix[:, columns]), tagged.firsts, named.firsts[topics])
 
 
-def _handles(facts: GraphArrays, type_: str, found: Associations) -> UInt64s:
-    """The handles of links, two columns each."""
-    ends = np.ascontiguousarray(facts.handles.astype(">u8"))
+def _columns(facts: GraphArrays, type_: str, found: Associations) -> DerivedColumns:
+    """The links with the handles of theirs and of their ends."""
+    firsts, seconds = facts.handles[found.firsts], facts.handles[found.seconds]
     start = b"l" + type_.encode() + b"\0"
-    digests = [
-        sha256(start + first.tobytes() + second.tobytes()).digest()[:16]
-        for first, second in zip(ends[found.firsts], ends[found.seconds], strict=True)
-    ]
-    return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64).reshape(-1, 2)
+    body = np.concatenate([firsts, seconds], axis=1).astype(">u8").tobytes()
+    digests = [sha256(start + body[begin : begin + 32]).digest()[:16] for begin in range(0, len(body), 32)]
+    handles = np.frombuffer(b"".join(digests), ">u8").astype(np.uint64).reshape(-1, 2)
+    return DerivedColumns(type_, handles, firsts, seconds, found.pos, found.neg, found.weight)
 
 
 def _differing(arrays: GraphArrays, found: Associations, places: Int64s) -> Int64s:
-    """Which links the graph, where they are at `places`, doesn't have so.
+    """Which links the graph has, at `places`, but not so.
 
     What people observed of one stays as it is.
     """
@@ -201,8 +228,8 @@ def _differing(arrays: GraphArrays, found: Associations, places: Int64s) -> Int6
         & (arrays.weight[places] == found.weight.astype(np.float32))
     )
     sources = arrays.sources[places]
-    stands = (places != NO_ATOM) & (sources & _DERIVED > 0) & (same | (sources & _PEOPLE > 0))
-    return np.flatnonzero(~stands)
+    stands = (sources & _DERIVED > 0) & (same | (sources & _PEOPLE > 0))
+    return np.flatnonzero((places != NO_ATOM) & ~stands)
 
 
 def _former(arrays: GraphArrays, type_: str, firsts: tuple[str, ...], places: Int64s) -> Int64s:
@@ -213,6 +240,6 @@ def _former(arrays: GraphArrays, type_: str, firsts: tuple[str, ...], places: In
     return np.setdiff1d(links[np.isin(heads, arrays.of_type(*firsts))], places)
 
 
-def _batches(items: _Items) -> Iterator[_Items]:
-    for start in range(0, len(items), AT_ONCE):
-        yield items[start : start + AT_ONCE]
+def _batches(items: _Items, size: int) -> Iterator[_Items]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

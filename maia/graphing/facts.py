@@ -14,7 +14,7 @@ from uuid import UUID
 from atlas.adapters.graph import link_handle, node_handle
 from atlas.adapters.graph_feeding import LinkRow, NodeRow, PatternFacts, VideoFacts
 from atlas.queries import topic_key
-from atlas.tags import spellings, tag_of
+from atlas.tags import tag_of
 from maia.youtube.categories import CATEGORIES
 
 VIDEO_LINKS: Final = ("tagged", "uploaded_by", "found_by", "inherits")
@@ -62,15 +62,6 @@ def ends_of(video: VideoFacts, tags: Iterable[str]) -> Iterator[tuple[str, str, 
         yield "found_by", "topic", topic
     for tag in tags:
         yield "tagged", "tag", tag
-
-
-def add_video(atoms: Atoms, video: VideoFacts) -> dict[str, str]:
-    """Add what is known of a video; returns its tags by their keys, as it spells them."""
-    subject = atoms.node("video", video.id)
-    carried = spellings(video.tags)
-    for link, type_, name in ends_of(video, carried):
-        atoms.link(link, subject, atoms.node(type_, name))
-    return carried
 
 
 def shown_spelling(name: str, met: Iterable[str]) -> str | None:

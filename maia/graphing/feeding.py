@@ -3,7 +3,10 @@
 Facts are a function of the stored videos, topics and patterns. What a page names is read anew and compared
 with the graph, so that a page may be taken twice, and in any order. A rebuild finds out by comparison whose
 facts differ, and takes these over by larger pages, so that it ends with the same graph, whatever was there
-before. So does a feeder that finds the outbox flooded.
+before. So does a feeder that finds the outbox flooded. A graph without facts is filled without comparing.
+
+Videos that the graph doesn't know are added with their links by COPY, where there are many. All others are
+compared with the graph link by link.
 
 Only one feeder works at a time. A page is one transaction that also deletes its entries from the outbox, so
 that a feeder may end anywhere; a rebuild that was cut off leaves less to do to the next. What people and
@@ -16,25 +19,22 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Final, TypeAlias, TypeVar
 from uuid import UUID
 
-from atlas.adapters.graph import node_handle
+import numpy as np
+
+from atlas.adapters.graph import handle_of, node_handle
 from atlas.adapters.graph_auditing import GraphAuditDAO
-from atlas.adapters.graph_feeding import Entry, GraphFeedDAO, Kind, LinkRow, NodeRow, VideoFacts
+from atlas.adapters.graph_feeding import Entry, GraphFeedDAO, Kind, LinkColumns, LinkRow, NodeRow
 from atlas.composition import Atlas
 from atlas.conflicts import retry_conflicts
-from atlas.tags import spellings
-from maia.graphing.auditing import audit
-from maia.graphing.facts import (
-    PATTERN_LINKS,
-    TOPIC_LINKS,
-    VIDEO_LINKS,
-    Atoms,
-    add_video,
-    named_by,
-    shown_spelling,
-)
+from atlas.errors import DataRefused
+from maia.graphing.auditing import Differing, audit
+from maia.graphing.facts import PATTERN_LINKS, TOPIC_LINKS, VIDEO_LINKS, Atoms, named_by
+from maia.graphing.hashing import Hashed, HashedVideos, Hashes, nodes_of
+from maia.graphing.showing import show, show_carried
 from maia.graphing.spelled import Spelled
 
 LOCK: Final = "graph feeder"
@@ -126,6 +126,7 @@ class _Feeder:
         self.again = 0
         """How many things were read a second time, because they differed."""
         self.has_rebuilt = False
+        self.hashes = Hashes()
         self._topics: set[str] | None = None
         self._named: dict[str, set[tuple[str, str]]] | None = None
         """What each pattern names, whether it is there or not."""
@@ -167,17 +168,35 @@ class _Feeder:
         async with self.dao.transaction() as dao:
             await dao.begin_rebuild()
             await dao.forget_waiting()
+        found = await (self._compare() if await self.dao.has_facts() else self._fill())
+        for nodes in _batches(found.unsupported, self.page_size):
+            await self._count_retried(partial(self._drop, nodes))
+        await self._show_tags(found.spelled)
+        await self.dao.note_rebuilt()
+
+    async def _compare(self) -> Differing:
+        """Take over the facts of all that differ; returns these."""
         found = await audit(self.dao, self.auditing, self._on_compared)
         self.total += len(found.videos) + len(found.topics) + len(found.patterns)
         named: dict[Kind, list[str]]
         named = {"video": found.videos, "topic": found.topics, "pattern": found.patterns}
         for kind, names in named.items():
             for some in _batches(names, self.page_size * _LARGER):
-                await self._count_retried(partial(self._rebuild_page, kind, some))
-        for nodes in _batches(found.unsupported, self.page_size):
-            await self._count_retried(partial(self._drop, nodes))
-        await self._show_tags(found.spelled)
-        await self.dao.note_rebuilt()
+                counts, _ = await self._take_over(kind, some)
+                self.again += counts.read
+        return found
+
+    async def _fill(self) -> Differing:
+        """Take over all facts into a graph without any; returns how videos spell their tags."""
+        found, size, ids = Differing(), self.page_size * _LARGER, [""]
+        while ids := await self.auditing.videos(ids[-1], size):
+            _, videos = await self._take_over("video", ids)
+            await asyncio.to_thread(_note_spellings, found.spelled, videos)
+        for some in _batches(await self.auditing.topics(), size):
+            await self._take_over("topic", some)
+        for some in _batches([each.id for each in await self.dao.patterns()], size):
+            await self._take_over("pattern", some)
+        return found
 
     def _on_compared(self, read: int) -> None:
         self.read = read
@@ -189,13 +208,16 @@ class _Feeder:
                 counts = await work()
         self._count(counts)
 
-    async def _rebuild_page(self, kind: Kind, names: Sequence[str]) -> Fed:
-        async with self.dao.page() as dao:
-            subjects = _Subjects.of(Entry(kind, name) for name in names)
-            counts = await _Page(self, dao, shows_tags=False).store(subjects)
-            await dao.note_fed(counts.changed)
-        self.again += counts.read
-        return counts
+    async def _take_over(self, kind: Kind, names: Sequence[str]) -> tuple[Fed, HashedVideos]:
+        """Take over the facts of some; returns what was done, and the videos among them."""
+        async for attempt in retry_conflicts():
+            with attempt:
+                async with self.dao.page() as dao:
+                    page = _Page(self, dao, shows_tags=False)
+                    counts = await page.store(_Subjects.of(Entry(kind, name) for name in names))
+                    await dao.note_fed(counts.changed)
+        self._count(counts)
+        return counts, page.videos
 
     async def _drop(self, nodes: Sequence[UUID]) -> Fed:
         """Drop those of the nodes that nothing leads to."""
@@ -206,19 +228,21 @@ class _Feeder:
 
     async def _show_tags(self, spelled: Spelled) -> None:
         """Show tags as videos spell them; those that people put on videos, too, have other carriers."""
-        shown, peoples = await self.dao.shown(), await self.dao.tagged_by_people()
-        differing = await asyncio.to_thread(_shown_otherwise, spelled, shown, peoples)
-        for some in _batches(differing, self.page_size * _LARGER):
+        peoples, tags = await self.dao.tagged_by_people(), spelled.shown()
+        while some := await asyncio.to_thread(_next_tags, tags, self.page_size * _LARGER):
+            shown = await self.dao.shown(list(some))
+            differing = {tag for tag, spelling in some.items() if shown.get(tag) != spelling} - peoples
+            if not differing:
+                continue
             async for attempt in retry_conflicts():
                 with attempt:
                     async with self.dao.page() as dao:
-                        there = await dao.there([tag for tag, _ in some])
-                        await dao.show({tag: spelling for tag, spelling in some if tag in there})
-        for tags in _batches(sorted(peoples), self.page_size):
+                        await dao.show({tag: some[tag] for tag in await dao.there(list(differing))})
+        for theirs in _batches(sorted(peoples), self.page_size):
             async for attempt in retry_conflicts():
                 with attempt:
                     async with self.dao.page() as dao:
-                        await _show(dao, tags, {})
+                        await show(dao, theirs, {})
 
     async def known_topics(self, dao: GraphFeedDAO, fresh: Collection[str]) -> set[str]:
         """The keys of topics with these. Those that came since link themselves with tags that are there."""
@@ -242,12 +266,13 @@ class _Feeder:
         self.on_progress(self.read, max(self.total, self.read))
 
 
-def _shown_otherwise(
-    spelled: Spelled, shown: Mapping[UUID, str], but: Collection[UUID]
-) -> list[tuple[UUID, str | None]]:
-    """Tags with how they are to be shown, of those that are shown in another way, but for some."""
-    tags = ((node_handle("tag", tag), spelling) for tag, spelling in spelled.shown())
-    return [(tag, spelling) for tag, spelling in tags if shown.get(tag) != spelling and tag not in but]
+def _note_spellings(spelled: Spelled, videos: HashedVideos) -> None:
+    spelled.add(*videos.spelled())
+
+
+def _next_tags(tags: Iterator[tuple[str, str | None]], size: int) -> dict[UUID, str | None]:
+    """How the next of the tags are to be shown."""
+    return {node_handle("tag", tag): spelling for tag, spelling in islice(tags, size)}
 
 
 def _batches(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
@@ -260,27 +285,55 @@ class _Page:
 
     def __init__(self, feeder: _Feeder, dao: GraphFeedDAO, *, shows_tags: bool = True) -> None:
         self.feeder, self.dao, self.shows_tags = feeder, dao, shows_tags
+        self.videos = HashedVideos((), (), Hashed.of((), feeder.hashes))
         self.added = self.removed = 0
 
     async def store(self, subjects: _Subjects) -> Fed:
-        videos = await self.dao.videos(subjects.videos)
+        facts = await self.dao.videos(subjects.videos)
         # Hashing the names of ten thousand links takes longer than an event loop may stand still.
-        atoms, carried = await asyncio.to_thread(_video_atoms, videos)
+        self.videos = await asyncio.to_thread(HashedVideos.of, facts, self.feeder.hashes)
+        loaded, known = await self._load_new(self.videos)
+        atoms = await asyncio.to_thread(_atoms_of, known)
         topics = await self._add_topics(atoms, subjects.topics)
         patterns = await self._add_patterns(atoms, subjects.patterns)
         appeared = await self._add(atoms)
-        await self._remove_gone(subjects, {each.id for each in videos}, topics, patterns)
+        await self._remove_gone(subjects, {each.id for each in facts}, topics, patterns)
         # What is new has no former links.
-        known = [video for video in carried if video not in appeared]
+        former = [video for video in map(handle_of, known.hashed.heads) if video not in appeared]
         links = [link for link in atoms.links.values() if link.first not in appeared]
-        dropped, ends = await self.dao.drop_others(known, VIDEO_LINKS, links)
+        dropped, ends = await self.dao.drop_others(former, VIDEO_LINKS, links)
         self.removed += dropped
-        await self._connect([atoms.nodes[handle] for handle in appeared], topics, patterns)
+        await self._connect([*loaded, *(atoms.nodes[handle] for handle in appeared)], topics, patterns)
         if self.shows_tags:
-            tags = {each.handle for each in atoms.nodes.values() if each.type == "tag"}
-            await _show(self.dao, tags, carried, ends)
+            await show_carried(self.dao, self.videos, ends)
         read = len(subjects.videos) + len(subjects.topics) + len(subjects.patterns)
         return Fed(read, self.added, self.removed)
+
+    async def _load_new(self, videos: HashedVideos) -> tuple[list[NodeRow], HashedVideos]:
+        """Add videos that the graph doesn't know by COPY, with their links and what these lead to.
+
+        Returns the nodes that appeared, and the videos that are left to be compared with the graph.
+        """
+        if len(videos.hashed.links) < COPIED:
+            return [], videos
+        named = await asyncio.to_thread(videos.named)
+        standing = {
+            handle.bytes: stands
+            for handle, stands in (await self.dao.standing([handle_of(each) for each in named])).items()
+        }
+        is_new = np.array([head not in standing for head in videos.hashed.heads], bool)
+        if videos.hashed.counts[is_new].sum() < COPIED:
+            return [], videos
+        lacking, new, links = await asyncio.to_thread(_to_load, videos.only(is_new), standing)
+        try:
+            async with self.dao.transaction() as dao:
+                appeared = await dao.add_nodes(lacking)
+                await dao.load(new, links)
+        except DataRefused:
+            # Other sites may know links of videos that this one doesn't.
+            return [], videos
+        self.added += len(appeared) + len(new) + len(links.types)
+        return [*new, *(each for each in lacking if each.handle in appeared)], videos.only(~is_new)
 
     async def _add(self, atoms: Atoms) -> set[UUID]:
         """Store what isn't there; returns the handles of nodes that appeared."""
@@ -290,7 +343,7 @@ class _Page:
             standing = await self.dao.standing([*atoms.nodes, *atoms.links])
             nodes, new_nodes = await asyncio.to_thread(_to_store, nodes, standing)
             links, new_links = await asyncio.to_thread(_to_store, links, standing)
-            await self.dao.load(new_nodes, new_links)
+            await self.dao.load(new_nodes, await asyncio.to_thread(LinkColumns.of, new_links))
             fresh = {each.handle for each in new_nodes}
             self.added += len(new_nodes) + len(new_links)
         appeared = await self.dao.add_nodes(nodes)
@@ -363,39 +416,17 @@ def _connections(keys: Iterable[str], named: Mapping[str, Iterable[tuple[str, st
     return atoms
 
 
-def _video_atoms(videos: Sequence[VideoFacts]) -> tuple[Atoms, dict[UUID, dict[str, str]]]:
-    """The atoms of videos, and by each video's handle its tags as it spells them."""
-    atoms = Atoms()
-    carried = {node_handle("video", video.id): add_video(atoms, video) for video in videos}
-    return atoms, carried
+def _atoms_of(videos: HashedVideos) -> Atoms:
+    """The atoms of videos."""
+    nodes = {each.handle: each for each in nodes_of(videos.named())}
+    return Atoms(nodes, {each.handle: each for each in videos.links()})
 
 
-async def _show(
-    dao: GraphFeedDAO,
-    tags: Iterable[UUID],
-    carried: Mapping[UUID, Mapping[str, str]],
-    lost: Collection[UUID] | None = None,
-) -> None:
-    """Show tags as most of their first carriers spell them.
-
-    `carried` are spellings that are known already. If `lost` is given, only tags are looked at that lost a
-    carrier, or that have one of these videos among the first.
-    """
-    carriers = await dao.carriers(sorted({*tags, *(lost or ())}))
-    if lost is not None:
-        carriers = [
-            each for each in carriers if each.tag in lost or not carried.keys().isdisjoint(each.videos)
-        ]
-    others = {video for each in carriers for video in each.videos if video not in carried}
-    spelled = dict(carried)
-    for video, raw in (await dao.tags_of(sorted(others))).items() if others else ():
-        spelled[video] = spellings(raw)
-    await dao.show(
-        {
-            each.tag: shown_spelling(
-                each.name,
-                [spelled[video][each.name] for video in each.videos if each.name in spelled.get(video, {})],
-            )
-            for each in carriers
-        }
-    )
+def _to_load(
+    videos: HashedVideos, standing: Mapping[bytes, bool]
+) -> tuple[list[NodeRow], list[NodeRow], LinkColumns]:
+    """What unknown videos need: nodes that are known but don't stand, nodes that are new, and all links."""
+    named = videos.named()
+    lacking = {handle: node for handle, node in named.items() if not standing.get(handle, True)}
+    new = {handle: node for handle, node in named.items() if handle not in standing}
+    return nodes_of(lacking), nodes_of(new), videos.link_columns()

@@ -51,6 +51,10 @@ def _loose(columns: GraphColumns) -> LooseAtoms:
     handles = rows["handle"].astype(np.uint64)
     linked = np.flatnonzero(rows["arity"] == 2)
     order = np.lexsort((handles[:, 1], handles[:, 0]))
+    # One end after the other, as copies of both at once would take as much memory again.
+    ends = np.empty((len(linked), 2, 2), np.uint64)
+    for nth, name in enumerate(("first", "second")):
+        ends[:, nth] = rows[name][linked]
     named = [handle for handle, _ in columns.names]
     wide = [handle for handle, _ in columns.wide]
     return LooseAtoms(
@@ -58,7 +62,7 @@ def _loose(columns: GraphColumns) -> LooseAtoms:
         types=columns.types,
         type_of=(rows["type"] - 1).astype(np.int16),
         linked=linked,
-        ends=np.stack([rows[name][linked] for name in ("first", "second")], axis=1).astype(np.uint64),
+        ends=ends,
         wide=[
             (place, pairs_of(ends))
             for place, (_, ends) in zip(_places(handles, order, wide), columns.wide, strict=True)
@@ -67,13 +71,7 @@ def _loose(columns: GraphColumns) -> LooseAtoms:
             (place, name)
             for place, (_, name) in zip(_places(handles, order, named), columns.names, strict=True)
         ],
-        positive=rows["positive"].astype(np.float64),
-        count=rows["count"].astype(np.float64),
-        pos=rows["pos"].astype(np.int64),
-        neg=rows["neg"].astype(np.int64),
-        sources=rows["sources"].astype(np.uint8),
-        weight=rows["weight"].astype(np.float32),
-        seen_us=rows["seen_us"].astype(np.int64),
+        **{name: rows[name] for name in ("positive", "count", "pos", "neg", "sources", "weight", "seen_us")},
     )
 
 

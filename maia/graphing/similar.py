@@ -21,7 +21,7 @@ from atlas.adapters.graph_views import GraphViewsDAO
 from maia.graph.arrays import NO_ATOM, Float32s, pairs_of, places_of, uuid_of
 from maia.graph.embedded_nodes import EMBEDDED, LEAST_COSINE
 from maia.graph.embedding import NAMED, drawn, vector_of_bag, word_handles, words_in
-from maia.graph.nearest import nearest, probed, unit
+from maia.graph.nearest import MOST_IN_CELL, nearest, probed, unit
 from maia.graphing.vectors import basis_of, centres_of, halves
 
 _SIMILAR: Final = "similar"
@@ -70,7 +70,7 @@ async def nearest_atoms(dao: GraphViewsDAO, atom: Atom, limit: int) -> list[tupl
         return []
     stored = await vectors.cells_of(basis.id, atom.type)
     cells = probed(vector, centres_of(stored))[0].tolist() if stored else [0]
-    found = await vectors.in_cells(basis.id, atom.type, cells)
+    found = await vectors.in_cells(basis.id, atom.type, cells, MOST_IN_CELL)
     return await asyncio.to_thread(_ranked, *found, vector, atom.handle, limit)
 
 

@@ -42,12 +42,11 @@ class Spelled:
     def shown(self) -> Iterator[tuple[str, str | None]]:
         """Each tag, and how it is shown; None if as it is called."""
         first, texts = self._first(), list(self._spellings)
-        spelled = [texts[each] for each in first["spelling"].tolist()]
         counts = np.bincount(first["tag"], minlength=len(self._tags))
         end = 0
         for tag, count in zip(self._tags, counts.tolist(), strict=True):
             begin, end = end, end + count
-            yield tag, shown_spelling(tag, spelled[begin:end])
+            yield tag, shown_spelling(tag, [texts[each] for each in first["spelling"][begin:end].tolist()])
 
     def _first(self) -> NDArray[np.void]:
         """The rows of the first carriers of each tag, by tags."""

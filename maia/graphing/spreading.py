@@ -30,6 +30,7 @@ from scipy.sparse import csr_array
 
 from atlas.adapters.graph import AT_ONCE, Attention, GraphDAO, Sources, node_handle
 from atlas.adapters.graph_attention import GraphAttentionDAO, GrowingVideo, HeldAttention
+from atlas.adapters.graph_feeding import GraphFeedDAO
 from atlas.adapters.patterns import PatternsDAO
 from atlas.composition import Atlas
 from atlas.conflicts import retry_conflicts
@@ -64,6 +65,8 @@ MOST_LINKS: Final = 2
 """A tag or topic that more videos use than this isn't loose."""
 
 _AT_ONCE: Final = 20_000
+_NEARLY: Final = 0.8
+"""Estimates of how many atoms there are may be off by less than the rest."""
 _LATE: Final = timedelta(minutes=10)
 """No transaction that judges videos ends later than this after the instant it notes."""
 _REMEMBERED: Final = timedelta(days=7)
@@ -148,7 +151,12 @@ async def atoms_to_forget(atlas: Atlas) -> list[UUID]:
     First go those that never got attention, then by the LTI that they will have.
     """
     dao = _attention_dao(atlas)
-    excess = await dao.count_atoms() - atlas.settings.graph.max_atoms
+    feeding = GraphFeedDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    most, estimate = atlas.settings.graph.max_atoms, await feeding.estimate_atoms()
+    # Counting reads the whole graph, so that it is only done if there may be too many.
+    if estimate is not None and estimate < _NEARLY * most:
+        return []
+    excess = await dao.count_atoms() - most
     if excess <= 0:
         return []
     chosen: list[UUID] = []

@@ -1,7 +1,8 @@
-"""Feeding the graph: what its triggers cost those who store videos, and how long feeding and erasing take.
+"""Feeding the graph and deriving from it: what that costs those who store videos, and how long it takes.
 
-Times are of the CPU, of this process and its one database connection, as neighbours disturb the clock on the
-wall. Storing is measured with the triggers on and off in turns, and the best of each counts.
+Times are of the CPU, of this process and of the server for it, as neighbours disturb the clock on the wall.
+Memory is the most that this process has had so far. Storing is measured with the triggers on and off in
+turns, and the best of each counts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import resource
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -30,6 +33,8 @@ VIDEOS, PAGE, ROUNDS = 20_000, 50, 5
 STORED = 4_000
 ERASED = 500
 ADDED = 5_000
+LATER = 1_000
+"""Videos that come after links were derived."""
 TRIGGERED = ("videos", "video_sources", "search_queue")
 
 
@@ -64,6 +69,30 @@ class Meter:
             times = psutil.Process(pid).cpu_times()
             spent[pid] = times.user + times.system
         return spent
+
+
+class Stages:
+    """Tells the CPU of this process and of the server for each stage of a work, named by its progress."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+        self.spent: dict[str, float] = {}
+        self._what, self._before = "", self.cpu_s()
+
+    def cpu_s(self) -> float:
+        """So far, of this process and of all backends that there are now."""
+        server = psutil.Process(self.meter.sql.get_server_pid()).parent()
+        assert server is not None
+        return sum(sum(each.cpu_times()[:2]) for each in (psutil.Process(), *server.children()))
+
+    def hear(self, what: str, done: int = 0, total: int = 0) -> None:
+        """Another stage begins, or the same goes on."""
+        if what == self._what:
+            return
+        now = self.cpu_s()
+        if self._what:
+            self.spent[self._what] = self.spent.get(self._what, 0.0) + now - self._before
+        self._what, self._before = what, now
 
 
 def tagged(videos: Sequence[Clip], seed: int = 2) -> list[Clip]:
@@ -102,46 +131,67 @@ async def _storing(meter: Meter, dao: MaiaDAO, videos: Sequence[Clip]) -> AsyncI
 
 async def measured(server: Bed, count: int) -> AsyncIterator[Figure]:
     url = await server.new_database()
-    async with _open(url) as atlas, server.connection(url) as sql:
+    async with opened(url) as atlas, server.connection(url) as sql:
         meter = Meter(sql)
         dao = MaiaDAO(atlas.db, clock=FixedClock(NOON), settings=atlas.settings)
         async for figure in _storing(meter, dao, clips(STORED)):
             yield figure
         await sql.execute("TRUNCATE videos, channels, graph_outbox CASCADE")
-        videos = tagged(clips(count + ADDED))
+        videos = tagged(clips(count + ADDED + LATER))
         await _store(dao, videos[:count], 1_000)
         spent = await meter.cpu_s(lambda: feed(atlas))
         atoms = await sql.fetchval("SELECT count(*) FROM atoms")
         yield Figure("atoms in the graph", atoms, "")
         yield Figure("CPU of a video fed for the first time", spent * 1e6 / count, "µs")
+        yield _peak("after that")
         await sql.execute("VACUUM ANALYZE atoms, incoming")
         spent = await meter.cpu_s(lambda: rebuild(atlas))
         yield Figure("CPU of a video rebuilt, nothing changed", spent * 1e6 / count, "µs")
-        await _store(dao, videos[count:], 1_000)
+        yield _peak("after that")
+        await _store(dao, videos[count : count + ADDED], 1_000)
         spent = await meter.cpu_s(lambda: feed(atlas))
         yield Figure("CPU of a video fed into that graph", spent * 1e6 / ADDED, "µs")
-        for what in ("derived for the first time", "derived, nothing changed"):
-            spent = await meter.cpu_s(lambda: derive(atlas))
-            yield Figure(f"CPU of a video's links {what}", spent * 1e6 / count, "µs")
-            await sql.execute("VACUUM ANALYZE atoms, incoming")
+        async for figure in _deriving(atlas, meter, "for the first time"):
+            yield figure
+        await sql.execute("VACUUM ANALYZE atoms, incoming, atom_values, atom_embeddings")
+        await _store(dao, videos[count + ADDED :], 1_000)
+        await feed(atlas)
+        async for figure in _deriving(atlas, meter, f"after {LATER:,} videos more"):
+            yield figure
+        yield _peak("after that")
         for type_, atoms in await sql.fetch(
             "SELECT type, count(*) FROM atoms GROUP BY type ORDER BY 2 DESC LIMIT 3"
         ):
             yield Figure(f"atoms {type_}", atoms, "")
         size = await sql.fetchval("SELECT pg_database_size(current_database())")
         yield Figure("database", size / 2**20, "MiB")
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        yield Figure("peak memory of this process", peak, "MiB")
         ids = await sql.fetch("SELECT id FROM videos LIMIT $1", ERASED)
         erase = "DELETE FROM videos WHERE id = ANY ($1::text[])"
         spent = await meter.cpu_s(lambda: sql.execute(erase, [row[0] for row in ids]))
         yield Figure("CPU of a video erased", spent * 1e6 / ERASED, "µs")
 
 
+async def _deriving(atlas: Atlas, meter: Meter, when: str) -> AsyncIterator[Figure]:
+    stages = Stages(meter)
+    made = await derive(atlas, stages.hear)
+    stages.hear("")
+    for stage, spent in stages.spent.items():
+        yield Figure(f"deriving {when}: CPU of {stage}", spent, "s")
+    yield Figure(f"deriving {when}: CPU in all", sum(stages.spent.values()), "s")
+    yield Figure(f"deriving {when}: links written and removed", made.written + made.removed, "")
+
+
+def _peak(when: str) -> Figure:
+    return Figure(f"peak memory, {when}", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MiB")
+
+
 @asynccontextmanager
-async def _open(url: str) -> AsyncIterator[Atlas]:
-    async with Atlas.open(settings_of(url, database={"pool_size": 2})) as atlas:
-        yield atlas
+async def opened(url: str) -> AsyncIterator[Atlas]:
+    """An Atlas of a database, with a data folder of its own."""
+    with TemporaryDirectory(prefix="pleiades-bench-") as folder:
+        settings = settings_of(url, database={"pool_size": 2}, data_dir=Path(folder))
+        async with Atlas.open(settings) as atlas:
+            yield atlas
 
 
 async def figures(count: int = VIDEOS) -> AsyncIterator[Figure]:

@@ -14,7 +14,6 @@ import argparse
 import resource
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
 from typing import Any, Final
 from uuid import UUID
 
@@ -30,10 +29,10 @@ from maia.graph.nearest import all_nearest_in_cells, cells_for, learn_centres, n
 from maia.graphing.deriving import derive
 from maia.graphing.similar import nearest_atoms
 from maia.graphing.vectors import embed
-from tests.bench.bench_graph_feeding import Meter
+from tests.bench.bench_graph_feeding import Meter, opened
 from tests.bench.figures import Figure
 from tests.bench.graphs import Size, load, make
-from tests.bench.servers import Bed, bed, settings_of
+from tests.bench.servers import Bed, bed
 
 SIZES: Final = (20_000, 100_000)
 ASKED: Final = 1_000
@@ -76,7 +75,7 @@ async def _measured(server: Bed, videos: int) -> AsyncIterator[Figure]:
     for figure in _in_memory(videos, nodes, rows, asked, exact.cosines, exact_s):
         yield figure
     url = await server.new_database()
-    async with _open(url) as atlas, server.connection(url) as sql:
+    async with opened(url) as atlas, server.connection(url) as sql:
         await load(atlas, facts)
         async for figure in _stored(atlas, sql, facts, nodes, rows[asked], exact.cosines):
             yield figure
@@ -207,9 +206,3 @@ async def _pgvector(
     found, ms = await _asked(ask, handles)
     yield Figure(f"{of}: a query of pgvector, p50", ms[len(ms) // 2], "ms")
     yield Figure(f"{of}: recall of pgvector", _recall(found, near), "")
-
-
-@asynccontextmanager
-async def _open(url: str) -> AsyncIterator[Atlas]:
-    async with Atlas.open(settings_of(url, database={"pool_size": 2})) as atlas:
-        yield atlas

@@ -10,12 +10,14 @@ import pytest
 
 from atlas.adapters.graph import Evidence, GraphDAO, Link, Node, Sources
 from atlas.adapters.graph_embeddings import GraphEmbeddingsDAO
+from atlas.adapters.graph_feeding import GraphFeedDAO
 from atlas.composition import Atlas
 from atlas.testing import NOON
 from maia.graph import embedded_nodes
 from maia.graph.embedded_nodes import learn_embedding
 from maia.graph.embedding import DIMENSIONS
 from maia.graph.merging import facts_of
+from maia.graphing import deriving
 from maia.graphing.communities import communities_of, find_communities, keep_communities
 from maia.graphing.deriving import derive, is_due
 from maia.graphing.feeding import feed
@@ -73,8 +75,34 @@ async def test_what_holds_is_written_once_and_goes_when_it_holds_no_longer(fed: 
     assert made.removed >= 1
     assert (await derived(sql)).keys() == {"inherits(topic:jazz, category:10)"}
     assert await sql.fetchval("SELECT sources FROM atoms WHERE type = 'co_occurs'") == Sources.PEOPLE
+    # What has left a tombstone comes back.
+    await sql.execute("UPDATE videos SET tags = '{jazz,blues}' WHERE id IN ('v1', 'v2')")
+    await feed(fed)
+    await derive(fed)
+    assert "follows(topic:jazz, topic:blues)" in await derived(sql)
     await sql.execute("DELETE FROM videos")
-    assert await derived(sql) == await derived(sql, alike=True) == {}
+    # The ends of this one are topics, which are there as before.
+    assert (await derived(sql)).keys() == {"follows(topic:jazz, topic:blues)"}
+    assert await derived(sql, alike=True) == {}
+
+
+async def test_links_are_derived_when_enough_has_changed(
+    fed: Atlas, sql: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await derive(fed)
+    await sql.execute("ANALYZE atoms")
+    dao = GraphFeedDAO(fed.db, clock=fed.clock, settings=fed.settings)
+    assert await dao.estimate_atoms() == await sql.fetchval("SELECT count(*) FROM atoms")
+    await sql.execute("UPDATE graph_state SET changes = 200")
+    assert not await is_due(fed)
+    clock.advance(timedelta(hours=6))
+    assert await is_due(fed)
+    monkeypatch.setattr(deriving, "_CHANGED", 100)
+    assert not await is_due(fed), "next to the whole graph, that is little"
+    clock.advance(timedelta(hours=18))
+    assert await is_due(fed), "but it was long ago"
+    await sql.execute("UPDATE graph_state SET changes = 99")
+    assert not await is_due(fed)
 
 
 async def stored(sql: Any) -> dict[str, bytes]:

@@ -276,6 +276,36 @@ async def test_any_history_ends_with_the_graph_that_a_rebuild_makes(
         await _same_from_nothing(atlas, sql)
 
 
+async def test_tags_are_shown_as_a_rebuild_shows_them(
+    atlas: Atlas, sql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeding, "COPIED", 1)
+    history = History(atlas, sql, random.Random(7))
+    for _ in range(24):
+        await history.chance.choice([history.store, history.retag])()
+        if history.chance.random() < 0.4:
+            await feed(atlas, page=history.chance.randint(1, 3))
+            shown = await graph_of(sql)
+            await rebuild(atlas)
+            assert await graph_of(sql) == shown
+
+
+async def test_a_video_that_left_before_comes_back(
+    filled: Atlas, sql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeding, "COPIED", 1)
+    await feed(filled)
+    before = await graph_of(sql)
+    await sql.execute("UPDATE videos SET tags = '{}', category_id = NULL WHERE id = 'v3'")
+    await feed(filled)
+    await sql.execute("DELETE FROM videos WHERE id = 'v3'")
+    # Of some of its links there are tombstones for longer than of itself, so that COPY is refused.
+    await sql.execute("DELETE FROM atoms WHERE sources = 0 AND handle = node_handle('video', 'v3')")
+    await sql.execute(VIDEO, "v3", "UC2", NOON, None, ["JAZZ", "Ｊａｚｚ"], None)
+    await feed(filled)
+    assert await graph_of(sql) == before
+
+
 @pytest.fixture
 async def other(database_url: str) -> AsyncIterator[Any]:
     """Another connection, to be in the middle of a transaction."""

@@ -8,6 +8,7 @@ from itertools import combinations
 from unittest import mock
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -93,3 +94,10 @@ def test_facts_are_a_graph_of_their_own() -> None:
         [1],
         [0],
     )
+
+
+def test_weights_change_in_steps_as_rows_are_added() -> None:
+    assert [module.about(rows) for rows in (0, 7, 1000)] == [0, 7, 1000]
+    many = [*range(1001, 300_000, 20)]
+    assert max(abs(math.log(module.about(rows) / rows)) for rows in many) < 0.0218
+    assert len({module.about(rows) for rows in many}) == pytest.approx(16 * math.log2(300), abs=2)

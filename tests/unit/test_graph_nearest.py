@@ -104,3 +104,14 @@ def test_all_cells_give_what_comparing_all_gives(size: int, cells: int, seed: in
         found = all_nearest_in_cells(vectors, cells_of(vectors, centres), centres, 3, most_probed=cells)
         exact = all_nearest(vectors, 3)
         assert found.cosines == pytest.approx(exact.cosines, abs=1e-5)
+
+
+def test_of_large_cells_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = unit(np.random.default_rng(3).standard_normal((90, 8)).astype(np.float32))
+    monkeypatch.setattr("maia.graph.nearest.MOST_IN_CELL", 30)
+    found = all_nearest_in_cells(vectors, np.zeros(90, np.int32), np.zeros((1, 8), np.float32), 3)
+    looked_at = np.arange(0, 90, 3)
+    own = np.where(np.arange(90) % 3 == 0, np.arange(90) // 3, -1)
+    expected = nearest(vectors[looked_at], vectors, 3, but=own)
+    assert (found.rows == np.where(expected.rows == -1, -1, looked_at[expected.rows])).all()
+    assert found.cosines == pytest.approx(expected.cosines)

@@ -16,7 +16,7 @@ from scipy.sparse import block_array, coo_array
 from atlas.adapters.graph import node_handle
 from atlas.adapters.graph_topics import GraphTopic
 from maia.graph.adjacency import Adjacency
-from maia.graph.communities import cluster, telling
+from maia.graph.clustering import cluster, telling
 from maia.graphing.topics import NOTHING_KNOWN, KnownTopics
 from maia.learning.observations import Scalar
 from maia.learning.topics import TopicRecord
