@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from maia.logs import StderrHandler
+from tests.fork_server import FORKS
 
 pytest_plugins = ["atlas.testing"]
 
@@ -47,6 +48,13 @@ def _signals_stay() -> Iterator[None]:
     yield
     if signal.getsignal(signal.SIGTERM) is not handler:
         signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forks_end() -> Iterator[None]:
+    """End the process that commands were forked from, if there is one."""
+    yield
+    FORKS.end()
 
 
 # Innermost, so that it is done before pytest-cov combines the files.
