@@ -1,8 +1,9 @@
-"""Loads the shipped fixtures and settles how Hypothesis searches."""
+"""Loads the shipped fixtures; settles how Hypothesis searches: EXAMPLES=1000 for longer."""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sqlite3
 from collections.abc import Generator, Iterator
@@ -18,7 +19,11 @@ from tests.fork_server import FORKS
 pytest_plugins = ["atlas.testing"]
 
 settings.register_profile(
-    "pleiades", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "pleiades",
+    deadline=None,
+    derandomize=True,
+    max_examples=int(os.environ.get("EXAMPLES", "50")),
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("pleiades")
 
