@@ -17,7 +17,7 @@ export PIP_ROOT_USER_ACTION := ignore
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-acceptance test-stack test-images test-browser test-units test-maintenance test-monitoring test-balancer test-attacks test-federation lint format bench docs constraints wheel clean
+.PHONY: help demo test coverage test-acceptance test-stack test-images test-browser test-units test-maintenance test-monitoring test-balancer test-attacks test-federation lint lint-types lint-others format bench docs constraints wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,9 +63,14 @@ test-federation: $(VENV)/.dev ## Let five sites learn in chaos until they agree;
 	$(BIN)/python -m pytest -n 0 -v tests/federation $(ARGS)
 
 lint: $(VENV)/.dev ## Check formatting, types, imports and deployment files
+	@$(MAKE) --no-print-directory -j 2 lint-types lint-others
+
+lint-types: # most of the time of lint, on one core
+	$(BIN)/mypy
+
+lint-others:
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	.ci/deployments $(VENV)
 
@@ -95,8 +100,9 @@ $(VENV)/.product: $(SOURCES) | $(BIN)/python
 	$(PIP) install -c constraints.txt --no-build-isolation -e .
 	@touch $@
 
+# Most of these packages are never imported, or only in part: Python compiles what is.
 $(VENV)/.dev: $(VENV)/.product
-	$(PIP) install -c constraints.txt --group dev
+	$(PIP) install --no-compile -c constraints.txt --group dev
 	@touch $@
 
 $(VENV)/.browser: $(VENV)/.dev

@@ -1,8 +1,9 @@
-"""Loads the shipped fixtures and settles how Hypothesis searches."""
+"""Loads the shipped fixtures; settles how Hypothesis searches: EXAMPLES=1000 for longer."""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sqlite3
 from collections.abc import Generator, Iterator
@@ -13,11 +14,16 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from maia.logs import StderrHandler
+from tests.fork_server import FORKS
 
 pytest_plugins = ["atlas.testing"]
 
 settings.register_profile(
-    "pleiades", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "pleiades",
+    deadline=None,
+    derandomize=True,
+    max_examples=int(os.environ.get("EXAMPLES", "50")),
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("pleiades")
 
@@ -47,6 +53,13 @@ def _signals_stay() -> Iterator[None]:
     yield
     if signal.getsignal(signal.SIGTERM) is not handler:
         signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forks_end() -> Iterator[None]:
+    """End the process that commands were forked from, if there is one."""
+    yield
+    FORKS.end()
 
 
 # Innermost, so that it is done before pytest-cov combines the files.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -118,6 +119,30 @@ def every_route(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
             yield from every_route(within.routes)
 
 
+@cache
+def _routes() -> Sequence[BaseRoute]:
+    """All routes but those of a single application; FastAPI prepares each only once in a process."""
+    every = APIRouter(responses=_PROBLEMS)
+    for router in routers():
+        every.include_router(router)
+    return tuple(every.routes)
+
+
+def _described(**options: Any) -> FastAPI:
+    """An application with these routes."""
+    app = FastAPI(title="Pleiades", version=version("pleiades-agents"), description=_DESCRIPTION, **options)
+    app.router.routes.extend(_routes())
+    return app
+
+
+@cache
+def _document() -> dict[str, Any]:
+    """The OpenAPI document, which is the same of every application."""
+    app = _described()
+    describe(app, routers())
+    return app.openapi()
+
+
 def build(atlas: Atlas) -> Application:
     """The application over an open Atlas, which outlives it."""
     access, stopping, traffic = Access(atlas), asyncio.Event(), Traffic()
@@ -171,22 +196,15 @@ def build(atlas: Atlas) -> Application:
                 await stack.enter_async_context(running(work()))
             yield
 
-    app = FastAPI(
-        title="Pleiades",
-        version=version("pleiades-agents"),
-        description=_DESCRIPTION,
+    app = _described(
         lifespan=lifespan,
         # FastAPI's own pages load scripts from another host.
         docs_url=None,
         redoc_url=None,
         # It would lead to whatever host the request names.
         redirect_slashes=False,
-        responses=_PROBLEMS,
     )
-    served = routers()
-    for router in served:
-        app.include_router(router)
-    describe(app, served)
+    app.openapi = _document  # type: ignore[method-assign]
     app.router.routes.append(Route(mcp.PATH, assistants, methods=["POST"]))
     app.add_exception_handler(Problem, answer_problem)
     app.add_exception_handler(AtlasError, answer_problem)
@@ -197,7 +215,7 @@ def build(atlas: Atlas) -> Application:
     app.add_exception_handler(Exception, answer_problem)
     settings = atlas.settings.api
     forgetting = Forgetting(HeadAnswered(app), lambda: app.state.service.answers)
-    shortcut = Shortcut(Conditional(Compressed(forgetting)), served, _answer_error)
+    shortcut = Shortcut(Conditional(Compressed(forgetting)), routers(), _answer_error)
     guarded: ASGIApp = BoundedWait(Gate(BoundedBody(shortcut, settings), access, settings), settings)
     if settings.cors_origins:
         guarded = CORSMiddleware(

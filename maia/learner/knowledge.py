@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, Protocol, Self, TypeVar
 
@@ -39,7 +41,7 @@ def detector_classes(off: Collection[str] = ()) -> list[DetectorClass]:
     """
     # Ours do not depend on how Pleiades was installed.
     found: dict[str, DetectorClass] = {each.name: each for each in BUILT_IN}
-    points = sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, point.value))
+    points = sorted(installed_points(), key=lambda point: (point.name, point.value))
     for point in points:
         loaded: DetectorClass | None = None
         if point.name not in off:
@@ -55,6 +57,16 @@ def detector_classes(off: Collection[str] = ()) -> list[DetectorClass]:
             f"PLEIADES_LEARNER__OFF names {unknown[0]!r}, which is none of {', '.join(sorted(names))}"
         )
     return [each for name, each in sorted(found.items()) if name not in off]
+
+
+def installed_points() -> Sequence[EntryPoint]:
+    """The entry points of detectors; looked for once on a path, which reads files of all packages."""
+    return _points_on(tuple(sys.path))
+
+
+@lru_cache(maxsize=4)
+def _points_on(_: tuple[str, ...]) -> Sequence[EntryPoint]:
+    return tuple(entry_points(group=ENTRY_POINTS))
 
 
 def _class_of(point: EntryPoint) -> DetectorClass:

@@ -20,21 +20,9 @@ from atlas.testing import ThrowAwayServer
 from maia.emulator import Emulator, Project
 from maia.emulator.catalogue import Catalogue
 from maia.emulator.synthesis import synthesize
+from tests.fork_server import FORKS, Finished
 
 KEYS = json.dumps([{"key": "lab-key", "project": "lab"}])
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A process that ended."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.stdout)
 
 
 @dataclass
@@ -60,10 +48,7 @@ class Stage:
         return process
 
     async def maia(self, *arguments: str) -> Finished:
-        process = await self.start(*arguments)
-        stdout, stderr = await process.communicate()
-        assert process.returncode is not None
-        return Finished(process.returncode, stdout.decode(), stderr.decode())
+        return await FORKS.run(*arguments, environment=self.environment)
 
     async def hunt(self, *arguments: str) -> Finished:
         return await self.maia("hunter", "--direct", "--json", *arguments)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.fork_server import FORKS
 
 pytestmark = pytest.mark.acceptance
 
@@ -20,14 +20,10 @@ def test_the_commands(environment: dict[str, str], tmp_path: Path) -> None:
     ours = environment | {"COLUMNS": "80", "PLEIADES_FEDERATION__PEERS": "http://127.0.0.1:9"}
 
     def maia(*arguments: str, status: int = 0, token: str = TOKEN) -> str:
-        finished = subprocess.run(
-            [sys.executable, "-m", "maia", "federation", *arguments],
-            env=os.environ | ours | ({"PLEIADES_FEDERATION__TOKEN": token} if token else {}),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        assert finished.returncode == status, finished.stdout + finished.stderr
+        secret = {"PLEIADES_FEDERATION__TOKEN": token} if token else {}
+        environment = os.environ | ours | secret
+        finished = FORKS.run_and_wait("federation", *arguments, environment=environment, folder=tmp_path)
+        assert finished.status == status, finished.stdout + finished.stderr
         assert "Traceback" not in finished.stderr
         assert TOKEN not in finished.stdout + finished.stderr
         return finished.stdout

@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +16,7 @@ import pytest_asyncio
 from atlas import foreign
 from atlas.testing import NOON
 from tests.acceptance.test_looking import on_a_terminal, plain
+from tests.fork_server import FORKS
 from tests.growth import HOUR, store_samples, store_video
 
 pytestmark = pytest.mark.acceptance
@@ -57,11 +56,9 @@ async def odd(environment: dict[str, str], sql: Any) -> dict[str, str]:
 
 
 def run(environment: Mapping[str, str], *arguments: str) -> bytes:
-    finished = subprocess.run(
-        [sys.executable, "-m", "maia", *arguments], env={**environment}, capture_output=True, check=False
-    )
-    assert finished.returncode == 0, finished.stderr.decode()
-    return finished.stdout
+    finished = FORKS.run_and_wait(*arguments, environment=environment)
+    assert finished.status == 0, finished.stderr
+    return finished.stdout.encode()
 
 
 def harmless(text: str) -> bool:

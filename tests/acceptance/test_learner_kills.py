@@ -21,13 +21,15 @@ import orjson
 import pytest
 
 from atlas.testing import ThrowAwayServer
-from tests.acceptance.conftest import Finished
 from tests.bench.bench_learner import made_events
+from tests.fork_server import Finished
 
 pytestmark = pytest.mark.acceptance
 
-EVENTS = 36_000
-PAGE = 500
+EVENTS = 12_000
+MANY = 36_000
+"""Not all learnt before several kills, however late it is noticed how far a learner is."""
+PAGE, LARGER_PAGE = 250, 500
 KILLS = 6
 COLUMNS = ("at", "kind", "agent", "node", "session", "payload")
 LEARNT = {
@@ -39,8 +41,8 @@ LEARNT = {
         ORDER BY pattern_id, node, day
     """,
     "models": "SELECT name, version, state, observations FROM models ORDER BY name",
-    "cursors": f"""
-        SELECT source, least(position::bigint, {EVENTS}) FROM learner_cursors
+    "cursors": """
+        SELECT source, position::bigint FROM learner_cursors
         WHERE source IN ('events', 'figures') ORDER BY source
     """,
 }  # fmt: skip
@@ -49,8 +51,8 @@ LEARNT = {
 class Backlog:
     """A database with many events that wait, and learners that meet it."""
 
-    def __init__(self, environment: dict[str, str], url: str) -> None:
-        self.url = url
+    def __init__(self, environment: dict[str, str], url: str, events: int) -> None:
+        self.url, self.events = url, events
         # Samples of this machine would be learnt from, too, and differ from run to run.
         self.environment = environment | {"DATABASE_URL": url, "PLEIADES_MONITORING__ENABLED": "false"}
 
@@ -71,10 +73,10 @@ class Backlog:
         finally:
             await connection.close()
 
-    async def fill(self, count: int = EVENTS) -> None:
+    async def fill(self) -> None:
         """Events of a fortnight until now."""
         span = timedelta(days=14)
-        events = made_events(datetime.now(UTC) - span, span / count, count)
+        events = made_events(datetime.now(UTC) - span, span / self.events, self.events)
         rows = [(*rest, b"\x01" + orjson.dumps(payload)) for *rest, payload in events]
         async with self.sql() as sql:
             await sql.set_type_codec(
@@ -85,7 +87,10 @@ class Backlog:
     async def learnt(self) -> dict[str, list[tuple[Any, ...]]]:
         """Everything that was learnt, however often learners began."""
         async with self.sql() as sql:
-            return {name: [tuple(row) for row in await sql.fetch(query)] for name, query in LEARNT.items()}
+            found = {name: [tuple(row) for row in await sql.fetch(query)] for name, query in LEARNT.items()}
+        # Behind these are those of the learners themselves.
+        found["cursors"] = [(source, min(position, self.events)) for source, position in found["cursors"]]
+        return found
 
     async def position(self) -> int:
         """How far the events are learnt."""
@@ -106,16 +111,16 @@ async def finished(process: asyncio.subprocess.Process) -> Finished:
     return Finished(process.returncode, stdout.decode(), stderr.decode())
 
 
-BacklogFactory = Callable[[], Backlog]
+BacklogFactory = Callable[..., Backlog]
 
 
 @pytest.fixture
 def database_of(environment: dict[str, str], own_postgres: ThrowAwayServer) -> BacklogFactory:
     """Makes databases of Pleiades on a server of this test's own."""
 
-    def make() -> Backlog:
+    def make(events: int = EVENTS) -> Backlog:
         name = own_postgres.create_database(own_postgres.migrated_template())
-        return Backlog(environment, own_postgres.dsn_of(name))
+        return Backlog(environment, own_postgres.dsn_of(name), events)
 
     return make
 
@@ -124,20 +129,20 @@ def copied(backlog: Backlog, server: ThrowAwayServer) -> Backlog:
     """The same in a database of its own, site and key included."""
     name = re.search(r"/([\w-]+)\?", backlog.url)
     assert name is not None
-    return Backlog(backlog.environment, server.dsn_of(server.create_database(name[1])))
+    return Backlog(backlog.environment, server.dsn_of(server.create_database(name[1])), backlog.events)
 
 
 @pytest.mark.timeout(400)
 async def test_kills_at_any_point_learn_what_an_uninterrupted_run_learns(
     database_of: BacklogFactory, own_postgres: ThrowAwayServer
 ) -> None:
-    killed = database_of()
+    killed = database_of(MANY)
     await killed.fill()
     calm = copied(killed, own_postgres)
 
     chosen, position = random.Random(5), 0
     for _ in range(KILLS):
-        learner = await killed.start()
+        learner = await killed.start(page=LARGER_PAGE)
         position = await killed.moved_beyond(position, learner)
         await asyncio.sleep(chosen.random() * 0.2)
         if learner.returncode is None:
@@ -145,10 +150,10 @@ async def test_kills_at_any_point_learn_what_an_uninterrupted_run_learns(
         await learner.communicate()
         assert learner.returncode == -signal.SIGKILL, "the backlog is too short for so many kills"
         position = await killed.position()
-    assert 0 < position < EVENTS
-    assert (await killed.learn()).status == 0
-    last = await calm.learn()
-    assert (last.status, last.json["observations"] > EVENTS * 0.9) == (0, True), last.stderr
+    assert 0 < position < MANY
+    assert (await killed.learn(LARGER_PAGE)).status == 0
+    last = await calm.learn(LARGER_PAGE)
+    assert (last.status, last.json["observations"] > MANY * 0.9) == (0, True), last.stderr
 
     expected, found = await calm.learnt(), await killed.learnt()
     assert len(expected["patterns"]) > 10
@@ -217,8 +222,8 @@ async def test_told_to_stop_it_keeps_what_it_has_stored_and_says_how_far_it_got(
 
 @pytest.mark.timeout(200)
 async def test_a_terminal_of_80_columns_shows_how_far_it_is(database_of: BacklogFactory) -> None:
-    backlog = database_of()
-    await backlog.fill(6_000)
+    backlog = database_of(6_000)
+    await backlog.fill()
     main, child = pty.openpty()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "maia", "learner", "--direct", "--batch-size", "300",

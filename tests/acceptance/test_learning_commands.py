@@ -1,16 +1,16 @@
-"""`maia learn` and `maia patterns` in processes of their own, and at 80 columns."""
+"""`maia learn` and `maia patterns` in processes of their own, at 80 columns."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.fork_server import FORKS, Finished
 
 pytestmark = pytest.mark.acceptance
 
@@ -23,16 +23,13 @@ class Maia:
     def __init__(self, environment: dict[str, str], folder: Path) -> None:
         self._environment, self._folder = environment, folder
 
-    def __call__(self, *arguments: str, status: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
-        finished = subprocess.run(
-            [sys.executable, "-m", "maia", *arguments],
-            env=os.environ | self._environment | {"COLUMNS": "80"} | more,
-            cwd=self._folder,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
+    def __call__(self, *arguments: str, status: int = 0, **more: str) -> Finished:
+        finished = FORKS.run_and_wait(
+            *arguments,
+            environment=os.environ | self._environment | {"COLUMNS": "80"} | more,
+            folder=self._folder,
         )
-        assert finished.returncode == status, finished.stdout + finished.stderr
+        assert finished.status == status, finished.stdout + finished.stderr
         assert "Traceback" not in finished.stderr
         return finished
 

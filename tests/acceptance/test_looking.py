@@ -22,7 +22,8 @@ from rich.cells import cell_len
 
 from atlas.testing import NOON
 from maia.emulator.catalogue import Catalogue
-from tests.acceptance.conftest import Finished, Stage, StageFactory
+from tests.acceptance.conftest import Stage, StageFactory
+from tests.fork_server import FORKS, Finished
 from tests.growth import store_samples, store_video
 
 pytestmark = pytest.mark.acceptance
@@ -49,10 +50,7 @@ async def grown(environment: dict[str, str], sql: Any) -> dict[str, str]:
 
 def maia(environment: Mapping[str, str], *arguments: str) -> Finished:
     """Run a command to its end."""
-    command = [sys.executable, "-m", "maia", *arguments]
-    wide = {**environment, "COLUMNS": "200"}
-    told = subprocess.run(command, env=wide, capture_output=True, text=True, check=False)
-    return Finished(told.returncode, told.stdout, told.stderr)
+    return FORKS.run_and_wait(*arguments, environment={**environment, "COLUMNS": "200"})
 
 
 def on_a_terminal(environment: Mapping[str, str], columns: int, *arguments: str) -> str:

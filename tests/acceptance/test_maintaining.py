@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from tests.acceptance.conftest import Finished
+from tests.fork_server import FORKS, Finished
 from tests.growth import store_video
 
 pytestmark = pytest.mark.acceptance
@@ -46,13 +44,7 @@ async def calls() -> AsyncIterator[tuple[str, list[tuple[str, str]]]]:
 
 
 async def maia(environment: dict[str, str], *arguments: str) -> Finished:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "maia", *arguments, env={**environment, "COLUMNS": "80"},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    stdout, stderr = await process.communicate()
-    assert process.returncode is not None
-    return Finished(process.returncode, stdout.decode(), stderr.decode())
+    return await FORKS.run(*arguments, environment={**environment, "COLUMNS": "80"})
 
 
 async def test_everything_that_is_due_runs_and_only_what_is_allowed_changes_anything(

@@ -16,7 +16,8 @@ from atlas.config import HunterSettings
 from atlas.queries import topic_key
 from maia.emulator.catalogue import Catalogue
 from maia.hunter.tags import TagRules
-from tests.acceptance.conftest import Finished, Stage, StageFactory
+from tests.acceptance.conftest import Stage, StageFactory
+from tests.fork_server import Finished
 
 SHARED = Path(os.environ.get("PLEIADES_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "youtube"
 RECORDED = [

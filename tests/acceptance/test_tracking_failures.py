@@ -12,8 +12,9 @@ import pytest
 
 from atlas.testing import SettingsFactory, ThrowAwayServer
 from maia.emulator.catalogue import Catalogue
-from tests.acceptance.conftest import Finished, Stage, StageFactory
+from tests.acceptance.conftest import Stage, StageFactory
 from tests.acceptance.tracking import DAY, enrol_on
+from tests.fork_server import Finished
 from tests.growth import stored_samples
 
 pytestmark = pytest.mark.acceptance

@@ -21,14 +21,14 @@ import pytest
 
 from maia.emulator.catalogue import Catalogue
 from maia.emulator.realism import WORST, assumptions
+from tests.fork_server import FORKS
 
 pytestmark = pytest.mark.integration
 A, B = "aaaaaaaaaaa", "bbbbbbbbbbb"
 
 
 def maia(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "maia", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+    return FORKS.run_and_wait(*map(str, arguments), environment=os.environ, folder=cwd).completed
 
 
 @pytest.fixture(scope="module")

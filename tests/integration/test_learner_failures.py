@@ -213,12 +213,10 @@ Install = Callable[[object], None]
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Install:
     """Installs a broken detector."""
-    installed = knowledge.entry_points
+    installed = knowledge.installed_points()
 
     def put(detector: object) -> None:
-        monkeypatch.setattr(
-            knowledge, "entry_points", lambda *, group: [*installed(group=group), Point(detector)]
-        )
+        monkeypatch.setattr(knowledge, "installed_points", lambda: [*installed, Point(detector)])
 
     return put
 

@@ -28,6 +28,7 @@ from maia.agents import AGENTS
 from maia.commands.terminal import ExitStatus, status_of
 from maia.emulator.catalogue import CatalogueError
 from maia.errors import MaiaError, Unreachable
+from tests.fork_server import FORKS
 
 Fail = Callable[..., tuple[int, list[str], str]]
 """Lets a command fail with an error: its status, and what it printed to stdout and to stderr."""
@@ -36,19 +37,14 @@ HEAVY = ("prefect", "asyncpg", "aiohttp", "pydantic", "sqlalchemy", "atlas", "as
 
 
 def maia(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `maia` in a process that inherits no settings."""
+    """Run `maia` in a process of its own that inherits no settings."""
     inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("PLEIADES_") and name not in ("DATABASE_URL", "YOUTUBE_API_KEY_POOL_JSON")
     }
-    return subprocess.run(
-        [sys.executable, "-m", "maia", *arguments],
-        env={**inherited, "NO_COLOR": "1", "COLUMNS": "200", **environment},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    wide = {**inherited, "NO_COLOR": "1", "COLUMNS": "200", **environment}
+    return FORKS.run_and_wait(*arguments, environment=wide).completed
 
 
 class TestHelp:

@@ -118,7 +118,7 @@ def few_per_action() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("few_per_action")
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None)
 @given(
     st.lists(stated, min_size=12, max_size=40),
     st.lists(contexts, min_size=1, max_size=4),
