@@ -4,6 +4,8 @@ A durable server and one process of the service, over 250,000 nodes and 1.2 mill
 with attention. Asked for are popular and rare tags, a topic, channels and videos, and the category that a
 fifteenth of all videos are of. Each address is asked after so long a pause that the service has forgotten its
 answer ("warm"), and at once once more ("kept").
+
+`--filled URL` takes a database that is filled already with a graph of the same size, of a server on this machine.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import aiohttp
+import asyncpg
 import numpy as np
 import psutil
 from rich.console import Console
@@ -66,6 +69,8 @@ class Options:
     factor: float
     rounds: int
     each: bool
+    filled: str | None
+    only: str
 
     @property
     def size(self) -> graphs.Size:
@@ -76,13 +81,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--factor", type=float, default=1.0, help="so large a part of the usual graph")
     parser.add_argument("--rounds", type=int, default=5, help="how often each address is asked when warm")
     parser.add_argument("--each", action="store_true", help="print the times of each address")
+    parser.add_argument("--filled", help="the URL of a database that is filled already")
+    parser.add_argument("--only", default="", help="only routes with this in their name")
 
 
 def options_of(parsed: argparse.Namespace) -> Options:
-    return Options(parsed.factor, parsed.rounds, parsed.each)
+    return Options(parsed.factor, parsed.rounds, parsed.each, parsed.filled, parsed.only)
 
 
 async def figures(options: Options) -> AsyncIterator[Figure]:
+    if options.filled is not None:
+        async for figure in _served(options, options.filled):
+            yield figure
+        return
     async with bed() as place:
         url = await place.new_database()
         async with Atlas.open(settings_of(url)) as atlas:
@@ -93,10 +104,19 @@ async def figures(options: Options) -> AsyncIterator[Figure]:
             yield Figure(f"filling {len(arrays):,} atoms", time.perf_counter() - began_s, "s")
         async with place.connection(url) as sql:
             await sql.execute("VACUUM ANALYZE")
-            server = psutil.Process(await sql.fetchval("SELECT pg_backend_pid()")).ppid()
-        async with serving(url) as (address, pid), aiohttp.ClientSession(address) as client:
-            async for figure in _measured(options, Measure(client, server, pid)):
-                yield figure
+        async for figure in _served(options, url):
+            yield figure
+
+
+async def _served(options: Options, url: str) -> AsyncIterator[Figure]:
+    sql = await asyncpg.connect(url)
+    try:
+        server = psutil.Process(await sql.fetchval("SELECT pg_backend_pid()")).ppid()
+    finally:
+        await sql.close()
+    async with serving(url) as (address, pid), aiohttp.ClientSession(address) as client:
+        async for figure in _measured(options, Measure(client, server, pid)):
+            yield figure
 
 
 async def _attend(atlas: Atlas, arrays: Any) -> None:
@@ -107,16 +127,19 @@ async def _attend(atlas: Atlas, arrays: Any) -> None:
 
 
 async def _measured(options: Options, measure: Measure) -> AsyncIterator[Figure]:
-    routes = {name: [Asked(each) for each in made] for name, made in _addresses(options.size).items()}
+    routes = {
+        name: [Asked(each) for each in made]
+        for name, made in _addresses(options.size).items()
+        if options.only in name
+    }
     for _ in range(options.rounds + 1):
-        began_s = time.perf_counter()
         for each in (each for made in routes.values() for each in made):
             took_ms, cpu_ms, size = await measure.ask(each.address)
             each.warm_ms.append(took_ms)
             each.cpu_ms.append(cpu_ms)
             each.sizes.append(size)
             each.kept_ms.append((await measure.ask(each.address))[0])
-        await asyncio.sleep(max(0.0, STALE_S + 0.5 - (time.perf_counter() - began_s)))
+        await asyncio.sleep(STALE_S + 0.5)
     for name, made in routes.items():
         for each in made:
             # The first time, the caches of the server are cold.
@@ -125,12 +148,14 @@ async def _measured(options: Options, measure: Measure) -> AsyncIterator[Figure]
                 _CONSOLE.print(each.told(), soft_wrap=True)
         for figure in of_route(name, made):
             yield figure
-    async for figure in _queries(options, measure):
-        yield figure
-    async for figure in _communities(measure):
-        yield figure
-    async for figure in _export(measure):
-        yield figure
+    others = {
+        "POST query": _queries(options, measure),
+        "GET communities": _communities(measure),
+        "GET export": _export(measure),
+    }
+    for made in (made for name, made in others.items() if options.only in name):
+        async for figure in made:
+            yield figure
 
 
 def _atoms(size: graphs.Size) -> dict[str, str]:
