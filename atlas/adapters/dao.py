@@ -38,6 +38,13 @@ class DAO:
         async with self._executor.transaction() as executor:
             yield self._on(executor)
 
+    @asynccontextmanager
+    async def one_moment(self) -> AsyncIterator[Self]:
+        """Yield a DAO whose statements all see the same moment, in a transaction of its own."""
+        async with self.transaction() as dao:
+            await dao._executor.execute("graph.one_moment")
+            yield dao
+
     def joining(self, other: DAO) -> Self:
         """This DAO, but running in another DAO's transaction."""
         return self._on(other._executor)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, Final, Self
+from typing import Any, Final
 from uuid import UUID
 
 from numpy.typing import NDArray
@@ -21,13 +20,6 @@ _LAST: Final = (1 << 128) - 1
 
 class GraphAuditDAO(DAO):
     """Reads what there is in this site's graph, and who has facts."""
-
-    @asynccontextmanager
-    async def one_moment(self) -> AsyncIterator[Self]:
-        """A transaction whose statements all see the same moment."""
-        async with self.transaction() as dao:
-            await dao._executor.execute("graph.one_moment")
-            yield dao
 
     async def nodes(self, types: Sequence[str]) -> NDArray[Any]:
         """All nodes: `handle`, `type`, a place in `types` from 1 on, or 0, and `stands`, by the facts."""

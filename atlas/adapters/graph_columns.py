@@ -105,7 +105,7 @@ class GraphColumnsDAO(DAO):
 
     async def read(self, space: int, *, with_values: bool = False) -> GraphColumns:
         """All atoms of a space, and their values if wanted."""
-        async with self._one_moment() as (dao, place):
+        async with self._one_place() as (dao, place):
             types = await dao._types()
             return GraphColumns(
                 types,
@@ -125,7 +125,7 @@ class GraphColumnsDAO(DAO):
         another database.
         """
         begin = _Place.parse(cursor)
-        async with self._one_moment() as (dao, place):
+        async with self._one_place() as (dao, place):
             if begin.identity != place.identity or begin.xid > place.xid:
                 raise UnknownCursor
             types = await dao._types()
@@ -156,12 +156,11 @@ class GraphColumnsDAO(DAO):
         )
 
     @asynccontextmanager
-    async def _one_moment(self) -> AsyncIterator[tuple[Self, _Place]]:
-        async with self._executor.transaction() as executor:
-            await executor.execute("graph.one_moment")
-            row = await executor.fetchrow("graph.horizon")
+    async def _one_place(self) -> AsyncIterator[tuple[Self, _Place]]:
+        async with self.one_moment() as dao:
+            row = await dao._executor.fetchrow("graph.horizon")
             assert row is not None
-            yield self._on(executor), _Place(row["identity"], row["horizon"])
+            yield dao, _Place(row["identity"], row["horizon"])
 
     async def _types(self) -> tuple[str, ...]:
         return tuple(row["name"] for row in await self._executor.fetch("graph.types"))

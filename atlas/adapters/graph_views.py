@@ -50,15 +50,6 @@ class NearAtom:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """An atom that was reached over a link from another atom."""
-
-    handle: UUID
-    link: UUID
-    via: UUID
-
-
-@dataclass(frozen=True, slots=True)
 class TypeCount:
     """How many atoms of a type certain sources say are there, and their evidence."""
 
@@ -144,13 +135,51 @@ class GraphViewsDAO(GraphDAO):
         )
         return [NearAtom(*row) for row in rows]
 
-    async def expand(
-        self, handles: Sequence[UUID], types: Sequence[str] | None = None, *, fan_out: int
-    ) -> list[Step]:
-        """The atoms at the other ends of some atoms' links of two, each once."""
+    async def count_links(
+        self, handles: Sequence[UUID], types: Sequence[str] | None = None, *, limit: int
+    ) -> int:
+        """How many links of two some atoms have, counted up to a limit."""
         wanted = None if types is None else list(types)
-        rows = await self._executor.fetch("graph_views.expand", self.space, list(handles), wanted, fan_out)
-        return [Step(*row) for row in rows]
+        found: int = await self._executor.fetchval(
+            "graph_views.count_links", self.space, list(handles), wanted, limit
+        )
+        return found
+
+    async def expand(
+        self, handles: Sequence[UUID], types: Sequence[str] | None = None, *, limit: int
+    ) -> list[UUID]:
+        """The atoms at the other ends of some atoms' links of two, each once, in no order."""
+        wanted = None if types is None else list(types)
+        rows = await self._executor.fetch("graph_views.expand", self.space, list(handles), wanted, limit)
+        return [row["handle"] for row in rows]
+
+    async def touching(
+        self, handles: Sequence[UUID], others: Sequence[UUID], types: Sequence[str] | None = None
+    ) -> UUID | None:
+        """The first of the other atoms that has a link of two with one of the atoms, whose links are read."""
+        wanted = None if types is None else list(types)
+        found: UUID | None = await self._executor.fetchval(
+            "graph_views.touching", self.space, list(handles), wanted, list(others)
+        )
+        return found
+
+    async def between(
+        self,
+        handles: Sequence[UUID],
+        others: Sequence[UUID],
+        types: Sequence[str] | None = None,
+        *,
+        avoid: Sequence[UUID] = (),
+    ) -> UUID | None:
+        """The first atom that has links of two with one of the atoms and with one of the others.
+
+        The fewer links the atoms have, the less memory that takes; the others may have many.
+        """
+        wanted = None if types is None else list(types)
+        found: UUID | None = await self._executor.fetchval(
+            "graph_views.between", self.space, list(handles), wanted, list(others), list(avoid)
+        )
+        return found
 
     async def incoming_counts(self, handles: Sequence[UUID]) -> dict[UUID, dict[str, int]]:
         """How many links of each type have atoms in their outgoing sets."""

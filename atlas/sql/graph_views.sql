@@ -135,15 +135,45 @@ WHERE space = $1::smallint AND target = ANY ($2::uuid[])
 GROUP BY target, type
 ORDER BY target, type;
 
--- name: expand
--- From each of the atoms $2 of space $1 over at most $4 links of two each, of the types $3 (NULL: all), to the atoms at their other
--- ends: each once, with the link and the atom from which it was reached, the first by handle.
-SELECT DISTINCT ON (i.other) i.other AS handle, i.link, i.target AS via
-FROM unnest($2::uuid[]) AS wanted (handle)
-CROSS JOIN LATERAL (
-    SELECT i.other, i.link, i.target FROM incoming AS i
-    WHERE i.space = $1::smallint AND i.target = wanted.handle AND i.other IS NOT NULL
+-- name: count_links
+-- How many links of two the atoms $2 of space $1 have, of the types $3 (NULL: all), counted up to $4.
+SELECT count(*) FROM (
+    SELECT FROM incoming AS i
+    WHERE i.space = $1::smallint AND i.target = ANY ($2::uuid[]) AND i.other IS NOT NULL
         AND ($3::text[] IS NULL OR i.type = ANY ($3::text[]))
     LIMIT $4
-) AS i
-ORDER BY i.other, i.target, i.link;
+) AS met;
+
+-- name: expand
+-- At most $4 atoms at the other ends of the links of two, of the types $3 (NULL: all), of the atoms $2 of space $1.
+SELECT DISTINCT i.other AS handle FROM incoming AS i
+WHERE i.space = $1::smallint AND i.target = ANY ($2::uuid[]) AND i.other IS NOT NULL
+    AND ($3::text[] IS NULL OR i.type = ANY ($3::text[]))
+LIMIT $4;
+
+-- name: touching
+-- The first of the atoms $4 that is at the other end of a link of two, of the types $3 (NULL: all), of the atoms $2 of space $1.
+-- Sets are intersected because that is hashed for arrays of any length; conditions on a parameter would look through it again and
+-- again.
+SELECT i.other AS handle FROM incoming AS i
+WHERE i.space = $1::smallint AND i.target = ANY ($2::uuid[]) AND i.other IS NOT NULL
+    AND ($3::text[] IS NULL OR i.type = ANY ($3::text[]))
+INTERSECT
+SELECT each FROM unnest($4::uuid[]) AS each
+ORDER BY handle
+LIMIT 1;
+
+-- name: between
+-- The first atom, but for the atoms $5, that links of two of the types $3 (NULL: all) connect with one of the atoms $2 and with one
+-- of the atoms $4 of space $1.
+SELECT i.other AS handle FROM incoming AS i
+WHERE i.space = $1::smallint AND i.target = ANY ($2::uuid[]) AND i.other IS NOT NULL
+    AND ($3::text[] IS NULL OR i.type = ANY ($3::text[]))
+INTERSECT
+SELECT i.other FROM incoming AS i
+WHERE i.space = $1::smallint AND i.target = ANY ($4::uuid[]) AND i.other IS NOT NULL
+    AND ($3::text[] IS NULL OR i.type = ANY ($3::text[]))
+EXCEPT
+SELECT each FROM unnest($5::uuid[]) AS each
+ORDER BY handle
+LIMIT 1;

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 FAR: Final = 100_000
 """A part around an atom has at most so many atoms."""
 _AT_ONCE: Final = 2_000
-_FAN_OUT: Final = 50_000
 _SOURCES: Final = {
     Sources.FACTS: "facts",
     Sources.DERIVED: "derived",
@@ -198,8 +197,8 @@ async def _pages_around(
     reached = {handle: None}
     rim = [handle]
     for _ in range(hops):
-        steps = await dao.expand(rim, links, fan_out=_FAN_OUT)
-        rim = [each.handle for each in steps if each.handle not in reached]
+        near = await dao.expand(rim, links, limit=len(reached) + FAR)
+        rim = [each for each in near if each not in reached]
         reached |= dict.fromkeys(rim)
         if len(reached) > FAR:
             raise NoSuchAtom(

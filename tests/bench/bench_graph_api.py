@@ -5,7 +5,7 @@ with attention. Asked for are popular and rare tags, a topic, channels and video
 fifteenth of all videos are of. Each address is asked after so long a pause that the service has forgotten its
 answer ("warm"), and at once once more ("kept").
 
-`--filled URL` takes a database that is filled already with a graph of the same size, of a server on this machine.
+`--filled URL` takes a database that is filled already with a graph of that size, of a server on this machine.
 """
 
 from __future__ import annotations
@@ -153,9 +153,10 @@ async def _measured(options: Options, measure: Measure) -> AsyncIterator[Figure]
         "GET communities": _communities(measure),
         "GET export": _export(measure),
     }
-    for made in (made for name, made in others.items() if options.only in name):
-        async for figure in made:
-            yield figure
+    for name, its_figures in others.items():
+        if options.only in name:
+            async for figure in its_figures:
+                yield figure
 
 
 def _atoms(size: graphs.Size) -> dict[str, str]:

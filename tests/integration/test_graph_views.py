@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from atlas.adapters.graph import Attention, Evidence, GraphDAO, Link, Node, Sources, Value, node_handle
@@ -19,6 +19,7 @@ from atlas.clock import FixedClock
 from atlas.composition import Atlas
 from atlas.config import Settings
 from atlas.errors import DataRefused
+from maia.graphing import paths
 from maia.graphing.forms import FormError
 from maia.graphing.naming import NoSuchAtom
 from maia.graphing.paths import shortest_path
@@ -172,7 +173,9 @@ async def test_stats_count_by_type_and_source(atlas: Atlas, small: GraphDAO) -> 
         await graph.space_named(atlas, "mars")
 
 
-async def test_the_shortest_path_is_found_over_links_that_are_allowed(atlas: Atlas, small: GraphDAO) -> None:
+async def test_the_shortest_path_is_found_over_links_that_are_allowed(
+    atlas: Atlas, small: GraphDAO, monkeypatch: pytest.MonkeyPatch
+) -> None:
     far = Link("related_to", (Node("concept", "x"), Link("tagged", (VIDEOS[5], MUSIC))))
     await small.add([far, Node("concept", "alone"), Link("related_to", (CHANNEL, Node("concept", "x")))])
     found = await graph.path(atlas, "channel:UC-one", "tag:live")
@@ -195,6 +198,9 @@ async def test_the_shortest_path_is_found_over_links_that_are_allowed(atlas: Atl
     )
     around = await graph.path(atlas, "video:v4", "agent:a")
     assert [each.atom for each in around.atoms] == ["video:v4", "tag:music", "video:v0", "agent:a"]
+    monkeypatch.setattr(paths, "_WIDE", 0)
+    over_category = await graph.path(atlas, "video:v0", "video:v4", types=["inherits"])
+    assert over_category.atoms == ()
     short = await graph.path(atlas, "channel:UC-one", "tag:live", most_links=2)
     assert (short.atoms, short.note) == ((), "There is no path of at most 2 links.")
     none = await graph.path(atlas, "channel:UC-one", "concept:alone")
@@ -230,30 +236,60 @@ def ordered(text: str) -> str:
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(edges=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=4, max_size=16))
+@given(
+    edges=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=6, max_size=18),
+    avoided=st.integers(1, 9),
+    most=st.sampled_from([2, 3, 20]),
+)
+@example(edges=[(nth, nth + 1) for nth in range(9)], avoided=7, most=3)
 def test_paths_are_as_short_as_in_a_search_of_all(
-    views_on_runner: OnRunner, edges: list[tuple[int, int]]
+    views_on_runner: OnRunner, edges: list[tuple[int, int]], avoided: int, most: int
 ) -> None:
-    views_on_runner.run(compare_paths(views_on_runner.dao, edges))
+    views_on_runner.run(compare_paths(views_on_runner.dao, edges, avoided, most))
 
 
-async def compare_paths(dao: GraphViewsDAO, edges: list[tuple[int, int]]) -> None:
+async def compare_paths(dao: GraphViewsDAO, edges: list[tuple[int, int]], avoided: int, most: int) -> None:
     names = [Node("concept", str(nth)) for nth in range(10)]
     await dao._executor.execute("graph.empty_incoming", dao.space)
     await dao._executor.execute("graph.empty_atoms", dao.space)
     await dao.add([*names, *(Link("related_to", (names[a], names[b])) for a, b in edges)])
     handles = [node_handle("concept", str(nth)) for nth in range(10)]
-    lengths, rim = {0: 0}, [0]
-    while rim:
-        near = {b for a, b in edges if a in rim} | {a for a, b in edges if b in rim}
-        rim = [each for each in near if each not in lengths]
-        lengths |= dict.fromkeys(rim, max(lengths.values()) + 1)
     for goal in range(10):
-        found = await shortest_path(dao, handles[0], handles[goal], most_links=20)
-        assert (len(found.links) if found.atoms else None) == lengths.get(goal)
+        # The same whether the links of the last levels are followed or only intersected.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(paths, "_WIDE", 0 if goal % 4 else 2_000)
+            patch.setattr(paths, "_MOST_COUNTED", (1, 100_000)[goal % 2])
+            avoid = [handles[avoided]]
+            found = await shortest_path(dao, handles[0], handles[goal], avoid=avoid, most_links=most)
+        length = length_of_shortest(edges, goal, avoided)
+        assert found.is_certain
+        assert (len(found.links) if found.atoms else None) == (length if length <= most else None)
+        assert not {handles[avoided]} & set(found.atoms[1:-1])
         links = {each.handle: set(each.outgoing or ()) for each in await dao.get(found.links)}
         for nth, link in enumerate(found.links):
             assert links[link] == {found.atoms[nth], found.atoms[nth + 1]}
+
+
+def length_of_shortest(edges: list[tuple[int, int]], goal: int, avoided: int) -> float:
+    """How many links it takes from 0 to a goal, not over one that is avoided; infinite if there is no way."""
+    reached, rim, length = {0}, {0}, 0
+    while rim and goal not in rim:
+        near = {b for a, b in edges if a in rim} | {a for a, b in edges if b in rim}
+        rim = near - reached - ({avoided} - {goal})
+        reached |= rim
+        length += 1
+    return length if rim else math.inf
+
+
+async def test_a_search_that_gives_up_is_not_certain(atlas: Atlas, small: GraphDAO) -> None:
+    dao = GraphViewsDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    ends = node_handle("channel", "UC-one"), node_handle("video", "v3")
+    gone = await shortest_path(dao, *ends, most_visited=3)
+    assert (gone.atoms, gone.is_certain) == ((), False)
+    assert gone.visited > 3
+    found = await shortest_path(dao, *ends, most_visited=gone.visited + 20)
+    assert (len(found.links), found.is_certain) == (3, True)
+    assert found == await shortest_path(dao, *ends)
 
 
 async def test_similar_atoms_are_by_links_or_else_by_neighbours(atlas: Atlas, small: GraphDAO) -> None:
