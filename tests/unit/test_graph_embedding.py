@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from maia.graph.embedding import Embeddings, Recipe, build_embeddings, project
+from maia.graph.embedding import Embeddings, Recipe, _orthonormal, build_embeddings, project
 from maia.graph.nearest import similarity
 from tests.graph_arrays import NamedGraph, named_graph
 
@@ -107,3 +107,14 @@ def test_refused(learnt: Embeddings) -> None:
     for wrong in ({"dimensions": 32}, {"dimensions": 512}, {"pull": 1.5}, {"gathering": -1}, {"rarity": -1}):
         with pytest.raises(ValueError, match=r"between|negative"):
             Recipe(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dependent", [False, True])
+def test_bases_of_power_steps_are_orthonormal_and_keep_the_span(dependent: bool) -> None:
+    columns = np.random.default_rng(1).standard_normal((300, 12), np.float32) * np.geomspace(1, 1e3, 12)
+    if dependent:
+        columns[:, 3] = columns[:, 7] - columns[:, 5]
+    columns = columns.astype(np.float32)
+    basis = _orthonormal(columns)
+    assert np.allclose(basis.T @ basis, np.eye(12), atol=1e-4)
+    assert np.allclose(basis @ (basis.T @ columns), columns, rtol=1e-3, atol=1e-2)
