@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from atlas.adapters.graph import AT_ONCE, GraphDAO, Link, Node
+from atlas.adapters.graph import AT_ONCE, GraphDAO, Link, Node, Sources
 from atlas.composition import Atlas
 from maia.graph.adjacency import Adjacency, Weighting, adjacency
 from maia.graph.arrays import GraphArrays
@@ -57,10 +57,11 @@ _RATE, _ATOMS_RATE = "a second of CPU", "atoms a second of CPU"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How large the graph is, as a part of the standard one, and whether peers find communities, too."""
+    """How large a part of the standard graph it is, and whether peers find communities, too."""
 
     scale: float = 1.0
     communities: bool = False
+    part: str = "both"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -68,29 +69,39 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--graph-communities", action="store_true", help="let NetworkX find communities; takes many minutes"
     )
+    parser.add_argument(
+        "--graph-part", choices=("memory", "stored", "both"), default="both", help="what is measured"
+    )
 
 
 def options_of(parsed: argparse.Namespace) -> Options:
-    return Options(parsed.graph_scale, parsed.graph_communities)
+    return Options(parsed.graph_scale, parsed.graph_communities, parsed.graph_part)
 
 
 async def figures(options: Options = Options()) -> AsyncIterator[Figure]:
     arrays = graphs.make(graphs.STANDARD.scaled(options.scale))
     with temporary_folder() as folder:
-        _write(folder, arrays)
-        ours = await _apart("ours", folder, options)
-        peers = {name: await _apart(name, folder, options) for name in PEERS}
-        for name, peer in peers.items():
-            _check_equal(name, ours, peer)
-        for job, took in ours["took"].items():
-            named = {name: found["took"][job] for name, found in peers.items() if job in found["took"]}
-            unit = "MB" if job in (_MEMORY, _PEAK) else "ms of CPU"
-            if not named:
-                yield Figure(job, took, unit)
-            for name, took_by_peer in named.items():
-                yield Figure(job, took, unit, took_by_peer, name, at_most=True)
-        async for figure in _stored(arrays, folder):
-            yield figure
+        if options.part != "stored":
+            async for figure in _in_memory(arrays, folder, options):
+                yield figure
+        if options.part != "memory":
+            async for figure in _stored(arrays, folder):
+                yield figure
+
+
+async def _in_memory(arrays: GraphArrays, folder: Path, options: Options) -> AsyncIterator[Figure]:
+    _write(folder, arrays)
+    ours = await _apart("ours", folder, options)
+    peers = {name: await _apart(name, folder, options) for name in PEERS}
+    for name, peer in peers.items():
+        _check_equal(name, ours, peer)
+    for job, took in ours["took"].items():
+        named = {name: found["took"][job] for name, found in peers.items() if job in found["took"]}
+        unit = "MB" if job in (_MEMORY, _PEAK) else "ms of CPU"
+        if not named:
+            yield Figure(job, took, unit)
+        for name, took_by_peer in named.items():
+            yield Figure(job, took, unit, took_by_peer, name, at_most=True)
 
 
 def _check_equal(name: str, ours: _Told, peer: _Told) -> None:
@@ -337,15 +348,20 @@ async def _one_by_one(atlas: Atlas, arrays: GraphArrays, sql: Any, pid: int) -> 
     for what, atoms, type_, published in (
         ("nodes", names, "concept", ADD_NODE), ("links", links, "related_to", ADD_LINK),
     ):  # fmt: skip
+        job = f"stored: add {what}, {AT_ONCE:,} a statement"
         with _spending(pid) as adding:
-            await dao.add(atoms)
+            await dao.add(atoms, Sources.FACTS)
         with _spending(pid) as inserting:
             for table in _TABLES:
                 await sql.execute(f"INSERT INTO {table}_again SELECT * FROM {table} WHERE type = $1", type_)
         rate, least = _ADDED / adding.cpu_s, _ADDED / inserting.cpu_s
-        job = f"stored: add {what}, {AT_ONCE:,} a statement"
         yield Figure(job, rate, _RATE, least, "INSERT", note=f"{_ADDED / adding.seconds:,.0f} by the clock")
         yield Figure(job, rate, _RATE, published, PUBLISHED)
+    named = [Node("concept", f"said {nth}") for nth in range(_ADDED)]
+    with _spending(pid) as saying:
+        await dao.add(named, Sources.PEOPLE)
+    note = "what people say, other sites are told of"
+    yield Figure("stored: add nodes as said by people", _ADDED / saying.cpu_s, _RATE, note=note)
     handles = [arrays.handle(place) for place in videos.tolist()]
     with _spending(pid) as getting:
         found = [await dao.get(handles[begin : begin + AT_ONCE]) for begin in range(0, _ADDED, AT_ONCE)]
