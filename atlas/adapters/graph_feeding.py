@@ -322,6 +322,15 @@ class GraphFeedDAO(DAO):
         gone: int = await self._executor.fetchval("graph_feeding.withdraw", list(nodes), self._clock.now())
         return gone
 
+    async def erase_lost(self, most: int) -> tuple[int, int]:
+        """Take whole out of the graph what was erased before a copy of it was restored.
+
+        Those are videos and channels that the facts said are there, but that are stored no more, whoever else
+        named them. Returns how many of at most so many there were, and how many atoms went with them.
+        """
+        [row] = await self._executor.fetch("graph_feeding.erase_lost", most, self._clock.now())
+        return row["lost"], row["gone"]
+
     async def add_derived(self, links: Sequence[DerivedLink]) -> int:
         """Store links that were derived, where their ends are still there; returns how many were written."""
         async with self._atomic() as executor:

@@ -199,6 +199,21 @@ SELECT count(*) FROM withdraw_unsupported($1::uuid[], $2::timestamptz);
 -- Take the atoms $1 and their links out of the facts, as of $2.
 SELECT count(*) FROM withdraw_atoms($1::uuid[], 3, $2::timestamptz);
 
+-- name: erase_lost
+-- Take at most $1 videos and channels whole out of the graph that the facts said are there, but that are stored no more, as of $2;
+-- returns how many those were, and how many atoms went.
+WITH lost AS MATERIALIZED (
+    SELECT a.handle FROM atoms AS a
+    WHERE a.space = 0 AND a.name IS NOT NULL AND a.sources & 1 = 1 AND (
+        a.type = 'video' AND NOT EXISTS (SELECT FROM videos AS v WHERE v.id = a.name)
+        OR a.type = 'channel' AND NOT EXISTS (SELECT FROM channels AS c WHERE c.id = a.name)
+    )
+    LIMIT $1
+)
+SELECT (SELECT count(*) FROM lost) AS lost, (
+    SELECT count(*) FROM withdraw_atoms(ARRAY(SELECT handle FROM lost), 15, $2::timestamptz)
+) AS gone;
+
 -- name: there
 -- Those of the nodes $1 that are there by facts.
 SELECT handle FROM atoms WHERE space = 0 AND handle = ANY ($1::uuid[]) AND sources & 1 = 1;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -25,6 +25,9 @@ Place = Annotated[
         show_default=False,
     ),
 ]
+_UP_TO_DATE: Final = (
+    "What has changed since is taken over in the learner's next cycle, or now by maia graph update."
+)
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 
@@ -108,6 +111,7 @@ def restore(
     verified = counted(len(restored.chain), "snapshot")
     print_text(f"verified {verified}, up to {restored.chain[-1].name}")
     print_text(f"restored {counted(restored.atoms, 'atom')}")
+    print_text(_UP_TO_DATE)
 
 
 def save(
@@ -174,6 +178,7 @@ def load(file: Place, yes: Yes = False, as_json: AsJson = False) -> None:
         print_json({"file": str(path), "atoms": atoms})
     else:
         print_text(f"loaded {counted(atoms, 'atom')} from {path}")
+        print_text(_UP_TO_DATE)
 
 
 def _confirm(*, yes: bool) -> None:

@@ -168,11 +168,22 @@ class _Feeder:
         async with self.dao.transaction() as dao:
             await dao.begin_rebuild()
             await dao.forget_waiting()
+        await self._erase_lost()
         found = await (self._compare() if await self.dao.has_facts() else self._fill())
         for nodes in _batches(found.unsupported, self.page_size):
             await self._count_retried(partial(self._drop, nodes))
         await self._show_tags(found.spelled)
         await self.dao.note_rebuilt()
+
+    async def _erase_lost(self) -> None:
+        lost = most = self.page_size
+        while lost == most:
+            async for attempt in retry_conflicts():
+                with attempt:
+                    async with self.dao.page() as dao:
+                        lost, gone = await dao.erase_lost(most)
+                        await dao.note_fed(gone)
+            self._count(Fed(removed=gone))
 
     async def _compare(self) -> Differing:
         """Take over the facts of all that differ; returns these."""

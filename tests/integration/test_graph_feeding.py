@@ -18,8 +18,11 @@ from atlas.adapters.retention import RULES, RetentionDAO
 from atlas.composition import Atlas
 from atlas.testing import NOON
 from maia.cycle.agent import run
+from maia.graph.files import GraphSnapshot
 from maia.graphing import feeding
 from maia.graphing.feeding import LOCK, feed, rebuild
+from maia.graphing.present import present_graph
+from maia.graphing.restoring import replace_graph
 from maia.learner.cycle import Learner
 from tests.stored_graphs import PATTERN, SOURCE, TOPIC, VIDEO, links
 
@@ -383,6 +386,22 @@ async def test_erasing_takes_along_what_led_nowhere_else(filled: Atlas, sql: Any
         == 0
     )
     assert (await rebuild(filled)).changed == 0
+
+
+async def test_what_a_restored_copy_brings_back_is_erased_again(filled: Atlas, sql: Any) -> None:
+    await feed(filled)
+    dao = GraphDAO(filled.db, clock=filled.clock, settings=filled.settings)
+    mine, seen = Node("concept", "mine"), Node("video", "seen elsewhere")
+    await dao.add([Link("related_to", (mine, each)) for each in (Node("video", "v3"), seen)])
+    arrays, values = await present_graph(filled)
+    copy = GraphSnapshot(arrays, NOON, NOON, values=values)
+    await sql.execute("DELETE FROM videos WHERE id = 'v3'")
+    await sql.execute("DELETE FROM channels WHERE id = 'UC2'")
+    erased = await graph_of(sql)
+    await replace_graph(filled, copy)
+    assert node_handle("video", "v3") in {row[0] for row in await graph_of(sql)}
+    assert (await feed(filled)).rebuilt
+    assert await graph_of(sql) == erased
 
 
 async def test_hunters_do_not_wait_for_the_graph(filled: Atlas, sql: Any, other: Any) -> None:
