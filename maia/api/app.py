@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from atlas.errors import AtlasError
@@ -136,11 +136,15 @@ def _described(**options: Any) -> FastAPI:
 
 
 @cache
-def _document() -> dict[str, Any]:
-    """The OpenAPI document, which is the same of every application."""
+def _document() -> bytes:
+    """The OpenAPI document, the same of every application, as JSON; making it takes about a second."""
     app = _described()
     describe(app, routers())
-    return app.openapi()
+    return bytes(JSONResponse(app.openapi()).body)
+
+
+async def _answer_document(_: Request) -> Response:
+    return Response(await asyncio.to_thread(_document), media_type="application/json")
 
 
 def build(atlas: Atlas) -> Application:
@@ -198,13 +202,14 @@ def build(atlas: Atlas) -> Application:
 
     app = _described(
         lifespan=lifespan,
-        # FastAPI's own pages load scripts from another host.
+        # FastAPI would make the document in the event loop, and its own pages load scripts from another host.
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         # It would lead to whatever host the request names.
         redirect_slashes=False,
     )
-    app.openapi = _document  # type: ignore[method-assign]
+    app.router.routes.append(Route("/openapi.json", _answer_document, methods=["GET"]))
     app.router.routes.append(Route(mcp.PATH, assistants, methods=["POST"]))
     app.add_exception_handler(Problem, answer_problem)
     app.add_exception_handler(AtlasError, answer_problem)
