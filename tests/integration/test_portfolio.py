@@ -20,7 +20,7 @@ import pytest
 
 from atlas.adapters.discovery import ArmYield, DiscoveryDAO, NewQuestion, PlannedArm
 from atlas.adapters.graph import Attention, Evidence, GraphDAO, Link, Node, Sources, node_handle
-from atlas.adapters.graph_standing import GraphStandingDAO
+from atlas.adapters.graph_communities import GraphCommunitiesDAO
 from atlas.adapters.patterns import Model, PatternsDAO
 from atlas.adapters.queue import SEED_WEIGHT
 from atlas.clock import FixedClock
@@ -116,7 +116,7 @@ async def add_graph_of_cats(atlas: Atlas) -> None:
     ]
     graph = GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
     await graph.add([*categories, Node("tag", "cats")], Sources.FACTS)
-    standing = GraphStandingDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
+    standing = GraphCommunitiesDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
     await standing.set_numbers("community", [node_handle("tag", "cats")], [3.0])
     await standing.group({3: [node_handle("tag", "kittens"), node_handle("tag", "cats")]}, 0.5)
 
