@@ -182,7 +182,7 @@ def _check_names(
     used += (each.variable for each in template.different)
     used += (each.other for each in template.different if isinstance(each.other, Variable))
     if unbound := [each for each in used if each not in variables]:
-        raise DataRefused(f"{unbound[0]} is in no clause that must be there")
+        raise DataRefused(f"{unbound[0]} is in no clause that must be there; name a variable that is")
     if not wanted.variables and wanted.mode != "count":
         raise DataRefused("say which variables to show: the query has no named one")
     if any(each.comparison not in COMPARISONS or each.property not in BOUNDABLE for each in template.bounded):

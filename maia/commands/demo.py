@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -102,6 +103,16 @@ def demo(
             show_default=False,
         ),
     ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            file_okay=False,
+            resolve_path=True,
+            help="Keep the data in this new folder, to look at with other commands.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the hunter and the tracker on made-up videos: no API key, no network, nothing left behind.
@@ -109,7 +120,12 @@ def demo(
     The emulator stands in for YouTube, and an embedded PostgreSQL stores the videos found. The hunter runs
     first, as a Prefect flow. Then the tracker samples the videos every virtual hour for a few virtual days,
     and the hunter runs again each evening. All of it is the code that runs in production.
+
+    With --keep FOLDER its data stay: after `export PLEIADES_DATA_DIR=FOLDER`, commands such as `maia graph`
+    and the dashboard of `maia api` show them. Delete the folder afterwards.
     """
+    if keep is not None and (sites is not None or (keep.exists() and any(keep.iterdir()))):
+        raise typer.BadParameter("--keep takes a folder that is new or empty, and does not go with --sites")
     if sites is not None:
         from maia.commands import demo_sites
 
@@ -121,6 +137,8 @@ def demo(
         topics, begin = starting_point(path, topic, days)
         with _emulator(path, begin, folder) as environment:
             os.environ.update(environment | _OURS)
+            if keep is not None:
+                os.environ["PLEIADES_DATA_DIR"] = str(keep)
             say(f"The emulator serves {path.name} at {environment['PLEIADES_YOUTUBE__BASE_URL']}.")
             settings = load_settings()
             say(f"Searching for {', '.join(map(repr, topics))}; PostgreSQL and Prefect are starting …")
@@ -131,6 +149,8 @@ def demo(
         print_json(plain(harvest))
     else:
         _report(harvest)
+    if keep is not None:
+        say(f"The data are in {keep}. To look at them: export PLEIADES_DATA_DIR={shlex.quote(str(keep))}")
 
 
 def _synthesize_catalogue(folder: Path, say: Callable[[str], None]) -> Path:

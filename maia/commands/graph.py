@@ -28,7 +28,7 @@ from maia.commands.graph_printing import (
     print_similar,
     print_stats,
 )
-from maia.commands.terminal import AsJson, print_json
+from maia.commands.terminal import AsJson, print_json, print_text
 from maia.views.words import plain
 
 if TYPE_CHECKING:
@@ -135,6 +135,8 @@ def find(
         print_json(plain(page))
     else:
         print_page(page, "There is no such node.")
+        if titled and len(page.atoms) == limit:
+            print_text("There may be more: -n shows more.")
 
 
 @app.command()
@@ -369,7 +371,7 @@ def query(
 
     - `maia graph query 'tagged(?video, tag:music), uploaded_by(?video, ?channel)'`
     - `maia graph query 'tagged(?v, tag:music), tagged(?v, ?tag), ?tag != tag:music' --show tag --tally`
-    - `maia graph query '?l = co_occurs(tag:jazz, ?tag)[weight > 1]' --show tag --order '?l.weight'`
+    - `maia graph query '?l = co_occurs(tag:jazz, ?tag)[weight > 1]' --order '?l.weight'`
     - `maia graph query 'uploaded_by(?v, ?channel), not tagged(?v, ?t)' --count`
     """
     mode = _mode(distinct=distinct, tally=tally, count=count)
@@ -386,7 +388,9 @@ def query(
     if as_json:
         print_json(plain(answer))
     else:
-        print_answer(answer)
+        from maia.graphing.templates import parse_order
+
+        print_answer(answer, list(map(parse_order, order or ())))
 
 
 @app.command()

@@ -74,7 +74,10 @@ def remove(atoms: Atoms, as_json: AsJson = False) -> None:
     elif gone:
         print_text(f"{counted(gone, 'atom')} removed, links included")
     else:
-        print_text("Nothing is gone: either nobody had added these, or others say them, too.")
+        print_text(
+            "Nothing is gone: either nobody had added these, or the facts or other sites say them, too. "
+            "maia graph get ATOM shows who says one.",
+        )
 
 
 def update(
@@ -112,7 +115,8 @@ def update(
     if not fed.is_alone or (links is not None and not links.is_alone):
         print_text("The learner is doing that at the moment: nothing is left to do.")
         return
-    print_text(f"{counted(fed.read, 'thing')} read: {fed.added:,} atoms added, {fed.removed:,} removed.")
+    read = counted(fed.read, "video, topic or pattern", "videos, topics and patterns")
+    print_text(f"{read} read: {fed.added:,} atoms added, {fed.removed:,} removed.")
     if links is not None:
         print_text(
             f"{counted(links.links, 'derived link')}: {links.written:,} written, {links.removed:,} removed."

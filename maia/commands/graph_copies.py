@@ -94,7 +94,7 @@ def restore(
     What people added since is lost. Facts aren't: the learner's next cycle takes over what has changed since,
     and derives again what is derived.
     """
-    _confirm(yes=yes)
+    _confirm(f"the snapshot {name}" if name else "the last snapshot", yes=yes)
 
     async def work(atlas: Atlas) -> Restored:
         from functools import partial
@@ -163,7 +163,7 @@ def load(file: Place, yes: Yes = False, as_json: AsJson = False) -> None:
     Of a folder, the last file that is whole is loaded. What people added since is lost. Facts aren't: the
     learner's next cycle takes over what has changed since, and derives again what is derived.
     """
-    _confirm(yes=yes)
+    _confirm(str(file), yes=yes)
 
     async def work(atlas: Atlas) -> tuple[Path, int]:
         from maia.graphing import disk
@@ -181,6 +181,6 @@ def load(file: Place, yes: Yes = False, as_json: AsJson = False) -> None:
         print_text(_UP_TO_DATE)
 
 
-def _confirm(*, yes: bool) -> None:
+def _confirm(what: str, *, yes: bool) -> None:
     if not yes:
-        typer.confirm("Put it in place of the whole graph?", abort=True)
+        typer.confirm(f"Put {what} in place of the whole graph? What people added since is lost.", abort=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -105,8 +106,12 @@ def import_(
 ) -> None:
     """Add the atoms of a file: lines of JSON, or GraphML.
 
-    All of it is checked first: if a line makes no sense, the error names it and nothing is added. What is
-    added counts as said by people. Importing a file again changes nothing. Lines are such as
+    All of it is checked first: if a line makes no sense, the error names it and nothing is added. Importing a
+    file again changes nothing.
+
+    All atoms in it then count as said by people, too: they stay when the videos no longer say them, and other
+    sites are told of them. So don't import an export of this site's own graph; to restore one, use maia graph
+    save and load. Lines are such as
 
     - `{"type": "tag", "name": "lo fi", "values": {"mood": [0.2, 0.9]}}`
     - `{"type": "related_to", "outgoing": ["concept:study", "tag:lo fi"], "weight": 2, "pos": 3}`
@@ -117,7 +122,7 @@ def import_(
     - `maia graph import graph.jsonl`
     - `zcat graph.jsonl.gz | maia graph import -`
     """
-    chosen = format_ or ("json" if file == "-" else _format_of(file))
+    chosen = format_ or ("json" if file == "-" else _format_of(file, get_args(ReadFormat)))
     if chosen not in get_args(ReadFormat):
         raise typer.BadParameter(f"{chosen} can't be imported: use lines of JSON or GraphML")
 
@@ -157,10 +162,11 @@ def _names(to: str) -> list[str]:
     return [f"{stem}-nodes.{ending}", f"{stem}-links.{ending}"]
 
 
-def _format_of(name: str) -> FileFormat:
+def _format_of(name: str, formats: Sequence[str] = get_args(FileFormat)) -> FileFormat:
     if name == "-":
         return "json"
     for ending, format_ in _ENDINGS.items():
         if name.lower().endswith(ending):
             return format_
-    raise typer.BadParameter(f"{name!r} ends in none of {', '.join(_ENDINGS)}: rename it, or give --format")
+    known = ", ".join(ending for ending, format_ in _ENDINGS.items() if format_ in formats)
+    raise typer.BadParameter(f"{name!r} ends in none of {known}: rename it, or give --format")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from atlas.wording import counted
 from maia.commands.tables import Column, print_table
 from maia.commands.terminal import AsJson, print_json, print_text, with_atlas
 from maia.views.words import plain
@@ -176,7 +177,7 @@ def _told(wanted: GraphFilter) -> str:
     if wanted.prefix:
         told.append(f"{wanted.prefix}…")
     if wanted.around is not None:
-        told.append(f"{wanted.hops} around {str(wanted.around)[:8]}")
+        told.append(f"up to {counted(wanted.hops, 'link')} from {str(wanted.around)[:8]}")
     if wanted.min_strength:
         told.append(f"strength ≥ {wanted.min_strength:g}")
     if wanted.min_count:

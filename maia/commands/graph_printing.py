@@ -12,6 +12,7 @@ from maia.commands.tables import Column, print_table
 from maia.commands.terminal import print_text
 
 if TYPE_CHECKING:
+    from atlas.adapters.graph_queries import Order
     from maia.views.graph_answers import (
         AtomDetails,
         AtomPage,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _ATOM: Final = Column("atom", 24, wraps=True)
 _CALLED: Final = Column("called", 12, wraps=True, rank=2)
+_WEIGHED_IN: Final = {"co_occurs": " nats", "follows": " nats"}
+_VALUED_IN: Final = {"pagerank": " times the mean"}
 
 
 def print_page(page: AtomPage, none: str) -> None:
@@ -85,13 +88,14 @@ def _print_one(atom: AtomDetails) -> None:
     own = f" ({atom.own_pos:,} and {atom.own_neg:,} at this site)" if atom.count else ""
     truth = f"strength {atom.strength:.2f}, confidence {atom.confidence:.3f}"
     seen = f"{atom.positive:,.0f} for, {atom.count - atom.positive:,.0f} against{own}"
-    rows += [("truth value", truth), ("seen", seen)]
+    rows += [("truth value", truth), ("observations", seen if atom.count else "none")]
     if atom.weight is not None:
-        rows.append(("weight", f"{atom.weight:.4g}"))
+        rows.append(("weight", f"{atom.weight:.4g}{_WEIGHED_IN.get(atom.type, '')}"))
     rows += [("said by", ", ".join(atom.sources)), ("last seen", atom.seen_at)]
     if atom.attended_at is not None:
         rows.append(("attention", f"sti {atom.sti:.2f}, lti {atom.lti:.2f}, vlti {atom.vlti}"))
-    rows += [(f"value {key}", _value(each)) for key, each in atom.values.items()]
+        rows.append(("as of", atom.attended_at))
+    rows += [(f"value {key}", _value(each) + _VALUED_IN.get(key, "")) for key, each in atom.values.items()]
     rows += [(f"in {type_}", counted(links, "link")) for type_, links in atom.incoming.items()]
     print_table(("", Column("", 30, wraps=True)), rows)
 
@@ -131,8 +135,8 @@ def print_neighbours(found: Neighbourhood, hops: int, types: Sequence[str] | Non
                 _ATOM,
                 _CALLED,
                 Column("closeness", rank=1),
-                Column("ways", rank=4),
-                Column("such as over", 10, wraps=True, rank=3),
+                Column("paths", rank=4),
+                Column("one leads over", 10, wraps=True, rank=3),
             ),
             [
                 (
@@ -170,9 +174,9 @@ def print_similar(found: SimilarAtoms) -> None:
         [(f"{each.likeness:.3f}", each.atom.atom, each.atom.shown) for each in found.atoms],
     )
     print_text(
-        "Likeness is the cosine of what they are linked with."
+        "Likeness is the cosine of their vectors: 1 for the same, 0 for nothing in common."
         if found.by != "neighbours"
-        else "Nothing was learnt of it yet: likeness is the closeness over shared neighbours."
+        else "It has no vector yet, so likeness is closeness over shared neighbours: it may exceed 1."
     )
 
 
@@ -200,15 +204,27 @@ def print_communities(found: CommunitiesView) -> None:
     )
 
 
+def _latest(atoms: Sequence[AtomView]) -> str:
+    """When attention of one of them was last brought up to date."""
+    latest = max(each.attended_at for each in atoms if each.attended_at is not None)
+    return f"{latest:%Y-%m-%d %H:%M}"
+
+
 def _spoken(atom: AtomRef) -> str:
     """What people call an atom, without its type."""
     return atom.shown or atom.atom.partition(":")[2] or atom.atom
 
 
-def print_answer(answer: QueryAnswer) -> None:
+def print_answer(answer: QueryAnswer, order: Sequence[Order] = ()) -> None:
+    """What a query found, with the figures that it is in the order of."""
     if answer.plan is not None:
+        from atlas.adapters.graph_matching import MAX_COST
+
         print_text(f"{answer.sql}\n\n" + "\n".join(answer.plan))
-        print_text(f"\nIt would cost {answer.cost:,.0f}.")
+        print_text(
+            f"\nIt would cost {answer.cost:,.0f}, as PostgreSQL estimates in units of its own; "
+            f"plans up to --max-cost run, by default {MAX_COST:,.0f}."
+        )
         return
     if answer.missing:
         print_text(f"Nothing matches: there is no {' and no '.join(answer.missing)}.")
@@ -220,20 +236,34 @@ def print_answer(answer: QueryAnswer) -> None:
         print_text("Nothing matches.")
         return
     tallied = answer.rows[0].tally is not None
+    figures = [
+        (answer.variables.index(variable), each.property)
+        for each in order
+        if (variable := str(each.variable)) in answer.variables and each.property != "name"
+    ]
     print_table(
         (
             *([Column("times", right=True)] if tallied else []),
             *(Column(each, 16, wraps=True) for each in answer.variables),
+            *(Column(f"{answer.variables[nth]}.{name}", right=True) for nth, name in figures),
         ),
-        [(*([row.tally] if tallied else []), *map(called, row.atoms)) for row in answer.rows],
+        [
+            (
+                *([row.tally] if tallied else []),
+                *map(called, row.atoms),
+                *(getattr(row.atoms[nth], name) for nth, name in figures),
+            )
+            for row in answer.rows
+        ],
     )
     if answer.more:
         print_text("There are more matches: -n shows more, --count counts them all.")
 
 
 def print_stats(found: GraphStats, most: Sequence[AtomView]) -> None:
+    where = "" if found.space == "own" else f" in the mirror {found.space}"
     print_text(
-        f"{counted(found.nodes, 'node')} and {counted(found.links, 'link')} in the space {found.space}, "
+        f"{counted(found.nodes, 'node')} and {counted(found.links, 'link')}{where}, "
         f"{sum(found.bytes.values()) / 2**20:,.1f} MiB on disk."
     )
     if not found.types:
@@ -244,7 +274,7 @@ def print_stats(found: GraphStats, most: Sequence[AtomView]) -> None:
         (
             Column("type"), Column("", rank=3), Column("atoms"), Column("facts", rank=4),
             Column("derived", rank=4), Column("people", rank=4), Column("sites", rank=4),
-            Column("seen", rank=2), Column("last", rank=1),
+            Column("count", rank=2), Column("last seen", rank=1),
         ),
         [
             (
@@ -261,5 +291,5 @@ def print_stats(found: GraphStats, most: Sequence[AtomView]) -> None:
         print_table(
             (_ATOM, _CALLED, "sti", Column("lti", rank=1)),
             [(each.atom, each.shown, each.sti, each.lti) for each in most],
-            title=f"{counted(found.attended, 'atom')} with attention; most now:",
+            title=f"{counted(found.attended, 'atom')} with attention; the most, as of {_latest(most)}:",
         )

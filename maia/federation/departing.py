@@ -58,7 +58,9 @@ def _none_or_several(name: str, found: Sequence[ClaimingSite], known: Sequence[C
     if found:
         return f"several sites begin with {name!r}: {', '.join(each.site for each in found)}"
     others = ", ".join(each.site for each in known)
-    return f"no other site {name!r} says that atoms are there" + (f"; these do: {others}" if others else "")
+    return f"no other site {name!r} says that atoms are there" + (
+        f"; these do: {others}" if others else ", nor does any other"
+    )
 
 
 def _dao(atlas: Atlas) -> FederationDAO:

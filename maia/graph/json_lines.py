@@ -190,7 +190,9 @@ class _Lines:
         self._total = blake2b(first, digest_size=_SUM_BYTES)
         self.header: dict[str, Any] = _parsed(first, 1)
         if self.header.get("format") != _FORMAT:
-            raise SnapshotError("the first line does not say that this is a graph")
+            raise SnapshotError(
+                "the first line does not say that this is a graph: maia graph import reads what was exported"
+            )
         if self.header["version"] > VERSION:
             raise SnapshotError(
                 f"the lines have format version {self.header['version']}; this version reads up to "

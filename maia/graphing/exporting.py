@@ -176,7 +176,9 @@ async def _pages(dao: GraphExportsDAO, selection: Selection) -> AsyncIterator[li
         return _pages_of_all(dao, nodes, links)
     handle = await handle_of(dao, selection.around)
     if not await dao.get([handle]):
-        raise NoSuchAtom(f"there is no atom {selection.around}")
+        raise NoSuchAtom(
+            f"there is no atom {selection.around}: maia graph find lists those whose names begin alike"
+        )
     return _pages_around(dao, handle, selection.hops, nodes, links)
 
 

@@ -68,7 +68,11 @@ async def space_named(atlas: Atlas, name: str) -> int:
     """The number of a space; NoSuchAtom lists those that there are."""
     known = await spaces(atlas)
     if name not in known:
-        raise NoSuchAtom(f"there is no space {name}; there are {', '.join(known)}")
+        mirrors = ", ".join(each for each in known if each != "own")
+        raise NoSuchAtom(
+            f"there is no space {name}; there is own, this site's graph"
+            + (f", and mirrors of others: {mirrors}" if mirrors else ", and no mirror of another's yet")
+        )
     return known[name]
 
 
@@ -385,7 +389,10 @@ async def stats(atlas: Atlas, *, space: int = OWN) -> GraphStats:
 async def _there(dao: GraphViewsDAO, text: str) -> UUID:
     handle = await handle_of(dao, text)
     if not await dao.get([handle]):
-        raise NoSuchAtom(f"there is no atom {text}: maia graph find lists those whose names begin alike")
+        raise NoSuchAtom(
+            f"there is no atom {text}: maia graph find, or GET /api/v1/graph/atoms, "
+            "lists those whose names begin alike"
+        )
     return handle
 
 

@@ -88,7 +88,10 @@ async def surroundings(atlas: Atlas, text: str, *, space: int = OWN) -> Surround
     dao = NeighbourhoodDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).of(space)
     names = await name_atoms(graph, [handle])
     if handle not in names:
-        raise NoSuchAtom(f"there is no atom {text}: maia graph find lists those whose names begin alike")
+        raise NoSuchAtom(
+            f"there is no atom {text}: maia graph find, or GET /api/v1/graph/atoms, "
+            "lists those whose names begin alike"
+        )
     near = _picked(await dao.nearest(handle, _MOST_OF_EACH), MOST_NEAR)
     names |= await name_atoms(graph, near)
     within = [each for each in near if names[each].type not in _HUBS]

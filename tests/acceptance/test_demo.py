@@ -155,6 +155,29 @@ async def test_hunts_a_catalogue_of_ones_own(demo: DemoFactory, synthetic: Catal
     assert synthetic.path.exists()
 
 
+async def test_keeps_its_data_where_it_is_told_to(
+    demo: DemoFactory, synthetic: Catalogue, folder: Path
+) -> None:
+    kept = folder / "kept"
+    options = ("--catalogue", str(synthetic.path), "--cycles", "1", "--days", "0", "--keep", str(kept))
+    done = await demo(*options)
+    _, told = await done.process.communicate()
+    assert done.process.returncode == 0, told
+    assert f"export PLEIADES_DATA_DIR={kept}" in told.decode()
+    again = await demo(*options)
+    _, told = await again.process.communicate()
+    assert again.process.returncode == 2
+    assert b"new or empty" in told
+
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "maia", "graph", "find", "--type", "video", "--json"),
+        env=os.environ | {"PLEIADES_DATA_DIR": str(kept)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    found, _ = await process.communicate()
+    assert json.loads(found)["atoms"]
+
+
 @pytest.mark.parametrize(
     ("words", "how", "status"),
     [

@@ -169,7 +169,7 @@ async def test_stats_count_by_type_and_source(atlas: Atlas, small: GraphDAO) -> 
     assert min(found.bytes.values()) > 0
     assert [each.atom for each in await graph.most_attended(atlas, "tag")] == ["tag:live"]
     assert (await graph.stats(atlas, space=await graph.space_named(atlas, "own"))) == found
-    with pytest.raises(NoSuchAtom, match="there are own"):
+    with pytest.raises(NoSuchAtom, match="there is own"):
         await graph.space_named(atlas, "mars")
 
 
