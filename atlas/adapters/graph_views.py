@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -91,12 +91,16 @@ class GraphViewsDAO(GraphDAO):
         return {row["handle"]: CalledAtom(*row) for row in rows}
 
     async def by_name(
-        self, types: Sequence[str], prefix: str, *, after: tuple[str, str] = ("", ""), limit: int = 100
+        self, prefixes: Mapping[str, str], *, after: tuple[str, str] = ("", ""), limit: int = 100
     ) -> list[UUID]:
-        """Nodes whose names begin with a prefix, by type and name, behind the node of a type and name."""
+        """Nodes of some types, by type and name, behind the node of a type and name.
+
+        Their names begin with the prefix that is given for their type.
+        """
         type_, name = after
+        begins = [clean_text(each) for each in prefixes.values()]
         rows = await self._executor.fetch(
-            "graph_views.by_name", self.space, list(types), clean_text(prefix), type_, limit, clean_text(name)
+            "graph_views.by_name", self.space, list(prefixes), begins, type_, limit, clean_text(name)
         )
         return [row["handle"] for row in rows]
 

@@ -24,13 +24,14 @@ FROM atoms AS a
 WHERE a.space = $1::smallint AND a.handle = ANY ($2::uuid[]) AND a.sources > 0;
 
 -- name: by_name
--- At most $5 nodes of space $1, of the types $2, whose names begin with $3, behind the node of type $4 and name $6, by type and name.
+-- At most $5 nodes of space $1, of the types $2, whose names begin with the text of $3 for their type, behind the node of type $4 and
+-- name $6, by type and name.
 SELECT n.handle
-FROM unnest($2::text[]) AS wanted (type)
+FROM unnest($2::text[], $3::text[]) AS wanted (type, prefix)
 CROSS JOIN LATERAL (
     SELECT a.handle, a.name FROM atoms AS a
     WHERE a.space = $1::smallint AND a.type = wanted.type AND a.sources > 0 AND a.name IS NOT NULL
-        AND a.name >= $3::text AND a.name < $3::text || U&'\+10FFFF'
+        AND a.name >= wanted.prefix AND a.name < wanted.prefix || U&'\+10FFFF'
         AND a.name > CASE WHEN wanted.type = $4::text THEN $6::text ELSE '' END
     ORDER BY a.name LIMIT $5
 ) AS n

@@ -124,11 +124,14 @@ def find(
         raise typer.BadParameter("--titled needs words of a title, and doesn't go with --after")
 
     async def look(atlas: Atlas, space: int) -> AtomPage:
-        from maia.views.graph import find, find_titled
+        from maia.views.graph import check_type_before, find, find_titled
 
         if titled:
             return await find_titled(atlas, text, type_=type_, limit=limit, space=space)
-        return await find(atlas, text, type_=type_, after=after, limit=limit, space=space)
+        found = await find(atlas, text, type_=type_, after=after, limit=limit, space=space)
+        if not found.atoms and type_ is None:
+            await check_type_before(atlas, text, space=space)
+        return found
 
     page = in_space(space, look)
     if as_json:

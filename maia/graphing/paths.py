@@ -81,7 +81,7 @@ async def shortest_path(
 
 async def hubs(dao: GraphViewsDAO) -> list[UUID]:
     """Atoms over which nearly everything is connected, so that it says nothing: agents and categories."""
-    return await dao.by_name(_HUBS, "", limit=_MOST_HUBS)
+    return await dao.by_name(dict.fromkeys(_HUBS, ""), limit=_MOST_HUBS)
 
 
 class _GaveUp(Exception):

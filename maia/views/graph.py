@@ -115,12 +115,19 @@ async def find(
         named, prefix = before, behind
     if named is not None:
         check_type(named, known, is_link=False)
-        prefix = canonical(NodeForm(named, prefix)).name if prefix else ""
     types = [each.name for each in known.values() if not each.is_link and named in (None, each.name)]
+    begins = {each: canonical(NodeForm(each, prefix)).name if prefix else "" for each in types}
     begin = ("", "") if after is None else _place_of(after)
-    found = await dao.by_name(types, prefix, after=begin, limit=limit + 1)
+    found = await dao.by_name(begins, after=begin, limit=limit + 1)
     views = await _views(dao, found[:limit])
     return AtomPage(tuple(views), views[-1].atom if len(found) > limit and views else None)
+
+
+async def check_type_before(atlas: Atlas, text: str, *, space: int = OWN) -> None:
+    """NoSuchAtom lists the types of nodes if a text begins with what looks like one, and there is none."""
+    before, colon, _ = text.partition(":")
+    if colon and before.isidentifier():
+        check_type(before, await _dao(atlas, space).types(), is_link=False)
 
 
 async def find_titled(

@@ -78,6 +78,10 @@ def test_looking(maia: Any) -> None:
     assert "--after video:v1 goes on here" in page
     assert "video:v2" in maia("find", "video:", "--after", "video:v1")
     assert "There is no such node." in maia("find", "zzz")
+    assert "tag:jazz" in maia("find", " JAZ")
+    assert "nosuch is no type of nodes; there are agent" in " ".join(
+        maia("find", "nosuch:", status=1).split()
+    )
     assert "co_occurs(" in maia("incoming", "tag:jazz", "--type", "co_occurs")
     assert "No link of the type follows has" in maia("incoming", "tag:jazz", "--type", "follows")
     near = maia("neighbours", "video:v0", "--hops", "2")
