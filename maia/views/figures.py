@@ -8,14 +8,17 @@ from typing import Final
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _NO_BAR: Final = " "
+_LARGEST: Final = 1e15
 _LARGE: Final = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 def compact(value: float) -> str:
-    """A number in few characters, such as 950, 1.2k or −3.4M; a dash for NaN."""
+    """A number in few characters, such as 950, 1.2k, −3.4M or 3.4e+20; a dash for NaN."""
     if isnan(value):
         return "–"
     sign, size = "−" if value < 0 else "", abs(value)
+    if size >= _LARGEST * 0.9995:
+        return f"{sign}{size:.3g}"
     for unit, letter in _LARGE:
         # A number that would round up to 1000 of a unit is written in the next unit.
         if size >= unit * 0.9995:

@@ -15,6 +15,7 @@
     const size = Math.abs(value);
     const sign = value < 0 ? "−" : "";
     const figures = (x) => (x >= 99.95 ? x.toFixed(0) : String(Number(x.toFixed(x >= 9.995 ? 1 : 2))));
+    if (size >= 0.9995e15) return sign + size.toPrecision(3).replace(/\.?0+e/, "e");
     for (const [unit, letter] of UNITS) {
       if (size >= unit * 0.9995) return sign + figures(size / unit) + letter;
     }
