@@ -23,7 +23,7 @@ from maia.graphing.forms import FormError, NodeForm, parse_form
 from maia.graphing.naming import NoSuchAtom
 from maia.views import graph as views
 from maia.views.drawing import Dot, Line, drawn, symbol
-from maia.views.graph_answers import AtomRef, AtomView, CommunityView
+from maia.views.graph_answers import AtomDetails, AtomRef, AtomView, CommunityView
 from maia.views.surroundings import SurroundingAtom, Surroundings, surroundings
 
 if TYPE_CHECKING:
@@ -95,11 +95,10 @@ async def around(
     """An atom with its surroundings."""
     service = service_of(request)
     try:
-        details = await one(service, atom)
-        drawing, wide, narrow = await service.answers.get(
-            ("page graph", details.handle), lambda: _drawing(service, details.handle),
-            fresh_s=_FRESH_S, stale_s=_STALE_S,
-        )  # fmt: skip
+        handle = (await one(service, atom)).handle
+        details, drawing, wide, narrow = await service.answers.get(
+            ("page graph", handle), lambda: _around(service, handle), fresh_s=_FRESH_S, stale_s=_STALE_S
+        )
     except FormError as error:
         raise Problem(404, f"this names no atom; /graph finds them: {error}") from error
     except NoSuchAtom as error:
@@ -191,11 +190,12 @@ async def _found(service: Service, text: str, type_: str | None) -> Sequence[Ato
 # The drawing
 
 
-async def _drawing(service: Service, handle: str) -> tuple[Surroundings, Markup, Markup]:
-    """What lies around an atom, drawn for wide and for narrow windows."""
+async def _around(service: Service, handle: str) -> tuple[AtomDetails, Surroundings, Markup, Markup]:
+    """An atom with what lies around it, drawn for wide and for narrow windows: all of one age."""
+    details = await one(service, handle)
     found = await surroundings(service.atlas, handle)
     wide, narrow = await asyncio.to_thread(_drawn_twice, found)
-    return found, wide, narrow
+    return details, found, wide, narrow
 
 
 def _drawn_twice(found: Surroundings) -> tuple[Markup, Markup]:
