@@ -27,6 +27,8 @@ _ENDINGS: dict[str, FileFormat] = {
     ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 
+_SNAPSHOT = ".plgraph"
+
 
 def export(
     to: Annotated[
@@ -168,5 +170,7 @@ def _format_of(name: str, formats: Sequence[str] = get_args(FileFormat)) -> File
     for ending, format_ in _ENDINGS.items():
         if name.lower().endswith(ending):
             return format_
+    if name.lower().endswith(_SNAPSHOT):
+        raise typer.BadParameter(f"{name!r} is called as a snapshot: maia graph save and load are for these")
     known = ", ".join(ending for ending, format_ in _ENDINGS.items() if format_ in formats)
     raise typer.BadParameter(f"{name!r} ends in none of {known}: rename it, or give --format")

@@ -34,6 +34,8 @@ from maia.learning.column_file import SnapshotError, making_sense
 VERSION: Final = 2
 
 _FORMAT: Final = "pleiades graph"
+START: Final = b'{"format":"pleiades graph"'
+"""How a file begins."""
 _AT_ONCE: Final = 20_000
 """Atoms that are turned into objects at once."""
 _SUM_BYTES: Final = 32

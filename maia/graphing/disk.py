@@ -37,6 +37,7 @@ _NAME: Final = re.compile(rf"({_STEM})(\.plgraph|\.jsonl)")
 _STAGED: Final = re.compile(rf"\.{_STEM}(\.plgraph|\.jsonl)\.incoming-[0-9a-f]{{32}}")
 _ABANDONED_AFTER_S: Final = 3600
 _BUFFER_BYTES: Final = 1 << 20
+_START_BYTES: Final = 100
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -139,9 +140,20 @@ def _write(file: BinaryIO, pieces: Iterable[bytes]) -> int:
 
 def _load(path: Path) -> GraphSnapshot:
     with path.open("rb", buffering=_BUFFER_BYTES) as file:
-        is_json = file.read(1) == b"{"
+        start = file.read(_START_BYTES)
         file.seek(0)
-        return json_lines.read(file) if is_json else files.read(file)[1]
+        if _is_export(start):
+            raise SnapshotError("it is an export, not a snapshot: maia graph import adds its atoms")
+        return json_lines.read(file) if start.startswith(b"{") else files.read(file)[1]
+
+
+def is_snapshot(start: bytes) -> bool:
+    """Whether a file that begins so is a snapshot, binary or JSON; about a hundred bytes will do."""
+    return start.startswith(files.KIND.magic) or start.startswith(json_lines.START)
+
+
+def _is_export(start: bytes) -> bool:
+    return start.startswith(b'{"type"') or start.lstrip(b"\xef\xbb\xbf\r\n\t ").startswith(b"<")
 
 
 def _make(folder: Path) -> None:

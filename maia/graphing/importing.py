@@ -40,11 +40,13 @@ from atlas.adapters.graph import (
 from atlas.composition import Atlas
 from atlas.queries import clean_text
 from maia.errors import MaiaError
+from maia.graphing.disk import is_snapshot
 from maia.graphing.exporting import Format, OnProgress
 from maia.graphing.forms import Form, FormError, HandleForm, LinkForm, NodeForm, parse_form
 from maia.graphing.naming import NoSuchAtom, new_atom
 
 _PIECE: Final = 1 << 16
+_START_BYTES: Final = 100
 _LONGEST_LINE: Final = 1 << 20
 _MOST_DIGITS: Final = 30
 _KNOWN_ENCODINGS: Final = ("utf-8", "utf-16", "us-ascii", "iso-8859-1")
@@ -84,6 +86,8 @@ async def import_file(
     atlas: Atlas, path: Path, format_: Format, on_progress: OnProgress | None = None
 ) -> Imported:
     """Store the atoms of a file; ImportRefused names the line that makes no sense, with nothing stored."""
+    if await asyncio.to_thread(_holds_snapshot, path):
+        raise ImportRefused(1, "this is a snapshot, which maia graph load puts in place of the graph")
     dao = GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings).of(OWN)
     types = await dao.types()
     total = await asyncio.to_thread(_count, path, format_, types)
@@ -101,6 +105,11 @@ async def import_file(
             if on_progress is not None:
                 on_progress(stored)
     return Imported(total, added.added, added.changed)
+
+
+def _holds_snapshot(path: Path) -> bool:
+    with path.open("rb") as file:
+        return is_snapshot(file.read(_START_BYTES))
 
 
 def _count(path: Path, format_: Format, types: Mapping[str, AtomType]) -> int:

@@ -72,7 +72,7 @@ def test_looking(maia: Any) -> None:
     told = maia("get", "tag:jazz", "tag:none", status=1)
     assert "there is no atom tag:none: maia" in told
     assert "in tagged     2 links" in told
-    assert json.loads(maia("get", "tag:none", "--json")) == {"atoms": [], "missing": ["tag:none"]}
+    assert json.loads(maia("get", "tag:none", "--json", status=1)) == {"atoms": [], "missing": ["tag:none"]}
     assert maia("find", "v").count("video:v") == 4
     page = maia("find", "video:", "-n", "2")
     assert "--after video:v1 goes on here" in page
@@ -214,7 +214,11 @@ def test_copies(maia: Any, tmp_path: Path) -> None:
     assert "There is no snapshot of the graph" in maia("snapshots")
     assert "with everything: 15 atoms" in maia("snapshot")
     assert maia("snapshots").count("everything") == 1
+    assert json.loads(maia("snapshots", "--json"))["snapshots"][0]["at"].endswith("Z")
     maia("add", "concept:lost")
+    maia("export", str(tmp_path / "export.jsonl"))
+    told = maia("load", str(tmp_path / "export.jsonl"), "--yes", status=1)
+    assert "maia graph import adds its atoms" in " ".join(told.split())
     files = [tmp_path / name for name in ("g.plgraph", "g.jsonl")]
     for file in files:
         assert json.loads(maia("save", str(file), "--json"))["atoms"] == 16
@@ -224,6 +228,9 @@ def test_copies(maia: Any, tmp_path: Path) -> None:
         maia("restore", "--yes")
         assert "loaded 16 atoms" in maia("load", str(file), "--yes")
         assert "concept:lost" in maia("get", "concept:lost")
+        told = maia("import", str(file), "--format", "json", status=1)
+        assert "which maia graph load puts in place" in " ".join(told.split())
+    assert "save and load are for these" in " ".join(maia("import", str(files[0]), status=2).split())
     files[0].write_bytes(files[0].read_bytes()[:-7])
     assert "cannot be loaded" in maia("load", str(files[0]), "--yes", status=1)
     assert "concept:lost" in maia("get", "concept:lost")
