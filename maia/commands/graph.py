@@ -28,7 +28,7 @@ from maia.commands.graph_printing import (
     print_similar,
     print_stats,
 )
-from maia.commands.terminal import AsJson, print_json, print_text
+from maia.commands.terminal import AsJson, ExitStatus, print_json, print_text
 from maia.views.words import plain
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def get(atoms: Atoms, space: SpaceName = None, as_json: AsJson = False) -> None:
     missing = [atom for atom, some in zip(atoms, looked, strict=True) if not some]
     if as_json:
         print_json(plain({"atoms": found, "missing": missing}))
-        return
+        raise typer.Exit(ExitStatus.FAILED if missing else ExitStatus.DONE)
     print_details(found)
     if missing:
         refuse(f"there is no atom {' and no '.join(missing)}: maia graph find lists what there is")

@@ -230,7 +230,7 @@ def _print_json(value: Any, options: int) -> None:
 
     from atlas import foreign
 
-    options |= orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
+    options |= orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
     document = orjson.dumps(value, default=str, option=options).decode()
     sys.stdout.write(foreign.json_document(document, ascii_only=not _speaks_unicode(sys.stdout)))
     sys.stdout.flush()

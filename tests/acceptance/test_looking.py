@@ -253,7 +253,7 @@ class TestExport:
         path = tmp_path / "out.csv"
         span = ("--since", "2026-11-01", "--until", "2026-11-02T00:00:00Z")
         written = maia(grown, "export", "--to", str(path), *span, "--json").json
-        assert (written["rows"], written["since"]) == (12 * 18, "2026-11-01T00:00:00+00:00")
+        assert (written["rows"], written["since"]) == (12 * 18, "2026-11-01T00:00:00Z")
 
     def test_what_cannot_be_is_told_in_a_line(self, environment: dict[str, str], tmp_path: Path) -> None:
         for to, more, status, hint in (
