@@ -182,15 +182,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     load_lazily("numpy")
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         status = _status(given)
     except Exception as error:
-        if not terminator.has_started:
+        if not terminator.has_started and _is_interruption(error):
+            status = _interrupted(as_json=asks_for_json(given))
+        elif not terminator.has_started:
             if asks_for_json(given):
                 print_json_error(f"{type(error).__name__}: {error}", ExitStatus.FAILED)
             raise
-        # An import that a signal interrupts may replace SystemExit by an error of its own.
-        logger.debug("SIGTERM ended the process here", exc_info=error)
-        status = TERMINATED_STATUS
+        else:
+            # An import that a signal interrupts may replace SystemExit by an error of its own.
+            logger.debug("SIGTERM ended the process here", exc_info=error)
+            status = TERMINATED_STATUS
     try:
         streams.flush()
     except SystemExit as exiting:
@@ -203,11 +208,13 @@ def _status(arguments: list[str]) -> int:
     try:
         app(args=arguments, prog_name="maia")
     except SystemExit as exiting:
+        if exiting.code == ExitStatus.INTERRUPTED and _is_interruption(exiting):
+            return _interrupted(as_json=as_json)
         if as_json and (told := _told_already(exiting)) is not None:
             print_json_error(told, _status_of_code(exiting.code))
         return _status_of_code(exiting.code, as_json=as_json)
     except KeyboardInterrupt:
-        return ExitStatus.INTERRUPTED
+        return _interrupted(as_json=as_json)
     except Exception as error:
         status = status_of(error)
         if status is None:
@@ -231,6 +238,21 @@ def _told_already(exiting: SystemExit) -> str | None:
         return str(wrong_usage())
     cause = exiting.__cause__
     return str(cause) if isinstance(cause, Exception) and status_of(cause) is not None else None
+
+
+def _is_interruption(error: BaseException) -> bool:
+    """Whether Ctrl-C led to an error."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, KeyboardInterrupt):
+        seen = seen.__cause__ or seen.__context__
+    return seen is not None
+
+
+def _interrupted(*, as_json: bool) -> int:
+    """Tell of Ctrl-C, unless the command has printed: those that print on and on are meant to be ended so."""
+    if not streams.has_printed():
+        print_error("interrupted", ExitStatus.INTERRUPTED, as_json=as_json)
+    return ExitStatus.INTERRUPTED
 
 
 def _is_quiet(error: Exception) -> bool:

@@ -28,7 +28,10 @@ _ASCII: Final = str.maketrans(
 class _Output(io.TextIOWrapper):
     """Standard output: exits quietly if its reader has gone, and with a message if it is full."""
 
+    has_text = False
+
     def write(self, text: str) -> int:
+        self.has_text = True
         try:
             return super().write(text)
         except OSError as error:
@@ -64,6 +67,11 @@ def prepare() -> None:
     codecs.register_error(_STAND_INS, _stand_in)
     sys.stdout = _wrap(sys.stdout, _STDOUT, _Output)
     sys.stderr = _wrap(sys.stderr, _STDERR, _ErrorOutput)
+
+
+def has_printed() -> bool:
+    """Whether text went to standard output, as far as that is known."""
+    return getattr(sys.stdout, "has_text", False)
 
 
 def write_bytes(data: bytes) -> None:

@@ -25,6 +25,7 @@ from atlas.errors import (
 )
 from maia import cli
 from maia.agents import AGENTS
+from maia.commands import streams
 from maia.commands.terminal import ExitStatus, status_of
 from maia.emulator.catalogue import CatalogueError
 from maia.errors import MaiaError, Unreachable
@@ -307,9 +308,39 @@ class TestErrorsAsJson:
         assert json.loads(line) == {"error": "wait until 8 o'clock", "exit_status": 75}
         assert status == 75
 
-    @pytest.mark.parametrize("ended", [SystemExit(143), SystemExit(1), SystemExit(0), KeyboardInterrupt()])
+    @pytest.mark.parametrize("ended", [SystemExit(143), SystemExit(1), SystemExit(0)])
     def test_who_is_stopped_or_has_said_all_says_nothing(self, fail: Fail, ended: BaseException) -> None:
         assert fail(ended, "status", "--json")[1] == []
+
+    def test_ctrl_c_is_told_unless_something_was_printed(
+        self, fail: Fail, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        exiting = SystemExit(130)
+        exiting.__context__ = KeyboardInterrupt()
+        for ended in (KeyboardInterrupt(), exiting):
+            status, [line], told = fail(ended, "status", "--json")
+            assert json.loads(line) == {"error": "interrupted", "exit_status": 130}
+            assert (status, told) == (130, "maia: interrupted\n")
+            assert fail(ended, "status") == (130, [], "maia: interrupted\n")
+        assert fail(SystemExit(130), "up") == (130, [], "")
+        monkeypatch.setattr(streams, "has_printed", lambda: True)
+        assert fail(KeyboardInterrupt(), "top") == (130, [], "")
+
+    def test_ctrl_c_while_all_is_imported(self) -> None:
+        code = (
+            "import os, signal, sys\n"
+            "class Finder:\n"
+            "    def find_spec(self, name, *_):\n"
+            "        name == 'maia.cli' and os.kill(os.getpid(), signal.SIGINT)\n"
+            "sys.meta_path.insert(0, Finder())\n"
+            "from maia.__main__ import main\n"
+            "main()\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, "status", "--json"], capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (130, "maia: interrupted\n")
+        assert json.loads(done.stdout) == {"error": "interrupted", "exit_status": 130}
 
     def test_a_defect(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         def defective(**_: object) -> None:
