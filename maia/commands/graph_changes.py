@@ -8,7 +8,7 @@ import typer
 
 from atlas.wording import counted
 from maia.commands.graph_arguments import Atoms, in_space
-from maia.commands.terminal import AsJson, print_json, print_text, progress_bar
+from maia.commands.terminal import AsJson, ExitStatus, print_error, print_json, print_text, progress_bar
 
 if TYPE_CHECKING:
     from atlas.adapters.graph import Added
@@ -91,7 +91,8 @@ def update(
 ) -> None:
     """Bring the graph up to date with the videos, topics and patterns now.
 
-    The learner does so in each of its cycles: this is for those who don't want to wait. For example:
+    The learner does so in each of its cycles: this is for those who don't want to wait. If another process
+    does the same at the moment, this leaves it out, and fails. For example:
 
     - `maia graph update`
     - `maia graph update --rebuild` after a repair; it ends with the same graph
@@ -111,13 +112,28 @@ def update(
     fed, links = in_space(None, work)
     if as_json:
         print_json({"fed": fed, "derived": links})
-        return
+    else:
+        _print_update(fed, links)
     if not fed.is_alone or (links is not None and not links.is_alone):
-        print_text("The learner is doing that at the moment: nothing is left to do.")
-        return
-    read = counted(fed.read, "video, topic or pattern", "videos, topics and patterns")
-    print_text(f"{read} read: {fed.added:,} atoms added, {fed.removed:,} removed.")
-    if links is not None:
+        print_error(_busy(fed, links), ExitStatus.FAILED)
+        raise typer.Exit(ExitStatus.FAILED)
+
+
+def _print_update(fed: Fed, links: Derived | None) -> None:
+    if fed.is_alone:
+        read = counted(fed.read, "video, topic or pattern", "videos, topics and patterns")
+        print_text(f"{read} read: {fed.added:,} atoms added, {fed.removed:,} removed.")
+    if links is not None and links.is_alone:
         print_text(
             f"{counted(links.links, 'derived link')}: {links.written:,} written, {links.removed:,} removed."
         )
+
+
+def _busy(fed: Fed, links: Derived | None) -> str:
+    """What another process is doing at the moment, so that this one left it out."""
+    doing = [] if fed.is_alone else ["reads what changed"]
+    doing += [] if links is None or links.is_alone else ["derives links"]
+    return (
+        f"another process {' and '.join(doing)} at the moment, so that this was left out: wait until it is "
+        "done, then run this again"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -27,6 +28,7 @@ from atlas.adapters.graph import (
 )
 from atlas.composition import Atlas
 from atlas.testing import SettingsFactory
+from maia.graphing import deriving, feeding
 from tests.growth import store_video
 
 pytestmark = pytest.mark.integration
@@ -200,7 +202,30 @@ def videos(database_url: str) -> None:
 
 
 @pytest.mark.usefixtures("videos")
-def test_update_feeds_the_graph_and_derives_links(maia: Any) -> None:
+def test_update_feeds_the_graph_and_derives_links(maia: Any, settings_factory: SettingsFactory) -> None:
+    def busy(*locks: str) -> tuple[str, dict[str, Any]]:
+        """What is told, and as JSON, while somebody else has locks."""
+
+        async def enter() -> None:
+            atlas = await stack.enter_async_context(Atlas.open(settings_factory()))
+            for lock in locks:
+                await stack.enter_async_context(atlas.db.only_one(lock))
+
+        with asyncio.Runner() as runner:
+            stack = AsyncExitStack()
+            runner.run(enter())
+            told, found = maia("update", status=1), maia("update", "--json", status=1)
+            runner.run(stack.aclose())
+        return " ".join(told.split()), json.loads(found[found.index("{") :])
+
+    told, found = busy(feeding.LOCK, deriving.LOCK)
+    assert told.startswith("maia: another process reads what changed and derives links at the moment")
+    assert (found["fed"]["is_alone"], found["derived"]["is_alone"]) == (False, False)
+    told, found = busy(deriving.LOCK)
+    assert "another process derives links" in told
+    assert " read: " in told
+    assert (found["fed"]["is_alone"], found["derived"]["is_alone"]) == (True, False)
+    assert "derived link" in maia("update", "--rebuild")
     told = maia("update")
     assert " read: " in told
     assert "derived link" in told
