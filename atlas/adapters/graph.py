@@ -37,8 +37,8 @@ HEAVIEST: Final = 3e38
 """The weight of a link is no further from zero, so that it fits into 32 bits."""
 FIRST: Final = UUID(int=0)
 """The place before all handles."""
-
-_DEEPEST: Final = 20
+DEEPEST: Final = 10
+"""Links are nested at most so deep, as `deepest_nesting` in SQL says: their texts must be readable."""
 
 
 class Sources(IntFlag):
@@ -276,17 +276,22 @@ class GraphDAO(DAO):
         async with self._atomic() as executor:
             await executor.execute("graph.lock", False)
             dao = self._on(executor)
-            await dao._check(rows.given)
+            rows.check_nesting(await dao._nesting(rows.given))
             for batch, is_implied in rows.batches():
                 total += await dao._add(batch, sources, counting=counting or is_implied)
         return total
 
-    async def _check(self, handles: Sequence[UUID]) -> None:
+    async def _nesting(self, handles: Sequence[UUID]) -> dict[UUID, int]:
+        """How deep links are nested in atoms; DataRefused if one of them isn't there."""
+        found: dict[UUID, int] = {}
         for start in range(0, len(handles), AT_ONCE):
-            batch = handles[start : start + AT_ONCE]
-            missing = await self._executor.fetch("graph.missing_ends", self.space, batch)
-            if missing:
-                raise DataRefused(f"there is no atom {missing[0]['handle']}: add it before links to it")
+            for row in await self._executor.fetch(
+                "graph.nesting", self.space, handles[start : start + AT_ONCE]
+            ):
+                if row["depth"] is None:
+                    raise DataRefused(f"there is no atom {row['handle']}: add it before links to it")
+                found[row["handle"]] = row["depth"]
+        return found
 
     async def _add(self, rows: Sequence[_Row], sources: Sources, *, counting: bool) -> Added:
         found = await self._executor.fetchrow(
@@ -389,6 +394,9 @@ class GraphDAO(DAO):
         return atoms_of(await self._executor.fetch("graph.most_attended", self.space, type_, limit))
 
 
+_TOO_DEEP: Final = f"links are nested more than {DEEPEST} deep, which could not be read or written any more"
+
+
 class _Collector:
     """Brings atoms into rows, each once, with the atoms in their outgoing sets before them."""
 
@@ -417,6 +425,22 @@ class _Collector:
                 _check_evidence(atom, known.evidence)
                 known.weight = known.weight if row.weight is None else row.weight
 
+    def check_nesting(self, given: Mapping[UUID, int]) -> None:
+        """DataRefused if links are nested too deep, with the atoms that are given by their handles."""
+        if not self._given:
+            return
+        depths, left = dict(given), list(self._rows.values())
+        for _ in range(DEEPEST + 1):
+            later = []
+            for row in left:
+                if all(each in depths for each in row.outgoing):
+                    depths[row.handle] = 1 + max((depths[each] for each in row.outgoing), default=-1)
+                else:
+                    later.append(row)
+            left = later
+        if left or max(depths.values()) > DEEPEST:
+            raise DataRefused(_TOO_DEEP)
+
     def batches(self) -> Iterable[tuple[list[_Row], bool]]:
         """Rows to store together, and whether they are implied; what links need comes before them."""
         groups: dict[tuple[int, bool], list[_Row]] = {}
@@ -427,8 +451,8 @@ class _Collector:
                 yield rows[start : start + AT_ONCE], is_implied
 
     def _row(self, atom: NewAtom, depth: int) -> _Row:
-        if depth > _DEEPEST:
-            raise DataRefused(f"links are nested more than {_DEEPEST} deep")
+        if depth > DEEPEST:
+            raise DataRefused(_TOO_DEEP)
         _check_evidence(atom, atom.evidence)
         if isinstance(atom, Node):
             self._check_type(atom.type, is_link=False)

@@ -17,12 +17,11 @@ SELECT EXISTS (SELECT FROM added) OR EXISTS (
     SELECT FROM atom_types WHERE name = $1 AND is_link = $2 AND is_symmetric = $3
 );
 
--- name: missing_ends
--- Those of the atoms $2 that are not there in space $1.
-SELECT DISTINCT wanted.handle
+-- name: nesting
+-- How deep links are nested in the atoms $2 of space $1; NULL for those that are not there.
+SELECT wanted.handle, CASE WHEN a.outgoing IS NOT NULL THEN nesting($1::smallint, a.handle) WHEN a.handle IS NOT NULL THEN 0 END AS depth
 FROM unnest($2::uuid[]) AS wanted (handle)
-LEFT JOIN atoms AS a ON a.space = $1::smallint AND a.handle = wanted.handle AND a.sources > 0
-WHERE a.handle IS NULL;
+LEFT JOIN atoms AS a ON a.space = $1::smallint AND a.handle = wanted.handle AND a.sources > 0;
 
 -- name: add
 -- Let the sources $2 say that atoms are there in space $1; see add_atoms(). Returns how many are new, and how many others changed.

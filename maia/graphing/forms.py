@@ -16,15 +16,13 @@ from typing import Final, TypeAlias, TypeVar
 from uuid import UUID
 
 from atlas import foreign
-from atlas.adapters.graph import LONGEST_NAME, MOST_OUTGOING
+from atlas.adapters.graph import DEEPEST, LONGEST_NAME, MOST_OUTGOING
 from atlas.queries import clean_text, topic_key
 from maia.errors import MaiaError
 from maia.youtube.categories import CATEGORIES
 
 FEWEST_DIGITS: Final = 4
 """So many characters of a handle are needed at least."""
-DEEPEST: Final = 10
-"""Links are nested at most so deep in what people write."""
 
 _TYPE: Final = re.compile(r"[a-z][a-z0-9_]{0,49}(?=\s*[:(])")
 _BARE: Final = re.compile(r'[^",()\[\]]+')
@@ -98,10 +96,10 @@ class HandleForm:
 Form: TypeAlias = NodeForm | LinkForm | HandleForm
 
 
-def parse_form(text: str) -> Form:
-    """The atom that a text names; FormError points at what is wrong."""
+def parse_form(text: str, depth: int = 0) -> Form:
+    """The atom that a text names, which so many links are around; FormError points at what is wrong."""
     reader = Reader(text)
-    form = reader.lone_node() or reader.form()
+    form = reader.lone_node() or reader.form(depth)
     reader.end()
     return form
 

@@ -175,7 +175,7 @@ def _form_of(number: int, found: Mapping[str, Any]) -> Form:
         raise ImportRefused(
             number, f"outgoing is a list of 1 to {MOST_OUTGOING} atoms in text, such as tag:music"
         )
-    return LinkForm(type_, tuple(_parsed(number, each) for each in outgoing))
+    return LinkForm(type_, tuple(_parsed(number, each, 1) for each in outgoing))
 
 
 def _tally(number: int, found: Mapping[str, Any], key: str) -> int:
@@ -210,9 +210,9 @@ def _is_handle(value: object) -> bool:
     return True
 
 
-def _parsed(number: int, text: str) -> Form:
+def _parsed(number: int, text: str, depth: int = 0) -> Form:
     try:
-        return parse_form(text)
+        return parse_form(text, depth)
     except FormError as error:
         raise ImportRefused(number, str(error)) from error
 

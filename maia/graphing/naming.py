@@ -9,6 +9,7 @@ from uuid import UUID
 
 from atlas.adapters.graph import (
     AT_ONCE,
+    DEEPEST,
     NONE,
     AtomType,
     Evidence,
@@ -21,7 +22,6 @@ from atlas.adapters.graph import (
 from atlas.adapters.graph_views import CalledAtom, GraphViewsDAO
 from maia.errors import MaiaError
 from maia.graphing.forms import (
-    DEEPEST,
     Form,
     HandleForm,
     LinkForm,

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from atlas.adapters.graph import (
+    DEEPEST,
     Added,
     AtomType,
     Attention,
@@ -82,6 +83,18 @@ async def test_links_may_be_nested_and_name_stored_atoms_by_handle(graph: GraphD
     with pytest.raises(DataRefused, match="there is no atom"):
         await graph.add([Node("tag", "new"), Link("related_to", (outer.handle, UUID(int=7)))])
     assert await graph.get([node_handle("tag", "new")]) == []
+    # No deeper than what can be read and written, also one by one, or all at once by their handles.
+    top, chain = handle(MUSIC), list[Link]()
+    for _ in range(DEEPEST + 1):
+        chain.append(Link("related_to", (top,)))
+        top = link_handle("related_to", [top])
+    with pytest.raises(DataRefused, match="nested more than 10 deep"):
+        await graph.add(chain)
+    for link in chain[:-1]:
+        await graph.add([link])
+    for link in (chain[-1], Link("related_to", (MUSIC, chain[-1]))):
+        with pytest.raises(DataRefused, match="nested more than 10 deep"):
+            await graph.add([link])
 
 
 @pytest.mark.parametrize(

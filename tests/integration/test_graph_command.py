@@ -149,6 +149,16 @@ def test_changes_and_files(maia: Any, tmp_path: Path) -> None:
     path.write_text('{"type": "tag", "name": "x"}\n{"type": "planet", "name": "x"}\n')
     assert "line 2: planet is no type of nodes" in maia("import", str(path), status=1)
     assert "there is no file" in maia("import", str(tmp_path / "none.jsonl"), status=2)
+    # As deep as may be, and one more.
+    deep = "related_to(" * 9 + "tag:x" + ")" * 9
+    path.write_text(json.dumps({"type": "related_to", "outgoing": [deep]}))
+    assert maia("import", str(path)).strip() == "1 atom read: 11 new, 0 changed"
+    path.write_text(json.dumps({"type": "related_to", "outgoing": [f"related_to({deep})"]}))
+    assert "line 1: links are nested more than 10 deep" in maia("import", str(path), status=1)
+    handle = json.loads(maia("get", f"related_to({deep})", "--json"))["atoms"][0]["handle"]
+    assert "nested more than 10 deep" in " ".join(maia("add", f"related_to({handle})", status=1).split())
+    maia("export", str(path))
+    assert ", 0 changed" in maia("import", str(path))
     assert ".graphml" in maia("export", str(tmp_path / "graph.txt"), status=2)
     assert "takes lines of JSON or GraphML" in maia("export", "-", "--format", "parquet", status=2)
 

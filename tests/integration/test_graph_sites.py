@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from atlas.adapters.claims import Claim, Claims
 from atlas.adapters.federation import Conflicts, FederationDAO
 from atlas.adapters.graph import (
+    DEEPEST,
     OWN,
     AtomType,
     Evidence,
@@ -189,6 +190,14 @@ async def test_links_wait_for_their_ends(sites: Sequence[GraphSite]) -> None:
     await carry(one, two, outside, inside)
     await one.call(two)
     await agree(one, two)
+    # What is nested deeper than it could be written goes on waiting.
+    known, top, tower = {*await two.atoms()}, handle(CRAZE), list[Claim]()
+    for _ in range(DEEPEST + 2):
+        ends, top = (top,), link_handle("related_to", [top])
+        tower.insert(0, Claim(top, "c", True, 0, 0, None, NOON, 1, "related_to", outgoing=ends))
+    async with two.site.dao.transaction() as dao:
+        await dao.claims().merge(Claims(tower), "c")
+    assert {*await two.atoms()} - known == {each.handle for each in tower[2:]}
 
 
 async def test_what_is_told_is_up_to_the_site(sites: Sequence[GraphSite], clock: FixedClock) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from atlas.adapters.graph import Link, Node, link_handle, node_handle
+from atlas.adapters.graph import DEEPEST, Link, Node, link_handle, node_handle
 from atlas.composition import Atlas
 from maia.api.pages.rendering import in_graph
 from tests.growth import store_video
@@ -24,9 +24,9 @@ def drawings(page: Page) -> list[str]:
 
 
 async def add_tower(atlas: Atlas, node: Node) -> None:
-    """Links on links, more than may be written at once."""
+    """Links on links, as deep as may be."""
     top = node_handle(node.type, node.name)
-    for _ in range(12):
+    for _ in range(DEEPEST):
         await graph_of(atlas).add([Link("related_to", (top, node))])
         top = link_handle("related_to", [top, node_handle(node.type, node.name)])
 
