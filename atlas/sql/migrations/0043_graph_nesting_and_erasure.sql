@@ -1,4 +1,4 @@
--- Links are nested no deeper than what is written of them can be read, whoever says them.
+-- Links are nested no deeper than what is written of them can be read, whoever says them; and nothing of an erased video stays.
 
 CREATE FUNCTION deepest_nesting() RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT 10 $$;
 
@@ -165,3 +165,39 @@ END $$;
 
 ALTER FUNCTION weigh_atoms SET plan_cache_mode = force_custom_plan;
 ALTER FUNCTION apply_mirror SET plan_cache_mode = force_custom_plan;
+
+-- The videos whose spellings say how a tag is shown, with the links by which they carry it.
+CREATE FUNCTION first_carriers(tag uuid) RETURNS TABLE (link uuid, video uuid) LANGUAGE sql STABLE AS $$
+    SELECT i.link, i.other FROM incoming AS i
+    WHERE i.space = 0 AND i.target = tag AND i.type = 'tagged' AND i.position = 2 AND i.other IS NOT NULL
+    ORDER BY i.link LIMIT 5
+$$;
+
+-- As before, but tags are no longer shown as an erased video spelled them. A feeder finds out how the videos do that are their first
+-- carriers now.
+CREATE OR REPLACE FUNCTION erase_videos_from_graph() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    ids CONSTANT text[] := ARRAY(SELECT id FROM gone);
+    erased CONSTANT uuid[] := ARRAY(SELECT node_handle('video', id) FROM unnest(ids) AS id);
+    spelled uuid[];
+BEGIN
+    IF cardinality(ids) > 0 THEN
+        PERFORM lock_graph(true);
+        spelled := ARRAY(
+            SELECT DISTINCT l.other
+            FROM incoming AS l JOIN atom_values AS v ON v.space = 0 AND v.handle = l.other AND v.key = 'shown'
+            WHERE l.space = 0 AND l.target = ANY (erased) AND l.type = 'tagged' AND l.position = 1
+                AND l.link IN (SELECT carrier.link FROM first_carriers(l.other) AS carrier)
+        );
+        PERFORM withdraw_atoms(erased, 15, clock_timestamp());
+        DELETE FROM graph_outbox WHERE kind = 'video' AND key = ANY (ids);
+        DELETE FROM atom_values WHERE space = 0 AND handle = ANY (spelled) AND key = 'shown';
+        PERFORM tell_graph('video', ARRAY(
+            SELECT DISTINCT a.name
+            FROM unnest(spelled) AS tag (handle)
+            CROSS JOIN LATERAL first_carriers(tag.handle) AS carrier
+            JOIN atoms AS a ON a.space = 0 AND a.handle = carrier.video AND a.type = 'video' AND a.sources & 1 = 1
+        ));
+    END IF;
+    RETURN NULL;
+END $$;
