@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -75,8 +75,9 @@ async def write_file(path: Path, snapshot: GraphSnapshot) -> int:
 
 async def save(folder: Path, snapshot: GraphSnapshot, *, kept: int, as_json: bool = False) -> Saved:
     """Save a snapshot in a folder, with JSON beside it if wanted, and delete all but the last few."""
-    stem = folder / f"graph-{snapshot.saved_at.astimezone(UTC):{_INSTANT}}"
     await asyncio.to_thread(_make, folder)
+    at = await asyncio.to_thread(_next_instant, folder, snapshot.saved_at.astimezone(UTC))
+    stem = folder / f"graph-{at:{_INSTANT}}"
     path = stem.with_name(stem.name + BINARY)
     size = await write_file(path, snapshot)
     if as_json:
@@ -130,6 +131,15 @@ def saved_in(folder: Path) -> list[Path]:
     return []
 
 
+def _next_instant(folder: Path, at: datetime) -> datetime:
+    """An instant, or one behind the last snapshot if a clock was ahead: names say what came last."""
+    for path in reversed(saved_in(folder)):
+        with suppress(ValueError, OverflowError):
+            last = datetime.strptime(path.stem, f"graph-{_INSTANT}").replace(tzinfo=UTC)
+            return max(at, last + timedelta(microseconds=1))
+    return at
+
+
 def _is_ours(path: Path) -> bool:
     return _NAME.fullmatch(path.name) is not None
 
@@ -149,7 +159,7 @@ def _load(path: Path) -> GraphSnapshot:
 
 def is_snapshot(start: bytes) -> bool:
     """Whether a file that begins so is a snapshot, binary or JSON; about a hundred bytes will do."""
-    return start.startswith(files.KIND.magic) or start.startswith(json_lines.START)
+    return start.startswith((files.KIND.magic, json_lines.START))
 
 
 def _is_export(start: bytes) -> bool:

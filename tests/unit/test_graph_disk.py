@@ -104,8 +104,11 @@ async def test_snapshots_are_saved_loaded_and_rotated(tmp_path: Path) -> None:
     os.utime(abandoned, (0, 0))
     await save(folder, replace(FULL, saved_at=NOW + timedelta(hours=9)), kept=1)
     assert names(folder) == [recent.name, "graph-20261129T210000.000000Z.plgraph", "notes.txt"]
+    # What is saved after a clock was ahead isn't taken for an old one.
+    saved = await save(folder, replace(FULL, saved_at=NOW), kept=1)
+    assert saved.path.name == "graph-20261129T210000.000001Z.plgraph"
     path, found = await load_whole(folder)
-    assert path == saved_in(folder)[-1]
+    assert path == saved.path == saved_in(folder)[-1]
     assert contents(found.graph) == contents(GRAPH)
     as_json = tmp_path / "export.jsonl"
     await write_file(as_json, FULL)
