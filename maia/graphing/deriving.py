@@ -78,6 +78,9 @@ async def is_due(atlas: Atlas) -> bool:
         return state.changes > 0
     waited = atlas.clock.now() - state.derived_at
     interval = timedelta(hours=graph.derive_interval_h)
+    if waited < timedelta(0):
+        # The clock was ahead then: nobody knows how long ago it was.
+        waited = interval
     if waited < interval or state.changes < graph.derive_after:
         return False
     atoms = await dao.estimate_atoms()

@@ -97,6 +97,9 @@ async def test_links_are_derived_when_enough_has_changed(
     assert not await is_due(fed)
     clock.advance(timedelta(hours=6))
     assert await is_due(fed)
+    await sql.execute("UPDATE graph_state SET derived_at = derived_at + interval '400 days'")
+    assert await is_due(fed), "the clock was ahead"
+    await sql.execute("UPDATE graph_state SET derived_at = derived_at - interval '400 days'")
     monkeypatch.setattr(deriving, "_CHANGED", 100)
     assert not await is_due(fed), "next to the whole graph, that is little"
     clock.advance(timedelta(hours=18))
