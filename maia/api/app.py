@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache
 from importlib.metadata import version
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, FastAPI
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 _CATCHING_UP_AT_ONCE: Final = 4
 _GRAPH_WORK_AT_ONCE: Final = 2
 _GRAPH_EXPORTS_AT_ONCE: Final = 4
+_MAKING: Final = Lock()
 _DESCRIPTION: Final = (
     "Finds videos on YouTube early, measures how fast they grow, and learns what helps. Figures that are "
     "derived, such as velocity, are Pleiades's own and not YouTube's."
@@ -135,8 +137,13 @@ def _described(**options: Any) -> FastAPI:
     return app
 
 
-@cache
 def _document() -> bytes:
+    with _MAKING:
+        return _made_document()
+
+
+@cache
+def _made_document() -> bytes:
     """The OpenAPI document, the same of every application, as JSON; making it takes half a second."""
     app = _described()
     describe(app, routers())
@@ -176,7 +183,8 @@ def build(atlas: Atlas) -> Application:
                 graph_exports=asyncio.Semaphore(_GRAPH_EXPORTS_AT_ONCE),
             )
             app.state.service = service
-            # FastAPI's fields must not be made by requests meanwhile, so nothing is answered before.
+            # FastAPI's fields must not be made by requests meanwhile, so nothing is answered before; several
+            # services of a process wait for each other here.
             await asyncio.to_thread(_document)
             await stack.enter_async_context(kept_log(atlas))
             stack.push_async_callback(service.answers.close)
