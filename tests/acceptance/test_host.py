@@ -245,6 +245,7 @@ WAITING: Mapping[str, tuple[str, ...]] = {
     "emulator": ("emulator", "--catalogue", "x.catalogue", "--port", "0"),
     "export": ("export", "--to", "out.csv"),
     "federation": ("federation", "peers"),
+    "graph": ("graph", "stats"),
     "hunter": ("hunter", "--direct"),
     "learn": ("learn", "--from", "x.jsonl"),
     "learner": ("learner", "--direct"),

@@ -142,6 +142,7 @@ async def test_runs_under_way_give_back_what_they_hold(
     assert " ERROR " not in await up.complaints()
 
 
+@pytest.mark.stack
 async def test_what_cannot_be_kept_is_reported_and_ends_all(
     environment: Mapping[str, str],
     start_up: UpFactory,
@@ -167,6 +168,7 @@ async def test_what_cannot_be_kept_is_reported_and_ends_all(
     assert (alert["title"], alert["type"]) == ("maia up stopped", "failure")
 
 
+@pytest.mark.stack
 async def test_the_embedded_server_comes_and_goes_with_it_even_killed(
     environment: dict[str, str], start_up: UpFactory, embedded_data_dir: Path
 ) -> None:
