@@ -178,6 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     streams.prepare()
     terminator = Terminator()
     signal.signal(signal.SIGTERM, terminator)
+    terminator.repeat_what_is_lost()
     # Most commands never use it, nor do cycles that have nothing to do.
     load_lazily("numpy")
     given = list(sys.argv[1:] if arguments is None else arguments)

@@ -19,6 +19,8 @@ from atlas import foreign
 from maia.cycle import sessions
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from atlas.config import Settings
 
 # The form of Google's API keys, to find even keys that are not in the settings.
@@ -47,12 +49,16 @@ _LEAST_LEVELS = {
     # It would log each WebSocket that comes and goes.
     "uvicorn": logging.WARNING,
 }
-# What Prefect says of a run that was told to end: at its work, as it started, and as it was told again.
-_TOLD_TO_END = (
-    "Execution was cancelled by the runtime environment",
-    "Execution was aborted by a termination signal",
-    "Finished in state Running()",
+# What Prefect says of a run that was told to end: at its work, as it started, and as it was told again. Only what
+# is told to end finishes in a state that is no end.
+_TOLD_TO_END = re.compile(
+    r"Execution was (cancelled by the runtime environment|aborted by a termination signal)"
+    r"|Finished in state (Scheduled|Pending|Running|Paused|Cancelling)\("
+    r"|Finished in state .*\btype=(SCHEDULED|PENDING|RUNNING|PAUSED|CANCELLING)\)$",
+    re.DOTALL,
 )
+_TERMINATION = "TerminationSignal"
+"""The exception that Prefect raises in a run, anywhere, at SIGTERM."""
 _RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 # The exceptions that Prefect and its HTTP library raise when its server does not respond.
 _UNREACHABLE = ("ConnectError", "ConnectTimeout", "ReadError", "ReadTimeout", "RemoteProtocolError",
@@ -97,6 +103,8 @@ def handler() -> StderrHandler:
     made.filters[:] = [_is_warning_or_ours]
     # Otherwise Prefect prints a traceback for each record that it fails to send to its server.
     logging.raiseExceptions = settings.log.level == "DEBUG"
+    if settings.log.level != "DEBUG":
+        _hide_terminations()
     return made
 
 
@@ -140,10 +148,26 @@ def _is_warning_or_ours(record: logging.LogRecord) -> bool:
     name, debugs = record.name, logging.getLogger("maia").isEnabledFor(logging.DEBUG)
     if name.startswith("prefect") and not debugs:
         message = record.getMessage()
-        if name.startswith("prefect.task_runs") or any(said in message for said in _TOLD_TO_END):
+        if name.startswith("prefect.task_runs") or _TOLD_TO_END.search(message):
             return False
         return record.levelno >= logging.WARNING
     return True
+
+
+def _hide_terminations() -> None:
+    """Let a run end without a traceback if Prefect's exception at SIGTERM ends it, or was lost in it."""
+    others, others_lost = sys.excepthook, sys.unraisablehook
+
+    def uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if kind.__name__ != _TERMINATION:
+            others(kind, error, traceback)
+
+    def lost(told: sys.UnraisableHookArgs) -> None:
+        # Whoever ends runs tells those again that go on.
+        if told.exc_type.__name__ != _TERMINATION:
+            others_lost(told)
+
+    sys.excepthook, sys.unraisablehook = uncaught, lost
 
 
 def _ambient_secrets() -> Iterator[tuple[str, str]]:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import _thread
 import os
 import signal
+import sys
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 TERMINATED_STATUS = 128 + signal.SIGTERM
 """The exit status after SIGTERM: 128 + 15, by the shells' convention."""
 
 GRACE_S = 10.0
 """How long a process may take to clean up after SIGTERM."""
+
+_AGAIN_AFTER_S = 0.01
 
 
 class Terminator:
@@ -38,3 +45,26 @@ class Terminator:
     def _end(self) -> None:
         time.sleep(self._grace_s)
         os._exit(TERMINATED_STATUS)
+
+    def repeat_what_is_lost(self) -> None:
+        """Send SIGTERM or Ctrl-C again wherever Python could only ignore the exception that it had raised.
+
+        It ignores exceptions in what the garbage collector calls, and in callbacks of compiled code.
+        """
+        others = sys.unraisablehook
+
+        def repeat(lost: UnraisableHookArgs) -> None:
+            if isinstance(lost.exc_value, SystemExit) and self.has_started:
+                _thread.start_new_thread(_send, (signal.SIGTERM,))
+            elif isinstance(lost.exc_value, KeyboardInterrupt):
+                _thread.start_new_thread(_send, (signal.SIGINT,))
+            else:
+                others(lost)
+
+        sys.unraisablehook = repeat
+
+
+def _send(number: signal.Signals) -> None:
+    # Later, as its exception would otherwise be raised in the hook itself.
+    time.sleep(_AGAIN_AFTER_S)
+    os.kill(os.getpid(), number)

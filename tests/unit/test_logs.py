@@ -161,9 +161,7 @@ class TestUnderPrefect:
 
     PROGRAM = """
 import logging
-from prefect.logging.configuration import setup_logging
 from maia.cycle import sessions
-setup_logging()
 logging.getLogger("maia.hunter").setLevel("INFO")
 logging.getLogger("prefect.flow_runs").info("beginning")
 logging.getLogger("prefect.task_runs").error("a step failed")
@@ -171,29 +169,63 @@ logging.getLogger("prefect.flow_runs").error("it failed with top-secret-key-0001
 for reason in ("cancelled by the runtime environment", "aborted by a termination signal"):
     logging.getLogger("prefect.engine").error(f"Crash detected! Execution was {reason}.")
     logging.getLogger("prefect.flow_runs").error(f"Finished in state Crashed('Execution was {reason}.')")
-logging.getLogger("prefect.flow_runs").error("Finished in state Running()")
+for state in ("Running()", "Pending()", "Submitting(type=PENDING)", "InfrastructurePending('soon', type=PENDING)"):
+    logging.getLogger("prefect.engine").error(f"Finished in state {state}")
 logging.getLogger("httpx").info("GET /")
 with sessions.about("hunter", "run-1"):
     logging.getLogger("maia.hunter").info("found")
 """
 
     def logged(self, **environment: str) -> list[str]:
+        finished = self.finished(self.PROGRAM, **environment)
+        assert finished.returncode == 0, finished.stderr
+        return finished.stderr.splitlines()
+
+    def finished(self, program: str, **environment: str) -> subprocess.CompletedProcess[str]:
         from flows import environment as surroundings
 
         chosen = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
         chosen |= {"YOUTUBE_API_KEY_POOL_JSON": json.dumps([KEY]), "PREFECT_LOGGING_TO_API_ENABLED": "0"}
         surroundings.prepare(chosen)
-        finished = subprocess.run(
-            [sys.executable, "-c", self.PROGRAM], env=chosen | environment, capture_output=True, text=True,
+        program = f"from prefect.logging.configuration import setup_logging\nsetup_logging()\n{program}"
+        return subprocess.run(
+            [sys.executable, "-c", program], env=chosen | environment, capture_output=True, text=True,
         )  # fmt: skip
-        assert finished.returncode == 0, finished.stderr
-        return finished.stderr.splitlines()
 
     def test_lines_for_machines_without_secrets_and_chatter(self, tmp_path: Path) -> None:
         lines = self.logged(PLEIADES_LOG__JSON_LINES="true", PREFECT_HOME=str(tmp_path))
         failed, found = map(json.loads, lines)
         assert failed["message"].startswith("it failed with key-")
         assert (found["message"], found["agent"], found["run"]) == ("found", "hunter", "run-1")
+
+    def test_a_run_that_is_told_to_end_leaves_no_traceback(self, tmp_path: Path) -> None:
+        raising = """
+from prefect.exceptions import TerminationSignal
+
+class Resource:
+    def __del__(self):
+        raise TerminationSignal(15)
+
+Resource()
+raise TerminationSignal(15)
+"""
+        usual, told = (
+            self.finished(raising, PLEIADES_LOG__LEVEL=level, PREFECT_HOME=str(tmp_path)).stderr
+            for level in ("DEBUG", "INFO")
+        )
+        assert (usual.count("Traceback"), told.count("Traceback")) == (2, 0)
+
+    def test_other_ends_of_a_run_are_told(self, tmp_path: Path) -> None:
+        program = """
+import logging
+logging.getLogger("prefect.engine").error("Finished in state Failed('it held top-secret-key-0001')")
+logging.getLogger("prefect.engine").error("Finished in state TimedOut('too slow', type=FAILED)")
+raise ValueError("odd")
+"""
+        failed, late, *traceback = self.finished(program, PREFECT_HOME=str(tmp_path)).stderr.splitlines()
+        assert "Finished in state Failed('it held key-" in failed
+        assert "TimedOut" in late
+        assert traceback[-1] == "ValueError: odd"
 
     def test_settings_that_are_wrong_leave_it_readable(self, tmp_path: Path) -> None:
         lines = self.logged(PLEIADES_LOG__LEVEL="LOUD", PREFECT_HOME=str(tmp_path))

@@ -67,6 +67,29 @@ def test_every_process_ends(tmp_path_factory: pytest.TempPathFactory, body: str,
         assert time.monotonic() - began_s < 10 * longest_s
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_is_lost_comes_again(number: signal.Signals) -> None:
+    program = """
+        import os, signal, sys, time
+        from maia import cli
+
+        class Resource:
+            def __del__(self):
+                signal.raise_signal(int(sys.argv[1]))
+
+        def app(**_):
+            Resource()
+            time.sleep(60)
+
+        cli.app = app
+        cli.main([])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(int(number))]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=40)
+    assert finished.returncode == 128 + number
+    assert "Exception ignored" not in finished.stderr
+
+
 def test_an_import_that_turns_the_signal_into_an_error_ends_by_it() -> None:
     program = """
         import os, signal
