@@ -86,9 +86,12 @@ def stack(engine: Engine, image: str, service: None) -> Iterator[Stack]:
     settings |= {"HUNTER_SECONDS": "5", "TRACKER_SECONDS": "5"}
     env_file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     running = Stack(engine, env_file)
+    down = ("--profile", "*", "down", "--volumes", "--timeout", "20")
+    # What a run left behind that was killed.
+    running.compose(*down)
     try:
         running.compose("up", "--detach", "--no-build", "postgres", "emulator", "migrate", "seed")
         until("topics are seeded", lambda: "ExitCode" in running.container("seed")["State"])
         yield running
     finally:
-        running.compose("--profile", "*", "down", "--volumes", "--timeout", "20")
+        running.compose(*down)
