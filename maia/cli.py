@@ -16,7 +16,12 @@ from maia import agents
 from maia.commands import streams
 from maia.commands.laziness import load_lazily
 from maia.commands.terminal import ExitStatus, asks_for_json, print_error, print_json_error, status_of
-from maia.cycle.termination import TERMINATED_STATUS, Terminator
+from maia.cycle.termination import (
+    TERMINATED_STATUS,
+    Terminator,
+    end_at_once_by_ctrl_c,
+    ignore_unawaited,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -186,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         status = _status(given)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if not terminator.has_started and _is_interruption(error):
             status = _interrupted(as_json=asks_for_json(given))
         elif not terminator.has_started:
@@ -197,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             # An import that a signal interrupts may replace SystemExit by an error of its own.
             logger.debug("SIGTERM ended the process here", exc_info=error)
             status = TERMINATED_STATUS
+    end_at_once_by_ctrl_c()
     try:
         streams.flush()
     except SystemExit as exiting:
@@ -251,8 +257,12 @@ def _is_interruption(error: BaseException) -> bool:
 
 def _interrupted(*, as_json: bool) -> int:
     """Tell of Ctrl-C, unless the command has printed: those that print on and on are meant to be ended so."""
+    # Whoever presses it again and again shall be told, too.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_unawaited()
     if not streams.has_printed():
         print_error("interrupted", ExitStatus.INTERRUPTED, as_json=as_json)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     return ExitStatus.INTERRUPTED
 
 

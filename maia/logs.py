@@ -49,8 +49,8 @@ _LEAST_LEVELS = {
     # It would log each WebSocket that comes and goes.
     "uvicorn": logging.WARNING,
 }
-# What Prefect says of a run that was told to end: at its work, as it started, and as it was told again. Only what
-# is told to end finishes in a state that is no end.
+# What Prefect says of a run that was told to end: at its work, as it started, and as it was told again. Only
+# what is told to end finishes in a state that is no end.
 _TOLD_TO_END = re.compile(
     r"Execution was (cancelled by the runtime environment|aborted by a termination signal)"
     r"|Finished in state (Scheduled|Pending|Running|Paused|Cancelling)\("

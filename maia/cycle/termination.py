@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Terminator:
 
     def __call__(self, *_: object) -> None:
         self.start_grace()
+        ignore_unawaited()
         raise SystemExit(TERMINATED_STATUS)
 
     def start_grace(self, *_: object) -> None:
@@ -62,6 +64,17 @@ class Terminator:
                 others(lost)
 
         sys.unraisablehook = repeat
+
+
+def end_at_once_by_ctrl_c() -> None:
+    """Let Ctrl-C end a process that is ending already, without an exception that nobody handles any more."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def ignore_unawaited() -> None:
+    """Let Python not warn of coroutines that a signal kept from being awaited."""
+    warnings.filterwarnings("ignore", ".* was never awaited", RuntimeWarning)
 
 
 def _send(number: signal.Signals) -> None:

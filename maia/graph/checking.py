@@ -78,8 +78,10 @@ def check_numbers(graph: GraphArrays) -> None:
         raise ValueError("a weight is infinite")
     if (graph.sources < 1).any() or (graph.sources > _ALL_SOURCES).any():
         raise ValueError("nobody, or an unknown source, says that an atom is there")
-    if (graph.seen_us < _EARLIEST_US).any() or (graph.seen_us > _LATEST_US).any():
-        raise ValueError("an atom was seen at no time of the calendar")
+    for name in ("seen_us", "attended_us"):
+        instants = getattr(graph, name)
+        if (instants < _EARLIEST_US).any() or (instants > _LATEST_US).any():
+            raise ValueError("an atom was seen, or got attention, at no time of the calendar")
 
 
 def _ascends(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> bool:

@@ -76,6 +76,20 @@ def part_of(graph: GraphArrays, kept: NDArray[np.bool_]) -> GraphArrays:
     )
 
 
+def without_loose(graph: GraphArrays, wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A mask of those of some atoms of which all ends, direct or not, are among them."""
+    kept = wanted.copy()
+    links = np.flatnonzero(np.diff(graph.outgoing_starts))
+    while len(links := links[kept[links]]):
+        ends = graph.outgoing[flat_places(graph.outgoing_starts, links)]
+        begins = starts_of(np.diff(graph.outgoing_starts)[links])[:-1]
+        loose = links[~np.logical_and.reduceat(kept[ends], begins)]
+        if not len(loose):
+            break
+        kept[loose] = False
+    return kept
+
+
 def with_ends(graph: GraphArrays, wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """A mask of some atoms and of all that their outgoing sets name, directly or not."""
     found = wanted.copy()

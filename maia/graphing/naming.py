@@ -31,6 +31,8 @@ from maia.graphing.forms import (
     parse_form,
 )
 
+LONGEST_TEXT: Final = 10_000
+"""In longer texts, handles stand for links within a link: each level could be a hundred times longer."""
 _MOST_SHOWN: Final = 5
 """So many atoms of a link are named where people read it."""
 
@@ -182,8 +184,7 @@ def _named(known: Mapping[UUID, CalledAtom]) -> dict[UUID, Named]:
             made = _named_node(atom)
         else:
             ends = [name(each) for each in atom.outgoing]
-            text = f"{atom.type}({', '.join(each.text for each in ends)})"
-            made = Named(handle, atom.type, text, _shown_link(ends), tuple(atom.outgoing))
+            made = Named(handle, atom.type, _text(atom.type, ends), _shown_link(ends), tuple(atom.outgoing))
         named[handle] = made
         return made
 
@@ -200,10 +201,18 @@ def _named_node(atom: CalledAtom) -> Named:
     )
 
 
+def _text(type_: str, ends: Sequence[Named]) -> str:
+    texts = [each.text for each in ends]
+    if sum(map(len, texts)) > LONGEST_TEXT:
+        texts = [each.text if each.outgoing is None else str(each.handle) for each in ends]
+    return f"{type_}({', '.join(texts)})"
+
+
 def _shown_link(ends: Sequence[Named]) -> str | None:
-    """What a link connects in the words of people; None if the text form says the same."""
+    """What a link connects in the words of people; None if the text form says the same, or it is too long."""
     if all(each.shown is None for each in ends):
         return None
     shown = [each.shown or each.text for each in ends[:_MOST_SHOWN]]
     more = ["…"] if len(ends) > _MOST_SHOWN else []
-    return " – ".join([*shown, *more])
+    joined = " – ".join([*shown, *more])
+    return joined if len(joined) <= LONGEST_TEXT else None

@@ -9,16 +9,19 @@ from typing import Final
 
 import numpy as np
 
-from atlas.adapters.graph import OWN, AtomType, GraphDAO
+from atlas.adapters.graph import OWN, AtomType, GraphDAO, Sources
 from atlas.adapters.graph_loading import GraphLoadingDAO
 from atlas.composition import Atlas
 from maia.errors import MaiaError
+from maia.graph.arrays import GraphArrays
 from maia.graph.files import GraphSnapshot
+from maia.graph.merging import part_of, without_loose
 from maia.graphing import deriving, feeding
 from maia.graphing.reading import columns_of
 
 _WAIT_S: Final = 60
 _PAUSE_S: Final = 0.5
+_OURS: Final = int(Sources.FACTS | Sources.DERIVED | Sources.PEOPLE)
 
 
 class GraphBusy(MaiaError):
@@ -31,7 +34,7 @@ async def replace_graph(atlas: Atlas, snapshot: GraphSnapshot, *, wait_s: float 
     The next feeder brings it up to date, and derives from it what is no atom. GraphBusy if another one is at
     work for that long.
     """
-    graph = snapshot.graph
+    graph = await asyncio.to_thread(_own, snapshot.graph)
     dao = GraphDAO(atlas.db, clock=atlas.clock, settings=atlas.settings)
     known, arity = await dao.types(), np.diff(graph.outgoing_starts)
     columns = await asyncio.to_thread(columns_of, graph, snapshot.values)
@@ -45,6 +48,12 @@ async def replace_graph(atlas: Atlas, snapshot: GraphSnapshot, *, wait_s: float 
                 is_link = bool(arity[graph.type_of == code].any())
                 await dao.add_type(AtomType(name, is_link, is_symmetric=False, what="a type of the copy"))
         await loading.load(OWN, columns)
+
+
+def _own(graph: GraphArrays) -> GraphArrays:
+    """The graph without atoms that only other sites say are there, and without links to those."""
+    kept = without_loose(graph, graph.sources & _OURS > 0)
+    return graph if kept.all() else part_of(graph, kept)
 
 
 @asynccontextmanager

@@ -42,7 +42,7 @@ from maia.graphing.reading import columns_of, read_arrays, values_from
 from maia.graphing.restoring import GraphBusy, replace_graph
 from maia.graphing.saving import GraphCopyRefused
 from maia.learner.cycle import Learner
-from tests.graph_arrays import contents, told
+from tests.graph_arrays import Known, Numbers, contents, graph_of, told
 from tests.sized_graphs import made_graph
 
 pytestmark = pytest.mark.integration
@@ -230,6 +230,13 @@ async def test_a_learner_takes_one_that_brings_the_graph_back(atlas: Atlas, cloc
         with pytest.raises(GraphBusy, match="the graph feeder is at work"):
             await replace_graph(atlas, GraphSnapshot(FIRST, NOON, NOON), wait_s=0)
     assert contents(await present_arrays(atlas)) == contents(before[0])
+    # What other sites said isn't restored, nor what was derived of that.
+    own, theirs = Known("tag", "music"), Known("tag", "café")
+    alike = Known("similar", "", tuple(sorted([own.handle, theirs.handle])))
+    graph = graph_of({own: Numbers(sources=9), theirs: Numbers(sources=8), alike: Numbers(sources=2)})
+    await replace_graph(atlas, GraphSnapshot(graph, NOON, NOON))
+    found = await present_arrays(atlas)
+    assert [(found.handle(place), found.sources[place]) for place in range(len(found))] == [(own.handle, 1)]
 
 
 async def columns_with_values(atlas: Atlas) -> GraphColumns:

@@ -142,6 +142,7 @@ async def test_a_damaged_snapshot_is_named_and_the_one_before_is_loaded(
         ({"sources": 0}, "nobody, or an unknown source"),
         ({"sources": 16}, "nobody, or an unknown source"),
         ({"seen_us": 2**62}, "at no time of the calendar"),
+        ({"attended_us": 2**62}, "at no time of the calendar"),
     ],
 )
 async def test_numbers_that_nobody_could_read_are_not_loaded(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from maia.graph.arrays import Texts, pairs_of
 from maia.graph.checking import check, check_handles
-from maia.graph.merging import difference, part_of, update, with_ends
+from maia.graph.merging import difference, part_of, update, with_ends, without_loose
 from tests.graph_arrays import (
     Known,
     Numbers,
@@ -75,6 +75,11 @@ def test_what_would_leave_a_link_without_its_ends_is_refused() -> None:
     needed = with_ends(GRAPH, is_tagged)
     expected = graph_of(dict.fromkeys((MUSIC, VIDEO, TAGGED), Numbers()))
     assert contents(part_of(GRAPH, needed)) == contents(expected)
+    is_ours = np.ones(len(GRAPH), bool)
+    assert without_loose(GRAPH, is_ours).all()
+    is_ours[GRAPH.places([MUSIC.handle])] = False
+    whole = part_of(GRAPH, without_loose(GRAPH, is_ours))
+    assert contents(whole) == contents(graph_of(dict.fromkeys((LIVE, VIDEO), Numbers())))
 
 
 def test_handles_are_hashes_of_what_atoms_are() -> None:

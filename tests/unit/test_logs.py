@@ -169,7 +169,8 @@ logging.getLogger("prefect.flow_runs").error("it failed with top-secret-key-0001
 for reason in ("cancelled by the runtime environment", "aborted by a termination signal"):
     logging.getLogger("prefect.engine").error(f"Crash detected! Execution was {reason}.")
     logging.getLogger("prefect.flow_runs").error(f"Finished in state Crashed('Execution was {reason}.')")
-for state in ("Running()", "Pending()", "Submitting(type=PENDING)", "InfrastructurePending('soon', type=PENDING)"):
+early = "Submitting(type=PENDING)", "InfrastructurePending('soon', type=PENDING)"
+for state in ("Running()", "Pending()", *early):
     logging.getLogger("prefect.engine").error(f"Finished in state {state}")
 logging.getLogger("httpx").info("GET /")
 with sessions.about("hunter", "run-1"):

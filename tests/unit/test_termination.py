@@ -108,3 +108,26 @@ def test_an_import_that_turns_the_signal_into_an_error_ends_by_it() -> None:
         [sys.executable, "-c", textwrap.dedent(program)], check=False, capture_output=True, timeout=60
     )
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGTERM, b"")
+
+
+@pytest.mark.parametrize(("number", "told"), [(signal.SIGTERM, ""), (signal.SIGINT, "maia: interrupted\n")])
+def test_an_end_is_told_once_however_many_signals_there_are(number: signal.Signals, told: str) -> None:
+    program = """
+        import asyncio, signal, sys
+        from maia import cli
+        from maia.commands import streams
+
+        def app(**_):
+            unawaited = asyncio.sleep(1)
+            signal.raise_signal(int(sys.argv[1]))
+
+        def has_printed():
+            signal.raise_signal(signal.SIGINT)
+            return False
+
+        cli.app, streams.has_printed = app, has_printed
+        cli.main([])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(int(number))]
+    finished = subprocess.run(command, check=False, capture_output=True, text=True, timeout=40)
+    assert (finished.returncode, finished.stderr) == (128 + number, told)

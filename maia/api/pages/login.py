@@ -89,6 +89,9 @@ def _own_path(then: str | None) -> str:
     """Where to go after signing in: a path of ours, never another site."""
     if then is None or not then.startswith("/") or len(then) > _LONGEST:
         return "/"
-    parts = urlsplit(then)
+    try:
+        parts = urlsplit(then)
+    except ValueError:
+        return "/"
     is_foreign = parts.scheme or parts.netloc or then.startswith(("//", "/\\")) or "\\" in then
     return "/" if is_foreign or not then.isprintable() or parts.path == "/login" else then

@@ -505,7 +505,8 @@ class TestSigningIn:
         await until(service, "/quota", 303, headers={"Cookie": cookie})
 
     @pytest.mark.parametrize(
-        "then", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "/login"]
+        "then",
+        ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "/login", "//["],
     )
     async def test_leads_to_no_other_site(self, service: Served, then: str) -> None:
         key = (await service.add_key("eva", Scope.READ))["X-API-Key"]
