@@ -17,7 +17,7 @@ export PIP_ROOT_USER_ACTION := ignore
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-acceptance test-stack test-images test-browser test-units test-maintenance test-monitoring test-balancer test-attacks test-federation lint lint-types lint-others format bench docs constraints wheel clean
+.PHONY: help demo test coverage test-acceptance test-stack test-images test-browser test-units test-maintenance test-monitoring test-balancer test-attacks test-federation lint lint-types lint-tests lint-others format bench docs constraints wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,10 +63,14 @@ test-federation: $(VENV)/.dev ## Let five sites learn in chaos until they agree;
 	$(BIN)/python -m pytest -n 0 -v tests/federation $(ARGS)
 
 lint: $(VENV)/.dev ## Check formatting, types, imports and deployment files
-	@$(MAKE) --no-print-directory -j 2 lint-types lint-others
+	@$(MAKE) --no-print-directory -j 2 lint-types lint-others lint-tests
 
-lint-types: # most of the time of lint, on one core
+lint-types: # half of the work of lint, on one core
 	$(BIN)/mypy
+
+# Every test can be imported. That also compiles them, which otherwise each worker of `make test` does for itself.
+lint-tests:
+	$(BIN)/python -m pytest -n 0 --collect-only -qqq
 
 lint-others:
 	$(BIN)/ruff check
