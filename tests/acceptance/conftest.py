@@ -20,7 +20,7 @@ from atlas.testing import ThrowAwayServer
 from maia.emulator import Emulator, Project
 from maia.emulator.catalogue import Catalogue
 from maia.emulator.synthesis import synthesize
-from tests.fork_server import FORKS, Finished
+from tests.fork_server import FORKS, Finished, Running
 
 KEYS = json.dumps([{"key": "lab-key", "project": "lab"}])
 
@@ -32,7 +32,7 @@ class Stage:
     environment: dict[str, str]
     database_url: str
     emulator: Emulator
-    processes: list[asyncio.subprocess.Process] = field(default_factory=list)
+    processes: list[asyncio.subprocess.Process | Running] = field(default_factory=list)
 
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
@@ -44,6 +44,12 @@ class Stage:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
+        self.processes.append(process)
+        return process
+
+    async def fork(self, *arguments: str) -> Running:
+        """Start one that has loaded everything, as its loading is not what is tested."""
+        process = await FORKS.start(*arguments, environment=self.environment)
         self.processes.append(process)
         return process
 
