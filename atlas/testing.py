@@ -287,7 +287,7 @@ def empty_database_url(postgres: ThrowAwayServer) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def stopped_cluster() -> Iterator[Path]:
-    """The files of a stopped server with the migrated template, to be copied: making them takes far longer."""
+    """The files of a stopped server with the migrated template, which tests copy."""
     with throw_away_server() as server:
         server.migrated_template()
         server.stop()
