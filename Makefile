@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 ARGS ?=
-# More than two cores, as many tests wait for processes and clocks.
+# More than two cores, as many tests wait for processes and clocks, and those of acceptance most.
 WORKERS ?= 3
+ACCEPTANCE_WORKERS ?= 4
 SPREAD := -n $(WORKERS) --dist worksteal
 TESTS := $(SPREAD) tests/unit tests/integration
 
@@ -33,7 +34,7 @@ coverage: $(VENV)/.dev ## Run the same tests and report which lines they reach; 
 	$(BIN)/python -m pytest --cov --cov-report=term $(TESTS) $(ARGS)
 
 test-acceptance: $(VENV)/.dev ## Test the whole product from outside: commands, demo, maia up
-	$(BIN)/python -m pytest -n $(WORKERS) --dist load --maxschedchunk 1 tests/acceptance $(ARGS)
+	$(BIN)/python -m pytest -n $(ACCEPTANCE_WORKERS) --dist load --maxschedchunk 1 tests/acceptance $(ARGS)
 
 test-stack: $(VENV)/.dev ## Test maia up and Prefect workers through Prefect's own time limits
 	$(BIN)/python -m pytest -n 0 -v -m "stack or not stack" tests/acceptance/stack $(ARGS)

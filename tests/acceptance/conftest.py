@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -23,6 +24,19 @@ from maia.emulator.synthesis import synthesize
 from tests.fork_server import FORKS, Finished, Running
 
 KEYS = json.dumps([{"key": "lab-key", "project": "lab"}])
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the tests with the longest time limits first, so that no worker is left with one in the end."""
+    usual_s = float(config.getini("timeout"))
+
+    def limit_s(item: pytest.Item) -> float:
+        mark = item.get_closest_marker("timeout")
+        return mark.args[0] if mark is not None else usual_s
+
+    ours = sorted((item for item in items if item.path.is_relative_to(HERE)), key=limit_s, reverse=True)
+    items[:] = [*(item for item in items if not item.path.is_relative_to(HERE)), *ours]
 
 
 @dataclass
