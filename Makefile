@@ -71,7 +71,7 @@ lint-types: # half of the work of lint, on one core
 
 # Every test can be imported. That also compiles them, which otherwise each worker of `make test` does for itself.
 lint-tests:
-	$(BIN)/python -m pytest -n 0 --collect-only -qqq
+	@said=$$($(BIN)/python -m pytest -n 0 --collect-only -qqq) || { echo "$$said"; exit 1; }
 
 lint-others:
 	$(BIN)/ruff check
