@@ -28,14 +28,17 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the tests with the longest time limits first, so that no worker is left with one in the end."""
+    """Put the tests with the longest time limits first, so that no worker is left with one in the end.
+
+    Before them come those of the stack: one worker gets the first two, and makes their template once.
+    """
     usual_s = float(config.getini("timeout"))
 
-    def limit_s(item: pytest.Item) -> float:
+    def length(item: pytest.Item) -> tuple[bool, float]:
         mark = item.get_closest_marker("timeout")
-        return mark.args[0] if mark is not None else usual_s
+        return item.path.parent != HERE, usual_s if mark is None else mark.args[0]
 
-    ours = sorted((item for item in items if item.path.is_relative_to(HERE)), key=limit_s, reverse=True)
+    ours = sorted((item for item in items if item.path.is_relative_to(HERE)), key=length, reverse=True)
     items[:] = [*(item for item in items if not item.path.is_relative_to(HERE)), *ours]
 
 
