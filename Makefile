@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 ARGS ?=
-# More than two cores, as many tests wait for processes and clocks.
+# More than two cores, as many tests wait for processes and clocks, and those of acceptance most.
 WORKERS ?= 3
+ACCEPTANCE_WORKERS ?= 4
 SPREAD := -n $(WORKERS) --dist worksteal
 TESTS := $(SPREAD) tests/unit tests/integration
 
@@ -17,7 +18,7 @@ export PIP_ROOT_USER_ACTION := ignore
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-acceptance test-stack test-images test-browser test-units test-maintenance test-monitoring test-balancer test-attacks test-federation lint lint-types lint-others format bench docs constraints wheel clean
+.PHONY: help demo test coverage test-acceptance test-stack test-images test-browser test-units test-maintenance test-monitoring test-balancer test-attacks test-federation lint lint-types lint-tests lint-others format bench docs constraints wheel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,7 +34,7 @@ coverage: $(VENV)/.dev ## Run the same tests and report which lines they reach; 
 	$(BIN)/python -m pytest --cov --cov-report=term $(TESTS) $(ARGS)
 
 test-acceptance: $(VENV)/.dev ## Test the whole product from outside: commands, demo, maia up
-	$(BIN)/python -m pytest -n $(WORKERS) --dist load --maxschedchunk 1 tests/acceptance $(ARGS)
+	$(BIN)/python -m pytest -n $(ACCEPTANCE_WORKERS) --dist load --maxschedchunk 1 tests/acceptance $(ARGS)
 
 test-stack: $(VENV)/.dev ## Test maia up and Prefect workers through Prefect's own time limits
 	$(BIN)/python -m pytest -n 0 -v -m "stack or not stack" tests/acceptance/stack $(ARGS)
@@ -63,10 +64,14 @@ test-federation: $(VENV)/.dev ## Let five sites learn in chaos until they agree;
 	$(BIN)/python -m pytest -n 0 -v tests/federation $(ARGS)
 
 lint: $(VENV)/.dev ## Check formatting, types, imports and deployment files
-	@$(MAKE) --no-print-directory -j 2 lint-types lint-others
+	@$(MAKE) --no-print-directory -j 2 lint-types lint-others lint-tests
 
-lint-types: # most of the time of lint, on one core
+lint-types: # half of the work of lint, on one core
 	$(BIN)/mypy
+
+# Every test can be imported. That also compiles them, which otherwise each worker of `make test` does for itself.
+lint-tests:
+	@said=$$($(BIN)/python -m pytest -n 0 --collect-only -qqq) || { echo "$$said"; exit 1; }
 
 lint-others:
 	$(BIN)/ruff check

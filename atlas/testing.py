@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import signal
+import subprocess
 import tempfile
 import threading
 import time
@@ -81,6 +82,10 @@ class ThrowAwayServer:
     def folder(self) -> Path:
         return self._embedded.home.path.parent
 
+    @property
+    def cluster(self) -> Path:
+        return self._embedded.home.cluster
+
     def dsn_of(self, database: str) -> str:
         return self._embedded.dsn_of(database)
 
@@ -143,10 +148,12 @@ class ThrowAwayServer:
 
 
 @contextmanager
-def throw_away_server(folder: Path | None = None) -> Iterator[ThrowAwayServer]:
-    """A server in `folder`, by default in a new one."""
+def throw_away_server(folder: Path | None = None, cluster: Path | None = None) -> Iterator[ThrowAwayServer]:
+    """A server in `folder`, by default in a new one, with a copy of a stopped server's `cluster`."""
     with _claimed_folder(folder or _new_folder()) as claimed, _background_loop() as run:
         run(_sweep())
+        if cluster is not None:
+            _copy_cluster(cluster, claimed)
         context = EmbeddedServer.open(claimed, DatabaseSettings(), durable=False)
         embedded = run(context.__aenter__())
         server = ThrowAwayServer(embedded, run)
@@ -158,6 +165,13 @@ def throw_away_server(folder: Path | None = None) -> Iterator[ThrowAwayServer]:
             run(context.__aexit__(None, None, None))
             if run(embedded.destroy()):
                 shutil.rmtree(claimed, ignore_errors=True)
+
+
+def _copy_cluster(cluster: Path, folder: Path) -> None:
+    """Give a data folder the files of a stopped server, and their owner, who under root is another user."""
+    home = EmbeddedServer(folder, DatabaseSettings()).home
+    home.prepare()
+    subprocess.run(["cp", "-a", str(cluster), str(home.cluster)], check=True)  # noqa: S607
 
 
 @contextmanager
@@ -271,10 +285,19 @@ def empty_database_url(postgres: ThrowAwayServer) -> Iterator[str]:
     postgres.drop_database(name)
 
 
-@pytest.fixture
-def own_postgres() -> Iterator[ThrowAwayServer]:
-    """A server for this test only, which it may stop, restart and crash."""
+@pytest.fixture(scope="session")
+def stopped_cluster() -> Iterator[Path]:
+    """The files of a stopped server with the migrated template, which tests copy."""
     with throw_away_server() as server:
+        server.migrated_template()
+        server.stop()
+        yield server.cluster
+
+
+@pytest.fixture
+def own_postgres(stopped_cluster: Path) -> Iterator[ThrowAwayServer]:
+    """A server for this test only, which it may stop, restart and crash."""
+    with throw_away_server(cluster=stopped_cluster) as server:
         yield server
 
 

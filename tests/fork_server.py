@@ -1,7 +1,8 @@
 """Runs a command in a process of its own, forked from one that has loaded what commands need.
 
 Loading takes most of the time of a short command. A command gets the environment and the folder that it would
-have been started with, and streams that nobody else has. What tests kill, stop or starve they start anew.
+have been started with, and streams that nobody else has. It may be killed.
+What tests stop or starve they start anew.
 """
 
 from __future__ import annotations
@@ -9,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_SERVING = """
+_SERVING = r"""
 import gc, json, os, signal, socket, sys
 import aiohttp, asyncpg, numpy, pydantic_settings, rich.markdown, rich.table, typer.rich_utils
 import atlas.composition, maia.cycle.agent, maia.logs, maia.youtube.client
@@ -31,28 +33,40 @@ def content_of(file):
     size = os.lseek(file, 0, os.SEEK_END)
     return os.pread(file, size, 0).decode("latin-1")
 
-def run(asked, files):
+def run(asked, files, terminals):
     os.environ.clear()
     os.environ.update(asked["environment"])
     os.chdir(asked["folder"])
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for stream, file in files.items():
         os.dup2(file, stream)
+    for terminal in terminals:
+        os.dup2(terminal, 0)
+        os.dup2(terminal, 1)
+        os.close(terminal)
+        # Those of this process remember that they can seek.
+        sys.stdin = sys.__stdin__ = open(0, closefd=False)
+        sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)
     sys.argv = ["maia", *asked["arguments"]]
     cli.main()
 
 def serve(connection):
-    with connection.makefile("r") as asking:
-        asked = json.loads(asking.readline())
+    asking, terminals, _, _ = socket.recv_fds(connection, 65536, 1)
+    while not asking.endswith(b"\n"):
+        asking += connection.recv(65536)
     files = {stream: os.memfd_create("captured") for stream in (1, 2)}
     if process := os.fork():
+        # Whoever reads from the terminal learns that nobody writes to it any more.
+        for terminal in terminals:
+            os.close(terminal)
+        connection.sendall(b"%d\n" % process)
         status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         told = [status, *(content_of(file) for file in files.values())]
         connection.sendall(json.dumps(told).encode())
         connection.close()
         os._exit(0)
     connection.close()
-    return asked, files
+    return json.loads(asking), files, terminals
 
 listener = socket.socket(fileno=int(sys.argv[1]))
 for name in cli.COMMANDS:
@@ -91,6 +105,31 @@ class Finished:
         return subprocess.CompletedProcess("maia", self.status, self.stdout, self.stderr)
 
 
+class Running:
+    """A command under way, with what tests use of asyncio's Process."""
+
+    def __init__(self, pid: int, ended: asyncio.Task[Finished]) -> None:
+        self.pid, self._ended = pid, ended
+
+    @property
+    def returncode(self) -> int | None:
+        return self._ended.result().status if self._ended.done() else None
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    async def communicate(self) -> tuple[bytes, bytes]:
+        finished = await self._ended
+        return finished.stdout.encode(), finished.stderr.encode()
+
+
 class ForkServer:
     """Where commands are run, from the first one on; whoever connects says what, and is told how it ended."""
 
@@ -100,25 +139,50 @@ class ForkServer:
 
     async def run(self, *arguments: str, environment: Mapping[str, str]) -> Finished:
         """Run `maia` with these arguments to its end."""
+        return await (await self.start(*arguments, environment=environment))._ended
+
+    async def start(self, *arguments: str, environment: Mapping[str, str]) -> Running:
+        """Start it, as what may be killed."""
         self._start()
         reader, writer = await asyncio.open_unix_connection(self._path)
-        try:
-            writer.write(_asked(arguments, environment, Path.cwd()))
-            await writer.drain()
-            return _finished(await reader.read())
-        finally:
-            writer.close()
+        writer.write(_asked(arguments, environment, Path.cwd()))
+        pid = int(await reader.readline())
+
+        async def ended() -> Finished:
+            try:
+                return _finished(await reader.read())
+            finally:
+                writer.close()
+
+        return Running(pid, asyncio.create_task(ended()))
 
     def run_and_wait(
         self, *arguments: str, environment: Mapping[str, str], folder: Path | None = None
     ) -> Finished:
-        """The same outside of an event loop."""
+        """Run it outside of an event loop."""
+        with self._asking(_asked(arguments, environment, folder or Path.cwd())) as connection:
+            return _told(connection)
+
+    def on_a_terminal(self, *arguments: str, environment: Mapping[str, str]) -> tuple[Finished, bytes]:
+        """Run it where it reads from a terminal and writes to it: how it ended, and what the terminal got."""
+        ours, theirs = pty.openpty()
+        asked = _asked(arguments, environment, Path.cwd())
+        with os.fdopen(ours, "rb", buffering=0) as reader, self._asking(asked, [theirs]) as connection:
+            os.close(theirs)
+            written = b""
+            # That nobody writes to a terminal any more is an error to its reader.
+            with suppress(OSError):
+                while chunk := reader.read(65536):
+                    written += chunk
+            return _told(connection), written
+
+    @contextmanager
+    def _asking(self, asked: bytes, terminals: Sequence[int] = ()) -> Iterator[socket.socket]:
         self._start()
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(self._path)
-            connection.sendall(_asked(arguments, environment, folder or Path.cwd()))
-            with connection.makefile("rb") as told:
-                return _finished(told.read())
+            connection.sendall(asked[socket.send_fds(connection, [asked], terminals) :])
+            yield connection
 
     def _start(self) -> None:
         if self._serving is not None:
@@ -146,6 +210,12 @@ class ForkServer:
 
 FORKS = ForkServer()
 """That of this process; a fixture ends it."""
+
+
+def _told(connection: socket.socket) -> Finished:
+    with connection.makefile("rb") as told:
+        told.readline()
+        return _finished(told.read())
 
 
 def _finished(told: bytes) -> Finished:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -20,9 +21,25 @@ from atlas.testing import ThrowAwayServer
 from maia.emulator import Emulator, Project
 from maia.emulator.catalogue import Catalogue
 from maia.emulator.synthesis import synthesize
-from tests.fork_server import FORKS, Finished
+from tests.fork_server import FORKS, Finished, Running
 
 KEYS = json.dumps([{"key": "lab-key", "project": "lab"}])
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the tests with the longest time limits first, so that no worker is left with one in the end.
+
+    Before them come those of the stack: one worker gets the first two, and makes their template once.
+    """
+    usual_s = float(config.getini("timeout"))
+
+    def length(item: pytest.Item) -> tuple[bool, float]:
+        mark = item.get_closest_marker("timeout")
+        return item.path.parent != HERE, usual_s if mark is None else mark.args[0]
+
+    ours = sorted((item for item in items if item.path.is_relative_to(HERE)), key=length, reverse=True)
+    items[:] = [*(item for item in items if not item.path.is_relative_to(HERE)), *ours]
 
 
 @dataclass
@@ -32,7 +49,7 @@ class Stage:
     environment: dict[str, str]
     database_url: str
     emulator: Emulator
-    processes: list[asyncio.subprocess.Process] = field(default_factory=list)
+    processes: list[asyncio.subprocess.Process | Running] = field(default_factory=list)
 
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
@@ -44,6 +61,12 @@ class Stage:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
+        self.processes.append(process)
+        return process
+
+    async def fork(self, *arguments: str) -> Running:
+        """Start one that has loaded everything, as its loading is not what is tested."""
+        process = await FORKS.start(*arguments, environment=self.environment)
         self.processes.append(process)
         return process
 

@@ -74,12 +74,12 @@ async def test_the_newest_uploads_and_then_all_of_them(stage: Stage, sql: Any) -
 
 async def test_a_walk_that_is_killed_goes_on_where_it_was(stage: Stage, sql: Any) -> None:
     stage.emulator.set_faults(["latency-1s:1"])
-    process = await stage.start("channel", "uploads", CHANNEL, "--all")
+    process = await stage.fork("channel", "uploads", CHANNEL, "--all")
     async with asyncio.timeout(60):
         while await stored(sql) < 100:
             await asyncio.sleep(0.05)
     process.kill()
-    await process.wait()
+    await process.communicate()
     stage.emulator.set_faults([])
     pages = await sql.fetchval("SELECT pages FROM channel_walks")
     asked = len([call for call in stage.emulator.calls if call.method == "playlistItems.list"])

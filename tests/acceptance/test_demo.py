@@ -19,6 +19,7 @@ import pytest
 import pytest_asyncio
 
 from maia.emulator.catalogue import Catalogue
+from tests.fork_server import FORKS
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
@@ -121,23 +122,16 @@ async def test_finds_videos_and_leaves_nothing(demo: DemoFactory) -> None:
     assert (hunting.processes(), hunting.files()) == ([], [])
 
 
-async def test_hunts_a_catalogue_of_ones_own(demo: DemoFactory, synthetic: Catalogue) -> None:
-    hunting = await demo(
-        *(
-            "--catalogue",
-            str(synthetic.path),
-            "--topic",
-            "animation",
-            "--cycles",
-            "2",
-            "--days",
-            "1",
-            "--json",
-        )
-    )
+async def test_hunts_a_catalogue_of_ones_own_and_keeps_its_data_where_it_is_told_to(
+    demo: DemoFactory, synthetic: Catalogue, folder: Path
+) -> None:
+    kept = folder / "kept"
+    options = ("--catalogue", str(synthetic.path), "--keep", str(kept), "--topic", "animation", "--json")
+    hunting = await demo(*options, "--cycles", "2", "--days", "1")
     stdout, stderr = (stream.decode() for stream in await hunting.process.communicate())
 
     assert hunting.process.returncode == 0, stderr
+    assert f"export PLEIADES_DATA_DIR={kept}" in stderr
     harvest = json.loads(stdout)
     assert (harvest["statistics"]["cycles"], harvest["statistics"]["outcome"]) == (2, "done")
     assert harvest["discoveries"]["videos"] == harvest["statistics"]["new"] + harvest["tracking"]["found"] > 0
@@ -151,31 +145,16 @@ async def test_hunts_a_catalogue_of_ones_own(demo: DemoFactory, synthetic: Catal
     assert speeds == sorted(speeds, reverse=True) != []
     assert harvest["videos"] == sorted(harvest["videos"], key=lambda video: -video["view_count"])
     assert all(synthetic.number(video["id"]) is not None for video in harvest["videos"])
-    assert (hunting.processes(), hunting.files()) == ([], [])
+    assert (hunting.processes(), hunting.files()) == ([], [kept])
     assert synthetic.path.exists()
 
-
-async def test_keeps_its_data_where_it_is_told_to(
-    demo: DemoFactory, synthetic: Catalogue, folder: Path
-) -> None:
-    kept = folder / "kept"
-    options = ("--catalogue", str(synthetic.path), "--cycles", "1", "--days", "0", "--keep", str(kept))
-    done = await demo(*options)
-    _, told = await done.process.communicate()
-    assert done.process.returncode == 0, told
-    assert f"export PLEIADES_DATA_DIR={kept}" in told.decode()
     again = await demo(*options)
     _, told = await again.process.communicate()
     assert again.process.returncode == 2
     assert b"new or empty" in told
-
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "maia", "graph", "find", "--type", "video", "--json"),
-        env=os.environ | {"PLEIADES_DATA_DIR": str(kept)},
-        stdout=asyncio.subprocess.PIPE,
-    )
-    found, _ = await process.communicate()
-    assert json.loads(found)["atoms"]
+    finding = ("graph", "find", "--type", "video", "--json")
+    found = await FORKS.run(*finding, environment=os.environ | {"PLEIADES_DATA_DIR": str(kept)})
+    assert found.json["atoms"], found.stderr
 
 
 @pytest.mark.parametrize(

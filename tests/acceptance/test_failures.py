@@ -86,7 +86,7 @@ async def test_restarts_and_crashes_of_the_database_in_mid_cycle_lose_nothing(
     )
     stage.database_url = url
     await seeded(stage, synthetic)
-    hunter = await stage.start("hunter", "--direct", "--json", "--cycles", "100000", "--batch-size", "10")
+    hunter = await stage.fork("hunter", "--direct", "--json", "--cycles", "100000", "--batch-size", "10")
     for how in (signal.SIGINT, signal.SIGKILL, signal.SIGKILL):
         await asyncio.sleep(3)
         await asyncio.to_thread(server.restart, how)

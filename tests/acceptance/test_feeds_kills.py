@@ -18,6 +18,7 @@ from maia.emulator.catalogue import Catalogue, CatalogueChannel, CatalogueVideo,
 from maia.emulator.curves import Sample
 from tests.acceptance.conftest import Stage, StageFactory
 from tests.feed_server import FeedServer, Upload, serving_feeds
+from tests.fork_server import Running
 from tests.ids import cid, vid
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
@@ -106,11 +107,11 @@ async def hunt_until(
     A kill by progress, not by time, hits hunters at work however slow the machine is.
     """
     rng, killed_at = random.Random(7), progress()
-    running: dict[asyncio.subprocess.Process, asyncio.Task[Any]] = {}
+    running: dict[Running, asyncio.Task[Any]] = {}
     async with asyncio.timeout(240):
         while not is_done():
             while len(running) < HUNTERS:
-                process = await stage.start("hunter", "--direct", "--cycles", "50")
+                process = await stage.fork("hunter", "--direct", "--cycles", "50")
                 running[process] = asyncio.create_task(process.communicate())
             await asyncio.wait(running.values(), timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
             for process in [each for each, task in running.items() if task.done()]:

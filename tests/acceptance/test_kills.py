@@ -36,7 +36,7 @@ async def keep_killing(stage: Stage, agent: str, *options: str, processes: int) 
     """Run several of an agent; every second kill one with SIGKILL and start another; how many were killed."""
     choose = random.Random(11)
     arguments = (agent, "--direct", "--json", "--cycles", "100000", *options)
-    agents = [await stage.start(*arguments) for _ in range(processes)]
+    agents = [await stage.fork(*arguments) for _ in range(processes)]
     killed, end = 0, time.monotonic() + KILLING_S
     while time.monotonic() < end:
         await asyncio.sleep(1)
@@ -47,7 +47,7 @@ async def keep_killing(stage: Stage, agent: str, *options: str, processes: int) 
         for place, process in enumerate(agents):
             if place == victim or process.returncode is not None:
                 await process.communicate()
-                agents[place] = await stage.start(*arguments)
+                agents[place] = await stage.fork(*arguments)
     for process in agents:
         if process.returncode is None:
             process.kill()

@@ -22,7 +22,7 @@ import pytest
 
 from atlas.testing import ThrowAwayServer
 from tests.bench.bench_learner import made_events
-from tests.fork_server import Finished
+from tests.fork_server import FORKS, Finished, Running
 
 pytestmark = pytest.mark.acceptance
 
@@ -56,11 +56,9 @@ class Backlog:
         # Samples of this machine would be learnt from, too, and differ from run to run.
         self.environment = environment | {"DATABASE_URL": url, "PLEIADES_MONITORING__ENABLED": "false"}
 
-    async def start(self, *options: str, page: int = PAGE) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "maia", "learner", "--direct", "--json", "--batch-size", str(page),
-            *options, env=self.environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+    async def start(self, *options: str, page: int = PAGE) -> Running:
+        words = ("learner", "--direct", "--json", "--batch-size", str(page), *options)
+        return await FORKS.start(*words, environment=self.environment)
 
     async def learn(self, page: int = PAGE) -> Finished:
         return await finished(await self.start(page=page))
@@ -98,14 +96,14 @@ class Backlog:
             found = await sql.fetchval("SELECT position FROM learner_cursors WHERE source = 'events'")
         return int(found or 0)
 
-    async def moved_beyond(self, position: int, process: asyncio.subprocess.Process) -> int:
+    async def moved_beyond(self, position: int, process: Running) -> int:
         """Wait until more is learnt, or the process has ended."""
         while (now := await self.position()) <= position and process.returncode is None:
             await asyncio.sleep(0.01)
         return now
 
 
-async def finished(process: asyncio.subprocess.Process) -> Finished:
+async def finished(process: Running) -> Finished:
     stdout, stderr = await process.communicate()
     assert process.returncode is not None
     return Finished(process.returncode, stdout.decode(), stderr.decode())

@@ -5,13 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import pty
 import re
-import subprocess
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -55,22 +50,10 @@ def maia(environment: Mapping[str, str], *arguments: str) -> Finished:
 
 def on_a_terminal(environment: Mapping[str, str], columns: int, *arguments: str) -> str:
     """What a command writes to a terminal of so many columns."""
-    ours, theirs = pty.openpty()
     coloured = {name: value for name, value in environment.items() if name != "NO_COLOR"}
     coloured |= {"COLUMNS": str(columns), "TERM": "xterm-256color"}
-    with os.fdopen(ours, "rb", buffering=0) as reader:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "maia", *arguments], env=coloured, stdin=theirs, stdout=theirs,
-            stderr=subprocess.PIPE,
-        )  # fmt: skip
-        os.close(theirs)
-        written = b""
-        # That nobody writes to a terminal any more is an error to its reader.
-        with suppress(OSError):
-            while chunk := reader.read(65536):
-                written += chunk
-        assert process.wait() == 0, process.communicate()[1]
-        process.communicate()
+    finished, written = FORKS.on_a_terminal(*arguments, environment=coloured)
+    assert finished.status == 0, finished.stderr
     return written.decode()
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import pty
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -21,6 +18,7 @@ from rich.cells import cell_len
 from maia import cli
 from maia.emulator.catalogue import Catalogue
 from tests.acceptance.conftest import Stage, StageFactory
+from tests.fork_server import FORKS
 
 pytestmark = pytest.mark.acceptance
 
@@ -35,21 +33,10 @@ BREAKOUT = (
 
 def on_a_terminal(environment: Mapping[str, str], *arguments: str, columns: int = COLUMNS) -> list[str]:
     """The lines that a command writes to a terminal, without colours and links."""
-    ours, theirs = pty.openpty()
     kept = {name: value for name, value in environment.items() if name != "NO_COLOR"}
-    with os.fdopen(ours, "rb", buffering=0) as reader:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "maia", *arguments], stdin=theirs, stdout=theirs, stderr=subprocess.PIPE,
-            env=kept | {"COLUMNS": str(columns), "TERM": "xterm-256color"},
-        )  # fmt: skip
-        os.close(theirs)
-        written = b""
-        # That nobody writes to a terminal any more is an error to its reader.
-        with suppress(OSError):
-            while chunk := reader.read(65536):
-                written += chunk
-        _, errors = process.communicate()
-    assert process.returncode == 0, errors.decode()
+    kept |= {"COLUMNS": str(columns), "TERM": "xterm-256color"}
+    finished, written = FORKS.on_a_terminal(*arguments, environment=kept)
+    assert finished.status == 0, finished.stderr
     text = re.sub(r"\x1b\]8;[^\x1b]*\x1b\\|\x1b\[[0-9;]*m", "", written.decode())
     return text.replace("\r", "").splitlines()
 

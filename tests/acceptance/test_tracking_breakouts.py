@@ -139,7 +139,7 @@ async def sample_after_a_kill(stage: Stage, sql: Any, now: datetime) -> None:
     """A tracker is killed while it waits for its answer; when its lease is over another one samples."""
     stage.emulator.set_faults(["latency-60s:1:videos.batchGetStats"])
     stage.set_clock(now)
-    victim = await stage.start("tracker", "--direct", "--json")
+    victim = await stage.fork("tracker", "--direct", "--json")
     while not await sql.fetchval("SELECT count(*) FROM video_clock WHERE lease_token IS NOT NULL"):
         assert victim.returncode is None
         await asyncio.sleep(0.05)

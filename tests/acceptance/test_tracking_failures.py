@@ -137,7 +137,7 @@ async def test_a_restart_and_a_crash_of_the_database_in_mid_cycle_leave_nothing_
     server, url = restartable
     stage: Stage = await due(DATABASE_URL=url, PLEIADES_TRACKER__LEASE_S="3")
     stage.emulator.set_faults(["latency-300ms:1"])
-    tracker = await stage.start("tracker", "--direct", "--json", "--cycles", "1000", "--batch-size", "3")
+    tracker = await stage.fork("tracker", "--direct", "--json", "--cycles", "1000", "--batch-size", "3")
     while not (done := await stage.rows("SELECT count(*) FROM video_stats_log")) or done == [(0,)]:
         assert tracker.returncode is None
         await asyncio.sleep(0.1)

@@ -53,8 +53,8 @@ def test_one_that_cannot_start_says_why_at_once(tmp_path: Path) -> None:
     assert line.endswith("maia hunter --direct")
 
 
-def test_one_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
-    finished = run(tmp_path, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="0")
+def test_one_that_takes_too_long_is_given_up(prefect_home: Path) -> None:
+    finished = run(prefect_home, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="0")
 
     assert finished.returncode == 1
     assert "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS" in finished.stderr
@@ -116,8 +116,8 @@ with temporary.reachable():
 """
 
 
-def test_sigterm_while_prefect_handles_it_ends_the_command_quietly(tmp_path: Path) -> None:
-    finished = run(tmp_path, TERMINATED)
+def test_sigterm_while_prefect_handles_it_ends_the_command_quietly(prefect_home: Path) -> None:
+    finished = run(prefect_home, TERMINATED)
 
     assert (finished.returncode, finished.stderr) == (143, "")
 
