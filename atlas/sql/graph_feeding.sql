@@ -92,7 +92,7 @@ WHERE forgotten_at IS NULL AND ($1::text[] IS NULL OR id = ANY ($1::text[])) ORD
 
 -- name: standing
 -- Those of the atoms $1 that are known, even if gone, and whether the facts say of each what they say of something observed once.
-SELECT handle, sources & 1 = 1 AND (name IS NOT NULL OR sources & 4 <> 0 OR (pos, neg) = (1, 0)) AS stands
+SELECT uuid_send(handle) AS handle, sources & 1 = 1 AND (name IS NOT NULL OR sources & 4 <> 0 OR (pos, neg) = (1, 0)) AS stands
 FROM atoms WHERE space = 0 AND handle = ANY ($1::uuid[]);
 
 -- name: add_nodes

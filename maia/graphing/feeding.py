@@ -25,7 +25,7 @@ from uuid import UUID
 
 import numpy as np
 
-from atlas.adapters.graph import handle_of, node_handle
+from atlas.adapters.graph import node_handle
 from atlas.adapters.graph_auditing import GraphAuditDAO
 from atlas.adapters.graph_feeding import Entry, GraphFeedDAO, Kind, LinkColumns, LinkRow, NodeRow
 from atlas.composition import Atlas
@@ -33,7 +33,7 @@ from atlas.conflicts import retry_conflicts
 from atlas.errors import DataRefused
 from maia.graphing.auditing import Differing, audit
 from maia.graphing.facts import PATTERN_LINKS, TOPIC_LINKS, VIDEO_LINKS, Atoms, named_by
-from maia.graphing.hashing import Hashed, HashedVideos, Hashes, nodes_of
+from maia.graphing.hashing import HashedVideos, Hashes, raw_of
 from maia.graphing.showing import show, show_carried
 from maia.graphing.spelled import Spelled
 
@@ -296,7 +296,7 @@ class _Page:
 
     def __init__(self, feeder: _Feeder, dao: GraphFeedDAO, *, shows_tags: bool = True) -> None:
         self.feeder, self.dao, self.shows_tags = feeder, dao, shows_tags
-        self.videos = HashedVideos((), (), Hashed.of((), feeder.hashes))
+        self.videos = HashedVideos.of((), feeder.hashes)
         self.added = self.removed = 0
 
     async def store(self, subjects: _Subjects) -> Fed:
@@ -310,7 +310,7 @@ class _Page:
         appeared = await self._add(atoms)
         await self._remove_gone(subjects, {each.id for each in facts}, topics, patterns)
         # What is new has no former links.
-        former = [video for video in map(handle_of, known.hashed.heads) if video not in appeared]
+        former = [video for video in known.heads() if video not in appeared]
         links = [link for link in atoms.links.values() if link.first not in appeared]
         dropped, ends = await self.dao.drop_others(former, VIDEO_LINKS, links)
         self.removed += dropped
@@ -327,13 +327,9 @@ class _Page:
         """
         if len(videos.hashed.links) < COPIED:
             return [], videos
-        named = await asyncio.to_thread(videos.named)
-        standing = {
-            handle.bytes: stands
-            for handle, stands in (await self.dao.standing([handle_of(each) for each in named])).items()
-        }
-        is_new = np.array([head not in standing for head in videos.hashed.heads], bool)
-        if videos.hashed.counts[is_new].sum() < COPIED:
+        standing = await self.dao.standing([each.handle for each in videos.nodes.values()])
+        is_new = np.array([head not in standing for head in raw_of(videos.hashed.heads)], bool)
+        if is_new[videos.hashed.firsts].sum() < COPIED:
             return [], videos
         lacking, new, links = await asyncio.to_thread(_to_load, videos.only(is_new), standing)
         try:
@@ -410,10 +406,16 @@ class _Page:
                 self.removed += dropped
 
 
-def _to_store(atoms: Sequence[_Row], standing: Mapping[UUID, bool]) -> tuple[list[_Row], list[_Row]]:
+def _to_store(atoms: Iterable[_Row], standing: Mapping[bytes, bool]) -> tuple[list[_Row], list[_Row]]:
     """The atoms that are known, but don't stand, and those that are new."""
-    lacking = [each for each in atoms if not standing.get(each.handle, True)]
-    return lacking, [each for each in atoms if each.handle not in standing]
+    lacking, new = list[_Row](), list[_Row]()
+    for each in atoms:
+        match standing.get(each.handle.bytes):
+            case None:
+                new.append(each)
+            case False:
+                lacking.append(each)
+    return lacking, new
 
 
 def _connections(keys: Iterable[str], named: Mapping[str, Iterable[tuple[str, str]]]) -> Atoms:
@@ -429,7 +431,7 @@ def _connections(keys: Iterable[str], named: Mapping[str, Iterable[tuple[str, st
 
 def _atoms_of(videos: HashedVideos) -> Atoms:
     """The atoms of videos."""
-    nodes = {each.handle: each for each in nodes_of(videos.named())}
+    nodes = {each.handle: each for each in videos.nodes.values()}
     return Atoms(nodes, {each.handle: each for each in videos.links()})
 
 
@@ -437,7 +439,4 @@ def _to_load(
     videos: HashedVideos, standing: Mapping[bytes, bool]
 ) -> tuple[list[NodeRow], list[NodeRow], LinkColumns]:
     """What unknown videos need: nodes that are known but don't stand, nodes that are new, and all links."""
-    named = videos.named()
-    lacking = {handle: node for handle, node in named.items() if not standing.get(handle, True)}
-    new = {handle: node for handle, node in named.items() if handle not in standing}
-    return nodes_of(lacking), nodes_of(new), videos.link_columns()
+    return *_to_store(videos.nodes.values(), standing), videos.link_columns()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 from uuid import UUID
 
-from atlas.adapters.graph import node_handle
 from atlas.adapters.graph_feeding import GraphFeedDAO
 from atlas.tags import spellings
 from maia.graphing.facts import shown_spelling
@@ -18,13 +18,11 @@ async def show_carried(dao: GraphFeedDAO, videos: HashedVideos, lost: Collection
     A tag that is shown as all of these videos spell it stays so: among its first carriers that spelling gains
     if one of them is, and no other does.
     """
-    spelled: dict[str, set[str]] = {}
-    for tags in videos.carried:
-        for tag, spelling in tags.items():
-            spelled.setdefault(tag, set()).add(spelling)
-    handles = {tag: node_handle("tag", tag) for tag in spelled}
+    handles = {each.name: each.handle for each in videos.nodes.values() if each.type == "tag"}
     shown = await dao.shown([*handles.values()]) if handles else {}
-    doubtful = {handle for tag, handle in handles.items() if spelled[tag] != {shown.get(handle, tag)}}
+    now = {tag: shown.get(handle, tag) for tag, handle in handles.items()}
+    spelled = chain.from_iterable(tags.items() for tags in videos.carried)
+    doubtful = {handles[tag] for tag, spelling in spelled if spelling != now[tag]}
     if doubtful or lost:
         await show(dao, doubtful, videos.spelled_by_video(), lost, shown)
 
