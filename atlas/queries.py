@@ -26,7 +26,8 @@ _ONE_I = str.maketrans({"İ": "i", "ı": "i"})
 
 def clean_text(text: str) -> str:
     """Remove what PostgreSQL can't store: drop NUL, pair up surrogates, replace lone ones by U+FFFD."""
-    return text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = text.replace("\0", "")
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def shown_query(text: str) -> str:
