@@ -39,14 +39,16 @@ from maia.graphing.spelled import Spelled
 
 LOCK: Final = "graph feeder"
 PAGE: Final = 500
-"""Entries that one transaction takes. It keeps the graph locked for about half a second."""
+"""Entries that one transaction takes, if no more wait. It keeps the graph locked for about half a second."""
 COPIED: Final = 1_000
 """Fewer links than these are not worth a COPY for each type of atoms."""
 MANY: Final = 10_000
 _SHARE: Final = 0.25
 """If at least so many changed, and such a share of all facts, everything is compared instead."""
 _LARGER: Final = 8
-"""A rebuild's pages are so much larger: that is faster, and keeps the graph locked for some two seconds."""
+"""Pages are so much larger in a rebuild, and if enough entries wait. Links have their places all over the
+indexes, so that fewer pages read and write less of these. Each keeps the graph locked some two seconds."""
+_IDS_AT_ONCE: Final = 10_000
 _T = TypeVar("_T")
 _Row = TypeVar("_Row", NodeRow, LinkRow)
 
@@ -142,17 +144,19 @@ class _Feeder:
         self.total = self.read + await self.dao.waiting()
         start, is_last = Entry(), False
         while not is_last:
+            many = self.page_size * _LARGER
+            size = many if self.total - self.read >= many else self.page_size
             async for attempt in retry_conflicts():
                 with attempt:
-                    start, is_last, counts = await self._feed_page(start)
+                    start, is_last, counts = await self._feed_page(start, size)
             self._count(counts)
         read = self.read - self.again
         return Fed(read, self.added, self.removed, self.has_rebuilt)
 
-    async def _feed_page(self, start: Entry) -> tuple[Entry, bool, Fed]:
+    async def _feed_page(self, start: Entry, size: int) -> tuple[Entry, bool, Fed]:
         """The last entry of the page, whether there are no more, and what was done."""
         async with self.dao.page() as dao:
-            entries = await dao.take(start, self.page_size)
+            entries = await dao.take(start, size)
             counts = await _Page(self, dao).store(_Subjects.of(entries)) if entries else Fed()
             await dao.note_fed(counts.changed)
         return (entries[-1] if entries else start), not entries, counts
@@ -198,16 +202,26 @@ class _Feeder:
         return found
 
     async def _fill(self) -> Differing:
-        """Take over all facts into a graph without any; returns how videos spell their tags."""
-        found, size, ids = Differing(), self.page_size * _LARGER, [""]
-        while ids := await self.auditing.videos(ids[-1], size):
-            _, videos = await self._take_over("video", ids)
+        """Take over all facts into a graph without any; returns how videos spell their tags.
+
+        Videos come in the order of their handles, so that what begins at them is stored place by place.
+        """
+        found, size = Differing(), self.page_size * _LARGER
+        for some in _batches(await self._videos_by_handle(), size):
+            _, videos = await self._take_over("video", some)
             await asyncio.to_thread(_note_spellings, found.spelled, videos)
         for some in _batches(await self.auditing.topics(), size):
             await self._take_over("topic", some)
         for some in _batches([each.id for each in await self.dao.patterns()], size):
             await self._take_over("pattern", some)
         return found
+
+    async def _videos_by_handle(self) -> list[str]:
+        """The ids of all videos, in the order of their handles."""
+        handles, ids = dict[str, bytes](), [""]
+        while ids := await self.auditing.videos(ids[-1], _IDS_AT_ONCE):
+            handles |= zip(ids, await asyncio.to_thread(self.hashes.nodes, "video", ids), strict=True)
+        return await asyncio.to_thread(sorted, handles, key=handles.__getitem__)
 
     def _on_compared(self, read: int) -> None:
         self.read = read
