@@ -253,7 +253,7 @@ class GraphFeedDAO(DAO):
     async def standing(self, atoms: Sequence[UUID]) -> dict[bytes, bool]:
         """Those of the atoms that are known, even if gone, and whether the facts say they are there."""
         rows = await self._executor.fetch("graph_feeding.standing", list(atoms))
-        return {row["handle"]: row["stands"] for row in rows}
+        return {handle: row["stands"] for row in rows for handle in row["handles"]}
 
     # Storing
 

@@ -25,7 +25,7 @@ from uuid import UUID
 
 import numpy as np
 
-from atlas.adapters.graph import node_handle
+from atlas.adapters.graph import handle_of, node_handle
 from atlas.adapters.graph_auditing import GraphAuditDAO
 from atlas.adapters.graph_feeding import Entry, GraphFeedDAO, Kind, LinkColumns, LinkRow, NodeRow
 from atlas.composition import Atlas
@@ -33,7 +33,7 @@ from atlas.conflicts import retry_conflicts
 from atlas.errors import DataRefused
 from maia.graphing.auditing import Differing, audit
 from maia.graphing.facts import PATTERN_LINKS, TOPIC_LINKS, VIDEO_LINKS, Atoms, named_by
-from maia.graphing.hashing import HashedVideos, Hashes, raw_of
+from maia.graphing.hashing import HashedVideos, Hashes, nodes_of, raw_of
 from maia.graphing.showing import show, show_carried
 from maia.graphing.spelled import Spelled
 
@@ -341,7 +341,7 @@ class _Page:
         """
         if len(videos.hashed.links) < COPIED:
             return [], videos
-        standing = await self.dao.standing([each.handle for each in videos.nodes.values()])
+        standing = await self.dao.standing([handle_of(raw) for raw in videos.nodes])
         is_new = np.array([head not in standing for head in raw_of(videos.hashed.heads)], bool)
         if is_new[videos.hashed.firsts].sum() < COPIED:
             return [], videos
@@ -420,16 +420,10 @@ class _Page:
                 self.removed += dropped
 
 
-def _to_store(atoms: Iterable[_Row], standing: Mapping[bytes, bool]) -> tuple[list[_Row], list[_Row]]:
+def _to_store(atoms: Sequence[_Row], standing: Mapping[bytes, bool]) -> tuple[list[_Row], list[_Row]]:
     """The atoms that are known, but don't stand, and those that are new."""
-    lacking, new = list[_Row](), list[_Row]()
-    for each in atoms:
-        match standing.get(each.handle.bytes):
-            case None:
-                new.append(each)
-            case False:
-                lacking.append(each)
-    return lacking, new
+    lacking = [each for each in atoms if not standing.get(each.handle.bytes, True)]
+    return lacking, [each for each in atoms if each.handle.bytes not in standing]
 
 
 def _connections(keys: Iterable[str], named: Mapping[str, Iterable[tuple[str, str]]]) -> Atoms:
@@ -445,7 +439,7 @@ def _connections(keys: Iterable[str], named: Mapping[str, Iterable[tuple[str, st
 
 def _atoms_of(videos: HashedVideos) -> Atoms:
     """The atoms of videos."""
-    nodes = {each.handle: each for each in videos.nodes.values()}
+    nodes = {each.handle: each for each in nodes_of(videos.nodes.items())}
     return Atoms(nodes, {each.handle: each for each in videos.links()})
 
 
@@ -453,4 +447,6 @@ def _to_load(
     videos: HashedVideos, standing: Mapping[bytes, bool]
 ) -> tuple[list[NodeRow], list[NodeRow], LinkColumns]:
     """What unknown videos need: nodes that are known but don't stand, nodes that are new, and all links."""
-    return *_to_store(videos.nodes.values(), standing), videos.link_columns()
+    lacking = nodes_of(each for each in videos.nodes.items() if not standing.get(each[0], True))
+    new = nodes_of(each for each in videos.nodes.items() if each[0] not in standing)
+    return lacking, new, videos.link_columns()

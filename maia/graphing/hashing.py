@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain, compress, repeat
@@ -97,16 +97,17 @@ class HashedVideos:
     """Videos with what they lead to: their tags by keys, as each spells them, and all nodes by handles."""
 
     carried: Sequence[dict[str, str]]
-    nodes: dict[bytes, NodeRow]
+    nodes: dict[bytes, Named]
     hashed: Hashed
 
     @classmethod
     def of(cls, videos: Sequence[VideoFacts], hashes: Hashes) -> HashedVideos:
         carried = [spellings(each.tags) for each in videos]
         ids, links = [each.id for each in videos], ends_of(videos, carried)
-        nodes = _nodes("video", ids, hashes)
-        for _, type_, its in links:
-            nodes |= _nodes(type_, {*chain.from_iterable(its)}, hashes)
+        nodes = dict[bytes, Named]()
+        for _, type_, its in [("", "video", [ids]), *links]:
+            names = {*chain.from_iterable(its)}
+            nodes.update(zip(hashes.nodes(type_, names), zip(repeat(type_), names), strict=True))
         return cls(carried, nodes, Hashed.of("video", ids, links, hashes))
 
     def only(self, which: NDArray[np.bool_]) -> HashedVideos:
@@ -148,10 +149,9 @@ class HashedVideos:
         return keys, values, self.hashed.links[self.hashed.types == _TAGGED, 0]
 
 
-def _nodes(type_: str, names: Collection[str], hashes: Hashes) -> dict[bytes, NodeRow]:
-    """Nodes of one type by their handles."""
-    handles = hashes.nodes(type_, names)
-    return {raw: NodeRow(handle_of(raw), type_, name) for raw, name in zip(handles, names, strict=True)}
+def nodes_of(named: Iterable[tuple[bytes, Named]]) -> list[NodeRow]:
+    """Nodes with their handles as rows."""
+    return [NodeRow(handle_of(raw), type_, name) for raw, (type_, name) in named]
 
 
 def pairs(handles: Sequence[bytes]) -> UInt64s:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 from uuid import UUID
 
+from atlas.adapters.graph import handle_of
 from atlas.adapters.graph_feeding import GraphFeedDAO
 from atlas.tags import spellings
 from maia.graphing.facts import shown_spelling
@@ -18,7 +19,7 @@ async def show_carried(dao: GraphFeedDAO, videos: HashedVideos, lost: Collection
     A tag that is shown as all of these videos spell it stays so: among its first carriers that spelling gains
     if one of them is, and no other does.
     """
-    handles = {each.name: each.handle for each in videos.nodes.values() if each.type == "tag"}
+    handles = {name: handle_of(raw) for raw, (type_, name) in videos.nodes.items() if type_ == "tag"}
     shown = await dao.shown([*handles.values()]) if handles else {}
     now = {tag: shown.get(handle, tag) for tag, handle in handles.items()}
     spelled = chain.from_iterable(tags.items() for tags in videos.carried)
