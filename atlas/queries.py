@@ -41,6 +41,8 @@ def topic_key(text: str) -> str:
 
     The key of a key is itself. Keys are only compared, never searched or shown.
     """
+    if text.isascii():
+        return shown_query(text).lower()
     while True:
         # Folded in pieces: what is composed differently, or in another order, is not seen to be equal before.
         pieces = unicodedata.normalize("NFKD", clean_text(text)).casefold()
