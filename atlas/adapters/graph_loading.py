@@ -256,10 +256,12 @@ def _texts(texts: Sequence[str]) -> bytes:
 
 
 def _filled(count: int, tails: int, columns: dict[str, tuple[Any, Any]]) -> NDArray[Any]:
-    rows = np.zeros(count, row_form(**{name: form for name, (form, _) in columns.items()}))
-    rows["columns"] = len(columns) + tails
+    row = np.zeros(1, row_form(**{name: form for name, (form, _) in columns.items()}))
+    row["columns"] = len(columns) + tails
+    for name in columns:
+        row[f"{name}_length"] = row.dtype[name].itemsize
+    rows = np.repeat(row, count)
     for name, (_, values) in columns.items():
-        rows[f"{name}_length"] = rows.dtype[name].itemsize
         rows[name] = values
     return rows
 
