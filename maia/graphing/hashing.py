@@ -122,6 +122,10 @@ class HashedVideos:
         """The handles of the videos."""
         return [handle_of(raw) for raw in raw_of(self.hashed.heads)]
 
+    def tags(self) -> dict[str, UUID]:
+        """The handles of all carried tags by their keys."""
+        return {name: handle_of(raw) for raw, (type_, name) in self.nodes.items() if type_ == "tag"}
+
     def links(self) -> list[LinkRow]:
         """The links as rows."""
         hashed, heads = self.hashed, self.heads()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 from uuid import UUID
 
-from atlas.adapters.graph import handle_of
 from atlas.adapters.graph_feeding import GraphFeedDAO
 from atlas.tags import spellings
 from maia.graphing.facts import shown_spelling
@@ -19,13 +19,20 @@ async def show_carried(dao: GraphFeedDAO, videos: HashedVideos, lost: Collection
     A tag that is shown as all of these videos spell it stays so: among its first carriers that spelling gains
     if one of them is, and no other does.
     """
-    handles = {name: handle_of(raw) for raw, (type_, name) in videos.nodes.items() if type_ == "tag"}
+    handles = await asyncio.to_thread(videos.tags)
     shown = await dao.shown([*handles.values()]) if handles else {}
-    now = {tag: shown.get(handle, tag) for tag, handle in handles.items()}
-    spelled = chain.from_iterable(tags.items() for tags in videos.carried)
-    doubtful = {handles[tag] for tag, spelling in spelled if spelling != now[tag]}
+    doubtful = await asyncio.to_thread(_spelled_otherwise, videos, handles, shown)
     if doubtful or lost:
         await show(dao, doubtful, videos.spelled_by_video(), lost, shown)
+
+
+def _spelled_otherwise(
+    videos: HashedVideos, handles: Mapping[str, UUID], shown: Mapping[UUID, str]
+) -> set[UUID]:
+    """The tags that one of the videos spells otherwise than they are shown."""
+    now = {tag: shown.get(handle, tag) for tag, handle in handles.items()}
+    spelled = chain.from_iterable(tags.items() for tags in videos.carried)
+    return {handles[tag] for tag, spelling in spelled if spelling != now[tag]}
 
 
 async def show(
