@@ -48,7 +48,6 @@ _SHARE: Final = 0.25
 _LARGER: Final = 8
 """Pages are so much larger in a rebuild, and if enough entries wait. Links have their places all over the
 indexes, so that fewer pages read and write less of these. Each keeps the graph locked some two seconds."""
-_IDS_AT_ONCE: Final = 10_000
 _T = TypeVar("_T")
 _Row = TypeVar("_Row", NodeRow, LinkRow)
 
@@ -202,26 +201,16 @@ class _Feeder:
         return found
 
     async def _fill(self) -> Differing:
-        """Take over all facts into a graph without any; returns how videos spell their tags.
-
-        Videos come in the order of their handles, so that what begins at them is stored place by place.
-        """
-        found, size = Differing(), self.page_size * _LARGER
-        for some in _batches(await self._videos_by_handle(), size):
-            _, videos = await self._take_over("video", some)
+        """Take over all facts into a graph without any; returns how videos spell their tags."""
+        found, size, ids = Differing(), self.page_size * _LARGER, [""]
+        while ids := await self.auditing.videos(ids[-1], size):
+            _, videos = await self._take_over("video", ids)
             await asyncio.to_thread(_note_spellings, found.spelled, videos)
         for some in _batches(await self.auditing.topics(), size):
             await self._take_over("topic", some)
         for some in _batches([each.id for each in await self.dao.patterns()], size):
             await self._take_over("pattern", some)
         return found
-
-    async def _videos_by_handle(self) -> list[str]:
-        """The ids of all videos, in the order of their handles."""
-        handles, ids = dict[str, bytes](), [""]
-        while ids := await self.auditing.videos(ids[-1], _IDS_AT_ONCE):
-            handles |= zip(ids, await asyncio.to_thread(self.hashes.nodes, "video", ids), strict=True)
-        return await asyncio.to_thread(sorted, handles, key=handles.__getitem__)
 
     def _on_compared(self, read: int) -> None:
         self.read = read
