@@ -26,7 +26,8 @@ _ONE_I = str.maketrans({"İ": "i", "ı": "i"})
 
 def clean_text(text: str) -> str:
     """Remove what PostgreSQL can't store: drop NUL, pair up surrogates, replace lone ones by U+FFFD."""
-    return text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = text.replace("\0", "")
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def shown_query(text: str) -> str:
@@ -40,6 +41,8 @@ def topic_key(text: str) -> str:
 
     The key of a key is itself. Keys are only compared, never searched or shown.
     """
+    if text.isascii():
+        return shown_query(text).lower()
     while True:
         # Folded in pieces: what is composed differently, or in another order, is not seen to be equal before.
         pieces = unicodedata.normalize("NFKD", clean_text(text)).casefold()

@@ -75,7 +75,5 @@ def tag_of(raw: str) -> tuple[str, str] | None:
 
 def spellings(raw_tags: Iterable[str]) -> dict[str, str]:
     """A video's tags by their keys, each in its first spelling, in the uploader's order."""
-    found: dict[str, str] = {}
-    for tag in filter(None, map(tag_of, raw_tags)):
-        found.setdefault(*tag)
-    return found
+    found = list(filter(None, map(tag_of, raw_tags)))
+    return dict(found) | dict(reversed(found))

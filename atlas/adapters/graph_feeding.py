@@ -89,9 +89,10 @@ class LinkRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LinkColumns:
-    """Links of two to store; handles are rows of their high and low 64 bits."""
+    """Links of two to store; handles are rows of their high and low 64 bits, types are places in `names`."""
 
-    types: Sequence[str]
+    names: Sequence[str]
+    types: NDArray[np.int8]
     handles: NDArray[np.uint64]
     firsts: NDArray[np.uint64]
     seconds: NDArray[np.uint64]
@@ -99,8 +100,11 @@ class LinkColumns:
     @classmethod
     def of(cls, links: Sequence[LinkRow]) -> Self:
         """The same as columns."""
+        names = sorted({each.type for each in links})
+        place_of = {type_: place for place, type_ in enumerate(names)}
         return cls(
-            [each.type for each in links],
+            names,
+            np.array([place_of[each.type] for each in links], np.int8),
             _pairs([each.handle for each in links]),
             _pairs([each.first for each in links]),
             _pairs([each.second for each in links]),
@@ -246,10 +250,10 @@ class GraphFeedDAO(DAO):
         """Those of the nodes that are there by facts."""
         return {row["handle"] for row in await self._executor.fetch("graph_feeding.there", list(nodes))}
 
-    async def standing(self, atoms: Sequence[UUID]) -> dict[UUID, bool]:
+    async def standing(self, atoms: Sequence[UUID]) -> dict[bytes, bool]:
         """Those of the atoms that are known, even if gone, and whether the facts say they are there."""
         rows = await self._executor.fetch("graph_feeding.standing", list(atoms))
-        return {row["handle"]: row["stands"] for row in rows}
+        return {handle: row["stands"] for row in rows for handle in row["handles"]}
 
     # Storing
 
@@ -408,11 +412,11 @@ class GraphFeedDAO(DAO):
 
 def _columns(nodes: Sequence[NodeRow], links: LinkColumns, at_us: int) -> GraphColumns:
     """The atoms as columns, in about the order of their handles; each link was observed once."""
-    of_nodes = [each.type for each in nodes]
-    types = tuple(sorted({*of_nodes, *links.types}))
+    types = (*links.names, *sorted({each.type for each in nodes}))
     code_of = {type_: code for code, type_ in enumerate(types, 1)}
     rows = np.zeros(len(nodes) + len(links.types), ATOM_FORM)
-    rows["type"] = [code_of[each] for each in (*of_nodes, *links.types)]
+    rows["type"][: len(nodes)] = [code_of[each.type] for each in nodes]
+    rows["type"][len(nodes) :] = links.types + 1
     rows["sources"], rows["weight"], rows["seen_us"] = int(Sources.FACTS), np.nan, at_us
     rows["handle"][: len(nodes)] = _pairs([each.handle for each in nodes])
     observed = rows[len(nodes) :]

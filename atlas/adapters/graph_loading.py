@@ -113,9 +113,8 @@ def _batches(space: int, columns: GraphColumns, now_us: int) -> Iterator[_Batch]
         yield from _wide_batches(space, columns, rows, now_us)
     yield from _node_batches(space, columns, rows, now_us)
     yield from _pair_batches(space, columns, rows, now_us)
-    attention = columns.attention[_among(rows, columns.attention)]
-    if len(attention):
-        yield _attention(space, attention)
+    if len(columns.attention):
+        yield _attention(space, columns.attention[_among(rows, columns.attention)])
     if columns.values is not None:
         yield from _value_batches(space, columns.values, _among(rows, columns.values.rows))
 
@@ -168,12 +167,12 @@ def _wide_batches(space: int, columns: GraphColumns, rows: NDArray[Any], now_us:
 
 def _by_type(columns: GraphColumns, rows: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
     """The rows of each type, those with a weight apart from those without: a column has one length."""
-    weighted = np.isfinite(rows["weight"])
-    for code in np.unique(rows["type"]).tolist():
-        for has_weight in (False, True):
-            some = rows[(rows["type"] == code) & (weighted == has_weight)]
+    for code, type_ in enumerate(columns.types, 1):
+        its = rows[rows["type"] == code]
+        weighted = np.isfinite(its["weight"])
+        for some in (its[~weighted], its[weighted]):
             if len(some):
-                yield columns.types[code - 1], some
+                yield type_, some
 
 
 def _own_columns(space: int, type_: str, rows: NDArray[Any], now_us: int) -> dict[str, tuple[Any, Any]]:
@@ -257,10 +256,12 @@ def _texts(texts: Sequence[str]) -> bytes:
 
 
 def _filled(count: int, tails: int, columns: dict[str, tuple[Any, Any]]) -> NDArray[Any]:
-    rows = np.zeros(count, row_form(**{name: form for name, (form, _) in columns.items()}))
-    rows["columns"] = len(columns) + tails
+    row = np.zeros(1, row_form(**{name: form for name, (form, _) in columns.items()}))
+    row["columns"] = len(columns) + tails
+    for name in columns:
+        row[f"{name}_length"] = row.dtype[name].itemsize
+    rows = np.repeat(row, count)
     for name, (_, values) in columns.items():
-        rows[f"{name}_length"] = rows.dtype[name].itemsize
         rows[name] = values
     return rows
 

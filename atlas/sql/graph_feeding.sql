@@ -91,9 +91,9 @@ SELECT id, signature, conditions, action FROM patterns
 WHERE forgotten_at IS NULL AND ($1::text[] IS NULL OR id = ANY ($1::text[])) ORDER BY id;
 
 -- name: standing
--- Those of the atoms $1 that are known, even if gone, and whether the facts say of each what they say of something observed once.
-SELECT handle, sources & 1 = 1 AND (name IS NOT NULL OR sources & 4 <> 0 OR (pos, neg) = (1, 0)) AS stands
-FROM atoms WHERE space = 0 AND handle = ANY ($1::uuid[]);
+-- Those of the atoms $1 that are known, even if gone: of which the facts say what they say of something observed once, and the others.
+SELECT sources & 1 = 1 AND (name IS NOT NULL OR sources & 4 <> 0 OR (pos, neg) = (1, 0)) AS stands, array_agg(uuid_send(handle)) AS handles
+FROM atoms WHERE space = 0 AND handle = ANY ($1::uuid[]) GROUP BY stands;
 
 -- name: add_nodes
 -- Let the facts say, as of $1, that the nodes $2 of types $3 and names $4 are there; returns those of which they did not before.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any, Final
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from atlas.adapters.graph_auditing import GraphAuditDAO
 from atlas.adapters.graph_feeding import GraphFeedDAO, VideoFacts
 from maia.graph.arrays import NO_ATOM, Int64s, UInt64s
-from maia.graphing.facts import named_by
+from maia.graphing.facts import Links, named_by
 from maia.graphing.hashing import LINKS, SUBJECTS, Hashed, HashedVideos, Hashes, Named, pairs
 from maia.graphing.spelled import Spelled
 
@@ -100,9 +101,8 @@ class _Graph:
         places = self.places(links["first"].astype(np.uint64))
         here = places != NO_ATOM
         counted = _counted(links["handle"][here].astype(np.uint64))
-        counted[~links["stands"][here], 0] = _WRONG
-        for sums, column in zip(self.sums, counted.T, strict=True):
-            np.add.at(sums, places[here], np.ascontiguousarray(column))
+        counted[0, ~links["stands"][here]] = _WRONG
+        _add(self.sums, places[here], counted)
 
     def unseen(self, types: Sequence[str], *, standing: bool = False) -> list[UUID]:
         """The nodes of some types that were not seen; only those that the facts name if `standing`."""
@@ -114,19 +114,22 @@ class _Graph:
 
     def differ(self, hashed: Hashed) -> NDArray[np.bool_]:
         """See these subjects and what they lead to; returns which of them the graph has otherwise."""
-        wanted = _sums(_counted(pairs(hashed.links)), hashed.counts)
-        places, there = self._see(pairs(hashed.heads))
-        _, ends_there = self._see(pairs(hashed.ends))
-        absent = _sums((~ends_there).astype(np.uint64).reshape(-1, 1), hashed.counts)[:, 0]
-        same = there & (absent == 0)
-        same[there] &= (wanted[there] == self.sums[:, places[there]].T).all(axis=1)
+        wanted = np.zeros((3, len(hashed.heads)), np.uint64)
+        _add(wanted, hashed.firsts, _counted(hashed.links))
+        places, there = self._see(hashed.heads)
+        _, ends_there = self._see(hashed.ends)
+        same = there.copy()
+        same[hashed.firsts[~ends_there]] = False
+        same[there] &= (wanted[:, there] == self.sums[:, places[there]]).all(axis=0)
         differing: NDArray[np.bool_] = ~same
         return differing
 
-    def is_kept(self, handle: bytes) -> bool:
-        """Whether something that was seen before leads to a node that the graph has."""
-        [place] = self.places(pairs([handle])).tolist()
-        return place != NO_ATOM and bool(self.seen[place])
+    def kept(self, handles: UInt64s) -> NDArray[np.bool_]:
+        """Which of the nodes the graph has, and something leads to that was seen before."""
+        places = self.places(handles)
+        kept: NDArray[np.bool_] = places != NO_ATOM
+        kept[kept] = self.seen[places[kept]]
+        return kept
 
     def _see(self, handles: UInt64s) -> tuple[Int64s, NDArray[np.bool_]]:
         """Where nodes are, and whether the facts say that they are there."""
@@ -149,12 +152,10 @@ def _compare_videos(
 
 def _compare_topics(graph: _Graph, hashes: Hashes, keys: Sequence[str], differing: Differing) -> None:
     """Tags that the graph lacks bring their topics' links along when they appear."""
-    subjects = [
-        (("topic", key), [("inherits", tag)] if graph.is_kept(hashes.node(tag)) else [])
-        for key in keys
-        for tag in [("tag", key)]
-    ]
-    for nth in np.flatnonzero(graph.differ(Hashed.of(subjects, hashes))).tolist():
+    kept = graph.kept(pairs(hashes.nodes("tag", keys))).tolist()
+    tags = [(key,) if is_kept else () for key, is_kept in zip(keys, kept, strict=True)]
+    hashed = Hashed.of("topic", keys, [("inherits", "tag", tags)], hashes)
+    for nth in np.flatnonzero(graph.differ(hashed)).tolist():
         differing.topics.append(keys[nth])
 
 
@@ -162,26 +163,23 @@ def _compare_patterns(
     graph: _Graph, hashes: Hashes, named: dict[str, set[Named]], differing: Differing
 ) -> None:
     """The same; but agents are there because patterns tell of them."""
-    subjects = [
-        (
-            ("pattern", id_),
-            [("evidence_for", end) for end in ends if end[0] == "agent" or graph.is_kept(hashes.node(end))],
-        )
-        for id_, ends in named.items()
-    ]
-    for nth in np.flatnonzero(graph.differ(Hashed.of(subjects, hashes))).tolist():
-        differing.patterns.append(subjects[nth][0][1])
+    ids, links = list(named), list[Links]()
+    for type_ in sorted({type_ for things in named.values() for type_, _ in things}):
+        its = [[name for end_type, name in things if end_type == type_] for things in named.values()]
+        if type_ != "agent":
+            kept = (graph.kept(pairs(hashes.nodes(type_, names))) for names in its)
+            its = [[*compress(names, which.tolist())] for names, which in zip(its, kept, strict=True)]
+        links.append(("evidence_for", type_, its))
+    for nth in np.flatnonzero(graph.differ(Hashed.of("pattern", ids, links, hashes))).tolist():
+        differing.patterns.append(ids[nth])
 
 
 def _counted(handles: UInt64s) -> UInt64s:
-    """A column of ones, and those of the handles."""
-    return np.concatenate([np.ones((len(handles), 1), np.uint64), handles], axis=1)
+    """A row of ones, and those of the high and of the low halves of the handles."""
+    return np.stack([np.ones(len(handles), np.uint64), handles[:, 0], handles[:, 1]])
 
 
-def _sums(rows: UInt64s, counts: Int64s) -> UInt64s:
-    """The sums of so many rows each, modulo 2^64."""
-    totals = np.zeros((len(rows) + 1, rows.shape[1]), np.uint64)
-    np.cumsum(rows, axis=0, out=totals[1:])
-    ends = np.cumsum(counts)
-    sums: UInt64s = totals[ends] - totals[ends - counts]
-    return sums
+def _add(sums: UInt64s, places: Int64s, counted: UInt64s) -> None:
+    """Add to the sums at these places, modulo 2^64."""
+    for its, column in zip(sums, counted, strict=True):
+        np.add.at(its, places, column)

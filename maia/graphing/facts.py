@@ -6,9 +6,9 @@ categories stay where they are: whoever shows a graph looks them up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from atlas.adapters.graph import link_handle, node_handle
@@ -20,6 +20,9 @@ from maia.youtube.categories import CATEGORIES
 VIDEO_LINKS: Final = ("tagged", "uploaded_by", "found_by", "inherits")
 TOPIC_LINKS: Final = ("inherits",)
 PATTERN_LINKS: Final = ("evidence_for",)
+
+Links: TypeAlias = tuple[str, str, Sequence[Collection[str]]]
+"""A type of links, a type of nodes that they lead to, and the names of these nodes for each subject."""
 
 AGENTS: Final = frozenset({"hunter", "tracker", "learner", "maintainer"})
 """The agents of which patterns tell."""
@@ -48,20 +51,15 @@ class Atoms:
         self.links[handle] = LinkRow(handle, type_, first, second)
 
 
-def ends_of(video: VideoFacts, tags: Iterable[str]) -> Iterator[tuple[str, str, str]]:
-    """The links that a video has, by their types, and the types and names of the nodes at their ends.
-
-    `tags` are the keys of its tags.
-    """
-    yield "uploaded_by", "channel", video.channel_id
-    if video.category_id is not None:
-        yield "inherits", "category", str(video.category_id)
-    for arm in video.arms:
-        yield "found_by", "agent", f"hunter:{arm}"
-    for topic in video.topics:
-        yield "found_by", "topic", topic
-    for tag in tags:
-        yield "tagged", "tag", tag
+def ends_of(videos: Sequence[VideoFacts], tags: Sequence[Collection[str]]) -> list[Links]:
+    """The links that videos have; `tags` are the keys of each one's tags."""
+    return [
+        ("uploaded_by", "channel", [(each.channel_id,) for each in videos]),
+        ("inherits", "category", [() if (of := each.category_id) is None else (str(of),) for each in videos]),
+        ("found_by", "agent", [[f"hunter:{arm}" for arm in each.arms] for each in videos]),
+        ("found_by", "topic", [each.topics for each in videos]),
+        ("tagged", "tag", tags),
+    ]
 
 
 def shown_spelling(name: str, met: Iterable[str]) -> str | None:

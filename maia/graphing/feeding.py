@@ -33,20 +33,21 @@ from atlas.conflicts import retry_conflicts
 from atlas.errors import DataRefused
 from maia.graphing.auditing import Differing, audit
 from maia.graphing.facts import PATTERN_LINKS, TOPIC_LINKS, VIDEO_LINKS, Atoms, named_by
-from maia.graphing.hashing import Hashed, HashedVideos, Hashes, nodes_of
+from maia.graphing.hashing import HashedVideos, Hashes, nodes_of, raw_of
 from maia.graphing.showing import show, show_carried
 from maia.graphing.spelled import Spelled
 
 LOCK: Final = "graph feeder"
 PAGE: Final = 500
-"""Entries that one transaction takes. It keeps the graph locked for about half a second."""
+"""Entries that one transaction takes, if no more wait. It keeps the graph locked for about half a second."""
 COPIED: Final = 1_000
 """Fewer links than these are not worth a COPY for each type of atoms."""
 MANY: Final = 10_000
 _SHARE: Final = 0.25
 """If at least so many changed, and such a share of all facts, everything is compared instead."""
 _LARGER: Final = 8
-"""A rebuild's pages are so much larger: that is faster, and keeps the graph locked for some two seconds."""
+"""Pages are so much larger in a rebuild, and if enough entries wait. Links have their places all over the
+indexes, so that fewer pages read and write less of these. Each keeps the graph locked some two seconds."""
 _T = TypeVar("_T")
 _Row = TypeVar("_Row", NodeRow, LinkRow)
 
@@ -142,17 +143,19 @@ class _Feeder:
         self.total = self.read + await self.dao.waiting()
         start, is_last = Entry(), False
         while not is_last:
+            many = self.page_size * _LARGER
+            size = many if self.total - self.read >= many else self.page_size
             async for attempt in retry_conflicts():
                 with attempt:
-                    start, is_last, counts = await self._feed_page(start)
+                    start, is_last, counts = await self._feed_page(start, size)
             self._count(counts)
         read = self.read - self.again
         return Fed(read, self.added, self.removed, self.has_rebuilt)
 
-    async def _feed_page(self, start: Entry) -> tuple[Entry, bool, Fed]:
+    async def _feed_page(self, start: Entry, size: int) -> tuple[Entry, bool, Fed]:
         """The last entry of the page, whether there are no more, and what was done."""
         async with self.dao.page() as dao:
-            entries = await dao.take(start, self.page_size)
+            entries = await dao.take(start, size)
             counts = await _Page(self, dao).store(_Subjects.of(entries)) if entries else Fed()
             await dao.note_fed(counts.changed)
         return (entries[-1] if entries else start), not entries, counts
@@ -296,7 +299,7 @@ class _Page:
 
     def __init__(self, feeder: _Feeder, dao: GraphFeedDAO, *, shows_tags: bool = True) -> None:
         self.feeder, self.dao, self.shows_tags = feeder, dao, shows_tags
-        self.videos = HashedVideos((), (), Hashed.of((), feeder.hashes))
+        self.videos = HashedVideos.of((), feeder.hashes)
         self.added = self.removed = 0
 
     async def store(self, subjects: _Subjects) -> Fed:
@@ -310,7 +313,7 @@ class _Page:
         appeared = await self._add(atoms)
         await self._remove_gone(subjects, {each.id for each in facts}, topics, patterns)
         # What is new has no former links.
-        former = [video for video in map(handle_of, known.hashed.heads) if video not in appeared]
+        former = [video for video in known.heads() if video not in appeared]
         links = [link for link in atoms.links.values() if link.first not in appeared]
         dropped, ends = await self.dao.drop_others(former, VIDEO_LINKS, links)
         self.removed += dropped
@@ -327,13 +330,9 @@ class _Page:
         """
         if len(videos.hashed.links) < COPIED:
             return [], videos
-        named = await asyncio.to_thread(videos.named)
-        standing = {
-            handle.bytes: stands
-            for handle, stands in (await self.dao.standing([handle_of(each) for each in named])).items()
-        }
-        is_new = np.array([head not in standing for head in videos.hashed.heads], bool)
-        if videos.hashed.counts[is_new].sum() < COPIED:
+        standing = await self.dao.standing([handle_of(raw) for raw in videos.nodes])
+        is_new = np.array([head not in standing for head in raw_of(videos.hashed.heads)], bool)
+        if is_new[videos.hashed.firsts].sum() < COPIED:
             return [], videos
         lacking, new, links = await asyncio.to_thread(_to_load, videos.only(is_new), standing)
         try:
@@ -410,10 +409,10 @@ class _Page:
                 self.removed += dropped
 
 
-def _to_store(atoms: Sequence[_Row], standing: Mapping[UUID, bool]) -> tuple[list[_Row], list[_Row]]:
+def _to_store(atoms: Sequence[_Row], standing: Mapping[bytes, bool]) -> tuple[list[_Row], list[_Row]]:
     """The atoms that are known, but don't stand, and those that are new."""
-    lacking = [each for each in atoms if not standing.get(each.handle, True)]
-    return lacking, [each for each in atoms if each.handle not in standing]
+    lacking = [each for each in atoms if not standing.get(each.handle.bytes, True)]
+    return lacking, [each for each in atoms if each.handle.bytes not in standing]
 
 
 def _connections(keys: Iterable[str], named: Mapping[str, Iterable[tuple[str, str]]]) -> Atoms:
@@ -429,7 +428,7 @@ def _connections(keys: Iterable[str], named: Mapping[str, Iterable[tuple[str, st
 
 def _atoms_of(videos: HashedVideos) -> Atoms:
     """The atoms of videos."""
-    nodes = {each.handle: each for each in nodes_of(videos.named())}
+    nodes = {each.handle: each for each in nodes_of(videos.nodes.items())}
     return Atoms(nodes, {each.handle: each for each in videos.links()})
 
 
@@ -437,7 +436,6 @@ def _to_load(
     videos: HashedVideos, standing: Mapping[bytes, bool]
 ) -> tuple[list[NodeRow], list[NodeRow], LinkColumns]:
     """What unknown videos need: nodes that are known but don't stand, nodes that are new, and all links."""
-    named = videos.named()
-    lacking = {handle: node for handle, node in named.items() if not standing.get(handle, True)}
-    new = {handle: node for handle, node in named.items() if handle not in standing}
-    return nodes_of(lacking), nodes_of(new), videos.link_columns()
+    lacking = nodes_of(each for each in videos.nodes.items() if not standing.get(each[0], True))
+    new = nodes_of(each for each in videos.nodes.items() if each[0] not in standing)
+    return lacking, new, videos.link_columns()

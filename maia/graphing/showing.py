@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 from uuid import UUID
 
-from atlas.adapters.graph import node_handle
 from atlas.adapters.graph_feeding import GraphFeedDAO
 from atlas.tags import spellings
 from maia.graphing.facts import shown_spelling
@@ -18,15 +19,20 @@ async def show_carried(dao: GraphFeedDAO, videos: HashedVideos, lost: Collection
     A tag that is shown as all of these videos spell it stays so: among its first carriers that spelling gains
     if one of them is, and no other does.
     """
-    spelled: dict[str, set[str]] = {}
-    for tags in videos.carried:
-        for tag, spelling in tags.items():
-            spelled.setdefault(tag, set()).add(spelling)
-    handles = {tag: node_handle("tag", tag) for tag in spelled}
+    handles = await asyncio.to_thread(videos.tags)
     shown = await dao.shown([*handles.values()]) if handles else {}
-    doubtful = {handle for tag, handle in handles.items() if spelled[tag] != {shown.get(handle, tag)}}
+    doubtful = await asyncio.to_thread(_spelled_otherwise, videos, handles, shown)
     if doubtful or lost:
         await show(dao, doubtful, videos.spelled_by_video(), lost, shown)
+
+
+def _spelled_otherwise(
+    videos: HashedVideos, handles: Mapping[str, UUID], shown: Mapping[UUID, str]
+) -> set[UUID]:
+    """The tags that one of the videos spells otherwise than they are shown."""
+    now = {tag: shown.get(handle, tag) for tag, handle in handles.items()}
+    spelled = chain.from_iterable(tags.items() for tags in videos.carried)
+    return {handles[tag] for tag, spelling in spelled if spelling != now[tag]}
 
 
 async def show(

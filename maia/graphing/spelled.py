@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Final
 
 import numpy as np
@@ -23,16 +25,16 @@ class Spelled:
     """
 
     def __init__(self) -> None:
-        self._tags: dict[str, int] = {}
-        self._spellings: dict[str, int] = {}
+        self._tags: defaultdict[str, int] = defaultdict(count().__next__)
+        self._spellings: defaultdict[str, int] = defaultdict(count().__next__)
         self._parts: list[NDArray[np.void]] = []
         self._loose = 0
 
     def add(self, tags: Sequence[str], spellings: Sequence[str], links: NDArray[np.uint64]) -> None:
         """Add carried tags, how they are spelled, and the high halves of the handles of their links."""
         rows = np.zeros(len(tags), _ROW)
-        rows["tag"] = [self._tags.setdefault(each, len(self._tags)) for each in tags]
-        rows["spelling"] = [self._spellings.setdefault(each, len(self._spellings)) for each in spellings]
+        rows["tag"] = list(map(self._tags.__getitem__, tags))
+        rows["spelling"] = list(map(self._spellings.__getitem__, spellings))
         rows["link"] = links
         self._parts.append(rows)
         self._loose += len(rows)
@@ -44,8 +46,8 @@ class Spelled:
         first, texts = self._first(), list(self._spellings)
         counts = np.bincount(first["tag"], minlength=len(self._tags))
         end = 0
-        for tag, count in zip(self._tags, counts.tolist(), strict=True):
-            begin, end = end, end + count
+        for tag, carriers in zip(self._tags, counts.tolist(), strict=True):
+            begin, end = end, end + carriers
             yield tag, shown_spelling(tag, [texts[each] for each in first["spelling"][begin:end].tolist()])
 
     def _first(self) -> NDArray[np.void]:

@@ -87,6 +87,13 @@ async def test_feeding_takes_over_what_is_named_once(filled: Atlas, sql: Any) ->
     before = await graph_of(sql)
     again = await rebuild(filled)
     assert (again.changed, again.rebuilt) == (0, True)
+    # Where enough wait, a page takes eight times as many.
+    read: list[int] = []
+    await sql.execute(
+        "INSERT INTO graph_outbox (kind, key) SELECT 'video', 'v' || n FROM generate_series(1, 10) AS n"
+    )
+    await feed(filled, lambda done, total: read.append(done), page=1)
+    assert read[:3] == [8, 9, 10]
     assert await graph_of(sql) == before
 
 
