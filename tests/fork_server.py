@@ -116,8 +116,10 @@ class Running:
         return self._ended.result().status if self._ended.done() else None
 
     def send_signal(self, number: signal.Signals) -> None:
+        # It may have ended, but not told so yet.
         if self.returncode is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
