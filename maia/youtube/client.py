@@ -30,7 +30,7 @@ import stamina
 from atlas.clock import Clock
 from atlas.composition import current
 from atlas.config import Bucket, YouTubeSettings
-from atlas.errors import NoCurrentAtlas, RingClosed
+from atlas.errors import DatabaseError, NoCurrentAtlas, RingClosed
 from maia.youtube.errors import (
     BadRequest,
     Disposition,
@@ -595,11 +595,15 @@ async def _logged(recording: Coroutine[Any, Any, T]) -> T | None:
 
     The response is worth more than the record, and a unit that was not settled stays reserved, so it counts.
     """
+    told = "the ledger could not record the outcome of a call; its unit stays counted"
     try:
         return await recording
+    except DatabaseError as error:
+        logger.error("%s: %s", told, error)
+        logger.debug("the error came from here", exc_info=error)
     except Exception:
-        logger.exception("the ledger could not record the outcome of a call; its unit stays counted")
-        return None
+        logger.exception(told)
+    return None
 
 
 def _is_too_deep(document: Json) -> bool:

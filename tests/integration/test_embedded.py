@@ -11,8 +11,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +101,15 @@ def is_up(data_dir: Path) -> bool:
     """Whether any process of a server is left, by the lock that all of them inherit."""
     lock = os.open(data_dir / "postgres" / "server.lock", os.O_RDWR)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        for _ in range(10):
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return False
+            # The caretaker has it for a moment when it finds nothing left to stop.
+            time.sleep(0.02)
     finally:
         os.close(lock)
-    return False
+    return True
 
 
 @asynccontextmanager
