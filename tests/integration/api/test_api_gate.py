@@ -88,6 +88,11 @@ class TestKeys:
         assert not streams[1].content.at_eof()
         await asyncio.sleep(0.1)
         assert not sockets[1].closed
+        # What is left open is complained about whenever garbage is collected.
+        for stream in streams:
+            stream.close()
+        for socket in sockets:
+            await socket.close()
 
     def test_others_are_never_let_in_without_a_key(self) -> None:
         for host in ("0.0.0.0", "192.0.2.1", "::", "example.org"):
