@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sqlite3
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -60,11 +61,14 @@ def _logging_stays() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _signals_stay() -> Iterator[None]:
-    """Undo how a command that ran in this process handles SIGTERM: it ends its process soon after one."""
-    handler = signal.getsignal(signal.SIGTERM)
+    """Undo how a command that ran in this process handles signals: it ends its process soon after one."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    lost = sys.unraisablehook
     yield
-    if signal.getsignal(signal.SIGTERM) is not handler:
-        signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+    sys.unraisablehook = lost
 
 
 @pytest.fixture(scope="session", autouse=True)

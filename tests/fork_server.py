@@ -165,10 +165,14 @@ class ForkServer:
         with self._asking(_asked(arguments, environment, folder or Path.cwd())) as connection:
             return _told(connection)
 
-    def on_a_terminal(self, *arguments: str, environment: Mapping[str, str]) -> tuple[Finished, bytes]:
-        """Run it where it reads from a terminal and writes to it: how it ended, and what the terminal got."""
+    def on_a_terminal(
+        self, *arguments: str, environment: Mapping[str, str], columns: int
+    ) -> tuple[Finished, str]:
+        """Run it where it reads from a coloured terminal and writes to it: how it ended, and its output."""
         ours, theirs = pty.openpty()
-        asked = _asked(arguments, environment, Path.cwd())
+        coloured = {name: value for name, value in environment.items() if name != "NO_COLOR"}
+        coloured |= {"COLUMNS": str(columns), "TERM": "xterm-256color"}
+        asked = _asked(arguments, coloured, Path.cwd())
         with os.fdopen(ours, "rb", buffering=0) as reader, self._asking(asked, [theirs]) as connection:
             os.close(theirs)
             written = b""
@@ -176,7 +180,7 @@ class ForkServer:
             with suppress(OSError):
                 while chunk := reader.read(65536):
                     written += chunk
-            return _told(connection), written
+            return _told(connection), written.decode()
 
     @contextmanager
     def _asking(self, asked: bytes, terminals: Sequence[int] = ()) -> Iterator[socket.socket]:

@@ -53,6 +53,10 @@ class Sources(IntFlag):
     """Other sites."""
 
 
+OURS: Final = int(Sources.FACTS | Sources.DERIVED | Sources.PEOPLE)
+"""The sources that are not other sites."""
+
+
 @lru_cache(50_000)
 def node_handle(type: str, name: str) -> UUID:  # noqa: A002 - AtomSpace's word
     """The handle of a node, the same in every database, as the function of this name in SQL says."""

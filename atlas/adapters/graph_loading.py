@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atlas.adapters.dao import DAO
-from atlas.adapters.graph import OWN
+from atlas.adapters.graph import OURS, OWN
 from atlas.adapters.graph_columns import (
     FLOATS,
     HANDLES,
@@ -33,8 +33,6 @@ _UUID_TYPE, _FLOAT_TYPE, _TEXT_TYPE = 2950, 701, 25
 _PART: Final = 1 << 20
 _AT_ONCE: Final = 100_000
 """So many rows are stored by one statement."""
-_OURS: Final = 7
-"""The bits of those sources that are not other sites."""
 
 
 def _array_head(elements: int, type_: int = _UUID_TYPE) -> bytes:
@@ -108,7 +106,7 @@ async def _copy(executor: Executor, space: int, columns: GraphColumns, now_us: i
 
 
 def _batches(space: int, columns: GraphColumns, now_us: int) -> Iterator[_Batch]:
-    rows = columns.rows[columns.rows["sources"] & _OURS > 0]
+    rows = columns.rows[columns.rows["sources"] & OURS > 0]
     if columns.wide:
         yield from _wide_batches(space, columns, rows, now_us)
     yield from _node_batches(space, columns, rows, now_us)
@@ -178,7 +176,7 @@ def _by_type(columns: GraphColumns, rows: NDArray[Any]) -> Iterator[tuple[str, N
 def _own_columns(space: int, type_: str, rows: NDArray[Any], now_us: int) -> dict[str, tuple[Any, Any]]:
     own = {
         "space": (">i2", space),
-        "sources": (">i2", rows["sources"] & _OURS),
+        "sources": (">i2", rows["sources"] & OURS),
         "handle": (UUID_FORM, rows["handle"]),
         "type": _text(type_),
         "pos": (">i8", rows["pos"]),

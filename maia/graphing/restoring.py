@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from atlas.adapters.graph import OWN, AtomType, GraphDAO, Sources
+from atlas.adapters.graph import OURS, OWN, AtomType, GraphDAO
 from atlas.adapters.graph_loading import GraphLoadingDAO
 from atlas.composition import Atlas
 from maia.errors import MaiaError
@@ -21,7 +21,6 @@ from maia.graphing.reading import columns_of
 
 _WAIT_S: Final = 60
 _PAUSE_S: Final = 0.5
-_OURS: Final = int(Sources.FACTS | Sources.DERIVED | Sources.PEOPLE)
 
 
 class GraphBusy(MaiaError):
@@ -52,7 +51,7 @@ async def replace_graph(atlas: Atlas, snapshot: GraphSnapshot, *, wait_s: float 
 
 def _own(graph: GraphArrays) -> GraphArrays:
     """The graph without atoms that only other sites say are there, and without links to those."""
-    kept = without_loose(graph, graph.sources & _OURS > 0)
+    kept = without_loose(graph, graph.sources & OURS > 0)
     return graph if kept.all() else part_of(graph, kept)
 
 

@@ -50,11 +50,9 @@ def maia(environment: Mapping[str, str], *arguments: str) -> Finished:
 
 def on_a_terminal(environment: Mapping[str, str], columns: int, *arguments: str) -> str:
     """What a command writes to a terminal of so many columns."""
-    coloured = {name: value for name, value in environment.items() if name != "NO_COLOR"}
-    coloured |= {"COLUMNS": str(columns), "TERM": "xterm-256color"}
-    finished, written = FORKS.on_a_terminal(*arguments, environment=coloured)
+    finished, written = FORKS.on_a_terminal(*arguments, environment=environment, columns=columns)
     assert finished.status == 0, finished.stderr
-    return written.decode()
+    return written
 
 
 def plain(text: str) -> str:

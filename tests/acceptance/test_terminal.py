@@ -17,8 +17,9 @@ from rich.cells import cell_len
 
 from maia import cli
 from maia.emulator.catalogue import Catalogue
+from tests.acceptance import test_looking
 from tests.acceptance.conftest import Stage, StageFactory
-from tests.fork_server import FORKS
+from tests.acceptance.test_looking import plain
 
 pytestmark = pytest.mark.acceptance
 
@@ -33,12 +34,7 @@ BREAKOUT = (
 
 def on_a_terminal(environment: Mapping[str, str], *arguments: str, columns: int = COLUMNS) -> list[str]:
     """The lines that a command writes to a terminal, without colours and links."""
-    kept = {name: value for name, value in environment.items() if name != "NO_COLOR"}
-    kept |= {"COLUMNS": str(columns), "TERM": "xterm-256color"}
-    finished, written = FORKS.on_a_terminal(*arguments, environment=kept)
-    assert finished.status == 0, finished.stderr
-    text = re.sub(r"\x1b\]8;[^\x1b]*\x1b\\|\x1b\[[0-9;]*m", "", written.decode())
-    return text.replace("\r", "").splitlines()
+    return plain(test_looking.on_a_terminal(environment, columns, *arguments)).splitlines()
 
 
 PLAN = """

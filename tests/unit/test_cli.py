@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,15 +46,6 @@ def maia(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
     }
     wide = {**inherited, "NO_COLOR": "1", "COLUMNS": "200", **environment}
     return FORKS.run_and_wait(*arguments, environment=wide).completed
-
-
-@pytest.fixture(autouse=True)
-def unchanged_process() -> Iterator[None]:
-    """Undo what the command line does to a process that it ends."""
-    handler = signal.getsignal(signal.SIGINT)
-    with warnings.catch_warnings():
-        yield
-    signal.signal(signal.SIGINT, handler)
 
 
 class TestHelp:
